@@ -1,0 +1,244 @@
+//! What the gateway asks of the driver, and what it is told: the seam between HTTP and scheduling.
+//!
+//! The gateway knows text; the driver and the scheduler know token ids. One [`GenerationRequest`] is
+//! one choice of one request. Events of a generation arrive in order; the last one is `Finished` or
+//! `Failed`. Dropping the [`Generation`] cancels it.
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// One completion of one prompt, in token ids.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationRequest {
+    /// At least one token; prompt and completion together fit the context.
+    pub prompt: Vec<u32>,
+    /// Report the log-probability of every prompt token but the first (echo with logprobs).
+    pub score_prompt: bool,
+    /// Tokens to generate at most; 0 only with `score_prompt` (score a text).
+    pub max_tokens: u32,
+    /// Alternatives to report per token, 0 to 20; `None` reports none and needs no log-probability.
+    pub top_logprobs: Option<u8>,
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`.
+    pub stop_tokens: Vec<u32>,
+}
+
+/// How tokens are chosen; ranges are those of the API and are checked by the gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingOptions {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 keeps all.
+    pub top_k: u32,
+    /// 1 keeps all.
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub min_p: f32,
+    /// 1 is off.
+    pub repetition_penalty: f32,
+    /// 0 is off.
+    pub frequency_penalty: f32,
+    /// 0 is off.
+    pub presence_penalty: f32,
+    /// Drawn by the gateway if the client gave none.
+    pub seed: u64,
+    /// Index of the choice in its request.
+    pub choice: u32,
+    /// Ascending token ids.
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// One token with its log-probabilities (natural, from the raw logits).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenEvent {
+    /// The token.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The most likely tokens, best first, as many as asked for.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What a generation is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GenerationEvent {
+    /// The prompt's tokens from the second on, all at once, before the first `Token`.
+    Scored(Vec<TokenEvent>),
+    /// The next token of the completion; stop tokens are reported too.
+    Token(TokenEvent),
+    /// The end.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// Tokens of the prompt that a cache already held.
+        cached_tokens: u32,
+    },
+    /// The generation cannot go on; what was sent stays valid.
+    Failed(Failure),
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token was generated.
+    Stop,
+    /// `max_tokens` or the context is full.
+    Length,
+}
+
+/// Why a generation failed: becomes an OpenAI error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For programs: `pipeline_lost`, `model_numerics`, `shutting_down`, …
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// Why a request is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many requests wait (429).
+    QueueFull {
+        /// Requests waiting.
+        waiting: usize,
+    },
+    /// Prompt and completion do not fit (400, `context_length_exceeded`).
+    TooLong {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Positions that a sequence can have here.
+        positions_max: usize,
+    },
+    /// No complete pipeline (503).
+    NotReady {
+        /// What is being waited for.
+        detail: String,
+    },
+    /// The server is going down (503).
+    ShuttingDown,
+}
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a generation.
+    Submit {
+        /// What to generate.
+        request: GenerationRequest,
+        /// Holds all events of the generation: never full.
+        events: mpsc::Sender<GenerationEvent>,
+        /// Whether it was accepted, and under which number.
+        reply: oneshot::Sender<Result<u64, Refusal>>,
+    },
+    /// The client is gone.
+    Cancel {
+        /// The number from `reply`.
+        id: u64,
+    },
+}
+
+/// What `/readyz`, `/health` and the terminal show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// All stages are ready.
+    pub ready: bool,
+    /// One line for people: what is being waited for, or what is served.
+    pub detail: String,
+    /// The stages of the plan.
+    pub stages: Vec<StageStatus>,
+    /// KV capacity in tokens; 0 without a plan.
+    pub kv_tokens: u64,
+    /// The longest sequence; 0 without a plan.
+    pub ctx_size: u32,
+    /// Sequences waiting and running.
+    pub waiting: usize,
+    /// See `waiting`.
+    pub running: usize,
+    /// KV blocks free and in all.
+    pub kv_blocks_free: u32,
+    /// See `kv_blocks_free`.
+    pub kv_blocks: u32,
+}
+
+/// One stage of the plan, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageStatus {
+    /// Its worker's name.
+    pub worker: String,
+    /// Its worker's id in hex.
+    pub worker_id: String,
+    /// First layer.
+    pub layer_first: u32,
+    /// One past the last layer.
+    pub layer_end: u32,
+    /// Bytes of the model mapped.
+    pub mapped_bytes: u64,
+    /// KV blocks.
+    pub kv_blocks: u32,
+    /// Loaded and linked.
+    pub ready: bool,
+}
+
+/// The gateway's end: submits generations and reads the status.
+#[derive(Clone, Debug)]
+pub struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+}
+
+/// A running generation. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Generation {
+    id: u64,
+    commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<GenerationEvent>,
+}
+
+/// Commands that wait for the driver.
+const COMMANDS_MAX: usize = 1024;
+
+/// Both ends of the seam: the gateway's handle, the driver's receiver and the driver's status.
+pub fn seam() -> (EngineHandle, mpsc::Receiver<Command>, watch::Sender<Status>) {
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (sender, status) = watch::channel(Status::default());
+    (EngineHandle { commands, status }, receiver, sender)
+}
+
+impl EngineHandle {
+    /// Starts a generation.
+    ///
+    /// # Errors
+    ///
+    /// The driver's refusal; `ShuttingDown` when the driver is gone.
+    pub async fn submit(&self, request: GenerationRequest) -> Result<Generation, Refusal> {
+        // One `Scored`, every token, and the end: the driver never waits for a client.
+        let capacity = request.max_tokens as usize + 2;
+        let (sender, events) = mpsc::channel(capacity);
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Submit { request, events: sender, reply };
+        self.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
+        let id = answer.await.map_err(|_| Refusal::ShuttingDown)??;
+        Ok(Generation { id, commands: self.commands.clone(), events })
+    }
+
+    /// The present state of the cluster.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+}
+
+impl Generation {
+    /// The next event; `None` after the last one, or when the driver is gone.
+    pub async fn next(&mut self) -> Option<GenerationEvent> {
+        self.events.recv().await
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        // A full command channel means that the driver is far behind; it also notices a generation
+        // whose receiver is closed when it next sends to it.
+        let _ = self.commands.try_send(Command::Cancel { id: self.id });
+    }
+}

@@ -1,0 +1,3 @@
+//! The `woolly-coordinator` command.
+
+fn main() {}

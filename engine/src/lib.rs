@@ -1,0 +1,3 @@
+//! GGUF, tokenizer, kernels and one stage of a model on the CPU.
+
+pub mod quant;

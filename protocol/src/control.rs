@@ -1,0 +1,190 @@
+//! Messages of the control stream between the coordinator and one worker.
+
+use crate::ids::{MicrobatchId, PlanEpoch, WorkerId};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// The worker's first message: what it is and what it measured. Its id is in its certificate.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Hello {
+    /// A name for people: the host name, `[A-Za-z0-9._-]`, at most 64 bytes.
+    pub name: String,
+    /// The same for all workers of one machine (hash of the system's machine id and boot id).
+    pub machine: [u8; 16],
+    /// `IP:port` where the previous stage reaches this worker.
+    pub advertise: String,
+    /// Version of the order of operations; equal throughout a plan.
+    pub numerics: u32,
+    /// Compute threads.
+    pub threads: u32,
+    /// Bytes that this worker may use in all (80 % of the machine's, or `--memory`). Workers of
+    /// one machine without `--memory` share the machine's allowance.
+    pub memory_bytes: u64,
+    /// Whether `memory_bytes` was given by `--memory` and so is this worker's alone.
+    pub memory_is_own: bool,
+    /// `--kv-memory` in bytes; 0 if not given.
+    pub kv_memory_bytes: u64,
+    /// Measured read bandwidth, bytes per second.
+    pub read_bytes_per_s: u64,
+    /// Measured multiply-adds per second of the matmul kernel.
+    pub macs_per_s: u64,
+    /// The instruction set level in use, for people.
+    pub isa: String,
+    /// The program's version, for people.
+    pub version: String,
+    /// Started by `serve` as its child (counts in the order of joining all the same).
+    pub local: bool,
+}
+
+/// The coordinator's answer to `Hello`.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Welcome {
+    /// Names the cluster; equal to the one in the certificates.
+    pub cluster: [u8; 16],
+    /// How often each side sends a heartbeat.
+    pub heartbeat_ms: u32,
+}
+
+/// One file of the model, as the coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct ModelPart {
+    /// File name without folders.
+    pub file_name: String,
+    /// Its absolute path on the coordinator's machine: a hint for workers of the same machine.
+    pub path: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Device, inode, mtime (ns) and ctime (ns) on the coordinator's machine: equal means same file.
+    pub stat: [u64; 4],
+}
+
+/// The coordinator gives a worker its stage. Answered by `Ready` or a `FaultMessage`.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Assign {
+    /// The plan that this stage belongs to.
+    pub epoch: PlanEpoch,
+    /// BLAKE3 root over the 1 MiB chunks of all parts.
+    pub fingerprint: [u8; 32],
+    /// The coordinator's machine id, as in `Hello::machine`.
+    pub machine: [u8; 16],
+    /// The files of the model, in order.
+    pub parts: Vec<ModelPart>,
+    /// This stage, counted from 0.
+    pub stage: u32,
+    /// Stages of the plan.
+    pub stage_count: u32,
+    /// First layer of the stage.
+    pub layer_first: u32,
+    /// One past the last layer.
+    pub layer_end: u32,
+    /// Positions of a sequence at most.
+    pub ctx_size: u32,
+    /// KV blocks of 32 positions, the same on every stage.
+    pub kv_blocks: u32,
+    /// Rows per microbatch at most.
+    pub rows_max: u32,
+    /// Microbatches in flight at most: what queues and windows must hold.
+    pub in_flight_max: u32,
+    /// Width of the hidden states in values.
+    pub hidden: u32,
+    /// Where the next stage listens (`IP:port`) and who it is; `None` at the last stage.
+    pub next: Option<Neighbour>,
+    /// Who may open a forward stream to this stage; `None` at stage 0.
+    pub previous: Option<WorkerId>,
+}
+
+/// Another worker of the plan.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Neighbour {
+    /// The id that its certificate must carry.
+    pub worker: WorkerId,
+    /// `IP:port`.
+    pub address: String,
+    /// Its name, for errors.
+    pub name: String,
+}
+
+/// The stage is loaded, its pages are populated and its link to the next stage is open.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Ready {
+    /// The plan that it is ready for.
+    pub epoch: PlanEpoch,
+    /// Bytes of the model mapped by this worker.
+    pub mapped_bytes: u64,
+    /// Bytes of its KV cache.
+    pub kv_bytes: u64,
+    /// Bytes of its scratch buffers.
+    pub scratch_bytes: u64,
+    /// Bytes fetched from the coordinator for this plan; 0 if all was there.
+    pub fetched_bytes: u64,
+    /// Milliseconds from `Assign` to `Ready`.
+    pub load_ms: u64,
+}
+
+/// Sent by both sides every `heartbeat_ms`. The coordinator's carries its epoch and zeros.
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Heartbeat {
+    /// The sender's present plan.
+    pub epoch: PlanEpoch,
+    /// The microbatch in work; 0 if none.
+    pub microbatch: MicrobatchId,
+    /// Advances with every layer computed, page populated and chunk fetched: moving is not dead.
+    pub progress: u64,
+    /// Of the load in work: bytes done and bytes in all; zeros when there is none.
+    pub load_done: u64,
+    /// See `load_done`.
+    pub load_total: u64,
+    /// Since the start: forwards computed, and microseconds of compute, of waiting for work, and of
+    /// sending.
+    pub forwards: u64,
+    /// See `forwards`.
+    pub compute_us: u64,
+    /// See `forwards`.
+    pub wait_us: u64,
+    /// See `forwards`.
+    pub wire_us: u64,
+}
+
+/// The coordinator takes the stage back: queues are emptied, weights unmapped, KV freed.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Release {
+    /// The plan that ends.
+    pub epoch: PlanEpoch,
+}
+
+/// A side says that it leaves.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Drain {
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The first frame of every unidirectional stream: what it carries.
+#[derive(Clone, Copy, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct StreamOpen {
+    /// The plan of everything on the stream.
+    pub epoch: PlanEpoch,
+    /// What it carries.
+    pub purpose: StreamPurpose,
+}
+
+/// What a unidirectional stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum StreamPurpose {
+    /// `Forward`s to a stage, from the coordinator or the previous stage.
+    Forwards,
+    /// `Sampling`s, coordinator → last stage.
+    Samplings,
+    /// `Sampled`s, last stage → coordinator.
+    Sampleds,
+}

@@ -1,0 +1,13 @@
+//! What Woolly's coordinator and workers say to each other, and how they trust each other.
+
+pub mod control;
+pub mod fault;
+pub mod forward;
+pub mod ids;
+pub mod join;
+pub mod limits;
+pub mod sampling;
+pub mod slices;
+
+/// The version of everything on the wire. Before 1.0 both sides must have the same.
+pub const PROTOCOL: u32 = 1;

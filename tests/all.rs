@@ -1,0 +1,1 @@
+//! Every test of the whole, in one binary so that it links once.

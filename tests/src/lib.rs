@@ -1,0 +1,1 @@
+//! What the tests share: fixtures, and clusters of real processes.

@@ -1,0 +1,3 @@
+//! The `woolly-worker` command.
+
+fn main() {}
