@@ -6,6 +6,7 @@ pub mod forward;
 pub mod ids;
 pub mod join;
 pub mod limits;
+pub mod machine;
 pub mod sampling;
 pub mod slices;
 
