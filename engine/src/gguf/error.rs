@@ -96,6 +96,10 @@ pub enum Problem {
     KeyType { key: String, expected: &'static str, found: String },
     #[error("metadata key \"{key}\" is {found}, expected {expected}")]
     KeyValue { key: String, expected: String, found: String },
+    #[error("is a model of the architecture \"{found}\", expected one of {expected}")]
+    Architecture { found: String, expected: String },
+    #[error("lacks the tensor \"{name}\"")]
+    MissingTensor { name: String },
     #[error("tensor \"{name}\" occurs twice")]
     DuplicateTensor { name: String },
     #[error("tensor \"{name}\" has {found} dimensions, expected 1 to 4")]

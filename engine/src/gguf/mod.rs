@@ -15,10 +15,12 @@
 
 mod error;
 mod file;
+pub mod hyper;
 pub mod limits;
 mod parse;
 mod source;
 mod value;
+pub mod write;
 
 use std::collections::{HashMap, HashSet};
 use std::io::BufReader;
