@@ -1,6 +1,14 @@
 //! Messages of the control stream between the coordinator and one worker.
 
+use crate::check::{Check, MessageError};
+use crate::frame::Message;
 use crate::ids::{MicrobatchId, PlanEpoch, WorkerId};
+use crate::kind::Kind;
+use crate::limits::{
+    CAPACITY_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, HEARTBEAT_MS_MAX, HIDDEN_MAX, IN_FLIGHT_MAX,
+    KV_BLOCKS_MAX, LAYERS_MAX, NAME_MAX, PARTS_MAX, PATH_MAX, ROWS_PER_MICROBATCH_MAX, STAGES_MAX,
+    THREADS_MAX,
+};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// The worker's first message: what it is and what it measured. Its id is in its certificate.
@@ -187,4 +195,124 @@ pub enum StreamPurpose {
     Samplings,
     /// `Sampled`s, last stage → coordinator.
     Sampleds,
+}
+
+impl Message for Hello {
+    const KIND: Kind = Kind::Hello;
+
+    fn check(&self) -> Result<(), MessageError> {
+        let check = Check(Self::KIND);
+        check.name("name", &self.name)?;
+        check.address("advertise", &self.advertise)?;
+        check.range("threads", self.threads, 1..=THREADS_MAX)?;
+        check.range("memory_bytes", self.memory_bytes, 1..=CAPACITY_MAX)?;
+        check.range("kv_memory_bytes", self.kv_memory_bytes, 0..=CAPACITY_MAX)?;
+        check.range("read_bytes_per_s", self.read_bytes_per_s, 1..=CAPACITY_MAX)?;
+        check.range("macs_per_s", self.macs_per_s, 1..=CAPACITY_MAX)?;
+        check.label("isa", &self.isa)?;
+        check.label("version", &self.version)
+    }
+}
+
+impl Message for Welcome {
+    const KIND: Kind = Kind::Welcome;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).range("heartbeat_ms", self.heartbeat_ms, 1..=HEARTBEAT_MS_MAX)
+    }
+}
+
+impl ModelPart {
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        let name = self.file_name.as_str();
+        let ok = (1..=NAME_MAX).contains(&name.len())
+            && !matches!(name, "." | "..")
+            && !name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\'));
+        let expected = format_args!("a file name of 1 to {NAME_MAX} bytes without a folder");
+        check.that(ok, "parts.file_name", expected, format_args!("{:?}", self.file_name))?;
+        let ok = self.path.len() <= PATH_MAX && !self.path.chars().any(char::is_control);
+        let expected = format_args!("a path of at most {PATH_MAX} bytes");
+        check.that(ok, "parts.path", expected, format_args!("{} bytes", self.path.len()))?;
+        check.not_zero("parts.size", self.size)
+    }
+}
+
+impl Neighbour {
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        check.address("next.address", &self.address)?;
+        check.name("next.name", &self.name)
+    }
+}
+
+impl Message for Assign {
+    const KIND: Kind = Kind::Assign;
+
+    fn check(&self) -> Result<(), MessageError> {
+        let check = Check(Self::KIND);
+        check.not_zero("epoch", self.epoch.0.into())?;
+        check.count("parts", self.parts.len(), 1..=PARTS_MAX)?;
+        self.parts.iter().try_for_each(|part| part.check(check))?;
+        let stages = u32::try_from(STAGES_MAX).expect("stages are few");
+        check.range("stage_count", self.stage_count, 1..=stages)?;
+        check.range("stage", self.stage, 0..=self.stage_count - 1)?;
+        check.range("layer_end", self.layer_end, 1..=LAYERS_MAX)?;
+        check.range("layer_first", self.layer_first, 0..=self.layer_end - 1)?;
+        check.range("ctx_size", self.ctx_size, 1..=CTX_MAX)?;
+        check.range("kv_blocks", self.kv_blocks, 1..=KV_BLOCKS_MAX)?;
+        check.range("rows_max", self.rows_max as usize, 1..=ROWS_PER_MICROBATCH_MAX)?;
+        check.range("in_flight_max", self.in_flight_max as usize, 1..=IN_FLIGHT_MAX)?;
+        check.range("hidden", self.hidden as usize, 1..=HIDDEN_MAX)?;
+        let payload = self.rows_max as usize * self.hidden as usize * size_of::<f32>();
+        let expected = format_args!("at most {FORWARD_PAYLOAD_MAX} bytes of hidden states");
+        check.that(payload <= FORWARD_PAYLOAD_MAX, "rows_max * hidden", expected, payload)?;
+        let (first, last) = (self.stage == 0, self.stage + 1 == self.stage_count);
+        let found = if self.previous.is_some() { "one" } else { "none" };
+        let expected = "one before every stage but the first";
+        check.that(self.previous.is_none() == first, "previous", expected, found)?;
+        let found = if self.next.is_some() { "one" } else { "none" };
+        let expected = "one after every stage but the last";
+        check.that(self.next.is_none() == last, "next", expected, found)?;
+        self.next.iter().try_for_each(|next| next.check(check))
+    }
+}
+
+impl Message for Ready {
+    const KIND: Kind = Kind::Ready;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).not_zero("epoch", self.epoch.0.into())
+    }
+}
+
+impl Message for Heartbeat {
+    const KIND: Kind = Kind::Heartbeat;
+
+    /// Every value is possible: the figures are only compared and shown.
+    fn check(&self) -> Result<(), MessageError> {
+        Ok(())
+    }
+}
+
+impl Message for Release {
+    const KIND: Kind = Kind::Release;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).not_zero("epoch", self.epoch.0.into())
+    }
+}
+
+impl Message for Drain {
+    const KIND: Kind = Kind::Drain;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).text("reason", &self.reason)
+    }
+}
+
+impl Message for StreamOpen {
+    const KIND: Kind = Kind::StreamOpen;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).not_zero("epoch", self.epoch.0.into())
+    }
 }

@@ -1,6 +1,9 @@
 //! Faults on the wire: a code to decide by, and a text for people.
 
+use crate::check::{Check, MessageError, text_from};
+use crate::frame::Message;
 use crate::ids::{MicrobatchId, PlanEpoch};
+use crate::kind::Kind;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Something went wrong on the sender's side; sent on the control stream.
@@ -33,4 +36,19 @@ pub enum FaultCode {
     LinkFailed,
     /// The stage failed while computing.
     ComputeFailed,
+}
+
+impl FaultMessage {
+    /// A fault; the text is cut to `TEXT_MAX` bytes and freed of control characters.
+    pub fn new(code: FaultCode, epoch: PlanEpoch, microbatch: MicrobatchId, text: &str) -> Self {
+        Self { code, epoch, microbatch, text: text_from(text) }
+    }
+}
+
+impl Message for FaultMessage {
+    const KIND: Kind = Kind::Fault;
+
+    fn check(&self) -> Result<(), MessageError> {
+        Check(Self::KIND).text("text", &self.text)
+    }
 }

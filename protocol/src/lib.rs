@@ -1,12 +1,19 @@
 //! What Woolly's coordinator and workers say to each other, and how they trust each other.
 
+#![forbid(unsafe_code)]
+
+pub mod check;
 pub mod control;
 pub mod fault;
 pub mod forward;
+pub mod frame;
+pub mod frame_io;
 pub mod ids;
 pub mod join;
+pub mod kind;
 pub mod limits;
 pub mod machine;
+pub mod preamble;
 pub mod sampling;
 pub mod slices;
 

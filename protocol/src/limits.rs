@@ -24,8 +24,21 @@ pub const LOGIT_BIAS_MAX: usize = 1024;
 pub const PENALTY_TOKENS_MAX: usize = 65_536;
 /// Words of one row's token mask: a vocabulary of 2^20.
 pub const MASK_WORDS_MAX: usize = (1 << 20) / 64;
-/// Bytes of a name, an address or an ISA level.
+/// Bytes of a short text for people, an address or an ISA level.
 pub const NAME_MAX: usize = 256;
+/// Bytes of a peer's name.
+pub const PEER_NAME_MAX: usize = 64;
+/// Compute threads of a worker.
+pub const THREADS_MAX: u32 = 65_536;
+/// Bytes of memory, bytes per second and multiply-adds per second that a worker may report; low
+/// enough that sums over all stages stay far below 2^64.
+pub const CAPACITY_MAX: u64 = 1 << 50;
+/// Layers of a model.
+pub const LAYERS_MAX: u32 = 65_536;
+/// Milliseconds between two heartbeats.
+pub const HEARTBEAT_MS_MAX: u32 = 60_000;
+/// Bytes of a certificate or a signing request; ours have about 500.
+pub const CERTIFICATE_MAX: usize = 4096;
 /// Bytes of a fault's or refusal's text.
 pub const TEXT_MAX: usize = 4096;
 /// Parts of a split model file.
@@ -38,6 +51,8 @@ pub const SLICE_CHUNK: usize = 1 << 20;
 pub const SLICE_CHUNKS_MAX: usize = 65_536;
 /// Archive bytes of a control message.
 pub const CONTROL_ARCHIVE_MAX: usize = 64 << 10;
+/// Archive bytes of a join message: two certificates or one request, and short texts.
+pub const JOIN_ARCHIVE_MAX: usize = 2 * CERTIFICATE_MAX + (4 << 10);
 /// Archive bytes of a `Forward`: chunks with full block tables of 32,768 blocks would be more than
 /// any plan holds, so the sum is bounded instead: 2^20 block ids and 256 chunks.
 pub const FORWARD_ARCHIVE_MAX: usize = (4 << 20) + (64 << 10);
