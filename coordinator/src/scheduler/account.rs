@@ -1,0 +1,201 @@
+//! What an answer of the last stage means for the sequences of its microbatch.
+
+use super::sequence::{Phase, token_event};
+use super::step::{InFlight, SentChunk};
+use super::{Scheduler, SequenceId};
+use crate::generation::{Failure, FinishReason, GenerationEvent};
+use std::time::Duration;
+use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::sampling::{Sampled, SampledRow};
+
+/// An answer that the last stage must not give. Nothing of it was used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SampledError {
+    /// Answered before, or never sent.
+    #[error("microbatch {microbatch} is not in flight; it was answered before or never sent")]
+    NotInFlight {
+        /// The microbatch of the answer.
+        microbatch: MicrobatchId,
+    },
+    /// Stages compute in the order of arrival, so answers come in the order sent.
+    #[error("microbatch {found} was answered before microbatch {expected}, which was sent earlier")]
+    OutOfOrder {
+        /// The oldest microbatch in flight.
+        expected: MicrobatchId,
+        /// The microbatch of the answer.
+        found: MicrobatchId,
+    },
+    /// One row per sampled or scored row.
+    #[error("microbatch {microbatch} asked for {expected} rows, the answer has {found}")]
+    RowCount {
+        /// The microbatch.
+        microbatch: MicrobatchId,
+        /// Rows asked for.
+        expected: usize,
+        /// Rows of the answer.
+        found: usize,
+    },
+    /// A scored row reports the token that it was given.
+    #[error(
+        "microbatch {microbatch}, row {row}: token {found} was scored, {expected} was asked for"
+    )]
+    Target {
+        /// The microbatch.
+        microbatch: MicrobatchId,
+        /// Row of the answer.
+        row: usize,
+        /// The token to score.
+        expected: u32,
+        /// The token of the answer.
+        found: u32,
+    },
+    /// At most as many other tokens as asked for.
+    #[error(
+        "microbatch {microbatch}, row {row}: {found} most likely tokens, {expected} were asked for"
+    )]
+    TopCount {
+        /// The microbatch.
+        microbatch: MicrobatchId,
+        /// Row of the answer.
+        row: usize,
+        /// Tokens asked for.
+        expected: u8,
+        /// Tokens of the answer.
+        found: usize,
+    },
+}
+
+impl Scheduler {
+    /// The last stage has answered a microbatch. An answer to another plan is dropped and counted.
+    ///
+    /// # Errors
+    ///
+    /// An answer that does not belong to the oldest microbatch in flight or does not fit it. The
+    /// last stage is faulty; the scheduler is as it was.
+    pub fn handle_sampled(
+        &mut self,
+        _now: Duration,
+        sampled: &Sampled,
+    ) -> Result<(), SampledError> {
+        if self.plan.is_none_or(|plan| plan.epoch != sampled.epoch) {
+            self.stale_answers += 1;
+            return Ok(());
+        }
+        self.check(sampled)?;
+        let in_flight = self.in_flight.pop_front().expect("check found it there");
+        let mut rows = sampled.rows.as_slice();
+        for chunk in &in_flight.chunks {
+            let (own, rest) = rows.split_at(chunk.answer_rows());
+            rows = rest;
+            self.account(chunk, own);
+        }
+        self.admit();
+        Ok(())
+    }
+
+    fn check(&self, sampled: &Sampled) -> Result<(), SampledError> {
+        let microbatch = sampled.microbatch;
+        let known = |in_flight: &InFlight| in_flight.microbatch == microbatch;
+        let Some(oldest) = self.in_flight.front().filter(|_| self.in_flight.iter().any(known))
+        else {
+            return Err(SampledError::NotInFlight { microbatch });
+        };
+        if !known(oldest) {
+            let expected = oldest.microbatch;
+            return Err(SampledError::OutOfOrder { expected, found: microbatch });
+        }
+        if oldest.asked.len() != sampled.rows.len() {
+            let (expected, found) = (oldest.asked.len(), sampled.rows.len());
+            return Err(SampledError::RowCount { microbatch, expected, found });
+        }
+        for (row, (answer, (target, top))) in sampled.rows.iter().zip(&oldest.asked).enumerate() {
+            if answer.top.len() > usize::from(*top) {
+                let (expected, found) = (*top, answer.top.len());
+                return Err(SampledError::TopCount { microbatch, row, expected, found });
+            }
+            if let Some(expected) = target.filter(|target| *target != answer.token)
+                && !answer.non_finite
+            {
+                let found = answer.token;
+                return Err(SampledError::Target { microbatch, row, expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    /// One chunk has come back with its rows.
+    fn account(&mut self, chunk: &SentChunk, rows: &[SampledRow]) {
+        let id = chunk.sequence;
+        let sequence = self.sequence_mut(id);
+        sequence.in_flight -= 1;
+        if sequence.phase != Phase::Ended && !rows.is_empty() {
+            if rows.iter().all(is_finite) {
+                let (scored, sampled) = rows.split_at(chunk.scored.len());
+                self.account_scored(id, scored);
+                if let [row] = sampled {
+                    self.account_token(id, row);
+                }
+            } else {
+                self.fail_numerics(id);
+            }
+        }
+        if self.sequences.contains_key(&id) {
+            self.settle(id);
+        }
+    }
+
+    fn account_scored(&mut self, id: SequenceId, rows: &[SampledRow]) {
+        if rows.is_empty() {
+            return;
+        }
+        let sequence = self.sequence_mut(id);
+        sequence.scored_count += rows.len();
+        sequence.scored.extend(rows.iter().map(token_event));
+        if sequence.scored_count < sequence.score_end() {
+            return;
+        }
+        let scored = std::mem::take(&mut sequence.scored);
+        let scores_only = sequence.request.max_tokens == 0;
+        self.events.push_back((id, GenerationEvent::Scored(scored)));
+        if scores_only {
+            self.finish(id, FinishReason::Length);
+        }
+    }
+
+    fn account_token(&mut self, id: SequenceId, row: &SampledRow) {
+        let plan = self.plan.expect("answers are accounted under a plan only");
+        let sequence = self.sequence_mut(id);
+        sequence.commit(row.token);
+        let positions_max = plan.positions_max_with(super::has_penalties(&sequence.request));
+        let stopped = sequence.request.stop_tokens.contains(&row.token);
+        let full = sequence.tokens.len() >= positions_max
+            || sequence.output_len() >= super::limits::to_usize(sequence.request.max_tokens);
+        let runs = sequence.phase == Phase::Running;
+        self.events.push_back((id, GenerationEvent::Token(token_event(row))));
+        if stopped {
+            self.finish(id, FinishReason::Stop);
+        } else if full {
+            self.finish(id, FinishReason::Length);
+        } else if runs {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+        self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens: 0 }));
+        self.end(id);
+    }
+
+    fn fail_numerics(&mut self, id: SequenceId) {
+        let failure = Failure {
+            code: "model_numerics",
+            message: "the model computed values that are not finite for this request".to_owned(),
+        };
+        self.events.push_back((id, GenerationEvent::Failed(failure)));
+        self.end(id);
+    }
+}
+
+fn is_finite(row: &SampledRow) -> bool {
+    !row.non_finite && row.logprob.is_finite() && row.top.iter().all(|(_, p)| p.is_finite())
+}

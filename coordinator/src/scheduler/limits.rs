@@ -1,0 +1,139 @@
+//! What bounds the scheduler: its own configuration and the limits of the present plan.
+
+use std::time::Duration;
+use woolly_protocol::ids::PlanEpoch;
+use woolly_protocol::limits::{
+    BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, IN_FLIGHT_MAX, KV_BLOCKS_MAX,
+    PENALTY_TOKENS_MAX, ROWS_PER_MICROBATCH_MAX, STAGES_MAX,
+};
+
+/// Rows of one microbatch unless configured: a prefill that delays a decode step by little, and
+/// still enough rows to use each weight many times.
+const ROWS_PER_STEP_DEFAULT: usize = 256;
+/// Requests that may wait unless configured.
+const WAITING_DEFAULT: usize = 512;
+/// Sequences that may run at a time unless configured.
+const RUNNING_DEFAULT: usize = 256;
+
+/// What does not depend on the plan. Zeros are read as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchedulerConfig {
+    /// Requests that may wait before new ones are refused. Preempted sequences wait too, but are
+    /// never refused.
+    pub waiting_max: usize,
+    /// Sequences that may run at a time; memory often allows fewer.
+    pub running_max: usize,
+    /// Rows of one microbatch at most: decode rows first, the rest is prefill.
+    pub rows_per_step: usize,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            waiting_max: WAITING_DEFAULT,
+            running_max: RUNNING_DEFAULT,
+            rows_per_step: ROWS_PER_STEP_DEFAULT,
+        }
+    }
+}
+
+/// What the present plan allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// The plan's number.
+    pub epoch: PlanEpoch,
+    /// Stages, at least 1.
+    pub stages: u32,
+    /// Microbatches in flight at most, at least 1.
+    pub in_flight_max: u32,
+    /// Positions of one sequence at most.
+    pub ctx_size: u32,
+    /// KV blocks of [`BLOCK_LEN`] positions, the same on every stage.
+    pub kv_blocks: u32,
+    /// Rows of one microbatch at most.
+    pub rows_max: u32,
+    /// Chunks of one microbatch at most.
+    pub chunks_max: u32,
+}
+
+impl PlanLimits {
+    /// Positions that the longest sequence can have: the context, or all blocks if they are fewer.
+    pub fn positions_max(&self) -> usize {
+        let in_blocks = u64::from(self.kv_blocks) * u64::from(BLOCK_LEN);
+        usize::try_from(in_blocks.min(u64::from(self.ctx_size))).expect("at most CTX_MAX")
+    }
+
+    /// Positions that a sequence with penalties can have: what it counts has to fit a message.
+    pub(super) fn positions_max_with(&self, penalties: bool) -> usize {
+        let all = self.positions_max();
+        if penalties { all.min(PENALTY_TOKENS_MAX) } else { all }
+    }
+
+    /// Microbatches with decode rows in flight at most: one per stage keeps every stage busy. More
+    /// would only cut the same rows into smaller groups, and each group reads all weights again.
+    pub(super) fn decode_groups(&self) -> usize {
+        to_usize(self.stages.min(self.in_flight_max))
+    }
+
+    /// # Panics
+    ///
+    /// If a limit is zero or beyond what the protocol allows: the planner makes no such plan.
+    pub(super) fn assert_valid(&self) {
+        let within = |value: u32, max: usize| value >= 1 && to_usize(value) <= max;
+        assert!(within(self.stages, STAGES_MAX), "a plan has 1 to {STAGES_MAX} stages: {self:?}");
+        assert!(
+            within(self.in_flight_max, IN_FLIGHT_MAX),
+            "1 to {IN_FLIGHT_MAX} microbatches are in flight: {self:?}"
+        );
+        assert!(within(self.ctx_size, to_usize(CTX_MAX)), "context beyond the wire: {self:?}");
+        assert!(
+            within(self.kv_blocks, to_usize(KV_BLOCKS_MAX)),
+            "blocks beyond the wire: {self:?}"
+        );
+        assert!(within(self.rows_max, ROWS_PER_MICROBATCH_MAX), "rows beyond the wire: {self:?}");
+        assert!(
+            within(self.chunks_max, CHUNKS_PER_MICROBATCH_MAX),
+            "chunks beyond the wire: {self:?}"
+        );
+    }
+}
+
+/// What the scheduler holds at one moment, for the status and for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sequences that wait, preempted ones included.
+    pub waiting: usize,
+    /// Sequences that run.
+    pub running: usize,
+    /// Microbatches in flight.
+    pub in_flight: usize,
+    /// When the oldest microbatch in flight was sent.
+    pub in_flight_since: Option<Duration>,
+    /// When the sequence that waits longest arrived.
+    pub waiting_since: Option<Duration>,
+    /// KV blocks that nobody holds; 0 without a plan.
+    pub kv_blocks_free: u32,
+    /// KV blocks in all; 0 without a plan.
+    pub kv_blocks: u32,
+    /// Sequences preempted since the start.
+    pub preemptions: u64,
+    /// Answers to an earlier plan that were dropped since the start.
+    pub stale_answers: u64,
+    /// Rows sent since the start.
+    pub rows: u64,
+}
+
+/// `u32` always fits: Woolly runs on 64-bit machines.
+pub(super) fn to_usize(value: u32) -> usize {
+    usize::try_from(value).expect("usize has at least 32 bits")
+}
+
+/// Positions, rows and blocks of a sequence stay below `CTX_MAX`.
+pub(super) fn to_u32(value: usize) -> u32 {
+    u32::try_from(value).expect("positions and rows are bounded by CTX_MAX")
+}
+
+/// Blocks that hold so many positions.
+pub(super) fn blocks_for(positions: usize) -> usize {
+    positions.div_ceil(to_usize(BLOCK_LEN))
+}

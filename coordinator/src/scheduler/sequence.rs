@@ -1,0 +1,195 @@
+//! One prompt with its completion: the token log, what of it was sent, and what it asks to sample.
+
+use super::limits::{blocks_for, to_u32};
+use crate::generation::{GenerationRequest, TokenEvent};
+use std::time::Duration;
+use woolly_protocol::ids::BlockId;
+use woolly_protocol::sampling::{RowMode, SampledRow, SamplingParams, SamplingRow};
+
+/// Where a sequence is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Holds no blocks and has nothing in flight.
+    Waiting,
+    /// Computes.
+    Running,
+    /// Has to give its blocks back and wait, as soon as nothing of it is in flight.
+    Preempting,
+    /// Finished, failed or cancelled; known only until nothing of it is in flight.
+    Ended,
+}
+
+/// A sequence. Its token log is the truth: everything else can be computed again from it.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    /// The request; its prompt has moved to `tokens`.
+    pub(super) request: GenerationRequest,
+    /// Prompt and completion.
+    pub(super) tokens: Vec<u32>,
+    pub(super) prompt_len: usize,
+    /// Positions sent into the pipeline since the sequence last (re)started.
+    pub(super) sent: usize,
+    /// Blocks in order of position.
+    pub(super) blocks: Vec<BlockId>,
+    /// Microbatches in flight that hold a chunk of this sequence.
+    pub(super) in_flight: u32,
+    pub(super) phase: Phase,
+    /// How often it was preempted.
+    pub(super) preemptions: u32,
+    /// When it arrived.
+    pub(super) arrived: Duration,
+    /// Prompt rows whose score has come back.
+    pub(super) scored_count: usize,
+    /// Those scores until they are reported, all at once.
+    pub(super) scored: Vec<TokenEvent>,
+    /// Tokens of prompt and completion with their number, ascending; empty unless a repetition
+    /// penalty reads it.
+    prompt_counts: Vec<(u32, u32)>,
+    /// Tokens of the completion with their number, ascending; empty unless a frequency or presence
+    /// penalty reads it.
+    output_counts: Vec<(u32, u32)>,
+}
+
+impl Sequence {
+    pub(super) fn new(mut request: GenerationRequest, arrived: Duration) -> Self {
+        let tokens = std::mem::take(&mut request.prompt);
+        let mut sequence = Self {
+            prompt_len: tokens.len(),
+            tokens,
+            sent: 0,
+            blocks: Vec::new(),
+            in_flight: 0,
+            phase: Phase::Waiting,
+            preemptions: 0,
+            arrived,
+            scored_count: 0,
+            scored: Vec::new(),
+            prompt_counts: Vec::new(),
+            output_counts: Vec::new(),
+            request,
+        };
+        if counts_prompt(&sequence.request) {
+            sequence.prompt_counts = counts_of(&sequence.tokens);
+        }
+        sequence
+    }
+
+    /// Positions that have to be computed for the next result. The last token of a prompt that is
+    /// only scored is not among them: nobody asks what follows it.
+    pub(super) fn compute_end(&self) -> usize {
+        if self.request.max_tokens == 0 { self.prompt_len - 1 } else { self.tokens.len() }
+    }
+
+    /// Rows that can be sent now.
+    pub(super) fn pending(&self) -> usize {
+        self.compute_end() - self.sent
+    }
+
+    /// Blocks that are missing before so many more rows can be sent.
+    pub(super) fn blocks_missing(&self, rows: usize) -> usize {
+        blocks_for(self.sent + rows).saturating_sub(self.blocks.len())
+    }
+
+    /// Prompt rows that are scored; 0 if none were asked for.
+    pub(super) fn score_end(&self) -> usize {
+        if self.request.score_prompt { self.prompt_len - 1 } else { 0 }
+    }
+
+    /// Rows among the next `rows` that have to be scored: those that were not before a preemption.
+    pub(super) fn rows_to_score(&self, rows: usize) -> std::ops::Range<usize> {
+        let first = self.sent.max(self.scored_count);
+        first..(self.sent + rows).min(self.score_end()).max(first)
+    }
+
+    /// Whether a new token is sampled after the next `rows` rows.
+    pub(super) fn samples_after(&self, rows: usize) -> bool {
+        self.request.max_tokens > 0 && self.sent + rows == self.tokens.len()
+    }
+
+    /// The `Score` row of one prompt position.
+    pub(super) fn score_row(&self, index: usize) -> SamplingRow {
+        SamplingRow { top_logprobs: self.top(), mode: RowMode::Score(self.tokens[index + 1]) }
+    }
+
+    /// The `Sample` row after the last token of the log.
+    pub(super) fn sample_row(&self) -> SamplingRow {
+        let options = &self.request.sampling;
+        let params = SamplingParams {
+            temperature: options.temperature,
+            top_k: options.top_k,
+            top_p: options.top_p,
+            min_p: options.min_p,
+            repetition_penalty: options.repetition_penalty,
+            frequency_penalty: options.frequency_penalty,
+            presence_penalty: options.presence_penalty,
+            seed: options.seed,
+            choice: options.choice,
+            position: to_u32(self.tokens.len()),
+            logit_bias: options.logit_bias.clone(),
+            prompt_counts: self.prompt_counts.clone(),
+            output_counts: self.output_counts.clone(),
+            mask: Vec::new(),
+        };
+        SamplingRow { top_logprobs: self.top(), mode: RowMode::Sample(params) }
+    }
+
+    /// Entries of all lists in the `Sample` row, to know its size before it is made.
+    pub(super) fn sample_row_entries(&self) -> usize {
+        let bias = self.request.sampling.logit_bias.len();
+        bias + self.prompt_counts.len() + self.output_counts.len()
+    }
+
+    /// Tokens to report per row.
+    pub(super) fn top(&self) -> u8 {
+        self.request.top_logprobs.unwrap_or(0)
+    }
+
+    /// Writes a new token into the log.
+    pub(super) fn commit(&mut self, token: u32) {
+        self.tokens.push(token);
+        if counts_prompt(&self.request) {
+            count(&mut self.prompt_counts, token);
+        }
+        if counts_output(&self.request) {
+            count(&mut self.output_counts, token);
+        }
+    }
+
+    /// Tokens of the completion so far.
+    pub(super) fn output_len(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+}
+
+/// Whether a penalty reads the tokens of prompt and completion.
+fn counts_prompt(request: &GenerationRequest) -> bool {
+    request.sampling.repetition_penalty != 1.0
+}
+
+/// Whether a penalty reads the tokens of the completion.
+fn counts_output(request: &GenerationRequest) -> bool {
+    request.sampling.frequency_penalty != 0.0 || request.sampling.presence_penalty != 0.0
+}
+
+/// Whether any penalty is on.
+pub(super) fn has_penalties(request: &GenerationRequest) -> bool {
+    counts_prompt(request) || counts_output(request)
+}
+
+fn counts_of(tokens: &[u32]) -> Vec<(u32, u32)> {
+    let mut sorted = tokens.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|run| (run[0], to_u32(run.len()))).collect()
+}
+
+fn count(counts: &mut Vec<(u32, u32)>, token: u32) {
+    match counts.binary_search_by_key(&token, |entry| entry.0) {
+        Ok(index) => counts[index].1 += 1,
+        Err(index) => counts.insert(index, (token, 1)),
+    }
+}
+
+/// A row as the client is told.
+pub(super) fn token_event(row: &SampledRow) -> TokenEvent {
+    TokenEvent { token: row.token, logprob: row.logprob, top: row.top.clone() }
+}

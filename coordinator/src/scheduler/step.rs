@@ -1,0 +1,208 @@
+//! Builds one microbatch: its chunks, its rows, what is sampled, and the limits of all of them.
+
+use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
+use super::sequence::Sequence;
+use std::ops::Range;
+use std::time::Duration;
+use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::ids::{MicrobatchId, SequenceId};
+use woolly_protocol::limits::{
+    FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, PENALTY_TOKENS_MAX, ROWS_PER_MICROBATCH_MAX,
+    SAMPLING_ARCHIVE_MAX,
+};
+use woolly_protocol::sampling::{RowMode, Sampling, SamplingRow};
+
+/// One microbatch for stage 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// The chunks.
+    pub forward: Forward,
+    /// The token of every row: the payload for stage 0.
+    pub tokens: Vec<u32>,
+    /// For the last stage; `None` if no row is sampled or scored.
+    pub sampling: Option<Sampling>,
+}
+
+/// Archive bytes of one sampled row without its lists: 104 in the present layout.
+const ROW_BYTES: usize = 128;
+/// Archive bytes of one entry of a row's list.
+const ENTRY_BYTES: usize = 8;
+/// Archive bytes kept free in a `Sampling` for its header and padding.
+const SLACK_BYTES: usize = 64 << 10;
+/// Block ids of one microbatch: what fits a `Forward` beside its chunks.
+const BLOCK_IDS_MAX: usize = (FORWARD_ARCHIVE_MAX - SLACK_BYTES) / 4;
+
+/// The largest chunk alone: every row scored, the last one sampled with full lists.
+const CHUNK_SAMPLING_BYTES_MAX: usize =
+    ROWS_PER_MICROBATCH_MAX * ROW_BYTES + (LOGIT_BIAS_MAX + 2 * PENALTY_TOKENS_MAX) * ENTRY_BYTES;
+/// The quarter that decode leaves to prefill holds any chunk, so that none is put off for ever.
+const _: () = assert!(CHUNK_SAMPLING_BYTES_MAX <= (SAMPLING_ARCHIVE_MAX - SLACK_BYTES) / 4);
+
+/// What a microbatch holds, or may hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) rows: usize,
+    chunks: usize,
+    block_ids: usize,
+    sampling_bytes: usize,
+}
+
+impl Room {
+    /// All that one microbatch may hold.
+    pub(super) fn whole(plan: &PlanLimits, rows_per_step: usize) -> Self {
+        Self {
+            rows: to_usize(plan.rows_max).min(rows_per_step).max(1),
+            chunks: to_usize(plan.chunks_max),
+            block_ids: BLOCK_IDS_MAX,
+            sampling_bytes: SAMPLING_ARCHIVE_MAX - SLACK_BYTES,
+        }
+    }
+
+    /// What decode may take while prompts wait to be computed: three quarters. `keep_one` leaves at
+    /// least one row and chunk, for plans so small that a quarter is nothing.
+    pub(super) fn without_prefill_share(self, keep_one: bool) -> Self {
+        let least = usize::from(keep_one);
+        let share = |all: usize| all - (all / 4).max(least);
+        Self {
+            rows: share(self.rows),
+            chunks: share(self.chunks),
+            block_ids: share(self.block_ids),
+            sampling_bytes: share(self.sampling_bytes),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            rows: self.rows + other.rows,
+            chunks: self.chunks + other.chunks,
+            block_ids: self.block_ids + other.block_ids,
+            sampling_bytes: self.sampling_bytes + other.sampling_bytes,
+        }
+    }
+
+    fn fits_in(self, room: Self) -> bool {
+        self.rows <= room.rows
+            && self.chunks <= room.chunks
+            && self.block_ids <= room.block_ids
+            && self.sampling_bytes <= room.sampling_bytes
+    }
+
+    /// What the next `rows` rows of a sequence take.
+    fn of_chunk(sequence: &Sequence, rows: usize) -> Self {
+        let mut sampling_bytes = sequence.rows_to_score(rows).len() * ROW_BYTES;
+        if sequence.samples_after(rows) {
+            sampling_bytes += ROW_BYTES + sequence.sample_row_entries() * ENTRY_BYTES;
+        }
+        let block_ids = blocks_for(sequence.sent + rows);
+        Self { rows, chunks: 1, block_ids, sampling_bytes }
+    }
+}
+
+/// A chunk in flight: what its rows in the answer mean.
+#[derive(Clone, Debug)]
+pub(super) struct SentChunk {
+    pub(super) sequence: SequenceId,
+    /// Prompt rows that are scored.
+    pub(super) scored: Range<usize>,
+    /// Whether a token is sampled after them.
+    pub(super) samples: bool,
+}
+
+impl SentChunk {
+    /// Rows of the answer that belong to this chunk.
+    pub(super) fn answer_rows(&self) -> usize {
+        self.scored.len() + usize::from(self.samples)
+    }
+}
+
+/// A microbatch in flight.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) microbatch: MicrobatchId,
+    pub(super) sent_at: Duration,
+    pub(super) chunks: Vec<SentChunk>,
+    /// Whether it holds decode rows.
+    pub(super) decodes: bool,
+    /// What the answer may hold: the target of each scored row (`None` if it is sampled) and the
+    /// greatest number of other tokens.
+    pub(super) asked: Vec<(Option<u32>, u8)>,
+}
+
+/// A microbatch in the making.
+#[derive(Debug, Default)]
+pub(super) struct StepBuilder {
+    used: Room,
+    pub(super) decodes: usize,
+    chunks: Vec<Chunk>,
+    tokens: Vec<u32>,
+    rows: Vec<SamplingRow>,
+    sent: Vec<SentChunk>,
+}
+
+impl StepBuilder {
+    /// Rows so far.
+    pub(super) fn rows(&self) -> usize {
+        self.used.rows
+    }
+
+    /// Whether the next `rows` rows of the sequence fit into `room` beside what is here.
+    pub(super) fn fits(&self, room: Room, sequence: &Sequence, rows: usize) -> bool {
+        self.used.plus(Room::of_chunk(sequence, rows)).fits_in(room)
+    }
+
+    /// Adds the next `rows` rows of a sequence, whose blocks cover them, and marks them as sent.
+    pub(super) fn push(&mut self, id: SequenceId, sequence: &mut Sequence, rows: usize) {
+        self.used = self.used.plus(Room::of_chunk(sequence, rows));
+        let end = sequence.sent + rows;
+        let scored = sequence.rows_to_score(rows);
+        let samples = sequence.samples_after(rows);
+        self.rows.extend(scored.clone().map(|index| sequence.score_row(index)));
+        if samples {
+            self.rows.push(sequence.sample_row());
+        }
+        let sent = SentChunk { sequence: id, scored, samples };
+        self.chunks.push(Chunk {
+            sequence: id,
+            position: to_u32(sequence.sent),
+            token_count: to_u32(rows),
+            sample_rows: u16::try_from(sent.answer_rows()).expect("at most 2,048 rows"),
+            block_table: sequence.blocks[..blocks_for(end)].to_vec(),
+        });
+        self.tokens.extend_from_slice(&sequence.tokens[sequence.sent..end]);
+        self.sent.push(sent);
+        sequence.sent = end;
+        sequence.in_flight += 1;
+    }
+
+    /// The microbatch and what to remember of it; `None` if it is empty.
+    pub(super) fn finish(
+        self,
+        plan: &PlanLimits,
+        microbatch: MicrobatchId,
+        now: Duration,
+    ) -> Option<(Step, InFlight)> {
+        if self.chunks.is_empty() {
+            return None;
+        }
+        let in_flight = InFlight {
+            microbatch,
+            sent_at: now,
+            chunks: self.sent,
+            decodes: self.decodes > 0,
+            asked: self.rows.iter().map(asked).collect(),
+        };
+        let epoch = plan.epoch;
+        let sampling =
+            (!self.rows.is_empty()).then_some(Sampling { epoch, microbatch, rows: self.rows });
+        let forward = Forward { epoch, microbatch, chunks: self.chunks };
+        Some((Step { forward, tokens: self.tokens, sampling }, in_flight))
+    }
+}
+
+fn asked(row: &SamplingRow) -> (Option<u32>, u8) {
+    let target = match &row.mode {
+        RowMode::Score(target) => Some(*target),
+        RowMode::Sample(_) => None,
+    };
+    (target, row.top_logprobs)
+}
