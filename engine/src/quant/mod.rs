@@ -1,4 +1,14 @@
-//! Tensor types: how weights lie in a GGUF file.
+//! Tensor types: how weights lie in a GGUF file, and what they mean.
+//!
+//! The formats with blocks of 32 are in [`legacy`], those with blocks of 256 in [`k_quants`].
+
+pub mod f16;
+pub mod k_quants;
+pub mod legacy;
+
+use bytemuck::Pod;
+use k_quants::{Block256, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
+use legacy::{Block32, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 
 /// The element types that a tensor can have. The number is GGUF's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,5 +108,54 @@ impl TensorType {
 impl std::fmt::Display for TensorType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// The weights of one row, bit for bit as ggml dequantises them.
+///
+/// # Panics
+///
+/// If `bytes` is not a row of `out.len()` weights of type `ty`.
+pub fn dequantize_row(ty: TensorType, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(bytes.len(), ty.row_bytes(out.len()), "a row of {} {ty} weights", out.len());
+    match ty {
+        TensorType::F32 => each::<4, 1>(bytes, out, |b, o| o[0] = f32::from_le_bytes(*b)),
+        TensorType::F16 => each::<2, 1>(bytes, out, |b, o| o[0] = f16::half(*b)),
+        TensorType::BF16 => {
+            each::<2, 1>(bytes, out, |b, o| o[0] = f16::bf16_to_f32(u16::from_le_bytes(*b)));
+        }
+        TensorType::Q4_0 => blocks(bytes, out, BlockQ4_0::dequantize),
+        TensorType::Q4_1 => blocks(bytes, out, BlockQ4_1::dequantize),
+        TensorType::Q5_0 => blocks(bytes, out, BlockQ5_0::dequantize),
+        TensorType::Q5_1 => blocks(bytes, out, BlockQ5_1::dequantize),
+        TensorType::Q8_0 => blocks(bytes, out, BlockQ8_0::dequantize),
+        TensorType::Q2_K => blocks(bytes, out, BlockQ2K::dequantize),
+        TensorType::Q3_K => blocks(bytes, out, BlockQ3K::dequantize),
+        TensorType::Q4_K => blocks(bytes, out, BlockQ4K::dequantize),
+        TensorType::Q5_K => blocks(bytes, out, BlockQ5K::dequantize),
+        TensorType::Q6_K => blocks(bytes, out, BlockQ6K::dequantize),
+    }
+}
+
+fn each<const BYTES: usize, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    value: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
+    let (bytes, _) = bytes.as_chunks::<BYTES>();
+    let (out, _) = out.as_chunks_mut::<LEN>();
+    for (b, o) in bytes.iter().zip(out) {
+        value(b, o);
+    }
+}
+
+fn blocks<B: Pod, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    dequantize: impl Fn(&B, &mut [f32; LEN]),
+) {
+    let (out, _) = out.as_chunks_mut::<LEN>();
+    for (block, out) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(out) {
+        dequantize(block, out);
     }
 }

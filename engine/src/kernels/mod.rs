@@ -1,0 +1,156 @@
+//! The arithmetic of the engine, and the order in which it is done.
+//!
+//! # Order of operations, `NUMERICS` = 1
+//!
+//! * **Activations** for weights with quant blocks of 32 (256) are quantised per 32 (256) values:
+//!   `d = max|x| / 127`, `q = round_ties_even(x · (127 / max|x|))`; all zero if `max|x|` is 0.
+//! * **Dot product, blocks of 32**: per output, blocks ascending:
+//!   `acc = fma(scale · d, Σ q·y, acc)`, then where the format has an offset
+//!   `acc = fma(offset · d, Σ y, acc)`. The sums are exact integers.
+//! * **Dot product, blocks of 256**: per output, superblocks ascending:
+//!   `acc = fma(d_w · d, Σ scale·q·y, acc)`, then where the format has minimums
+//!   `acc = fma(−(dmin · d), Σ min·y, acc)`. The sums are exact integers.
+//! * **F32, F16, BF16 weights** meet f32 activations: sixteen lanes, element `i` in lane `i mod 16`,
+//!   ascending, fused; then lanes `l` and `l + 8`, `l + 4`, `l + 2`, `l + 1` are added.
+//! * **RMS norm**: squares in sixteen fused lanes and the same tree; `1 / sqrt(mean + eps)`; then
+//!   `(x · inverse) · weight`.
+//! * **Attention**: positions from 0 in ranges of 1,024; in a range an online softmax over tiles of 32
+//!   positions ascending (scores in sixteen lanes and the tree, times the scale); the ranges are merged
+//!   ascending. Keys and values are read as the cache holds them. See `attention`.
+//! * `exp`, `silu` and the rotary tables are in [`math`](crate::math).
+//!
+//! An output's operations do not depend on the rows or tokens beside it, nor on the thread.
+//!
+//! # Instruction sets
+//!
+//! Each kernel is one generic function, compiled once per [`Level`] with that level's instructions.
+//! Nothing in it may be reordered by a compiler, so every level gives the same bits.
+
+#![allow(
+    unsafe_code,
+    reason = "functions compiled for an instruction set are called after detection"
+)]
+
+pub mod activations;
+pub mod attention;
+pub mod matmul;
+pub mod rows;
+
+/// An instruction set that this machine has.
+///
+/// A value exists only after detection, which is what makes calling its kernels sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(Isa);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isa {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    /// Plain code for the target's baseline: the definition.
+    pub const SCALAR: Self = Self(Isa::Scalar);
+
+    /// The levels that this machine has, slowest first.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other targets have one level so far")]
+        let mut levels = vec![Self::SCALAR];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2") {
+                levels.push(Self(Isa::Avx2));
+                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
+                    levels.push(Self(Isa::Avx512));
+                }
+            }
+        }
+        levels
+    }
+
+    /// The fastest level that this machine has.
+    pub fn best() -> Self {
+        *Self::available().last().expect("the scalar level is always there")
+    }
+
+    /// Its name in logs and flags.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+/// The name of the level in use by default.
+pub fn isa_level() -> &'static str {
+    Level::best().name()
+}
+
+/// Compiles a generic body once per level and calls the one asked for.
+macro_rules! per_level {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path;) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments, reason = "the level comes on top of the body's own")]
+        $vis fn $name(level: $crate::kernels::Level, $($arg: $ty),*) {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi2")]
+            fn avx512($($arg: $ty),*) {
+                $body($($arg),*);
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,bmi2")]
+            fn avx2($($arg: $ty),*) {
+                $body($($arg),*);
+            }
+            match level.0 {
+                $crate::kernels::Isa::Scalar => $body($($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: this level exists only if the machine has these instructions.
+                $crate::kernels::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::kernels::Isa::Avx512 => unsafe { avx512($($arg),*) },
+            }
+        }
+    };
+}
+pub(crate) use per_level;
+
+/// Lanes of every floating-point sum.
+pub(crate) const LANES: usize = 16;
+
+/// The fixed tree that ends a sum in lanes.
+#[inline(always)]
+pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+/// `Σ a·b` in sixteen fused lanes and the tree.
+#[inline(always)]
+pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+        }
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] = a.mul_add(*b, lanes[i]);
+    }
+    sum_lanes(lanes)
+}

@@ -1,0 +1,165 @@
+//! What happens to rows of hidden states between the matrix products.
+
+use super::{LANES, dot_f32, per_level, sum_lanes};
+use crate::math;
+
+per_level! {
+    /// `out = (x / sqrt(mean(x²) + eps)) · weight`, row by row; rows have `weight.len()` values.
+    pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_rows;
+}
+per_level! {
+    /// `out = silu(gate) · up`.
+    pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_values;
+}
+per_level! {
+    /// `x = x + scale · y`, fused.
+    pub fn add_scaled(x: &mut [f32], y: &[f32], scale: f32) = add_scaled_values;
+}
+per_level! {
+    /// `x = x · scale`.
+    pub fn scale(x: &mut [f32], scale: f32) = scale_values;
+}
+per_level! {
+    /// Adds `bias` to each row of `x`.
+    pub fn add_bias(x: &mut [f32], bias: &[f32]) = add_bias_rows;
+}
+per_level! {
+    /// `total = Σ exp(x − max)`, in sixteen double-precision lanes, element `i` in lane `i mod 16`.
+    pub fn sum_exp(x: &[f32], max: f32, total: &mut f64) = sum_exp_values;
+}
+
+#[inline(always)]
+fn rms_norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let len = weight.len();
+    for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
+        let inverse = 1.0 / (dot_f32(x, x) / len as f32 + eps).sqrt();
+        for i in 0..len {
+            out[i] = (x[i] * inverse) * weight[i];
+        }
+    }
+}
+
+#[inline(always)]
+fn swiglu_values(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
+        *out = math::silu(*gate) * up;
+    }
+}
+
+#[inline(always)]
+fn add_scaled_values(x: &mut [f32], y: &[f32], scale: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = y.mul_add(scale, *x);
+    }
+}
+
+#[inline(always)]
+fn scale_values(x: &mut [f32], scale: f32) {
+    for x in x {
+        *x *= scale;
+    }
+}
+
+#[inline(always)]
+fn add_bias_rows(x: &mut [f32], bias: &[f32]) {
+    for row in x.chunks_exact_mut(bias.len()) {
+        for (x, bias) in row.iter_mut().zip(bias) {
+            *x += bias;
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_exp_values(x: &[f32], max: f32, total: &mut f64) {
+    let mut lanes = [0.0f64; LANES];
+    let (groups, rest) = x.as_chunks::<LANES>();
+    for x in groups {
+        for i in 0..LANES {
+            lanes[i] += f64::from(math::exp(x[i] - max));
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        lanes[i] += f64::from(math::exp(x - max));
+    }
+    *total = lanes.iter().sum();
+}
+
+/// How the two halves of a rotated pair lie in a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// Neighbours: 0 and 1, 2 and 3, … (llama, granite).
+    Neighbours,
+    /// Halves: 0 and n/2, 1 and n/2 + 1, … (qwen2, qwen3).
+    Halves,
+}
+
+/// Rotates each head of one row by the angles whose `[cos, sin]` are in `table`.
+///
+/// `table` has one entry per pair; what a head has beyond `2 · table.len()` values stays.
+pub fn rotate(row: &mut [f32], head_dim: usize, pairing: Pairing, table: &[[f32; 2]]) {
+    let pairs = table.len();
+    for head in row.chunks_exact_mut(head_dim) {
+        for (i, [cos, sin]) in table.iter().enumerate() {
+            let (a, b) = match pairing {
+                Pairing::Neighbours => (2 * i, 2 * i + 1),
+                Pairing::Halves => (i, i + pairs),
+            };
+            let (x, y) = (head[a], head[b]);
+            head[a] = x.mul_add(*cos, -(y * sin));
+            head[b] = x.mul_add(*sin, y * cos);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Level;
+
+    fn values(len: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            ((state >> 40) as f32 / 16_777_216.0 - 0.5) * 8.0
+        })
+        .take(len)
+        .collect()
+    }
+
+    #[test]
+    fn every_level_gives_the_bits_of_the_scalar_one_and_they_are_right() {
+        for len in [1, 15, 16, 17, 64, 576, 1000] {
+            let (x, y) = (values(len, 3), values(len, 5));
+            let mut definition: Option<Vec<u32>> = None;
+            for level in Level::available() {
+                let mut out = Vec::new();
+                let mut row = vec![0.0; len];
+                rms_norm(level, &x, &y, 1e-5, &mut row);
+                let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / len as f64;
+                for i in 0..len {
+                    let truth = f64::from(x[i]) / (mean + 1e-5).sqrt() * f64::from(y[i]);
+                    assert!((f64::from(row[i]) - truth).abs() <= 1e-5 * truth.abs().max(1e-3));
+                }
+                out.extend(row.iter().map(|v| v.to_bits()));
+                swiglu(level, &x, &y, &mut row);
+                for i in 0..len {
+                    let (g, u) = (f64::from(x[i]), f64::from(y[i]));
+                    let truth = g / (1.0 + (-g).exp()) * u;
+                    assert!((f64::from(row[i]) - truth).abs() <= 1e-6 * truth.abs().max(1e-3));
+                }
+                out.extend(row.iter().map(|v| v.to_bits()));
+                add_scaled(level, &mut row, &x, 0.22);
+                add_bias(level, &mut row, &y);
+                scale(level, &mut row, 1.5);
+                out.extend(row.iter().map(|v| v.to_bits()));
+                let mut total = 0.0;
+                sum_exp(level, &x, 4.0, &mut total);
+                let truth: f64 = x.iter().map(|x| (f64::from(*x) - 4.0).exp()).sum();
+                assert!((total / truth - 1.0).abs() < 1e-6);
+                out.extend([(total.to_bits() >> 32) as u32, total.to_bits() as u32]);
+                assert_eq!(*definition.get_or_insert(out.clone()), out, "{level:?} at {len}");
+            }
+        }
+        assert_eq!(sum_lanes([1.0; LANES]), 16.0);
+    }
+}
