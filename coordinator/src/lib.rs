@@ -4,5 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod announce;
+pub mod config;
+pub mod exit;
 pub mod generation;
+pub mod log;
 pub mod scheduler;
+pub mod shutdown;
+pub mod state;
+pub mod units;

@@ -1,0 +1,377 @@
+//! The command line: every flag, its environment variable, and what they mean together.
+
+use crate::exit::Fatal;
+use crate::units::{parse_duration, parse_size};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use woolly_protocol::limits::{CTX_MAX, NAME_MAX, STAGES_MAX};
+
+/// Compute threads of one local worker at most.
+const THREADS_MAX: i64 = 1024;
+/// The shortest idle time-out: two heartbeats of 500 ms must fit.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest idle time-out.
+const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// The longest wait for running generations at shutdown.
+const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest life of a join token.
+const TTL_MAX: Duration = Duration::from_secs(3650 * 86_400);
+
+const EXAMPLES: &str = "\
+Examples:
+  woolly-coordinator serve -m model.gguf
+      one machine: a local worker is started, the API is on http://127.0.0.1:8080
+  woolly-coordinator serve -m model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
+      two other machines: paste the printed `woolly-worker join …` line on each of them
+  woolly-coordinator token create --ttl 1h --uses 1
+      another join line, also while serve runs
+
+Exit codes: 0 done, 1 failed while running, 2 wrong flags, 5 model missing, damaged or not supported,
+130 stopped by a second Ctrl-C. Logs go to stderr; WOOLLY_LOG=debug shows more, NO_COLOR=1 turns
+colours off.";
+
+/// Runs a language model over several machines' CPUs: cuts its layers over workers, schedules their
+/// work and answers OpenAI clients.
+#[derive(Debug, Parser)]
+#[command(name = "woolly-coordinator", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Serve a model over HTTP with the workers that join
+    Serve(Box<ServeArgs>),
+    /// Create, list and revoke join tokens, also while serve runs
+    Token(TokenArgs),
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The flags of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// The model: a GGUF file, or any part of a split one (NAME-00001-of-0000N.gguf)
+    #[arg(short, long, env = "WOOLLY_MODEL", value_name = "FILE", help_heading = "Model")]
+    pub model: PathBuf,
+    /// Another name for the model in the API [default: the model's own name]
+    #[arg(short, long, env = "WOOLLY_ALIAS", value_name = "NAME", value_parser = parse_alias)]
+    #[arg(help_heading = "Model")]
+    pub alias: Option<String>,
+    /// Longest sequence in tokens, prompt and completion together; 0 is all that the model was
+    /// trained for [default: the model's, at most 8192]
+    #[arg(short, long, env = "WOOLLY_CTX_SIZE", value_name = "TOKENS", help_heading = "Model")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(CTX_MAX)))]
+    pub ctx_size: Option<u32>,
+    /// Read the whole model file again even if its fingerprint is known
+    #[arg(long, env = "WOOLLY_VERIFY", help_heading = "Model")]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub verify: bool,
+
+    /// Where the HTTP API listens, IP:PORT; port 0 takes a free one and prints it
+    #[arg(long, env = "WOOLLY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(value_parser = parse_address, help_heading = "Network")]
+    pub http: SocketAddr,
+    /// Where workers reach the coordinator (QUIC over UDP), IP:PORT; 0.0.0.0:7400 opens it to
+    /// other machines
+    #[arg(long, env = "WOOLLY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    #[arg(value_parser = parse_address, help_heading = "Network")]
+    pub listen: SocketAddr,
+    /// The host, or HOST:PORT, that workers dial and that the printed join line names [default:
+    /// the address of --listen]
+    #[arg(long, env = "WOOLLY_ADVERTISE", value_name = "HOST", value_parser = parse_advertise)]
+    #[arg(help_heading = "Network")]
+    pub advertise: Option<Advertise>,
+    /// A worker that is silent for this long is lost: 1s to 10m
+    #[arg(long, env = "WOOLLY_IDLE_TIMEOUT", value_name = "TIME", default_value = "3s")]
+    #[arg(value_parser = parse_idle_timeout, help_heading = "Network")]
+    pub idle_timeout: Duration,
+
+    /// Wait for this many workers before the layers are cut, local ones counted: 1 to 64
+    /// [default: the stages of --cut if given, else --local-workers, at least 1]
+    #[arg(long, env = "WOOLLY_WORKERS", value_name = "N", help_heading = "Workers")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=STAGES_MAX as i64))]
+    pub workers: Option<u32>,
+    /// Start this many workers on this machine as child processes: 0 to 64 [default: 1; 0 when
+    /// --workers or --cut is given]
+    #[arg(long, env = "WOOLLY_LOCAL_WORKERS", value_name = "K", help_heading = "Workers")]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=STAGES_MAX as i64))]
+    pub local_workers: Option<u32>,
+    /// Layers of each stage in the order of joining, such as 17,11 [default: where the slowest
+    /// stage is fastest]
+    #[arg(long, env = "WOOLLY_CUT", value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workers")]
+    pub cut: Option<Vec<u32>>,
+    /// Compute threads of each local worker [default: this machine's cores over the local workers]
+    #[arg(short, long, env = "WOOLLY_THREADS", value_name = "N", help_heading = "Workers")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]
+    pub threads: Option<u32>,
+    /// Memory that each local worker may use in all, bytes such as 4GiB [default: the local
+    /// workers share 80 % of this machine's]
+    #[arg(long, env = "WOOLLY_MEMORY", value_name = "BYTES", value_parser = parse_size)]
+    #[arg(help_heading = "Workers")]
+    pub memory: Option<u64>,
+    /// Memory that each local worker may use for the KV cache, bytes such as 512MiB [default: what
+    /// is left of its memory, at most 16 sequences of full length]
+    #[arg(long, env = "WOOLLY_KV_MEMORY", value_name = "BYTES", value_parser = parse_size)]
+    #[arg(help_heading = "Workers")]
+    pub kv_memory: Option<u64>,
+
+    /// Where keys, tokens and fingerprints are kept; one coordinator per folder
+    /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]
+    #[arg(long, env = "WOOLLY_STATE_DIR", value_name = "DIR", help_heading = "Process")]
+    pub state_dir: Option<PathBuf>,
+    /// How long running generations may go on after Ctrl-C or SIGTERM: 0s to 24h; a second signal
+    /// ends at once
+    #[arg(long, env = "WOOLLY_SHUTDOWN_TIMEOUT", value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = parse_shutdown_timeout, help_heading = "Process")]
+    pub shutdown_timeout: Duration,
+    /// How logs are written to stderr
+    #[arg(long, env = "WOOLLY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(value_enum, help_heading = "Process")]
+    pub log_format: LogFormat,
+}
+
+/// The flags of `token`.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// What to do with tokens.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the line that joins a worker with it
+    Create {
+        /// How long it is good for: 1s to 3650d
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
+        #[arg(env = "WOOLLY_TTL")]
+        ttl: Duration,
+        /// How many workers may join with it [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(env = "WOOLLY_USES")]
+        uses: Option<u32>,
+        /// Print the token alone, without `woolly-worker join HOST:PORT --token`
+        #[arg(short, long)]
+        quiet: bool,
+        /// Where the tokens are kept.
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// List the tokens: id, state, uses left, time left
+    List {
+        /// Where the tokens are kept.
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Refuse a token from now on; workers that joined with it stay
+    Revoke {
+        /// The token's id, as `token list` shows it
+        id: String,
+        /// Where the tokens are kept.
+        #[command(flatten)]
+        state: StateArgs,
+    },
+}
+
+/// Where the coordinator's state is.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// Where the coordinator keeps its keys and tokens
+    /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]
+    #[arg(long, env = "WOOLLY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The host that workers dial; the port is the listener's unless given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertise {
+    /// A host name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// The port, if given.
+    pub port: Option<u16>,
+}
+
+/// How many workers are awaited and how many of them this process starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Workers that a plan needs.
+    pub awaited: u32,
+    /// Children of this process among them.
+    pub local: u32,
+}
+
+impl ServeArgs {
+    /// What `--workers`, `--local-workers` and `--cut` mean together.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Usage`] when they contradict each other, or when a flag for local workers is given
+    /// and there are none.
+    pub fn worker_counts(&self) -> Result<WorkerCounts, Fatal> {
+        let stages = self.cut.as_ref().map(|cut| u32::try_from(cut.len()).unwrap_or(u32::MAX));
+        if stages.is_some_and(|stages| stages as usize > STAGES_MAX) {
+            return Err(Fatal::usage(format!("--cut names more than {STAGES_MAX} stages")));
+        }
+        let alone = self.workers.is_none() && stages.is_none();
+        let local = self.local_workers.unwrap_or(u32::from(alone));
+        let awaited = self.workers.or(stages).unwrap_or(local.max(1));
+        if let Some(stages) = stages.filter(|stages| *stages != awaited) {
+            return Err(Fatal::usage(format!(
+                "--cut names {stages} stages and --workers waits for {awaited}: make them equal"
+            )));
+        }
+        if local > awaited {
+            return Err(Fatal::usage(format!(
+                "--local-workers {local} are more than the {awaited} workers that --workers or \
+                 --cut asks for: local workers are counted among them"
+            )));
+        }
+        if local == 0 {
+            self.refuse_flags_of_local_workers()?;
+        }
+        Ok(WorkerCounts { awaited, local })
+    }
+
+    fn refuse_flags_of_local_workers(&self) -> Result<(), Fatal> {
+        let given = [
+            ("--threads", self.threads.is_some()),
+            ("--memory", self.memory.is_some()),
+            ("--kv-memory", self.kv_memory.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Fatal::usage(format!(
+                "{flag} is for local workers and there are none: give it to `woolly-worker join`, \
+                 or add --local-workers"
+            ))),
+        }
+    }
+}
+
+/// The state directory: the flag, else under XDG, else under the home directory.
+///
+/// # Errors
+///
+/// [`Fatal::Usage`] when neither the flag nor `XDG_STATE_HOME` nor `HOME` says where.
+pub fn state_dir(flag: Option<PathBuf>) -> Result<PathBuf, Fatal> {
+    state_dir_from(flag, std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"))
+}
+
+fn state_dir_from(
+    flag: Option<PathBuf>,
+    xdg: Option<OsString>,
+    home: Option<OsString>,
+) -> Result<PathBuf, Fatal> {
+    if let Some(path) = flag {
+        return Ok(path);
+    }
+    // The XDG specification tells programs to ignore a relative path.
+    let absolute = |path: OsString| Some(PathBuf::from(path)).filter(|path| path.is_absolute());
+    xdg.and_then(absolute)
+        .or_else(|| home.and_then(absolute).map(|home| home.join(".local/state")))
+        .map(|base| base.join("woolly").join("coordinator"))
+        .ok_or_else(|| {
+            Fatal::usage("neither XDG_STATE_HOME nor HOME is set: say where with --state-dir DIR")
+        })
+}
+
+/// The filter of the logs, `WOOLLY_LOG`; empty if it is not set.
+pub fn log_filter() -> String {
+    std::env::var("WOOLLY_LOG").unwrap_or_default()
+}
+
+/// Whether `NO_COLOR` asks for plain text.
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Our own variables that a child worker must not see: they speak to the coordinator, and the
+/// worker has flags of the same names.
+pub fn variables_to_hide() -> Vec<OsString> {
+    const FOR_BOTH: [&str; 2] = ["WOOLLY_LOG", "WOOLLY_ISA"];
+    let ours = |name: &OsString| {
+        name.to_str().is_some_and(|name| name.starts_with("WOOLLY_") && !FOR_BOTH.contains(&name))
+    };
+    std::env::vars_os().map(|(name, _)| name).filter(ours).collect()
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    if host == "localhost" {
+        return parse_address(&format!("127.0.0.1:{port}"));
+    }
+    text.parse().map_err(|_| "expected IP:PORT such as 127.0.0.1:7400 or [::]:7400".to_owned())
+}
+
+fn parse_advertise(text: &str) -> Result<Advertise, String> {
+    let expected = "expected HOST or HOST:PORT such as 192.168.1.10 or node1.lan:7400";
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return checked_advertise(address.ip().to_string(), Some(address.port()));
+    }
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<Ipv6Addr>() {
+        return checked_advertise(ip.to_string(), None);
+    }
+    let (host, port) = match text.split_once(':') {
+        None => (text, None),
+        Some((host, port)) => (host, Some(port.parse::<u16>().map_err(|_| expected)?)),
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(allowed) {
+        return Err(expected.to_owned());
+    }
+    checked_advertise(host.to_owned(), port)
+}
+
+fn checked_advertise(host: String, port: Option<u16>) -> Result<Advertise, String> {
+    if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        return Err(format!("{host} is no address that a worker can dial"));
+    }
+    if port == Some(0) {
+        return Err("port 0 is no port that a worker can dial".to_owned());
+    }
+    Ok(Advertise { host, port })
+}
+
+fn parse_alias(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control) {
+        return Err(format!("expected 1 to {NAME_MAX} bytes without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
+    within(parse_duration(text)?, IDLE_TIMEOUT_MIN, IDLE_TIMEOUT_MAX, "1s to 10m")
+}
+
+fn parse_shutdown_timeout(text: &str) -> Result<Duration, String> {
+    within(parse_duration(text)?, Duration::ZERO, SHUTDOWN_TIMEOUT_MAX, "0s to 24h")
+}
+
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    within(parse_duration(text)?, Duration::from_secs(1), TTL_MAX, "1s to 3650d")
+}
+
+fn within(time: Duration, min: Duration, max: Duration, range: &str) -> Result<Duration, String> {
+    if time < min || time > max { Err(format!("expected {range}")) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests;

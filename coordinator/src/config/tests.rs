@@ -1,0 +1,124 @@
+//! What flags mean, alone and together.
+
+use super::*;
+
+fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
+    let line = ["woolly-coordinator", "serve", "--model", "m.gguf"];
+    match Cli::try_parse_from(line.iter().chain(flags))?.command {
+        CliCommand::Serve(args) => Ok(*args),
+        CliCommand::Token(_) => unreachable!("the line says serve"),
+    }
+}
+
+fn counts(flags: &[&str]) -> Result<(u32, u32), String> {
+    let counts = serve(flags).unwrap().worker_counts();
+    counts.map(|counts| (counts.awaited, counts.local)).map_err(|fatal| fatal.to_string())
+}
+
+#[test]
+fn the_flags_are_consistent() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_serve_flag_has_a_variable_named_after_it() {
+    use clap::CommandFactory;
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    for arg in serve.get_arguments().filter(|arg| arg.get_id() != "help") {
+        let long = arg.get_long().unwrap();
+        let variable = format!("WOOLLY_{}", long.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
+        assert!(arg.get_help().is_some(), "--{long} has no help");
+    }
+}
+
+#[test]
+fn defaults_are_one_machine_on_loopback() {
+    let args = serve(&[]).unwrap();
+    assert_eq!(args.http.to_string(), "127.0.0.1:8080");
+    assert_eq!(args.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(args.idle_timeout, Duration::from_secs(3));
+    assert_eq!(args.shutdown_timeout, Duration::from_secs(30));
+    assert_eq!(args.worker_counts().unwrap(), WorkerCounts { awaited: 1, local: 1 });
+}
+
+#[test]
+fn worker_counts_follow_the_flags() {
+    assert_eq!(counts(&["--local-workers", "2"]), Ok((2, 2)));
+    assert_eq!(counts(&["--local-workers", "0"]), Ok((1, 0)));
+    assert_eq!(counts(&["--workers", "2"]), Ok((2, 0)));
+    assert_eq!(counts(&["--workers", "3", "--local-workers", "1"]), Ok((3, 1)));
+    assert_eq!(counts(&["--cut", "17,11"]), Ok((2, 0)));
+    assert_eq!(counts(&["--cut", "17,11", "--local-workers", "2"]), Ok((2, 2)));
+}
+
+#[test]
+fn contradicting_flags_are_refused() {
+    assert!(
+        counts(&["--workers", "1", "--local-workers", "2"]).unwrap_err().contains("2 are more")
+    );
+    assert!(counts(&["--cut", "1,2,3", "--workers", "2"]).unwrap_err().contains("make them equal"));
+    for flag in [["--threads", "2"], ["--memory", "1GiB"], ["--kv-memory", "1GiB"]] {
+        let line = ["--workers", "1", flag[0], flag[1]];
+        assert!(counts(&line).unwrap_err().contains("for local workers"), "{line:?}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    let bad: [&[&str]; 18] = [
+        &["--http", "127.0.0.1"],
+        &["--http", "127.0.0.1:65536"],
+        &["--http", "127.0.0.1:-1"],
+        &["--http", "127.0.0.1:80 "],
+        &["--listen", "example.com:7400"],
+        &["--advertise", "0.0.0.0"],
+        &["--advertise", "host:0"],
+        &["--advertise", "two words"],
+        &["--workers", "0"],
+        &["--workers", "65"],
+        &["--local-workers", "65"],
+        &["--cut", "17,0"],
+        &["--cut", "17,,11"],
+        &["--threads", "0"],
+        &["--memory", "-1"],
+        &["--idle-timeout", "10ms"],
+        &["--ctx-size", "1048577"],
+        &["--alias", ""],
+    ];
+    for flags in bad {
+        assert!(serve(flags).is_err(), "{flags:?} was accepted");
+    }
+    assert!(serve(&["--workers", "1", "--workers", "2"]).is_err(), "a flag was accepted twice");
+    assert!(serve(&["--wrkers", "1"]).is_err(), "an unknown flag was accepted");
+}
+
+#[test]
+fn advertise_takes_hosts_and_addresses() {
+    let read = |text| parse_advertise(text).map(|to| (to.host, to.port));
+    assert_eq!(read("192.168.1.10"), Ok(("192.168.1.10".to_owned(), None)));
+    assert_eq!(read("node1.lan:7500"), Ok(("node1.lan".to_owned(), Some(7500))));
+    assert_eq!(read("[fd00::1]:7400"), Ok(("fd00::1".to_owned(), Some(7400))));
+    assert_eq!(read("fd00::1"), Ok(("fd00::1".to_owned(), None)));
+}
+
+#[test]
+fn localhost_is_understood() {
+    assert_eq!(parse_address("localhost:9000").unwrap().to_string(), "127.0.0.1:9000");
+}
+
+#[test]
+fn the_state_directory_is_found() {
+    let os = |text: &str| Some(OsString::from(text));
+    let find = |flag: Option<&str>, xdg, home| {
+        state_dir_from(flag.map(PathBuf::from), xdg, home).ok().map(|p| p.display().to_string())
+    };
+    assert_eq!(find(Some("here"), os("/x"), os("/h")).as_deref(), Some("here"));
+    assert_eq!(find(None, os("/x"), os("/h")).as_deref(), Some("/x/woolly/coordinator"));
+    let home = "/h/.local/state/woolly/coordinator";
+    assert_eq!(find(None, None, os("/h")).as_deref(), Some(home));
+    assert_eq!(find(None, os("relative"), os("/h")).as_deref(), Some(home));
+    assert_eq!(find(None, None, None), None);
+}
