@@ -1,10 +1,12 @@
 //! GGUF, tokenizer, kernels and one stage of a model on the CPU.
 
+pub mod gguf;
 pub mod kernels;
 pub mod kv;
 pub mod math;
 pub mod pool;
 pub mod quant;
+pub mod tokenizer;
 
 /// Version of the order of operations (see [`kernels`]). Workers with different ones share no plan.
 pub const NUMERICS: u32 = 1;
