@@ -1,1 +1,5 @@
 //! Every test of the whole, in one binary so that it links once.
+
+mod architecture;
+mod source;
+mod tidy;

@@ -1,1 +1,3 @@
-//! What the tests share: fixtures, and clusters of real processes.
+//! What the tests share: fixtures, the source tree as text, and clusters of real processes.
+
+pub mod source;

@@ -1,0 +1,234 @@
+//! The invariants of ARCHITECTURE.md that can be seen in the source: arrows, cores, unsafe, floats.
+
+use woolly_tests::source::{SourceFile, files, line_of, words};
+
+/// Which of our crates each crate may depend on.
+const ARROWS: [(&str, &[&str]); 5] = [
+    ("protocol", &[]),
+    ("engine", &[]),
+    ("worker", &["woolly-engine", "woolly-protocol"]),
+    ("coordinator", &["woolly-engine", "woolly-protocol"]),
+    ("tests", &["woolly-engine"]),
+];
+
+/// What the engine must not know: async, sockets, wire formats.
+const NOT_IN_ENGINE: [&str; 8] =
+    ["tokio", "quinn", "rustls", "rkyv", "axum", "hyper", "socket2", "futures-util"];
+
+/// What the coordinator uses of the engine: what reads files and text, and arithmetic.
+const ENGINE_FOR_COORDINATOR: [&str; 5] =
+    ["gguf", "tokenizer", "chat_template", "plan", "NUMERICS"];
+
+/// Files beside `worker/src/convert.rs` that name both a wire type and an engine type, and why. The
+/// list may only shrink.
+const NAMES_BOTH: [(&str, &str); 0] = [];
+
+/// Where `unsafe` may stand.
+const UNSAFE_PLACES: [&str; 3] =
+    ["engine/src/kernels/", "engine/src/pool.rs", "engine/src/gguf/mapped.rs"];
+
+/// What the scheduler and the cluster core must not contain: they are told the time and the events,
+/// and say what to do.
+const NOT_IN_CORES: [&str; 18] = [
+    "async",
+    "await",
+    "tokio",
+    "quinn",
+    "Instant::now",
+    "SystemTime",
+    "std::thread",
+    "thread::spawn",
+    "std::net",
+    "std::fs",
+    "std::env",
+    "getrandom",
+    "println!",
+    "eprintln!",
+    "Mutex",
+    "RwLock",
+    "static mut",
+    "LazyLock",
+];
+
+/// Functions of std whose last bits differ between platforms, as method and as path.
+const STD_FLOAT: [&str; 20] = [
+    "exp", "exp2", "exp_m1", "ln", "ln_1p", "log", "log2", "log10", "powf", "powi", "sin", "cos",
+    "tan", "sin_cos", "sinh", "cosh", "tanh", "asin", "acos", "cbrt",
+];
+
+fn rust_files(folder: &str) -> Vec<SourceFile> {
+    let found = files(folder, &["rs"]);
+    assert!(!found.is_empty(), "no Rust file under {folder}: was it renamed?");
+    found
+}
+
+fn refuse(wrong: Vec<String>, rule: &str) {
+    assert!(wrong.is_empty(), "{rule}\n  {}", wrong.join("\n  "));
+}
+
+/// `path:line` of every whole word of `list` in `code`.
+fn places(file: &SourceFile, code: &str, list: &[&str]) -> Vec<String> {
+    let found = |word: &&str| -> Vec<String> {
+        words(code, word).map(|at| format!("{}:{}: {word}", file.path, line_of(code, at))).collect()
+    };
+    list.iter().flat_map(found).collect()
+}
+
+/// The dependencies of a manifest, over all its dependency tables.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for line in manifest.lines().map(str::trim) {
+        if let Some(table) = line.strip_prefix('[') {
+            inside = table.trim_end_matches(']').ends_with("dependencies");
+        } else if inside && !line.is_empty() && !line.starts_with('#') {
+            let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+            found.push(name.trim_matches('"').to_owned());
+        }
+    }
+    found
+}
+
+/// The names that follow `krate::` in code, lists in braces included: `x::{a::b, c}` gives a and c.
+fn names_used<'a>(code: &'a str, krate: &'a str) -> Vec<(usize, &'a str)> {
+    let ident = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for at in words(code, krate) {
+        let after = code[at + krate.len()..].trim_start();
+        let Some(path) = after.strip_prefix("::") else {
+            found.push((at, "(the crate itself)"));
+            continue;
+        };
+        let path = path.trim_start();
+        let Some(list) = path.strip_prefix('{') else {
+            found.push((at, path.split(|c| !ident(c)).next().unwrap_or_default()));
+            continue;
+        };
+        let mut depth = 1;
+        let mut start_of_item = true;
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' => start_of_item = depth == 1,
+                c if start_of_item && depth == 1 && ident(c) => {
+                    found.push((at, list[i..].split(|c| !ident(c)).next().unwrap_or_default()));
+                    start_of_item = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_depend_only_along_the_arrows() {
+    let mut wrong = Vec::new();
+    for (krate, allowed) in ARROWS {
+        let manifest = files(krate, &["toml"]);
+        let manifest = manifest.iter().find(|file| file.path == format!("{krate}/Cargo.toml"));
+        let manifest = manifest.unwrap_or_else(|| panic!("{krate}/Cargo.toml is missing"));
+        for name in dependencies(&manifest.text) {
+            if name.starts_with("woolly-") && !allowed.contains(&name.as_str()) {
+                wrong.push(format!("{krate} depends on {name}"));
+            }
+            if krate == "engine" && NOT_IN_ENGINE.contains(&name.as_str()) {
+                wrong.push(format!("engine depends on {name}"));
+            }
+        }
+    }
+    refuse(
+        wrong,
+        "protocol and engine know nobody; worker and coordinator know both but not each other:",
+    );
+}
+
+#[test]
+fn the_coordinator_uses_of_the_engine_only_what_reads_files_and_text() {
+    let mut wrong = Vec::new();
+    for file in rust_files("coordinator/src") {
+        let code = file.code();
+        for (at, name) in names_used(&code, "woolly_engine") {
+            if !ENGINE_FOR_COORDINATOR.contains(&name) {
+                wrong.push(format!("{}:{}: woolly_engine::{name}", file.path, line_of(&code, at)));
+            }
+        }
+    }
+    refuse(wrong, &format!("the coordinator may name {ENGINE_FOR_COORDINATOR:?} of the engine:"));
+}
+
+#[test]
+fn one_file_converts_between_wire_and_engine() {
+    let mut wrong = Vec::new();
+    let mut used = Vec::new();
+    for file in rust_files("worker/src") {
+        let code = file.code_without_tests();
+        let both = words(&code, "woolly_protocol").next().is_some()
+            && words(&code, "woolly_engine").next().is_some();
+        if !both || file.path == "worker/src/convert.rs" || file.is_test() {
+            continue;
+        }
+        match NAMES_BOTH.iter().find(|(path, _)| *path == file.path) {
+            Some((path, _)) => used.push(*path),
+            None => wrong.push(file.path),
+        }
+    }
+    refuse(wrong, "only worker/src/convert.rs names both wire types and engine types:");
+    let unused: Vec<String> = NAMES_BOTH
+        .iter()
+        .filter(|(path, _)| !used.contains(path))
+        .map(|e| e.0.to_owned())
+        .collect();
+    refuse(unused, "these exceptions are not needed any more:");
+}
+
+#[test]
+fn the_cores_have_no_clock_socket_thread_or_chance() {
+    let mut wrong = Vec::new();
+    for folder in ["coordinator/src/scheduler", "coordinator/src/cluster"] {
+        for file in rust_files(folder) {
+            wrong.extend(places(&file, &file.code(), &NOT_IN_CORES));
+        }
+    }
+    refuse(wrong, "the cores are state machines; these belong into the shell:");
+}
+
+#[test]
+fn unsafe_stands_only_in_kernels_pool_and_mapping() {
+    let mut wrong = Vec::new();
+    for file in files("", &["rs"]) {
+        if !UNSAFE_PLACES.iter().any(|place| file.path.starts_with(place)) {
+            wrong.extend(places(&file, &file.code(), &["unsafe"]));
+        }
+    }
+    refuse(wrong, &format!("unsafe code may stand only in {UNSAFE_PLACES:?}:"));
+}
+
+#[test]
+fn the_engine_computes_no_float_with_std() {
+    let calls: Vec<String> = STD_FLOAT
+        .iter()
+        .flat_map(|name| [format!(".{name}("), format!("f32::{name}"), format!("f64::{name}")])
+        .collect();
+    let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
+    let mut wrong = Vec::new();
+    for file in rust_files("engine/src") {
+        if !file.is_test() {
+            wrong.extend(places(&file, &file.code_without_tests(), &calls));
+        }
+    }
+    refuse(wrong, "the last bits of these differ between platforms; use engine/src/math.rs:");
+}
+
+#[test]
+fn names_used_sees_paths_and_lists() {
+    let code = "use woolly_engine::gguf::Gguf; use woolly_engine::{plan::{A, B}, kv, stage as s}; \
+                woolly_engine ::NUMERICS; use woolly_engine as e;";
+    let names: Vec<&str> =
+        names_used(code, "woolly_engine").into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, ["gguf", "plan", "kv", "stage", "NUMERICS", "(the crate itself)"]);
+}
