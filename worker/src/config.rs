@@ -1,0 +1,436 @@
+//! Flags and environment variables, and what they mean once they are resolved and checked.
+
+use crate::units::parse_size;
+use clap::{Args, Parser, Subcommand};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use woolly_protocol::check::{is_name, name_from};
+
+/// The port that a coordinator listens on for workers unless told otherwise.
+const COORDINATOR_PORT: u16 = 7400;
+/// Bytes of a token file or token line that are read at most.
+pub const TOKEN_BYTES_MAX: u64 = 4096;
+/// Compute threads at most.
+const THREADS_MAX: u32 = 1024;
+
+/// Computes one stage of a model for a Woolly cluster.
+#[derive(Debug, Parser)]
+#[command(name = "woolly-worker", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Join a cluster and compute the stage that its coordinator gives out
+    Join(Box<JoinArgs>),
+    /// Show, check or clean the slices of models that are kept on this machine
+    Slices(SlicesArgs),
+}
+
+/// Flags of `join`, as typed.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// Where the coordinator listens for workers; the port is 7400 if left out
+    #[arg(value_name = "HOST:PORT", env = "WOOLLY_COORDINATOR")]
+    pub coordinator: String,
+    /// The join token that the coordinator printed; `-` reads it as one line from stdin. Not needed
+    /// when the state directory holds a certificate of this cluster. Others can see a token on the
+    /// command line: prefer the variable or --token-file on shared machines
+    #[arg(long, value_name = "TOKEN", env = "WOOLLY_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// A file whose first line is the join token
+    #[arg(long, value_name = "FILE", env = "WOOLLY_TOKEN_FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Address (UDP) on which the worker of the previous stage reaches this one; port 0 takes a
+    /// free one
+    #[arg(long, value_name = "ADDR", env = "WOOLLY_LISTEN", default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// HOST:PORT that other workers dial to reach this one [default: the listen address; if that is
+    /// 0.0.0.0 or [::], the address from which this machine reaches the coordinator]
+    #[arg(long, value_name = "ADDR", env = "WOOLLY_ADVERTISE")]
+    pub advertise: Option<String>,
+    /// Folder that may hold the model's file; the same file is mapped from there and nothing is
+    /// fetched [default: none, slices are fetched from the coordinator]
+    #[arg(long, value_name = "DIR", env = "WOOLLY_MODEL_DIR")]
+    pub model_dir: Option<PathBuf>,
+    /// Folder for this worker's key, certificate and slices [default:
+    /// $XDG_STATE_HOME/woolly/worker, slices in $XDG_CACHE_HOME/woolly/slices]
+    #[arg(long, value_name = "DIR", env = "WOOLLY_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Compute threads, 1 to 1024 [default: the number of CPUs this process may use]
+    #[arg(short = 't', long, value_name = "N", env = "WOOLLY_THREADS",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]
+    pub threads: Option<u32>,
+    /// Memory that this worker may use, in bytes or as 512MiB, 4GiB [default: 80 % of the
+    /// machine's or the control group's, shared with other workers of this machine]
+    #[arg(long, value_name = "BYTES", env = "WOOLLY_MEMORY", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// Memory for the KV cache, in bytes or as 512MiB, 4GiB [default: what is left beside the
+    /// weights, at most what 16 sequences of full length need]
+    #[arg(long, value_name = "BYTES", env = "WOOLLY_KV_MEMORY", value_parser = parse_size)]
+    pub kv_memory: Option<u64>,
+    /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
+    #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// If the coordinator was never reached, give up (exit status 3) after N more attempts
+    /// [default: try for ever]
+    #[arg(long, value_name = "N", env = "WOOLLY_RETRY")]
+    pub retry: Option<u32>,
+    /// Run as the child of a coordinator: the token is the first line of stdin (may be empty), and
+    /// the worker ends when stdin ends
+    #[arg(long, hide = true, alias = "token-stdin", conflicts_with_all = ["token_file"])]
+    pub child: bool,
+}
+
+/// Flags of `slices`, as typed.
+#[derive(Args, Debug)]
+pub struct SlicesArgs {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub action: SlicesAction,
+    /// The worker's state directory, if it was started with one [default: the slices in
+    /// $XDG_CACHE_HOME/woolly/slices]
+    #[arg(long, value_name = "DIR", env = "WOOLLY_STATE_DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to do with the slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum SlicesAction {
+    /// List every slice with its size and state
+    List,
+    /// Read every slice and compare it with its hashes; exit status 1 if one is damaged
+    Verify,
+    /// Remove what no running worker uses: slices, unfinished downloads, manifests
+    Prune,
+}
+
+/// Where the join token comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum TokenSource {
+    /// No token: the state directory must hold a certificate.
+    None,
+    /// The token itself.
+    Given(String),
+    /// The first line of this file.
+    File(PathBuf),
+    /// The first line of stdin.
+    Stdin,
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenSource::None => f.write_str("None"),
+            TokenSource::Given(_) => f.write_str("Given(…)"),
+            TokenSource::File(path) => write!(f, "File({})", path.display()),
+            TokenSource::Stdin => f.write_str("Stdin"),
+        }
+    }
+}
+
+/// Everything that `join` needs, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The coordinator's host, a name or an address. Resolved at every attempt to reach it.
+    pub host: String,
+    /// The coordinator's port.
+    pub port: u16,
+    /// Where the join token comes from.
+    pub token: TokenSource,
+    /// Where the previous stage reaches this worker.
+    pub listen: SocketAddr,
+    /// What others are told to dial; `None` to work it out.
+    pub advertise: Option<SocketAddr>,
+    /// A folder that may hold the model's files.
+    pub model_dir: Option<PathBuf>,
+    /// Key, certificate, remembered fingerprints.
+    pub state_dir: PathBuf,
+    /// The slice store.
+    pub slices_dir: PathBuf,
+    /// Compute threads.
+    pub threads: u32,
+    /// `--memory` in bytes.
+    pub memory: Option<u64>,
+    /// `--kv-memory` in bytes.
+    pub kv_memory: Option<u64>,
+    /// Name in logs and plans.
+    pub name: String,
+    /// Further attempts before giving up on a coordinator that was never reached.
+    pub retry: Option<u32>,
+    /// Started by a coordinator: ends with stdin.
+    pub child: bool,
+}
+
+/// The folders that the environment names, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Folders {
+    /// `$XDG_STATE_HOME`.
+    pub state_home: Option<PathBuf>,
+    /// `$XDG_CACHE_HOME`.
+    pub cache_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+}
+
+impl Folders {
+    /// Reads the environment. Relative and empty values are ignored, as the XDG rules say.
+    pub fn from_environment() -> Folders {
+        let read = |key| std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
+        Folders {
+            state_home: read("XDG_STATE_HOME"),
+            cache_home: read("XDG_CACHE_HOME"),
+            home: read("HOME"),
+        }
+    }
+
+    /// The worker's state directory.
+    pub fn state_dir(&self, given: Option<&Path>) -> Result<PathBuf, String> {
+        if let Some(dir) = given {
+            return absolute(dir);
+        }
+        let base =
+            self.state_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/state")));
+        base.map(|base| base.join("woolly/worker"))
+            .ok_or_else(|| "HOME is not set: say where to keep state with --state-dir".to_owned())
+    }
+
+    /// The slice store's folder.
+    pub fn slices_dir(&self, state_dir: Option<&Path>) -> Result<PathBuf, String> {
+        if let Some(dir) = state_dir {
+            return Ok(absolute(dir)?.join("slices"));
+        }
+        let base = self.cache_home.clone().or_else(|| Some(self.home.as_ref()?.join(".cache")));
+        base.map(|base| base.join("woolly/slices"))
+            .ok_or_else(|| "HOME is not set: say where to keep slices with --state-dir".to_owned())
+    }
+}
+
+impl JoinArgs {
+    /// Resolves and checks the flags.
+    ///
+    /// # Errors
+    ///
+    /// All mistakes, one line each with the name of its flag.
+    pub fn resolve(self, folders: &Folders, host_name: &str) -> Result<Config, String> {
+        let mut mistakes = Vec::new();
+        let mut note = |flag: &str, error: String| mistakes.push(format!("{flag}: {error}"));
+        let coordinator = split_host(&self.coordinator);
+        let listen = resolve_address(&self.listen);
+        let advertise = self.advertise.as_deref().map(resolve_address).transpose();
+        let state_dir = folders.state_dir(self.state_dir.as_deref());
+        let slices_dir = folders.slices_dir(self.state_dir.as_deref());
+        let model_dir = self.model_dir.as_deref().map(model_dir).transpose();
+        let token = self.token_source();
+        let (host, port) =
+            coordinator.unwrap_or_else(|e| (note("HOST:PORT", e), Default::default()).1);
+        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let listen = listen.unwrap_or_else(|e| (note("--listen", e), unset).1);
+        let advertise = advertise.unwrap_or_else(|e| (note("--advertise", e), None).1);
+        if advertise.is_some_and(|address| address.ip().is_unspecified()) {
+            note("--advertise", "0.0.0.0 is no address that others can dial".to_owned());
+        }
+        let state_dir = state_dir.unwrap_or_else(|e| (note("--state-dir", e), PathBuf::new()).1);
+        let slices_dir = slices_dir.unwrap_or_else(|e| (note("--state-dir", e), PathBuf::new()).1);
+        let model_dir = model_dir.unwrap_or_else(|e| (note("--model-dir", e), None).1);
+        if let (Some(memory), Some(kv_memory)) = (self.memory, self.kv_memory)
+            && kv_memory > memory
+        {
+            note("--kv-memory", format!("{kv_memory} bytes are more than --memory ({memory})"));
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes.join("\n"));
+        }
+        Ok(Config {
+            host,
+            port,
+            token,
+            listen,
+            advertise,
+            model_dir,
+            state_dir,
+            slices_dir,
+            threads: self.threads.unwrap_or_else(threads_available),
+            memory: self.memory,
+            kv_memory: self.kv_memory,
+            name: self.name.unwrap_or_else(|| name_from(host_name)),
+            retry: self.retry,
+            child: self.child,
+        })
+    }
+
+    fn token_source(&self) -> TokenSource {
+        // A child is handed its own token; one in the environment was meant for somebody else.
+        if self.child || self.token.as_deref() == Some("-") {
+            return TokenSource::Stdin;
+        }
+        match (&self.token, &self.token_file) {
+            (Some(token), _) if !token.trim().is_empty() => {
+                TokenSource::Given(token.trim().to_owned())
+            }
+            (_, Some(file)) => TokenSource::File(file.clone()),
+            _ => TokenSource::None,
+        }
+    }
+}
+
+/// CPUs that this process may use.
+fn threads_available() -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX).min(THREADS_MAX)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn model_dir(path: &Path) -> Result<PathBuf, String> {
+    match path.metadata() {
+        Ok(data) if data.is_dir() => absolute(path),
+        Ok(_) => Err(format!("{} is not a folder; give the folder of the file", path.display())),
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
+}
+
+/// `HOST:PORT`, `HOST`, `[v6]:PORT` or a bare IPv6 address.
+fn split_host(text: &str) -> Result<(String, u16), String> {
+    let expected = || format!("expected HOST:PORT such as 192.168.1.10:7400, got {text:?}");
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok((text.to_owned(), COORDINATOR_PORT));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| expected())?),
+        None => (text, COORDINATOR_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    if host.is_empty() || port == 0 || host.len() > 255 || !host.chars().all(ok) {
+        return Err(expected());
+    }
+    Ok((host.to_owned(), port))
+}
+
+/// An address to listen on or to tell others: `IP:PORT` or `NAME:PORT`; IPv4 is preferred.
+fn resolve_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let wrong =
+        |error| format!("expected ADDRESS:PORT such as 0.0.0.0:7401, got {text:?}: {error}");
+    let found: Vec<SocketAddr> =
+        text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
+    first.ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    match is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected 1 to 64 letters, digits, `.`, `_` or `-`".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Config, String> {
+        let words = ["woolly-worker", "join"].iter().chain(words);
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let folders = Folders { home: Some("/home/u".into()), ..Folders::default() };
+        match cli.command {
+            Command::Join(args) => args.resolve(&folders, "my host"),
+            Command::Slices(_) => unreachable!("the words begin with join"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_loopback_and_xdg_folders() {
+        let config = parse(&["example.net"]).unwrap();
+        assert_eq!((config.host.as_str(), config.port), ("example.net", 7400));
+        assert!(config.listen.ip().is_loopback());
+        assert_eq!(config.state_dir, Path::new("/home/u/.local/state/woolly/worker"));
+        assert_eq!(config.slices_dir, Path::new("/home/u/.cache/woolly/slices"));
+        assert_eq!(config.name, "my-host");
+        assert!(config.threads >= 1);
+    }
+
+    #[test]
+    fn a_state_dir_holds_the_slices_too() {
+        let config = parse(&["h:1", "--state-dir", "/s"]).unwrap();
+        assert_eq!(config.state_dir, Path::new("/s"));
+        assert_eq!(config.slices_dir, Path::new("/s/slices"));
+    }
+
+    #[test]
+    fn hosts_are_split_from_ports() {
+        for (text, host, port) in [
+            ("a:1", "a", 1),
+            ("10.0.0.1", "10.0.0.1", 7400),
+            ("[::1]:9", "::1", 9),
+            ("::1", "::1", 7400),
+        ] {
+            assert_eq!(split_host(text), Ok((host.to_owned(), port)), "{text}");
+        }
+        for text in ["", ":1", "a:0", "a:65536", "a:x", "a b:1", "http://a:1"] {
+            assert!(split_host(text).is_err(), "{text:?} was taken for an address");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_with_their_flags() {
+        let error = parse(&[
+            "a:x",
+            "--listen",
+            "nonsense",
+            "--model-dir",
+            "/no/such/folder",
+            "--advertise",
+            "0.0.0.0:1",
+            "--memory",
+            "1G",
+            "--kv-memory",
+            "2G",
+        ])
+        .unwrap_err();
+        for flag in ["HOST:PORT", "--listen", "--model-dir", "--advertise", "--kv-memory"] {
+            assert!(error.contains(flag), "{flag} is missing in:\n{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for words in [
+            ["-t", "0"],
+            ["-t", "1000000"],
+            ["-t", "-1"],
+            ["--memory", "0"],
+            ["--memory", "-1"],
+            ["--memory", "1e3"],
+            ["--name", "a b"],
+            ["--name", ""],
+        ] {
+            let words = [&["h:1"][..], &words].concat();
+            assert!(parse(&words).is_err(), "{words:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let config = parse(&["h:1", "--token", "wly1.secret"]).unwrap();
+        assert_eq!(config.token, TokenSource::Given("wly1.secret".to_owned()));
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_child_takes_its_token_from_stdin_only() {
+        assert_eq!(parse(&["h:1", "--child"]).unwrap().token, TokenSource::Stdin);
+        assert_eq!(parse(&["h:1", "--child", "--token", "x"]).unwrap().token, TokenSource::Stdin);
+        assert_eq!(parse(&["h:1", "--token", "-"]).unwrap().token, TokenSource::Stdin);
+    }
+}

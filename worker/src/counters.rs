@@ -1,0 +1,84 @@
+//! What the worker counts: the heartbeat reports it, and nothing decides by it here.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters shared by the compute thread, the links and the session. None orders memory.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Advances with every layer computed.
+    pub progress: AtomicU64,
+    /// Bytes of the load in work that are done: hashed, fetched, populated. It only grows, so that
+    /// it can be added to `progress`; `load_base` says where the present load began.
+    pub loaded: AtomicU64,
+    /// `loaded` at the start of the load in work.
+    pub load_base: AtomicU64,
+    /// Bytes of the load in work; 0 when there is none.
+    pub load_total: AtomicU64,
+    /// The microbatch in work; 0 if none.
+    pub microbatch: AtomicU64,
+    /// Forwards computed.
+    pub forwards: AtomicU64,
+    /// Microseconds of computing.
+    pub compute_us: AtomicU64,
+    /// Microseconds of waiting for work.
+    pub wait_us: AtomicU64,
+    /// Microseconds of sending results.
+    pub wire_us: AtomicU64,
+}
+
+impl Counters {
+    /// A load of `bytes` begins: `loaded` counts towards it from here.
+    pub fn begin_load(&self, bytes: u64) {
+        self.load_base.store(self.loaded.load(Relaxed), Relaxed);
+        self.load_total.store(bytes, Relaxed);
+    }
+
+    /// More to do than was known at the start of the load.
+    pub fn extend_load(&self, bytes: u64) {
+        self.load_total.fetch_add(bytes, Relaxed);
+    }
+
+    /// The load is over, well or not.
+    pub fn end_load(&self) {
+        self.load_total.store(0, Relaxed);
+    }
+
+    /// Bytes done and bytes in all of the load in work; zeros when there is none.
+    pub fn load(&self) -> (u64, u64) {
+        match self.load_total.load(Relaxed) {
+            0 => (0, 0),
+            total => {
+                let done = self.loaded.load(Relaxed) - self.load_base.load(Relaxed);
+                (done.min(total), total)
+            }
+        }
+    }
+
+    /// A number that moves whenever this worker gets anything done.
+    pub fn pulse(&self) -> u64 {
+        self.progress.load(Relaxed).wrapping_add(self.loaded.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_counts_from_its_own_start_and_the_pulse_never_falls() {
+        let counters = Counters::default();
+        counters.loaded.fetch_add(70, Relaxed);
+        assert_eq!(counters.load(), (0, 0));
+        counters.begin_load(100);
+        counters.loaded.fetch_add(30, Relaxed);
+        assert_eq!(counters.load(), (30, 100));
+        counters.extend_load(50);
+        counters.loaded.fetch_add(900, Relaxed);
+        assert_eq!(counters.load(), (150, 150));
+        let before = counters.pulse();
+        counters.end_load();
+        counters.begin_load(10);
+        assert_eq!(counters.pulse(), before);
+        assert_eq!(counters.load(), (0, 10));
+    }
+}

@@ -1,0 +1,299 @@
+//! Slices of models on this machine's disk: content-addressed, verified, shared by its workers.
+//!
+//! ```text
+//! <key>.manifest    which chunks a slice of a model consists of; key = hash(fingerprint, slice)
+//! <root>.slice      the slice itself, complete and read-only; root = hash(length, chunk hashes)
+//! <root>.verified   the slice file's stat when all its chunks were last compared
+//! <root>.part       a download: chunks that are right are kept, whatever stopped it
+//! ```
+//!
+//! `key` and `root` are 64 hexadecimal digits that this program computed; nothing a peer sends ever
+//! becomes a name. A `.part` is locked by the worker that fills it, and a `.slice` is locked
+//! (shared) by every worker that uses it. A slice is complete or not there: the last steps are
+//! fsync and rename.
+
+mod download;
+mod files;
+mod inventory;
+mod part;
+#[cfg(test)]
+mod tests;
+
+pub use download::{ChunkSource, FetchError};
+pub use inventory::{Inventory, SliceState};
+
+use crate::blocking::blocking;
+use crate::counters::Counters;
+use crate::units::show_size;
+use files::Manifest;
+use part::{Opened, Part};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use woolly_protocol::slices::SliceKey;
+
+/// How often a worker looks whether another one has finished the download that it waits for.
+const LOCK_POLL: Duration = Duration::from_millis(100);
+
+/// A folder of slices.
+#[derive(Clone, Debug)]
+pub struct SliceStore {
+    dir: Arc<Path>,
+}
+
+/// A slice that a stage needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model's fingerprint.
+    pub fingerprint: [u8; 32],
+    /// Which slice of it.
+    pub slice: SliceKey,
+    /// How long it may be.
+    pub length: Length,
+}
+
+/// How long a slice may be: what the assignment says, whatever a peer claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// The model's header gives the length in bytes.
+    Exactly(u64),
+    /// A header's own length is not known before it is read.
+    AtMost(u64),
+}
+
+/// A complete, verified slice. It stays in the store while this value lives.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its file.
+    pub path: PathBuf,
+    /// Bytes of the slice.
+    pub length: u64,
+    /// Bytes that came over the network for it now.
+    pub fetched_bytes: u64,
+    /// Holds a shared lock, so that `slices prune` leaves the file alone.
+    _in_use: File,
+}
+
+/// Why a slice is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder cannot be used.
+    #[error("the slice folder {path} {reason}")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The disk, or the user's quota, is full.
+    #[error(
+        "no space left for {path}: {needed} more needed; free some or run `woolly-worker slices prune`"
+    )]
+    NoSpace {
+        /// The file that was being written.
+        path: String,
+        /// What was still to be written.
+        needed: String,
+    },
+    /// Another error of the file system.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The coordinator's list of chunks does not fit the assignment.
+    #[error("the manifest of {slice:?} is refused: {reason}")]
+    Manifest {
+        /// The slice.
+        slice: SliceKey,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The other side refused, or could not be reached.
+    #[error("cannot fetch {slice:?}: {source}")]
+    Fetch {
+        /// The slice.
+        slice: SliceKey,
+        /// Why not.
+        source: FetchError,
+    },
+    /// A chunk came damaged every time.
+    #[error("chunk {chunk} of {slice:?} came damaged {times} times: {last}")]
+    Corrupt {
+        /// The slice.
+        slice: SliceKey,
+        /// The chunk.
+        chunk: u32,
+        /// How often it was fetched.
+        times: u32,
+        /// What was wrong the last time.
+        last: String,
+    },
+}
+
+impl StoreError {
+    /// Names the action and the file; a full disk becomes [`StoreError::NoSpace`].
+    fn io(action: &'static str, path: &Path, needed: u64, source: io::Error) -> StoreError {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let path = path.display().to_string();
+        match source.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => {
+                StoreError::NoSpace { path, needed: show_size(needed) }
+            }
+            _ => StoreError::Io { action, path, source },
+        }
+    }
+}
+
+impl SliceStore {
+    /// Opens the store in `dir`, which is made (mode 0700) if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder is a symbolic link, no folder, or cannot be made.
+    pub fn open(dir: &Path) -> Result<SliceStore, StoreError> {
+        files::prepare_dir(dir)?;
+        Ok(SliceStore { dir: dir.into() })
+    }
+
+    /// Makes sure that a slice is on disk and whole: looks for it, verifies it, fetches what is
+    /// missing. Every byte of it advances `counters.loaded` once.
+    ///
+    /// Cancel-safe: what was fetched stays in the `.part`.
+    ///
+    /// # Errors
+    ///
+    /// See [`StoreError`]; the store is left as it was, or with a `.part` to go on from.
+    pub async fn ensure<S: ChunkSource>(
+        &self,
+        source: &Arc<S>,
+        wanted: Wanted,
+        counters: &Arc<Counters>,
+    ) -> Result<Stored, StoreError> {
+        if let Some(stored) = self.look_up(wanted, counters).await? {
+            return Ok(stored);
+        }
+        let manifest = Arc::new(download::manifest(source, wanted).await?);
+        let key = files::key_name(&wanted.fingerprint, wanted.slice);
+        let (dir, saved) = (self.dir.clone(), manifest.clone());
+        blocking(move || saved.save(&dir, &key)).await?;
+        let Some(part) = self.open_part(&manifest, counters).await? else {
+            // Another worker finished it while this one waited.
+            let found = self.look_up(wanted, counters).await?;
+            return found.ok_or_else(|| StoreError::Manifest {
+                slice: wanted.slice,
+                reason: "the slice vanished from the store while it was opened".to_owned(),
+            });
+        };
+        let (part, missing) = self.verify_part(part, counters).await?;
+        let part = Arc::new(part);
+        let fetched_bytes =
+            download::chunks(source, wanted.slice, &part, missing, counters).await?;
+        let part = Arc::into_inner(part).expect("all fetches have ended");
+        let (path, in_use) = blocking(move || part.finish()).await?;
+        Ok(Stored { path, length: manifest.length, fetched_bytes, _in_use: in_use })
+    }
+
+    async fn look_up(
+        &self,
+        wanted: Wanted,
+        counters: &Arc<Counters>,
+    ) -> Result<Option<Stored>, StoreError> {
+        let (dir, counters) = (self.dir.clone(), counters.clone());
+        blocking(move || look_up(&dir, wanted, &counters)).await
+    }
+
+    /// Waits for the lock of the slice's `.part`. `None` if another worker has finished it.
+    async fn open_part(
+        &self,
+        manifest: &Arc<Manifest>,
+        counters: &Arc<Counters>,
+    ) -> Result<Option<Part>, StoreError> {
+        let mut seen = None;
+        loop {
+            let (dir, manifest) = (self.dir.clone(), manifest.clone());
+            match blocking(move || Part::open(&dir, manifest)).await? {
+                Opened::Mine(part) => return Ok(Some(part)),
+                Opened::Finished => return Ok(None),
+                Opened::Busy { mark } => {
+                    // The other worker's download is this one's progress, too.
+                    if seen.replace(mark) != Some(mark) {
+                        counters.progress.fetch_add(1, Relaxed);
+                    }
+                    tokio::time::sleep(LOCK_POLL).await;
+                }
+            }
+        }
+    }
+
+    async fn verify_part(
+        &self,
+        part: Part,
+        counters: &Arc<Counters>,
+    ) -> Result<(Part, Vec<u32>), StoreError> {
+        let counters = counters.clone();
+        blocking(move || {
+            let missing = part.missing_chunks(&counters)?;
+            Ok((part, missing))
+        })
+        .await
+    }
+}
+
+/// Finds a complete slice and verifies it unless its stat says that it was verified already.
+fn look_up(dir: &Path, wanted: Wanted, counters: &Counters) -> Result<Option<Stored>, StoreError> {
+    let key = files::key_name(&wanted.fingerprint, wanted.slice);
+    let Some(manifest) = Manifest::load(dir, &key) else { return Ok(None) };
+    if manifest.check(&wanted).is_err() {
+        return Ok(None);
+    }
+    let path = manifest.slice_path(dir);
+    let Some(file) = files::open_existing(&path)? else { return Ok(None) };
+    file.lock_shared().map_err(|error| StoreError::io("lock", &path, 0, error))?;
+    if !files::is_at(&file, &path) {
+        // Pruned, or set aside as damaged by another worker, while the lock was waited for.
+        return Ok(None);
+    }
+    if !files::is_verified(dir, &manifest, &file) {
+        let missing = part::missing_chunks(&file, &path, &manifest, &Counters::default())?;
+        let same_length = file.metadata().is_ok_and(|data| data.len() == manifest.length);
+        if !missing.is_empty() || !same_length {
+            set_aside(dir, &manifest, &file, missing.len())?;
+            return Ok(None);
+        }
+        files::mark_verified(dir, &manifest, &file)?;
+    }
+    counters.loaded.fetch_add(manifest.length, Relaxed);
+    Ok(Some(Stored { path, length: manifest.length, fetched_bytes: 0, _in_use: file }))
+}
+
+/// A damaged slice becomes a `.part` again, so that only its damaged chunks are fetched; if another
+/// worker has it open, it only loses its name, so that nobody's mapping changes.
+fn set_aside(
+    dir: &Path,
+    manifest: &Manifest,
+    file: &File,
+    damaged: usize,
+) -> Result<(), StoreError> {
+    let path = manifest.slice_path(dir);
+    tracing::warn!("{} is damaged in {damaged} chunks; fetching them again", path.display());
+    if file.try_lock().is_ok() {
+        let part_path = manifest.part_path(dir);
+        std::fs::rename(&path, &part_path)
+            .map_err(|error| StoreError::io("rename", &path, 0, error))
+    } else {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &path, 0, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What the operating system says about this machine: its name and its memory.
+
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+
+/// The part of the machine's memory that workers may use when `--memory` is not given, in percent.
+const MEMORY_SHARE_PERCENT: u64 = 80;
+
+/// The host's name; empty if the system does not say.
+pub fn host_name() -> String {
+    System::host_name().unwrap_or_default()
+}
+
+/// Bytes that workers of this machine may use together: 80 % of the memory, or of what the control
+/// group allows where that is less. `None` if the system does not say.
+pub fn memory_allowance() -> Option<u64> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    let mut limit = system.total_memory();
+    if let Some(group) = system.cgroup_limits() {
+        limit = limit.min(group.total_memory);
+    }
+    // The group of this process may be a narrower one than the root that was asked above.
+    if let Ok(pid) = sysinfo::get_current_pid() {
+        let wanted = ProcessesToUpdate::Some(&[pid]);
+        system.refresh_processes_specifics(wanted, false, ProcessRefreshKind::nothing());
+        if let Some(group) = system.process(pid).and_then(|process| process.cgroup_limits()) {
+            limit = limit.min(group.total_memory);
+        }
+    }
+    (limit > 0).then_some(limit / 100 * MEMORY_SHARE_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_has_memory() {
+        assert!(memory_allowance().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}
