@@ -1,0 +1,1 @@
+//! Hostile templates, and contents that try to take a role.
