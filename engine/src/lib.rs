@@ -5,6 +5,7 @@ pub mod gguf;
 pub mod kernels;
 pub mod kv;
 pub mod math;
+pub mod plan;
 pub mod pool;
 pub mod quant;
 pub mod tokenizer;

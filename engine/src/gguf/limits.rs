@@ -5,6 +5,8 @@
 /// Memory held for a header is at most about four times its bytes: an empty string in an array
 /// costs 8 bytes in the file and 24 in memory, and everything else costs less.
 pub const HEADER_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of one part file: 1 PiB, so that sums over all parts are exact.
+pub const FILE_BYTES_MAX: u64 = 1 << 50;
 /// Metadata pairs of one part.
 pub const PAIRS_MAX: u64 = 65_536;
 /// Tensors of a model, all parts together.

@@ -17,6 +17,7 @@ mod error;
 mod file;
 pub mod hyper;
 pub mod limits;
+pub mod mapped;
 mod parse;
 mod source;
 mod value;

@@ -6,8 +6,9 @@ use std::io::Read;
 
 use super::error::{GgufError, Problem, Shown};
 use super::limits::{
-    ALIGNMENT_DEFAULT, ALIGNMENT_MAX, ARRAY_LEN_MAX, DIM_MAX, DIMS_MAX, KEY_BYTES_MAX, PAIRS_MAX,
-    STRING_BYTES_MAX, STRINGS_LEN_MAX, TENSOR_NAME_BYTES_MAX, TENSORS_MAX,
+    ALIGNMENT_DEFAULT, ALIGNMENT_MAX, ARRAY_LEN_MAX, DIM_MAX, DIMS_MAX, FILE_BYTES_MAX,
+    KEY_BYTES_MAX, PAIRS_MAX, STRING_BYTES_MAX, STRINGS_LEN_MAX, TENSOR_NAME_BYTES_MAX,
+    TENSORS_MAX,
 };
 use super::source::{Source, What};
 use super::value::{Array, Metadata, Value};
@@ -39,6 +40,10 @@ pub(super) fn parse(
     part: usize,
     used: u64,
 ) -> Result<Header, GgufError> {
+    if file_size > FILE_BYTES_MAX {
+        let what = "the size of the file".into();
+        return Err(Problem::Limit { what, found: file_size, limit: FILE_BYTES_MAX }.into());
+    }
     let mut source = Source::new(read, bytes_len, used);
     magic(&mut source)?;
     version(&mut source)?;

@@ -1,0 +1,71 @@
+//! Why a model cannot be planned, with the numbers that decide it.
+
+use std::fmt;
+
+use crate::gguf::GgufError;
+
+/// A model whose tensors are not those of its architecture, or workers that cannot hold it.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's sentence says what its fields are")]
+pub enum PlanError {
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error(
+        "tensor \"{name}\" is not one that Woolly knows in a model of the architecture \
+         {architecture}"
+    )]
+    UnknownTensor { name: String, architecture: String },
+    #[error("tensor \"{name}\" belongs to a layer beyond the {layers} that block_count says")]
+    ExtraLayer { name: String, layers: u32 },
+    #[error("the model lacks the tensor \"{name}\"")]
+    MissingTensor { name: String },
+    #[error("there is no worker to place the model on")]
+    NoMembers,
+    #[error("the context is {found} positions, expected 1 to {limit}")]
+    Context { found: u32, limit: u32 },
+    #[error("the cut {found} names {stages} stages, but there are {members} workers")]
+    CutStages { found: String, stages: usize, members: usize },
+    #[error(
+        "the cut {found} has {sum} layers, expected {layers} in all and at least one in each stage"
+    )]
+    CutLayers { found: String, sum: u64, layers: u32 },
+    #[error(
+        "stage {stage} (layers {first} to {last}) misses {}: it needs {} for its weights, {} to \
+         compute and {} for the KV cache of one context of {ctx_size} positions, and {} may be \
+         used there. All workers together may use {}, and the model needs {}. Add a worker or \
+         memory, or lower --ctx-size",
+        Bytes(*missing), Bytes(*weights), Bytes(*scratch), Bytes(*kv), Bytes(*allowance),
+        Bytes(*total_allowance), Bytes(*total_needed)
+    )]
+    Memory {
+        stage: usize,
+        first: u32,
+        last: u32,
+        missing: u64,
+        weights: u64,
+        scratch: u64,
+        kv: u64,
+        ctx_size: u32,
+        allowance: u64,
+        total_allowance: u64,
+        total_needed: u64,
+    },
+}
+
+/// A number of bytes for people: exact below 10 KiB, else in binary units with one decimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0 >= *unit && self.0 >= 10 << 10) {
+            Some((unit, name)) => {
+                // Tenths in whole numbers, so that the last digit is never a rounding artefact.
+                let tenths = u128::from(self.0) * 10 / u128::from(unit);
+                write!(f, "{}.{} {name}", tenths / 10, tenths % 10)
+            }
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}

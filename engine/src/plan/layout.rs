@@ -1,0 +1,360 @@
+//! What a model file consists of: slices, their tensors, their bytes and their place in a file.
+//!
+//! A slice is the unit that is fetched and mapped: the header of a part, the embedding, one layer,
+//! or the head. A slice file holds the slice's tensors in the order of the model file, each at a
+//! multiple of [`SLICE_ALIGNMENT`], with zeros between them:
+//!
+//! ```text
+//! tensor 0 · zeros up to a multiple of 32 · tensor 1 · …        no zeros at the end
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::error::PlanError;
+use super::names::{self, Role};
+use crate::gguf::hyper::HyperParameters;
+use crate::gguf::{Gguf, TensorInfo};
+
+/// Bytes that tensors of a slice file are aligned to.
+pub const SLICE_ALIGNMENT: u64 = 32;
+/// Positions of a KV block.
+pub const BLOCK_LEN: u32 = 32;
+/// Bytes of one value of the KV cache: f16.
+const KV_VALUE_BYTES: u64 = 2;
+
+/// Which part of a model a slice holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SliceId {
+    /// The part file with this index up to its tensor data: metadata and tensor table.
+    Header(u32),
+    /// The token embedding.
+    Embedding,
+    /// The layer with this index, and the rotary frequencies if the model has any.
+    Layer(u32),
+    /// The last norm and the output matrix (the embedding's own if tied).
+    Head,
+}
+
+/// Bytes of a model's part file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// Index of the part.
+    pub part: u32,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// A tensor and its place in a slice file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceTensor {
+    /// Name in the model.
+    pub name: String,
+    /// Where the model file has it.
+    pub source: ByteRange,
+    /// Where the slice file has it; a multiple of [`SLICE_ALIGNMENT`].
+    pub at: u64,
+}
+
+/// What a slice file consists of, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlicePiece {
+    /// Bytes of the model.
+    Source(ByteRange),
+    /// This many zeros.
+    Zeros(u64),
+}
+
+/// The tensors of a model sorted into slices, and the arithmetic of stages.
+#[derive(Clone, Debug)]
+pub struct ModelLayout {
+    /// The model's name by its metadata, else its file's.
+    pub name: String,
+    /// GGUF's name of the architecture.
+    pub architecture: String,
+    /// Layers.
+    pub layers: u32,
+    /// Width of the hidden states, in values.
+    pub hidden: u32,
+    /// Width of the feed-forward network, in values.
+    pub ffn: u32,
+    /// Tokens of the vocabulary.
+    pub vocab: u32,
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads.
+    pub kv_heads: u32,
+    /// Values of a head.
+    pub head_dim: u32,
+    /// Positions that the model was trained on.
+    pub ctx_train: u32,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// Bytes of all part files.
+    pub file_bytes: u64,
+    /// How the weights are quantised: the file's own word, such as `Q4_K_M`, or the tensor type
+    /// that holds most bytes.
+    pub file_type: String,
+    /// Whether the embedding is the output matrix too.
+    pub tied: bool,
+    headers: Vec<ByteRange>,
+    embedding: Slice,
+    blocks: Vec<Slice>,
+    /// Tensor bytes and multiplications of the layers before each, and of all.
+    sums: Vec<(u64, u64)>,
+    head: Slice,
+}
+
+/// The tensors of one slice.
+#[derive(Clone, Debug, Default)]
+struct Slice {
+    tensors: Vec<SliceTensor>,
+    /// Bytes of the slice file.
+    len: u64,
+    /// Bytes of the tensors.
+    bytes: u64,
+    /// Elements of its matrices: multiplications per token.
+    macs: u64,
+}
+
+impl ModelLayout {
+    /// Sorts the tensors of `gguf`.
+    ///
+    /// # Errors
+    /// Hyper-parameters that are refused; a tensor of an unknown name; a layer, or a tensor of a
+    /// layer, that is missing or too many.
+    pub fn new(gguf: &Gguf) -> Result<Self, PlanError> {
+        let hyper = HyperParameters::new(gguf)?;
+        let mut embedding = Vec::new();
+        let mut rope_freqs = Vec::new();
+        let mut head = Vec::new();
+        let mut blocks: BTreeMap<u32, Vec<&TensorInfo>> = BTreeMap::new();
+        for tensor in gguf.tensors() {
+            match names::role(&tensor.name, &hyper.architecture, hyper.layers)? {
+                Role::Embedding => embedding.push(tensor),
+                Role::RopeFreqs => rope_freqs.push(tensor),
+                Role::Head => head.push(tensor),
+                Role::Layer(layer) => blocks.entry(layer).or_default().push(tensor),
+            }
+        }
+        let tied = gguf.tensor(names::OUTPUT).is_none();
+        if tied {
+            head.extend(&embedding);
+        }
+        require(gguf, &hyper)?;
+        let blocks = blocks.into_values().map(|mut tensors| {
+            tensors.extend(&rope_freqs);
+            Slice::new(tensors)
+        });
+        let blocks: Vec<Slice> = blocks.collect();
+        let mut sums = vec![(0, 0)];
+        for (index, block) in blocks.iter().enumerate() {
+            sums.push((sums[index].0 + block.bytes, sums[index].1 + block.macs));
+        }
+        Ok(Self {
+            name: model_name(gguf)?,
+            layers: hyper.layers,
+            hidden: hyper.hidden,
+            ffn: hyper.ffn,
+            vocab: hyper.vocab,
+            heads: hyper.heads,
+            kv_heads: hyper.kv_heads,
+            head_dim: hyper.head_dim_k,
+            ctx_train: hyper.ctx_train,
+            parameters: gguf.tensors().iter().map(TensorInfo::elements).sum(),
+            file_bytes: gguf.parts().iter().map(|part| part.size).sum(),
+            file_type: file_type(gguf)?,
+            tied,
+            headers: headers(gguf),
+            embedding: Slice::new(embedding),
+            blocks,
+            sums,
+            head: Slice::new(head),
+            architecture: hyper.architecture,
+        })
+    }
+
+    /// Every slice of the model: headers, embedding, layers in order, head.
+    pub fn slices(&self) -> Vec<SliceId> {
+        let headers = (0..self.headers.len()).map(|part| SliceId::Header(part as u32));
+        headers.chain(self.stage_slices(0..self.layers)).collect()
+    }
+
+    /// Whether the model has this slice.
+    pub fn has_slice(&self, id: SliceId) -> bool {
+        match id {
+            SliceId::Header(part) => (part as usize) < self.headers.len(),
+            SliceId::Layer(layer) => layer < self.layers,
+            SliceId::Embedding | SliceId::Head => true,
+        }
+    }
+
+    /// The slice's tensors in the order of the model file; none for a header.
+    ///
+    /// # Panics
+    /// If the model does not have the slice, as do the other functions that take one.
+    pub fn slice_tensors(&self, id: SliceId) -> &[SliceTensor] {
+        self.slice(id).map_or(&[], |slice| &slice.tensors)
+    }
+
+    /// What the slice file consists of, in order.
+    pub fn slice_ranges(&self, id: SliceId) -> Vec<SlicePiece> {
+        let Some(slice) = self.slice(id) else {
+            return vec![SlicePiece::Source(self.header(id))];
+        };
+        let mut pieces = Vec::with_capacity(2 * slice.tensors.len());
+        let mut end = 0;
+        for tensor in &slice.tensors {
+            if tensor.at > end {
+                pieces.push(SlicePiece::Zeros(tensor.at - end));
+            }
+            pieces.push(SlicePiece::Source(tensor.source));
+            end = tensor.at + tensor.source.len;
+        }
+        pieces
+    }
+
+    /// Bytes of the slice file.
+    pub fn slice_len(&self, id: SliceId) -> u64 {
+        self.slice(id).map_or_else(|| self.header(id).len, |slice| slice.len)
+    }
+
+    /// The slices of a stage with these layers, headers excepted: the embedding if it starts at 0,
+    /// the head if it ends with the last.
+    pub fn stage_slices(&self, layers: Range<u32>) -> Vec<SliceId> {
+        let embedding = (layers.start == 0).then_some(SliceId::Embedding);
+        let head = (layers.end == self.layers).then_some(SliceId::Head);
+        embedding.into_iter().chain(layers.map(SliceId::Layer)).chain(head).collect()
+    }
+
+    /// Bytes of the tensors of a stage with these layers, each tensor counted once.
+    pub fn stage_bytes(&self, layers: Range<u32>) -> u64 {
+        let embedding = if layers.start == 0 { self.embedding.bytes } else { 0 };
+        let head = match (layers.end == self.layers, self.tied && layers.start == 0) {
+            (true, true) => self.head.bytes - self.embedding.bytes,
+            (true, false) => self.head.bytes,
+            (false, _) => 0,
+        };
+        embedding + self.blocks_sum(&layers).0 + head
+    }
+
+    /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
+    /// of the embedding one row only.
+    pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
+        let row = if layers.start == 0 { self.embedding.bytes / u64::from(self.vocab) } else { 0 };
+        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
+        row + self.blocks_sum(&layers).0 + head
+    }
+
+    /// Multiplications of a stage with these layers for one token, attention scores excepted; the
+    /// head is counted, as for a token that is sampled.
+    pub fn stage_macs_per_token(&self, layers: Range<u32>) -> u64 {
+        let head = if layers.end == self.layers { self.head.macs } else { 0 };
+        self.blocks_sum(&layers).1 + head
+    }
+
+    /// Bytes of one KV block on a stage with this many layers: keys and values of
+    /// [`BLOCK_LEN`] positions in f16.
+    pub fn kv_block_bytes(&self, layers: u32) -> u64 {
+        let values = u64::from(self.kv_heads) * u64::from(self.head_dim) * u64::from(BLOCK_LEN);
+        u64::from(layers) * 2 * values * KV_VALUE_BYTES
+    }
+
+    /// Tensor bytes and multiplications of these layers.
+    fn blocks_sum(&self, layers: &Range<u32>) -> (u64, u64) {
+        let (end, start) = (self.sums[layers.end as usize], self.sums[layers.start as usize]);
+        (end.0 - start.0, end.1 - start.1)
+    }
+
+    fn slice(&self, id: SliceId) -> Option<&Slice> {
+        match id {
+            SliceId::Header(_) => None,
+            SliceId::Embedding => Some(&self.embedding),
+            SliceId::Layer(layer) => Some(&self.blocks[layer as usize]),
+            SliceId::Head => Some(&self.head),
+        }
+    }
+
+    fn header(&self, id: SliceId) -> ByteRange {
+        match id {
+            SliceId::Header(part) => self.headers[part as usize],
+            _ => unreachable!("only headers have no tensors"),
+        }
+    }
+}
+
+impl Slice {
+    fn new(mut tensors: Vec<&TensorInfo>) -> Self {
+        tensors.sort_by_key(|tensor| (tensor.part, tensor.offset));
+        let mut slice = Self::default();
+        for tensor in tensors {
+            let at = slice.len.next_multiple_of(SLICE_ALIGNMENT);
+            let part = u32::try_from(tensor.part).expect("a model has few parts");
+            let source = ByteRange { part, offset: tensor.offset, len: tensor.len };
+            slice.tensors.push(SliceTensor { name: tensor.name.clone(), source, at });
+            slice.len = at + tensor.len;
+            slice.bytes += tensor.len;
+            if tensor.rows() > 1 {
+                slice.macs += tensor.elements();
+            }
+        }
+        slice
+    }
+}
+
+/// Checks that no tensor is missing.
+fn require(gguf: &Gguf, hyper: &HyperParameters) -> Result<(), PlanError> {
+    let outer = [names::EMBEDDING, names::OUTPUT_NORM].map(str::to_owned).into_iter();
+    let layers = (0..hyper.layers).flat_map(|layer| names::required(&hyper.architecture, layer));
+    match outer.chain(layers).find(|name| gguf.tensor(name).is_none()) {
+        Some(name) => Err(PlanError::MissingTensor { name }),
+        None => Ok(()),
+    }
+}
+
+fn headers(gguf: &Gguf) -> Vec<ByteRange> {
+    let parts = gguf.parts().iter().zip(0..);
+    parts.map(|(part, index)| ByteRange { part: index, offset: 0, len: part.data_start }).collect()
+}
+
+fn model_name(gguf: &Gguf) -> Result<String, PlanError> {
+    let own = gguf.metadata().opt_str("general.name")?.map(str::trim).filter(|n| !n.is_empty());
+    let file = &gguf.parts()[0].file_name;
+    let name = own.unwrap_or_else(|| file.strip_suffix(".gguf").unwrap_or(file));
+    Ok(crate::gguf::Shown(name.as_bytes()).to_string())
+}
+
+/// The word for `general.file_type`, else the tensor type that holds most bytes.
+fn file_type(gguf: &Gguf) -> Result<String, PlanError> {
+    let word = match gguf.metadata().opt_u32("general.file_type")? {
+        Some(0) => "F32",
+        Some(1) => "F16",
+        Some(2) => "Q4_0",
+        Some(3) => "Q4_1",
+        Some(7) => "Q8_0",
+        Some(8) => "Q5_0",
+        Some(9) => "Q5_1",
+        Some(10) => "Q2_K",
+        Some(11) => "Q3_K_S",
+        Some(12) => "Q3_K_M",
+        Some(13) => "Q3_K_L",
+        Some(14) => "Q4_K_S",
+        Some(15) => "Q4_K_M",
+        Some(16) => "Q5_K_S",
+        Some(17) => "Q5_K_M",
+        Some(18) => "Q6_K",
+        Some(21) => "Q2_K_S",
+        Some(32) => "BF16",
+        _ => {
+            let mut bytes = BTreeMap::new();
+            for tensor in gguf.tensors() {
+                *bytes.entry(tensor.ty).or_insert(0) += tensor.len;
+            }
+            let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+            most.map_or("none", |(ty, _)| ty.name())
+        }
+    };
+    Ok(word.to_owned())
+}

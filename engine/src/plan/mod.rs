@@ -1,0 +1,20 @@
+//! Arithmetic of plans: what a model consists of, what a stage weighs, where to cut.
+//!
+//! * [`ModelLayout`] sorts the tensors of a file into slices (the embedding, each layer, the head)
+//!   and knows their bytes.
+//! * [`cut`] places contiguous layers on workers so that the slowest stage is fastest.
+//! * [`fingerprint`] names a model by its bytes.
+
+mod cut;
+mod error;
+mod fingerprint;
+mod layout;
+mod names;
+mod partition;
+
+pub use cut::{Cut, CutRequest, KV_CTX_MAX, Member, StageBudget, cut, scratch_bytes};
+pub use error::{Bytes, PlanError};
+pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint};
+pub use layout::{
+    BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
+};
