@@ -1,3 +1,9 @@
 //! What the tests share: fixtures, the source tree as text, and clusters of real processes.
 
+pub mod cluster;
+pub mod fixtures;
+pub mod golden;
+pub mod http;
+pub mod memory;
+pub mod process;
 pub mod source;

@@ -85,8 +85,9 @@ pub fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
     text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = text[..at].chars().next_back();
         let after = text[at + word.len()..].chars().next();
-        !(before.is_some_and(part) && word.starts_with(part))
-            && !(after.is_some_and(part) && word.ends_with(part))
+        let begins_inside = before.is_some_and(part) && word.starts_with(part);
+        let ends_inside = after.is_some_and(part) && word.ends_with(part);
+        !begins_inside && !ends_inside
     })
 }
 
