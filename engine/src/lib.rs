@@ -1,13 +1,18 @@
 //! GGUF, tokenizer, kernels and one stage of a model on the CPU.
 
+pub mod batch;
 pub mod chat_template;
 pub mod gguf;
 pub mod kernels;
 pub mod kv;
 pub mod math;
+pub mod model;
 pub mod plan;
 pub mod pool;
+pub mod probe;
 pub mod quant;
+pub mod sampler;
+pub mod stage;
 pub mod tokenizer;
 
 /// Version of the order of operations (see [`kernels`]). Workers with different ones share no plan.

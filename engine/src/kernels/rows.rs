@@ -1,6 +1,6 @@
 //! What happens to rows of hidden states between the matrix products.
 
-use super::{LANES, dot_f32, per_level, sum_lanes};
+use super::{LANES, dot_f32, per_level};
 use crate::math;
 
 per_level! {
@@ -114,7 +114,7 @@ pub fn rotate(row: &mut [f32], head_dim: usize, pairing: Pairing, table: &[[f32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Level;
+    use crate::kernels::{Level, sum_lanes};
 
     fn values(len: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;

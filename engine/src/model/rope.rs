@@ -1,0 +1,79 @@
+//! Rotary positions: the angle of each pair of a head at a position.
+//!
+//! Frequencies are `base^(−2i/n)`, stretched as the metadata say: linear (Chen et al. 2023), per pair
+//! by the file's `rope_freqs.weight` (Llama 3), or YaRN (Peng et al. 2023) with ggml's conventions.
+
+use crate::gguf::hyper::{HyperParameters, RopeScaling};
+use crate::math;
+
+/// Angles per position of every pair, and the length that rotated pairs are scaled to.
+#[derive(Clone, Debug)]
+pub struct Rope {
+    frequencies: Vec<f64>,
+    magnitude: f64,
+}
+
+impl Rope {
+    /// The frequencies of a model; `factors` is `rope_freqs.weight`, one divisor per pair.
+    pub fn new(hyper: &HyperParameters, factors: Option<&[f32]>) -> Self {
+        let pairs = hyper.rope_dim as usize / 2;
+        let base = f64::from(hyper.rope_base);
+        let step = -2.0 / f64::from(hyper.rope_dim) * math::ln64(base);
+        let mut frequencies: Vec<f64> = (0..pairs).map(|i| math::exp64(step * i as f64)).collect();
+        if let Some(factors) = factors {
+            for (frequency, factor) in frequencies.iter_mut().zip(factors) {
+                *frequency /= f64::from(*factor);
+            }
+        }
+        let magnitude = stretch(&mut frequencies, hyper);
+        Self { frequencies, magnitude }
+    }
+
+    /// Pairs of a head.
+    pub fn pairs(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// `[cos, sin]` of every pair at `position`.
+    pub fn angles(&self, position: usize, out: &mut [[f32; 2]]) {
+        for (out, frequency) in out.iter_mut().zip(&self.frequencies) {
+            let (sin, cos) = math::sin_cos64(position as f64 * frequency);
+            *out = [(cos * self.magnitude) as f32, (sin * self.magnitude) as f32];
+        }
+    }
+}
+
+/// Applies the scaling to the frequencies; returns the magnitude.
+fn stretch(frequencies: &mut [f64], hyper: &HyperParameters) -> f64 {
+    match hyper.rope_scaling {
+        RopeScaling::None => 1.0,
+        RopeScaling::Linear { factor } => {
+            for frequency in frequencies {
+                *frequency /= f64::from(factor);
+            }
+            1.0
+        }
+        RopeScaling::Yarn { factor, orig_ctx, ext_factor, attn_factor, beta_fast, beta_slow } => {
+            let attn_factor = f64::from(attn_factor.unwrap_or(1.0));
+            let ext_factor = f64::from(ext_factor.unwrap_or(1.0));
+            let factor = f64::from(factor);
+            // The pair whose wave turns `beta` times over the trained context.
+            let dims = f64::from(hyper.rope_dim);
+            let pair = |beta: f32| {
+                let turns = f64::from(orig_ctx) / (f64::from(beta) * 2.0 * std::f64::consts::PI);
+                dims * math::ln64(turns) / (2.0 * math::ln64(f64::from(hyper.rope_base)))
+            };
+            let low = pair(beta_fast).floor().max(0.0);
+            let high = pair(beta_slow).ceil().min(dims - 1.0);
+            for (i, frequency) in frequencies.iter_mut().enumerate() {
+                let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                let kept = (1.0 - ramp) * ext_factor;
+                *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
+            }
+            if ext_factor == 0.0 || factor <= 1.0 {
+                return attn_factor;
+            }
+            attn_factor * (1.0 + 0.1 * math::ln64(factor))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Tensors of a stage by role, with their shapes checked against the hyper-parameters.
+
+use crate::gguf::Gguf;
+use crate::gguf::mapped::Weights;
+use crate::kernels::activations::Forms;
+use crate::kernels::matmul::Matrix;
+use crate::quant::TensorType;
+use crate::stage::LoadError;
+
+/// Finds tensors and checks their shapes while a stage is loaded.
+#[derive(Clone, Copy)]
+pub struct Finder<'a> {
+    /// The tensor table.
+    pub gguf: &'a Gguf,
+    /// The mapped bytes.
+    pub weights: &'a Weights,
+}
+
+/// A weight matrix of the stage.
+#[derive(Clone, Debug)]
+pub struct MatrixRef {
+    name: String,
+    ty: TensorType,
+    rows: usize,
+    cols: usize,
+}
+
+impl MatrixRef {
+    /// Its rows as they lie in the file.
+    pub fn matrix<'a>(&self, weights: &'a Weights) -> Matrix<'a> {
+        let bytes = weights.bytes(&self.name).expect("found when the stage was loaded");
+        Matrix { ty: self.ty, rows: self.rows, cols: self.cols, bytes }
+    }
+
+    /// The forms of its input that it needs.
+    pub fn forms(&self) -> Forms {
+        Forms::of(self.ty)
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
+impl Finder<'_> {
+    /// The matrix `name` with `rows` outputs of `cols` inputs.
+    ///
+    /// # Errors
+    ///
+    /// It is missing, or its shape is another one.
+    pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixRef, LoadError> {
+        let tensor = self.gguf.tensor(name).ok_or_else(|| missing(name))?;
+        check_shape(name, &[cols as u64, rows as u64], &tensor.shape)?;
+        let bytes = self.weights.bytes(name).ok_or_else(|| missing(name))?;
+        assert_eq!(bytes.len() as u64, tensor.len, "the mapping has the tensor's own length");
+        Ok(MatrixRef { name: name.to_owned(), ty: tensor.ty, rows, cols })
+    }
+
+    /// The `len` values of an F32 vector, copied: vectors are small and read at every step.
+    ///
+    /// # Errors
+    ///
+    /// It is missing, of another type or length.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, LoadError> {
+        self.optional_vector(name, len)?.ok_or_else(|| missing(name))
+    }
+
+    /// As [`vector`](Self::vector), `None` if the file has no such tensor.
+    ///
+    /// # Errors
+    ///
+    /// It is of another type or length.
+    pub fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, LoadError> {
+        let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
+        check_shape(name, &[len as u64], &tensor.shape)?;
+        if tensor.ty != TensorType::F32 {
+            return Err(LoadError::VectorType { name: name.to_owned(), found: tensor.ty });
+        }
+        let bytes = self.weights.bytes(name).ok_or_else(|| missing(name))?;
+        Ok(Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+    }
+}
+
+fn missing(name: &str) -> LoadError {
+    LoadError::Missing { name: name.to_owned() }
+}
+
+fn check_shape(name: &str, expected: &[u64], found: &[u64]) -> Result<(), LoadError> {
+    // Trailing ones mean nothing.
+    let significant = found.iter().rposition(|d| *d != 1).map_or(1, |last| last + 1);
+    let found = &found[..significant.max(expected.len()).min(found.len())];
+    if found == expected {
+        return Ok(());
+    }
+    let (name, expected, found) = (name.to_owned(), expected.to_vec(), found.to_vec());
+    Err(LoadError::Shape { name, expected, found })
+}

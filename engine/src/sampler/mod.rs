@@ -1,0 +1,232 @@
+//! Logits to a token, and log-probabilities.
+//!
+//! Log-probabilities are of the raw logits. A sampled token is chosen in this order: repetition
+//! penalty, frequency and presence penalties, bias, mask; greedy if the temperature is 0; otherwise
+//! temperature, top-k, top-p, min-p, and one draw over what is left in ascending order of token id.
+//! The random number is a function of (seed, choice, position) alone. Ties go to the lowest id.
+
+mod draw;
+
+use crate::kernels::{Level, rows};
+use crate::math;
+
+/// What to do with one row of logits.
+#[derive(Clone, Copy, Debug)]
+pub enum RowRequest<'a> {
+    /// Report the log-probability of a given token.
+    Score {
+        /// The token; below the vocabulary's size.
+        target: u32,
+        /// The most likely tokens to report.
+        top: usize,
+    },
+    /// Choose a token.
+    Sample {
+        /// How.
+        params: &'a SampleParams<'a>,
+        /// The most likely tokens to report.
+        top: usize,
+    },
+}
+
+/// How a token is chosen; the caller has checked the ranges.
+#[derive(Clone, Copy, Debug)]
+pub struct SampleParams<'a> {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 keeps all.
+    pub top_k: u32,
+    /// 1 keeps all.
+    pub top_p: f32,
+    /// 0 keeps all.
+    pub min_p: f32,
+    /// 1 is off.
+    pub repetition_penalty: f32,
+    /// 0 is off.
+    pub frequency_penalty: f32,
+    /// 0 is off.
+    pub presence_penalty: f32,
+    /// The request's seed.
+    pub seed: u64,
+    /// The index of the choice in its request.
+    pub choice: u32,
+    /// The position that is sampled.
+    pub position: u32,
+    /// Added to logits; ascending ids.
+    pub logit_bias: &'a [(u32, f32)],
+    /// Tokens of prompt and completion with their counts (repetition); ascending ids.
+    pub prompt_counts: &'a [(u32, u32)],
+    /// Tokens of the completion with their counts (frequency, presence); ascending ids.
+    pub output_counts: &'a [(u32, u32)],
+    /// One bit per token that may be chosen; empty allows all.
+    pub mask: &'a [u64],
+}
+
+/// What came of one row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowResult {
+    /// The chosen token, or the target.
+    pub token: u32,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The most likely tokens, best first.
+    pub top: Vec<(u32, f32)>,
+    /// The logits were not finite, or the mask allowed nothing: the request fails.
+    pub non_finite: bool,
+}
+
+/// Room for choosing tokens, allocated once.
+#[derive(Debug)]
+pub struct Sampler {
+    level: Level,
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Sampler {
+    /// A sampler for a vocabulary of `vocab` tokens.
+    pub fn new(level: Level, vocab: usize) -> Self {
+        Self { level, candidates: Vec::with_capacity(vocab) }
+    }
+
+    /// Bytes of its buffer.
+    pub fn bytes(&self) -> u64 {
+        (self.candidates.capacity() * size_of::<(f32, u32)>()) as u64
+    }
+
+    /// Does what `request` asks with one row of logits, which it may change.
+    ///
+    /// # Panics
+    ///
+    /// If a token id is not below `logits.len()`.
+    pub fn row(&mut self, logits: &mut [f32], request: &RowRequest<'_>) -> RowResult {
+        let failed = RowResult { token: 0, logprob: 0.0, top: Vec::new(), non_finite: true };
+        if logits.iter().any(|l| !l.is_finite()) {
+            return failed;
+        }
+        let (_, max) = best(logits).expect("a vocabulary is not empty");
+        let mut total = 0.0;
+        rows::sum_exp(self.level, logits, max, &mut total);
+        let log_total = f64::from(max) + math::ln64(total);
+        let logprob = |logit: f32| (f64::from(logit) - log_total) as f32;
+        let (RowRequest::Score { top, .. } | RowRequest::Sample { top, .. }) = *request;
+        let top = most_likely(logits, top).into_iter().map(|(t, l)| (t, logprob(l))).collect();
+        let token = match request {
+            RowRequest::Score { target, .. } => Some((*target, logits[*target as usize])),
+            RowRequest::Sample { params, .. } => self.sample(logits, params),
+        };
+        match token {
+            Some((token, logit)) => {
+                RowResult { token, logprob: logprob(logit), top, non_finite: false }
+            }
+            None => failed,
+        }
+    }
+
+    /// The chosen token with its raw logit.
+    fn sample(&mut self, logits: &mut [f32], params: &SampleParams<'_>) -> Option<(u32, f32)> {
+        // Few logits change; their raw values are needed for the log-probability.
+        let adjusted = Adjusted::apply(logits, params);
+        let token = if params.temperature == 0.0 {
+            best(logits)?.0
+        } else {
+            draw::draw(logits, params, &mut self.candidates)?
+        };
+        Some((token, adjusted.raw(token, logits)))
+    }
+}
+
+/// Remembers what the penalties and the bias of one row were computed from.
+struct Adjusted<'a> {
+    params: SampleParams<'a>,
+    active: bool,
+}
+
+impl<'a> Adjusted<'a> {
+    fn apply(logits: &mut [f32], params: &SampleParams<'a>) -> Self {
+        let mut active = false;
+        if params.repetition_penalty != 1.0 {
+            active = true;
+            for (token, _) in params.prompt_counts {
+                let logit = &mut logits[*token as usize];
+                let r = params.repetition_penalty;
+                *logit = if *logit > 0.0 { *logit / r } else { *logit * r };
+            }
+        }
+        if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
+            active = true;
+            for (token, count) in params.output_counts {
+                let less = params.frequency_penalty * *count as f32 + params.presence_penalty;
+                logits[*token as usize] -= less;
+            }
+        }
+        for (token, bias) in params.logit_bias {
+            active = true;
+            logits[*token as usize] += bias;
+        }
+        if !params.mask.is_empty() {
+            for (token, logit) in logits.iter_mut().enumerate() {
+                let word = params.mask.get(token / 64).copied().unwrap_or(0);
+                if (word >> (token % 64)) & 1 == 0 {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        Self { params: *params, active }
+    }
+
+    /// The raw logit of the chosen token: the adjustments are undone in reverse order.
+    fn raw(&self, token: u32, logits: &[f32]) -> f32 {
+        let adjusted = logits[token as usize];
+        if !self.active {
+            return adjusted;
+        }
+        let p = &self.params;
+        let of = |list: &[(u32, u32)]| {
+            list.binary_search_by_key(&token, |e| e.0).ok().map(|i| list[i].1)
+        };
+        let mut logit = adjusted;
+        if let Ok(i) = p.logit_bias.binary_search_by_key(&token, |e| e.0) {
+            logit -= p.logit_bias[i].1;
+        }
+        if let Some(count) = of(p.output_counts) {
+            logit += p.frequency_penalty * count as f32 + p.presence_penalty;
+        }
+        if p.repetition_penalty != 1.0 && of(p.prompt_counts).is_some() {
+            let r = p.repetition_penalty;
+            logit = if logit > 0.0 { logit * r } else { logit / r };
+        }
+        logit
+    }
+}
+
+/// The largest logit above −∞; the lowest id among equals.
+fn best(logits: &[f32]) -> Option<(u32, f32)> {
+    let mut best: Option<(u32, f32)> = None;
+    for (token, logit) in (0u32..).zip(logits) {
+        if *logit > best.map_or(f32::NEG_INFINITY, |b| b.1) {
+            best = Some((token, *logit));
+        }
+    }
+    best
+}
+
+/// The `count` largest logits, best first, lower ids first among equals.
+fn most_likely(logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let count = count.min(logits.len());
+    let mut top: Vec<(u32, f32)> = Vec::with_capacity(count);
+    if count == 0 {
+        return top;
+    }
+    for (token, logit) in (0u32..).zip(logits) {
+        if top.len() == count && *logit <= top[count - 1].1 {
+            continue;
+        }
+        top.truncate(count - 1);
+        let at = top.partition_point(|(_, other)| *other >= *logit);
+        top.insert(at, (token, *logit));
+    }
+    top
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,418 @@
+//! A stage: consecutive layers of a model on one machine. The front door of the engine.
+//!
+//! The first stage turns token ids into hidden states, the last one hidden states into logits and
+//! tokens; the only stage of a plan does both. A stage is owned by one compute thread.
+
+use crate::batch::{Batch, BatchLimits};
+use crate::gguf::hyper::HyperParameters;
+use crate::gguf::mapped::Weights;
+use crate::gguf::{Gguf, GgufError};
+use crate::kernels::activations::{Activations, Forms};
+use crate::kernels::matmul::matmul;
+use crate::kernels::rows;
+use crate::kv::{BLOCK_LEN, Cache};
+use crate::model::family::LayerShape;
+use crate::model::layer::{Layer, Run, Scratch};
+use crate::model::rope::Rope;
+use crate::model::tensor::{Finder, MatrixRef};
+use crate::pool::Pool;
+use crate::quant::{TensorType, dequantize_row};
+use crate::sampler::{RowRequest, RowResult, Sampler};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows whose logits exist at the same time.
+pub const LOGIT_ROWS: usize = 32;
+
+/// Which part of the model a stage is, and how much it can take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageConfig {
+    /// Its layers. The first stage starts at 0, the last one ends at the model's last layer.
+    pub layers: Range<u32>,
+    /// Positions of a sequence.
+    pub ctx_size: u32,
+    /// Blocks of 32 positions in the cache.
+    pub kv_blocks: u32,
+    /// Rows of a batch.
+    pub rows_max: usize,
+    /// Chunks of a batch.
+    pub chunks_max: usize,
+}
+
+/// Why a stage cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum LoadError {
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error("the model has no tensor {name}, or it is not part of this stage's weights")]
+    Missing { name: String },
+    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
+    Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
+    #[error("tensor {name} is {found}, expected F32 (norms and biases are not quantised)")]
+    VectorType { name: String, found: TensorType },
+    #[error("architecture {0} is not supported; supported are llama, granite, qwen2, qwen3")]
+    Architecture(String),
+    #[error("attention with {0} is not supported")]
+    Attention(String),
+    #[error("layers {}..{} are not part of a model with {layers}", range.start, range.end)]
+    Layers { range: Range<u32>, layers: u32 },
+    #[error("a stage needs at least one position, block, row and chunk")]
+    Empty,
+}
+
+/// Why a forward cannot be computed. The caller is faulty; nothing was computed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what its fields are")]
+pub enum ForwardError {
+    #[error("the first stage takes token ids, the others hidden states")]
+    Input,
+    #[error("the input has {found} values, expected {expected}")]
+    InputLen { expected: usize, found: usize },
+    #[error("token id {token} is not below the vocabulary of {vocab}")]
+    Token { token: u32, vocab: usize },
+    #[error("only the last stage samples")]
+    NotLast,
+    #[error("{found} rows are to be sampled, the batch has {expected}")]
+    Rows { expected: usize, found: usize },
+}
+
+/// What a stage computes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Token ids, one per row: the first stage.
+    Tokens(&'a [u32]),
+    /// Hidden states, `[rows, hidden]`: the others.
+    Hidden(&'a [f32]),
+}
+
+/// Layers with their weights, cache and buffers.
+#[derive(Debug)]
+pub struct Stage {
+    pool: Arc<Pool>,
+    weights: Weights,
+    shape: LayerShape,
+    limits: BatchLimits,
+    rope: Rope,
+    embedding: Option<Embedding>,
+    layers: Vec<Layer>,
+    head: Option<Head>,
+    cache: Cache,
+    scratch: Scratch,
+    /// `[rows, hidden]`.
+    x: Vec<f32>,
+    /// `[rows, pairs]` of `[cos, sin]`.
+    angles: Vec<[f32; 2]>,
+}
+
+#[derive(Debug)]
+struct Embedding {
+    matrix: MatrixRef,
+    scale: f32,
+}
+
+#[derive(Debug)]
+struct Head {
+    norm: Vec<f32>,
+    matrix: MatrixRef,
+    logit_factor: f32,
+    input: Activations,
+    /// `[LOGIT_ROWS, vocab]`.
+    logits: Vec<f32>,
+    sampler: Sampler,
+}
+
+impl Stage {
+    /// Finds and checks the stage's tensors and allocates everything a forward needs.
+    ///
+    /// # Errors
+    ///
+    /// A hyper-parameter or tensor that is missing, damaged or not supported.
+    pub fn load(
+        gguf: &Gguf,
+        weights: Weights,
+        config: &StageConfig,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        let hyper = HyperParameters::new(gguf)?;
+        let shape = LayerShape::new(&hyper)
+            .ok_or_else(|| LoadError::Architecture(hyper.architecture.clone()))?;
+        if let Some(refusal) = shape.attention.refusal() {
+            return Err(LoadError::Attention(refusal));
+        }
+        let range = config.layers.clone();
+        if range.is_empty() || range.end > hyper.layers {
+            return Err(LoadError::Layers { range, layers: hyper.layers });
+        }
+        let sizes = [config.ctx_size as usize, config.kv_blocks as usize, config.rows_max];
+        if sizes.contains(&0) || config.chunks_max == 0 {
+            return Err(LoadError::Empty);
+        }
+        let find = Finder { gguf, weights: &weights };
+        let vocab = hyper.vocab as usize;
+        let embedding = (range.start == 0).then(|| {
+            let matrix = find.matrix("token_embd.weight", vocab, shape.hidden)?;
+            Ok::<_, LoadError>(Embedding { matrix, scale: hyper.embedding_scale.unwrap_or(1.0) })
+        });
+        let head =
+            (range.end == hyper.layers).then(|| Head::load(&find, &hyper, &shape, &pool, vocab));
+        let layers = range
+            .clone()
+            .map(|index| Layer::load(&find, &shape, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        let pairs = hyper.rope_dim as usize / 2;
+        let rope = Rope::new(&hyper, find.optional_vector("rope_freqs.weight", pairs)?.as_deref());
+        let forms = layers.iter().fold(Forms::default(), |f, layer| f.or(layer.forms()));
+        let (rows, attention) = (config.rows_max, shape.attention);
+        let blocks = config.kv_blocks as usize;
+        Ok(Self {
+            embedding: embedding.transpose()?,
+            head: head.transpose()?,
+            cache: Cache::new(layers.len(), blocks, attention.kv_heads, attention.head_dim),
+            scratch: Scratch::new(&shape, rows, forms),
+            x: vec![0.0; rows * shape.hidden],
+            angles: vec![[0.0; 2]; rows * pairs],
+            limits: BatchLimits {
+                ctx_size: config.ctx_size,
+                kv_blocks: config.kv_blocks,
+                rows_max: rows,
+                chunks_max: config.chunks_max,
+            },
+            pool,
+            weights,
+            shape,
+            rope,
+            layers,
+        })
+    }
+
+    /// Computes the stage's layers for all rows of `batch`; `progress` grows with every layer.
+    ///
+    /// Returns the hidden states `[rows, hidden]`, at the last stage those before the final norm.
+    ///
+    /// # Errors
+    ///
+    /// The input does not fit the batch or the stage.
+    pub fn forward(
+        &mut self,
+        batch: &Batch<'_>,
+        input: Input<'_>,
+        progress: &AtomicU64,
+    ) -> Result<&[f32], ForwardError> {
+        let rows = batch.rows();
+        let len = rows * self.shape.hidden;
+        match (&self.embedding, input) {
+            (Some(embedding), Input::Tokens(tokens)) => {
+                if tokens.len() != rows {
+                    return Err(ForwardError::InputLen { expected: rows, found: tokens.len() });
+                }
+                let x = &mut self.x[..len];
+                embedding.rows(&self.weights, tokens, x)?;
+                rows::scale(self.pool.level(), x, embedding.scale);
+            }
+            (None, Input::Hidden(hidden)) => {
+                if hidden.len() != len {
+                    return Err(ForwardError::InputLen { expected: len, found: hidden.len() });
+                }
+                self.x[..len].copy_from_slice(hidden);
+            }
+            _ => return Err(ForwardError::Input),
+        }
+        self.fill_angles(batch);
+        let pool = Arc::clone(&self.pool);
+        pool.enter(|| self.run_layers(batch, progress));
+        Ok(&self.x[..len])
+    }
+
+    fn fill_angles(&mut self, batch: &Batch<'_>) {
+        let mut rows = self.angles.chunks_exact_mut(self.rope.pairs());
+        for chunk in batch.chunks() {
+            let first = chunk.position as usize;
+            for position in first..first + chunk.token_count as usize {
+                self.rope.angles(position, rows.next().expect("the batch fits"));
+            }
+        }
+    }
+
+    fn run_layers(&mut self, batch: &Batch<'_>, progress: &AtomicU64) {
+        let rows = batch.rows();
+        let run = Run {
+            pool: &self.pool,
+            weights: &self.weights,
+            shape: &self.shape,
+            batch,
+            angles: &self.angles[..rows * self.rope.pairs()],
+        };
+        let x = &mut self.x[..rows * self.shape.hidden];
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(&run, index, &mut self.cache, x, &mut self.scratch);
+            progress.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Samples or scores the rows that `batch` asks for, after its [`forward`](Self::forward).
+    ///
+    /// `requests` has one entry per such row, in order; one result for each is added to `out`.
+    ///
+    /// # Errors
+    ///
+    /// This is not the last stage, or a request does not fit.
+    pub fn sample(
+        &mut self,
+        batch: &Batch<'_>,
+        requests: &[RowRequest<'_>],
+        out: &mut Vec<RowResult>,
+    ) -> Result<(), ForwardError> {
+        let head = self.head.as_mut().ok_or(ForwardError::NotLast)?;
+        let expected = batch.sample_rows().count();
+        if expected != requests.len() {
+            return Err(ForwardError::Rows { expected, found: requests.len() });
+        }
+        requests.iter().try_for_each(|request| head.check(request))?;
+        let hidden = self.shape.hidden;
+        let mut rows = batch.sample_rows();
+        for requests in requests.chunks(LOGIT_ROWS) {
+            let values = head.input.values_mut(requests.len(), hidden);
+            for to in values.chunks_exact_mut(hidden) {
+                let row = rows.next().expect("as many rows as requests");
+                let x = &self.x[row * hidden..(row + 1) * hidden];
+                rows::rms_norm(self.pool.level(), x, &head.norm, self.shape.eps, to);
+            }
+            let (logits, vocab, sampler) = head.logits(&self.pool, &self.weights);
+            for (logits, request) in logits.chunks_exact_mut(vocab).zip(requests) {
+                out.push(sampler.row(logits, request));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a batch for this stage must keep to.
+    pub fn limits(&self) -> &BatchLimits {
+        &self.limits
+    }
+
+    /// Whether it takes token ids.
+    pub fn is_first(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// Whether it samples.
+    pub fn is_last(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Width of the hidden states.
+    pub fn hidden_len(&self) -> usize {
+        self.shape.hidden
+    }
+
+    /// Tokens of the vocabulary; 0 unless it is the last stage.
+    pub fn vocab(&self) -> usize {
+        self.head.as_ref().map_or(0, |head| head.matrix.rows())
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// Bytes of all other buffers.
+    pub fn scratch_bytes(&self) -> u64 {
+        let head = self.head.as_ref().map_or(0, Head::bytes);
+        self.scratch.bytes() + head + 4 * self.x.len() as u64 + 8 * self.angles.len() as u64
+    }
+
+    /// Bytes of the model that are mapped.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.weights.mapped_bytes()
+    }
+
+    /// Fills cache and buffers with NaN, so that a read of what was never written shows.
+    pub fn poison(&mut self) {
+        self.cache.poison();
+        self.scratch.poison();
+        self.x.fill(f32::NAN);
+    }
+
+    /// Makes one path add superblocks in the wrong order (tests only).
+    #[cfg(test)]
+    pub(crate) fn plant_bug(&mut self) {
+        self.scratch.plant_bug();
+    }
+
+    /// The cache's positions per block.
+    pub const BLOCK_LEN: usize = BLOCK_LEN;
+}
+
+impl Embedding {
+    /// Writes the embedding of each token to a row of `x`.
+    fn rows(&self, weights: &Weights, tokens: &[u32], x: &mut [f32]) -> Result<(), ForwardError> {
+        let matrix = self.matrix.matrix(weights);
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= matrix.rows) {
+            return Err(ForwardError::Token { token: *token, vocab: matrix.rows });
+        }
+        let bytes = matrix.ty.row_bytes(matrix.cols);
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(matrix.cols)) {
+            let row = *token as usize * bytes;
+            dequantize_row(matrix.ty, &matrix.bytes[row..row + bytes], x);
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    fn load(
+        find: &Finder<'_>,
+        hyper: &HyperParameters,
+        shape: &LayerShape,
+        pool: &Pool,
+        vocab: usize,
+    ) -> Result<Self, LoadError> {
+        // Without a matrix of its own the output is the embedding's.
+        let name = match find.gguf.tensor("output.weight") {
+            Some(_) => "output.weight",
+            None => "token_embd.weight",
+        };
+        let matrix = find.matrix(name, vocab, shape.hidden)?;
+        Ok(Self {
+            norm: find.vector("output_norm.weight", shape.hidden)?,
+            logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
+            input: Activations::new(LOGIT_ROWS, shape.hidden, matrix.forms()),
+            logits: vec![0.0; LOGIT_ROWS * vocab],
+            sampler: Sampler::new(pool.level(), vocab),
+            matrix,
+        })
+    }
+
+    fn check(&self, request: &RowRequest<'_>) -> Result<(), ForwardError> {
+        let vocab = self.matrix.rows();
+        let check = |token: u32| match (token as usize) < vocab {
+            true => Ok(()),
+            false => Err(ForwardError::Token { token, vocab }),
+        };
+        match request {
+            RowRequest::Score { target, .. } => check(*target),
+            RowRequest::Sample { params: p, .. } => {
+                p.logit_bias.iter().try_for_each(|e| check(e.0))?;
+                p.prompt_counts.iter().chain(p.output_counts).try_for_each(|e| check(e.0))
+            }
+        }
+    }
+
+    /// The logits of the rows in `input`, with the vocabulary's size and the sampler.
+    fn logits(&mut self, pool: &Pool, weights: &Weights) -> (&mut [f32], usize, &mut Sampler) {
+        let vocab = self.matrix.rows();
+        self.input.quantise(pool.level(), self.matrix.forms());
+        let logits = &mut self.logits[..self.input.rows() * vocab];
+        pool.enter(|| matmul(pool, self.matrix.matrix(weights), &self.input, logits));
+        if self.logit_factor != 1.0 {
+            rows::scale(pool.level(), logits, self.logit_factor);
+        }
+        (logits, vocab, &mut self.sampler)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.input.bytes() + 4 * self.logits.len() as u64 + self.sampler.bytes()
+    }
+}
