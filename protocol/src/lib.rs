@@ -1,21 +1,62 @@
 //! What Woolly's coordinator and workers say to each other, and how they trust each other.
+//!
+//! # Which stream carries what
+//!
+//! Every connection is dialled by a worker. On each, the dialling side opens the first bidirectional
+//! stream and both sides begin it with their 32-byte [`preamble`]; a [`Refusal`](preamble::Refusal)
+//! may stand where any frame could begin, and also closes the connection.
+//!
+//! | connection (ALPN) | stream | opened by | carries |
+//! | --- | --- | --- | --- |
+//! | worker → coordinator (`woolly-join`) | first bidirectional | worker | preambles, then `JoinRequest` → `JoinAccepted`; the worker closes |
+//! | worker → coordinator (`woolly`) | first bidirectional: control | worker | preambles, `Hello` → `Welcome`; then `Heartbeat` and `Drain` both ways, `Assign` and `Release` to the worker, `Ready` and `FaultMessage` to the coordinator |
+//! | | unidirectional | coordinator | `StreamOpen(Forwards)`, then `Forward`s with token ids, to stage 0 |
+//! | | unidirectional | coordinator | `StreamOpen(Samplings)`, then `Sampling`s, to the last stage |
+//! | | unidirectional | worker | `StreamOpen(Sampleds)`, then `Sampled`s, from the last stage |
+//! | stage → next stage (`woolly`) | first bidirectional | sending stage | preambles; then it stays open and silent |
+//! | | unidirectional | sending stage | `StreamOpen(Forwards)`, then `Forward`s with hidden states |
+//! | worker → coordinator (`woolly-slices`) | first bidirectional | worker | preambles, then both sides finish it |
+//! | | bidirectional, one per request | worker | `SliceManifestRequest` → `SliceManifest`, or `SliceChunkRequest` → `SliceChunk` with payload, or a `FaultMessage` |
+//!
+//! Unidirectional streams live as long as the plan of their `StreamOpen`.
+//!
+//! # Which file answers which question
+//!
+//! | files | hold |
+//! | --- | --- |
+//! | `control`, `forward`, `sampling`, `fault`, `join`, `slices`, `ids` | the messages and what they may say |
+//! | `kind`, `limits`, `frame`, `frame_io`, `check` | how a message becomes bytes and back, and every limit |
+//! | `preamble` | the first bytes of a connection, and refusals |
+//! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
+//! | `tls`, `endpoint`, `peer` | QUIC connections between those who do |
+//! | `machine` | which processes share a machine |
 
 #![forbid(unsafe_code)]
 
+pub mod ca;
+pub mod certificate;
 pub mod check;
 pub mod control;
+pub mod endpoint;
 pub mod fault;
+mod files;
 pub mod forward;
 pub mod frame;
 pub mod frame_io;
+pub mod identity;
 pub mod ids;
 pub mod join;
+pub mod joining;
 pub mod kind;
 pub mod limits;
 pub mod machine;
+pub mod peer;
 pub mod preamble;
 pub mod sampling;
 pub mod slices;
+pub mod tls;
+pub mod token;
+pub mod token_store;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.
 pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,143 @@
+//! What stands in our certificates: the cluster, the role, and names that only we give.
+//!
+//! | certificate | O | CN | DNS name |
+//! | --- | --- | --- | --- |
+//! | CA | cluster id in hex | `Woolly cluster CA` | – |
+//! | coordinator | cluster id in hex | `coordinator` | `coordinator.woolly.internal` |
+//! | worker | cluster id in hex | worker id in hex | `<worker id>.worker.woolly.internal` |
+//!
+//! Certificates name no address: peers are dialled by address and checked by role.
+
+use crate::ids::WorkerId;
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::x509::X509Name;
+
+/// Names a cluster: drawn at random when its CA is made.
+pub type ClusterId = [u8; 16];
+
+/// BLAKE3 of a certificate's SubjectPublicKeyInfo.
+pub type KeyPin = [u8; 32];
+
+/// The server name of the coordinator.
+pub const COORDINATOR_NAME: &str = "coordinator.woolly.internal";
+pub(crate) const COORDINATOR_CN: &str = "coordinator";
+pub(crate) const CA_CN: &str = "Woolly cluster CA";
+
+/// The server name of a worker.
+pub fn worker_name(worker: WorkerId) -> String {
+    format!("{}.worker.woolly.internal", worker.hex())
+}
+
+/// Who a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The cluster's CA itself.
+    Ca,
+    /// The coordinator.
+    Coordinator,
+    /// A worker.
+    Worker(WorkerId),
+}
+
+/// Who a certificate is for, and of which cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The role in it.
+    pub role: Role,
+}
+
+/// A certificate that is not one of ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a Woolly certificate: {0}")]
+pub struct CertificateError(pub &'static str);
+
+/// The cluster id in lower-case hexadecimal digits.
+pub fn cluster_hex(cluster: &ClusterId) -> String {
+    format!("{:032x}", u128::from_be_bytes(*cluster))
+}
+
+fn cluster_from_hex(text: &str) -> Option<ClusterId> {
+    if text.len() != 32 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+}
+
+/// Reads who a certificate is for. Says nothing about whether it can be trusted.
+///
+/// # Errors
+///
+/// If the certificate does not look exactly like the ones that a cluster CA makes.
+pub fn subject(certificate: &CertificateDer<'_>) -> Result<Subject, CertificateError> {
+    let certificate = parse(certificate)?;
+    let name = certificate.subject();
+    let organisation = only(name.iter_organization(), name)?;
+    let cluster = cluster_from_hex(organisation).ok_or(CertificateError("no cluster id"))?;
+    let common_name = only(name.iter_common_name(), name)?;
+    let role = match common_name {
+        CA_CN if certificate.is_ca() => Role::Ca,
+        COORDINATOR_CN => Role::Coordinator,
+        text => Role::Worker(WorkerId::from_hex(text).ok_or(CertificateError("no role"))?),
+    };
+    let expected = match role {
+        Role::Ca => return Ok(Subject { cluster, role }),
+        Role::Coordinator => COORDINATOR_NAME.to_owned(),
+        Role::Worker(worker) => worker_name(worker),
+    };
+    let names = certificate.subject_alternative_name();
+    let names = names.map_err(|_| CertificateError("broken names"))?;
+    let names = names.ok_or(CertificateError("no name"))?;
+    match &names.value.general_names[..] {
+        [GeneralName::DNSName(name)] if *name == expected && !certificate.is_ca() => {
+            Ok(Subject { cluster, role })
+        }
+        _ => Err(CertificateError("its names do not fit its role")),
+    }
+}
+
+/// The pin of a certificate's key.
+///
+/// # Errors
+///
+/// If it is no certificate.
+pub fn key_pin(certificate: &CertificateDer<'_>) -> Result<KeyPin, CertificateError> {
+    Ok(pin_of(parse(certificate)?.public_key().raw))
+}
+
+/// The pin of a SubjectPublicKeyInfo in DER.
+pub(crate) fn pin_of(public_key_info: &[u8]) -> KeyPin {
+    *blake3::hash(public_key_info).as_bytes()
+}
+
+/// Seconds since 1970 between which a certificate is valid, both included.
+pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), CertificateError> {
+    let certificate = parse(certificate)?;
+    let validity = certificate.validity();
+    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {
+    match x509_parser::parse_x509_certificate(certificate) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(CertificateError("broken DER")),
+    }
+}
+
+/// The text of the only such attribute of a name that has exactly two attributes, O and CN.
+fn only<'a>(
+    mut attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
+    name: &X509Name<'_>,
+) -> Result<&'a str, CertificateError> {
+    let error = CertificateError("its subject is not a cluster and a role");
+    if name.iter_attributes().count() != 2 {
+        return Err(error);
+    }
+    match (attributes.next(), attributes.next()) {
+        (Some(attribute), None) => attribute.as_str().map_err(|_| error),
+        _ => Err(error),
+    }
+}

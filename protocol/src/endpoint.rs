@@ -1,0 +1,323 @@
+//! QUIC endpoints: sockets, transport settings, flow-control windows.
+//!
+//! A window is what a peer may have sent and not yet been read; it is memory that the peer decides
+//! about, so it starts small and grows with what the peer may do: [`UNKNOWN_WINDOW`] for anyone,
+//! [`LINK_WINDOW`] for a member of the cluster, and [`forward_window`] once a plan says how large its
+//! microbatches are and how many are in flight. The last one holds *all* of them, so that a sender
+//! that blocks is a fault, never back-pressure.
+
+use crate::certificate::{COORDINATOR_NAME, KeyPin, worker_name};
+use crate::identity::Identity;
+use crate::ids::WorkerId;
+use crate::limits::{FORWARD_ARCHIVE_MAX, SLICE_CHUNK};
+use crate::peer::{HANDSHAKE_TIME, explain};
+use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_SLICES, ClientAuth};
+use quinn::congestion::CubicConfig;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AckFrequencyConfig, Connection, Endpoint, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Bytes of UDP buffer asked from the kernel, each way: with the usual 208 KiB a burst of hidden
+/// states loses thousands of packets.
+pub const SOCKET_BUFFER: usize = 4 << 20;
+/// How often an idle connection shows that it is alive.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// The idle time-out if nothing else is asked for.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes unread from a peer that has not shown a certificate.
+pub const UNKNOWN_WINDOW: u32 = 256 << 10;
+/// Bytes unread from a member of the cluster that has no part in a plan.
+pub const LINK_WINDOW: u32 = 16 << 20;
+/// Bytes unread from any peer, whatever the plan: 1 GiB.
+pub const WINDOW_MAX: u32 = 1 << 30;
+/// Bytes unread on a slices connection: a few chunks on their way.
+pub const SLICES_WINDOW: u32 = 4 * SLICE_CHUNK as u32;
+/// Streams of each direction that a peer may have open.
+pub const STREAMS_MAX: u32 = 16;
+/// Connections that wait to be accepted.
+pub const INCOMING_MAX: usize = 1024;
+/// Bytes buffered for all connections that wait to be accepted.
+pub const INCOMING_BUFFER: u64 = 8 << 20;
+/// First congestion window: a prefill's hidden states leave without slow start.
+const INITIAL_WINDOW: u64 = 1 << 20;
+/// How long a peer may keep an acknowledgement back; shortens tail-loss probes.
+const ACK_DELAY: Duration = Duration::from_millis(2);
+
+/// A bound endpoint.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// What to print if the kernel gave smaller buffers than asked; says what to type.
+    pub warning: Option<String>,
+}
+
+/// Binds a UDP socket with large buffers. `server` is what it accepts; `None` only dials.
+///
+/// Must be called inside a tokio runtime.
+///
+/// # Errors
+///
+/// What the system says, such as an address in use.
+pub fn bind(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Result<Bound> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        // `[::]` serves both families, whatever the system's default.
+        socket.set_only_v6(false)?;
+    }
+    // The kernel clamps silently, or refuses on some systems; what counts is what it gave.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let given = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
+    socket.bind(&address.into())?;
+    let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
+    let config = quinn::EndpointConfig::default();
+    let endpoint = Endpoint::new(config, server, socket.into(), runtime)?;
+    Ok(Bound { endpoint, warning: buffer_warning(given) })
+}
+
+/// An address to bind an endpoint that only dials `peer`.
+pub fn dialling_address(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+fn buffer_warning(given: usize) -> Option<String> {
+    // Linux reports twice what can be used.
+    let usable = if cfg!(target_os = "linux") { given / 2 } else { given };
+    (usable < SOCKET_BUFFER).then(|| {
+        format!(
+            "the system gives UDP sockets buffers of {} KiB instead of {} KiB, packets will be \
+             lost under load; as root: sysctl -w net.core.rmem_max={SOCKET_BUFFER} \
+             net.core.wmem_max={SOCKET_BUFFER}",
+            usable >> 10,
+            SOCKET_BUFFER >> 10
+        )
+    })
+}
+
+/// What the coordinator accepts: workers, slices connections, and joining.
+///
+/// # Errors
+///
+/// If the identity cannot be used; not for one of this crate's making.
+pub fn coordinator_server(
+    identity: &Identity,
+    idle_timeout: Duration,
+) -> Result<quinn::ServerConfig, rustls::Error> {
+    let alpns = [ALPN, ALPN_JOIN, ALPN_SLICES];
+    let tls = tls::server(identity, &alpns, ClientAuth::Optional)?;
+    Ok(server_config(tls, transport(idle_timeout, UNKNOWN_WINDOW)))
+}
+
+/// What a worker accepts: the previous stage, with a certificate of the cluster. Whether it is the
+/// right worker is the caller's to check, by [`accepted`](crate::peer::accepted).
+///
+/// # Errors
+///
+/// As [`coordinator_server`].
+pub fn worker_server(
+    identity: &Identity,
+    idle_timeout: Duration,
+) -> Result<quinn::ServerConfig, rustls::Error> {
+    let tls = tls::server(identity, &[ALPN], ClientAuth::Required)?;
+    Ok(server_config(tls, transport(idle_timeout, UNKNOWN_WINDOW)))
+}
+
+/// How to dial the coordinator or a worker with a certificate, ALPN `woolly`.
+///
+/// # Errors
+///
+/// As [`coordinator_server`].
+pub fn link_client(
+    identity: &Identity,
+    idle_timeout: Duration,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let tls = tls::client(identity, ALPN)?;
+    Ok(client_config(tls, transport(idle_timeout, LINK_WINDOW)))
+}
+
+/// How to dial the coordinator for slices, ALPN `woolly-slices`: smaller windows, so that slices
+/// never fill the memory and the way that forwards need. The peer opens no streams.
+///
+/// # Errors
+///
+/// As [`coordinator_server`].
+pub fn slices_client(
+    identity: &Identity,
+    idle_timeout: Duration,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let tls = tls::client(identity, ALPN_SLICES)?;
+    Ok(client_config(tls, without_streams(transport(idle_timeout, SLICES_WINDOW))))
+}
+
+/// How to dial the coordinator with nothing but a token's pin, ALPN `woolly-join`.
+///
+/// # Errors
+///
+/// Only if the cryptography library fails.
+pub fn join_client(
+    pin: KeyPin,
+    idle_timeout: Duration,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let tls = tls::join_client(pin)?;
+    Ok(client_config(tls, without_streams(transport(idle_timeout, UNKNOWN_WINDOW))))
+}
+
+/// Dials the coordinator.
+///
+/// # Errors
+///
+/// The address, and what TLS or the network says, as a sentence.
+pub async fn dial_coordinator(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<Connection, DialError> {
+    dial(endpoint, config, address, COORDINATOR_NAME).await
+}
+
+/// Dials a worker and accepts no other one at that address.
+///
+/// # Errors
+///
+/// As [`dial_coordinator`].
+pub async fn dial_worker(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+    worker: WorkerId,
+) -> Result<Connection, DialError> {
+    dial(endpoint, config, address, &worker_name(worker)).await
+}
+
+async fn dial(
+    endpoint: &Endpoint,
+    config: quinn::ClientConfig,
+    address: SocketAddr,
+    name: &str,
+) -> Result<Connection, DialError> {
+    let fail = |problem| DialError { address, problem };
+    let connecting = endpoint
+        .connect_with(config, address, name)
+        .map_err(|error| fail(DialProblem::Connect(error)))?;
+    match timeout(HANDSHAKE_TIME, connecting).await {
+        Ok(connected) => connected.map_err(|error| fail(DialProblem::Connection(error))),
+        Err(_) => Err(fail(DialProblem::Timeout)),
+    }
+}
+
+/// Why a peer could not be dialled.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {address}: {problem}")]
+pub struct DialError {
+    /// The peer's address.
+    pub address: SocketAddr,
+    /// What went wrong.
+    pub problem: DialProblem,
+}
+
+/// What went wrong when dialling.
+#[derive(Debug, thiserror::Error)]
+pub enum DialProblem {
+    /// The address cannot be dialled from this endpoint.
+    #[error(transparent)]
+    Connect(quinn::ConnectError),
+    /// Nobody answered, or one side does not trust the other.
+    #[error("{}", explain(.0))]
+    Connection(quinn::ConnectionError),
+    /// The handshake began and did not end.
+    #[error("the handshake took longer than {} s", HANDSHAKE_TIME.as_secs())]
+    Timeout,
+}
+
+/// Bytes that all forwards in flight take on their way into one stage, at most [`WINDOW_MAX`].
+pub fn forward_window(rows_max: u32, hidden: u32, in_flight_max: u32) -> u32 {
+    let values = u64::from(rows_max) * u64::from(hidden);
+    let payload = values.saturating_mul(size_of::<f32>() as u64);
+    let archive = FORWARD_ARCHIVE_MAX as u64;
+    let window = payload.saturating_add(archive).saturating_mul(in_flight_max.into());
+    u32::try_from(window.max(LINK_WINDOW.into())).map_or(WINDOW_MAX, |bytes| bytes.min(WINDOW_MAX))
+}
+
+/// Lets the peer send, and this side keep unacknowledged, that many bytes: both ends of a link call
+/// it with the plan's [`forward_window`] before the first forward.
+pub fn set_window(connection: &Connection, bytes: u32) {
+    let bytes = bytes.min(WINDOW_MAX);
+    connection.set_receive_window(VarInt::from_u32(bytes));
+    connection.set_send_window(bytes.into());
+}
+
+fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW);
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(ACK_DELAY));
+    let idle = u32::try_from(idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let streams = VarInt::from_u32(STREAMS_MAX);
+    let mut transport = TransportConfig::default();
+    transport
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
+        .receive_window(VarInt::from_u32(window))
+        // The window of the connection is the one that holds: it can be changed later.
+        .stream_receive_window(VarInt::from_u32(WINDOW_MAX))
+        .send_window(LINK_WINDOW.into())
+        .max_concurrent_bidi_streams(streams)
+        .max_concurrent_uni_streams(streams)
+        .datagram_receive_buffer_size(None)
+        .congestion_controller_factory(Arc::new(congestion))
+        .ack_frequency_config(Some(acks));
+    transport
+}
+
+fn without_streams(mut transport: TransportConfig) -> TransportConfig {
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    transport.max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport
+}
+
+fn server_config(tls: rustls::ServerConfig, transport: TransportConfig) -> quinn::ServerConfig {
+    let tls = QuicServerConfig::try_from(tls).expect("the provider has QUIC's first cipher");
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(Arc::new(transport))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size_total(INCOMING_BUFFER);
+    config
+}
+
+fn client_config(tls: rustls::ClientConfig, transport: TransportConfig) -> quinn::ClientConfig {
+    let tls = QuicClientConfig::try_from(tls).expect("the provider has QUIC's first cipher");
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_hold_what_is_in_flight_and_are_bounded() {
+        let archive = FORWARD_ARCHIVE_MAX as u32;
+        assert_eq!(forward_window(512, 4096, 3), 3 * (512 * 4096 * 4 + archive));
+        assert_eq!(forward_window(1, 64, 1), LINK_WINDOW);
+        assert_eq!(forward_window(u32::MAX, u32::MAX, u32::MAX), WINDOW_MAX);
+    }
+
+    #[test]
+    fn small_buffers_are_told_with_the_remedy() {
+        assert_eq!(buffer_warning(usize::MAX), None);
+        let warning = buffer_warning(212_992).unwrap();
+        assert!(warning.contains("sysctl -w net.core.rmem_max=4194304"), "{warning}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The whole conversation of joining, both sides; ALPN `woolly-join`.
+
+use crate::ca::{ClusterCa, read_request};
+use crate::endpoint::{DialError, IDLE_TIMEOUT, dial_coordinator, join_client};
+use crate::frame::{EncodedFrame, FrameError, Message};
+use crate::frame_io::{read_frame, write_frame};
+use crate::identity::{Identity, IdentityError, SigningRequest};
+use crate::ids::WorkerId;
+use crate::join::{JoinAccepted, JoinRequest};
+use crate::preamble::{Preamble, Refusal, RefusalCode, answer_greeting, greet, refuse};
+use crate::token::JoinToken;
+use crate::token_store::TokenStore;
+use quinn::{Connection, Endpoint, VarInt};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+
+/// Time that joining may take, from the first byte to the last.
+pub const JOIN_TIME: Duration = Duration::from_secs(10);
+
+/// Why a worker did not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The coordinator could not be dialled, or is not the one that made the token.
+    #[error("{0}")]
+    Dial(#[from] DialError),
+    /// The conversation broke, or the other side refused.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A key or certificate is not usable.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The settings of TLS are not usable.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The other side closed without an answer.
+    #[error("the other side ended the conversation without an answer")]
+    NoAnswer,
+    /// It took too long.
+    #[error("joining took longer than {} s", JOIN_TIME.as_secs())]
+    Timeout,
+}
+
+/// A worker that has just been given a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its new id.
+    pub worker: WorkerId,
+    /// The name that it gave for people.
+    pub name: String,
+}
+
+/// Worker: joins the cluster that the token names and returns the certificate with its key, not
+/// yet saved. `name` is for people, see [`name_from`](crate::check::name_from).
+///
+/// # Errors
+///
+/// If the coordinator cannot be reached, is not the one that made the token, or refuses
+/// ([`FrameError::Refused`], with a code and what to do).
+pub async fn join(
+    endpoint: &Endpoint,
+    coordinator: SocketAddr,
+    token: &JoinToken,
+    name: &str,
+    ours: &Preamble,
+) -> Result<Identity, JoinError> {
+    let config = join_client(token.pin, IDLE_TIMEOUT)?;
+    let connection = dial_coordinator(endpoint, config, coordinator).await?;
+    let asked = timeout(JOIN_TIME, ask(&connection, token, name, ours)).await;
+    connection.close(VarInt::from_u32(0), b"");
+    asked.unwrap_or(Err(JoinError::Timeout))
+}
+
+async fn ask(
+    connection: &Connection,
+    token: &JoinToken,
+    name: &str,
+    ours: &Preamble,
+) -> Result<Identity, JoinError> {
+    let (mut send, mut recv) = greet(connection, ours).await?;
+    let signing_request = SigningRequest::new()?;
+    let request = JoinRequest {
+        token_id: token.id.to_string(),
+        token_secret: token.secret(),
+        signing_request: signing_request.der().to_vec(),
+        name: name.to_owned(),
+    };
+    write_frame(&mut send, EncodedFrame::new(&request)?).await?;
+    let answer = read_frame(&mut recv, &[JoinAccepted::KIND]).await?;
+    let answer: JoinAccepted = answer.ok_or(JoinError::NoAnswer)?.message()?;
+    Ok(signing_request.complete(&answer, &token.pin, SystemTime::now())?)
+}
+
+/// Coordinator: answers a connection that [`accepted`](crate::peer::accepted) found to be
+/// [`Joining`](crate::peer::Peer::Joining), and closes it.
+///
+/// # Errors
+///
+/// [`FrameError::Refused`] with what the worker was told, or whatever broke the conversation.
+pub async fn answer_join(
+    connection: &Connection,
+    ours: &Preamble,
+    ca: Arc<ClusterCa>,
+    tokens: TokenStore,
+) -> Result<Joined, JoinError> {
+    let answered = timeout(JOIN_TIME, answer(connection, ours, ca, tokens)).await;
+    connection.close(VarInt::from_u32(0), b"");
+    answered.unwrap_or(Err(JoinError::Timeout))
+}
+
+async fn answer(
+    connection: &Connection,
+    ours: &Preamble,
+    ca: Arc<ClusterCa>,
+    tokens: TokenStore,
+) -> Result<Joined, JoinError> {
+    let (mut send, mut recv) = answer_greeting(connection, ours).await?;
+    let frame = read_frame(&mut recv, &[JoinRequest::KIND]).await?.ok_or(JoinError::NoAnswer)?;
+    let (request, admitted) = match frame.message::<JoinRequest>() {
+        Ok(request) => {
+            let name = request.name.clone();
+            // Locks and files block.
+            let admission = move || admit(&ca, &tokens, &request, SystemTime::now());
+            let admitted = tokio::task::spawn_blocking(admission).await;
+            (name, admitted.unwrap_or_else(|_| Err(internal())))
+        }
+        Err(error) => (String::new(), Err(Refusal::malformed(&error.to_string()))),
+    };
+    match admitted {
+        Ok((worker, accepted)) => {
+            write_frame(&mut send, EncodedFrame::new(&accepted)?).await?;
+            // The worker closes when it has read the answer; if it does not, time ends the wait.
+            let _ = send.finish();
+            connection.closed().await;
+            Ok(Joined { worker, name: request })
+        }
+        Err(refusal) => {
+            refuse(connection, &mut send, &refusal).await;
+            Err(FrameError::Refused(refusal).into())
+        }
+    }
+}
+
+/// Checks the request, uses the token once and signs. Blocks for as long as small files take.
+///
+/// # Errors
+///
+/// What the worker is to be told.
+pub fn admit(
+    ca: &ClusterCa,
+    tokens: &TokenStore,
+    request: &JoinRequest,
+    now: SystemTime,
+) -> Result<(WorkerId, JoinAccepted), Refusal> {
+    // Before the token, so that a broken request does not use it up.
+    read_request(&request.signing_request).map_err(|e| Refusal::malformed(&e.to_string()))?;
+    let redeemed = tokens.redeem(&request.token_id, &request.token_secret, now);
+    redeemed.map_err(|error| {
+        tracing::error!(%error, "cannot use the join tokens");
+        internal()
+    })??;
+    ca.sign(&request.signing_request, now).map_err(|error| {
+        tracing::error!(%error, "cannot sign a worker's certificate");
+        internal()
+    })
+}
+
+fn internal() -> Refusal {
+    let text = "the coordinator could not answer for a reason of its own: see its log";
+    Refusal::new(RefusalCode::Internal, text)
+}
