@@ -1,0 +1,184 @@
+//! The compute thread: owns the thread pool and the stage, takes forwards in order.
+//!
+//! ```text
+//! tokio                        compute thread (first of the pool)
+//!   load  ───── commands ────► map · populate · Stage::load
+//!   link  ───── work ────────► convert::compute          (bounded: in_flight_max)
+//!   link  ◄──── results ────── hidden states or Sampled  (bounded: in_flight_max)
+//! ```
+//!
+//! A plan ends when its task drops [`Load::live`]'s guard and its channels: the thread finishes the
+//! layer stack that it is in, finds its channels closed or the guard gone, and drops the stage.
+
+use crate::convert::{self, Computed, Work};
+use crate::counters::Counters;
+use crate::source::Model;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+use woolly_engine::pool::Pool;
+use woolly_engine::probe;
+use woolly_engine::stage::{Stage, StageConfig};
+
+/// Commands that wait for the compute thread: the load in work, and those of plans that ended before
+/// it got to them.
+const COMMANDS_QUEUED_MAX: usize = 4;
+
+/// The compute thread, seen from outside. It ends when this is dropped.
+#[derive(Clone, Debug)]
+pub struct Compute {
+    commands: mpsc::Sender<Command>,
+}
+
+/// What a machine can do, measured once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Bytes per second read from memory by all threads.
+    pub read_bytes_per_s: u64,
+    /// Multiply-adds per second of all threads.
+    pub macs_per_s: u64,
+}
+
+/// A stage to load and then to serve until its channels close.
+#[derive(Debug)]
+pub struct Load {
+    /// Header and mapped weights.
+    pub model: Model,
+    /// What the stage must hold.
+    pub config: StageConfig,
+    /// Forwards to compute.
+    pub work: mpsc::Receiver<Work>,
+    /// What came of them, in the same order.
+    pub results: mpsc::Sender<Computed>,
+    /// Told once, when the stage is ready or cannot be.
+    pub loaded: oneshot::Sender<Result<Loaded, String>>,
+    /// False once the plan has ended: nothing more is computed for it.
+    pub live: Arc<AtomicBool>,
+}
+
+/// What a loaded stage is and takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Whether it takes token ids.
+    pub is_first: bool,
+    /// Whether it samples.
+    pub is_last: bool,
+    /// Width of the hidden states in values.
+    pub hidden: usize,
+    /// Bytes of the model that are mapped.
+    pub mapped_bytes: u64,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
+    /// Bytes of all other buffers.
+    pub scratch_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Command {
+    Measure(oneshot::Sender<Measured>),
+    Load(Box<Load>),
+}
+
+impl Compute {
+    /// Starts the thread with a pool of `threads`.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub fn start(threads: u32, counters: Arc<Counters>) -> std::io::Result<Compute> {
+        let (commands, queue) = mpsc::channel(COMMANDS_QUEUED_MAX);
+        let threads = usize::try_from(threads).unwrap_or(usize::MAX);
+        std::thread::Builder::new()
+            .name("compute-0".to_owned())
+            .spawn(move || run(&Pool::on_this_thread(threads), queue, &counters))?;
+        Ok(Compute { commands })
+    }
+
+    /// Measures this machine. `None` if the thread has ended.
+    pub async fn measure(&self) -> Option<Measured> {
+        let (reply, measured) = oneshot::channel();
+        self.commands.send(Command::Measure(reply)).await.ok()?;
+        measured.await.ok()
+    }
+
+    /// Hands over a stage to load; waits while others are queued. The answer comes by
+    /// [`Load::loaded`], which is dropped if the thread has ended.
+    pub async fn load(&self, load: Load) {
+        // If the thread has ended, `loaded` is dropped with the command, which its receiver sees.
+        let _ = self.commands.send(Command::Load(Box::new(load))).await;
+    }
+
+    /// Waits until the thread has ended, which it does before its handle is dropped only if it
+    /// failed.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+}
+
+fn run(pool: &Arc<Pool>, mut commands: mpsc::Receiver<Command>, counters: &Counters) {
+    while let Some(command) = commands.blocking_recv() {
+        match command {
+            Command::Measure(reply) => {
+                let measured = Measured {
+                    read_bytes_per_s: probe::read_bytes_per_s(pool).max(1),
+                    macs_per_s: probe::macs_per_s(pool).max(1),
+                };
+                // Whoever asked may have gone; the next one asks again.
+                let _ = reply.send(measured);
+            }
+            Command::Load(load) => serve(*load, pool, counters),
+        }
+    }
+}
+
+fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
+    let Load { model, config, mut work, results, loaded, live } = load;
+    if !live.load(SeqCst) {
+        return;
+    }
+    let Model { gguf, weights, in_use, .. } = model;
+    weights.populate(&counters.loaded);
+    let mut stage = match Stage::load(&gguf, weights, &config, Arc::clone(pool)) {
+        Ok(stage) => stage,
+        Err(error) => {
+            let _ = loaded.send(Err(error.to_string()));
+            return;
+        }
+    };
+    drop(gguf);
+    let facts = Loaded {
+        is_first: stage.is_first(),
+        is_last: stage.is_last(),
+        hidden: stage.hidden_len(),
+        mapped_bytes: stage.mapped_bytes(),
+        kv_bytes: stage.kv_bytes(),
+        scratch_bytes: stage.scratch_bytes(),
+    };
+    if loaded.send(Ok(facts)).is_err() {
+        return;
+    }
+    loop {
+        let waiting = Instant::now();
+        let next = work.blocking_recv();
+        counters.wait_us.fetch_add(micros(waiting), Relaxed);
+        let Some(work) = next.filter(|_| live.load(SeqCst)) else { break };
+        counters.microbatch.store(work.microbatch(), Relaxed);
+        let computing = Instant::now();
+        let computed = convert::compute(&mut stage, work, &counters.progress);
+        counters.compute_us.fetch_add(micros(computing), Relaxed);
+        counters.forwards.fetch_add(1, Relaxed);
+        counters.microbatch.store(0, Relaxed);
+        if results.blocking_send(computed).is_err() {
+            break;
+        }
+    }
+    drop(stage);
+    // The slices' files may go once nothing maps them.
+    drop(in_use);
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
