@@ -1,5 +1,6 @@
 //! What `serve` says on a terminal: the join line alone on stdout, all else on stderr.
 
+use crate::config::LogFormat;
 use crate::units::show_count;
 use std::fmt;
 use std::io::{self, Write};
@@ -14,6 +15,20 @@ pub fn stdout_line(line: impl fmt::Display) {
 /// Writes one line to stderr; a closed stderr is ignored.
 pub fn stderr_line(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Says things on stderr: as lines for people, or as JSON logs if that is what was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Announcer(pub LogFormat);
+
+impl Announcer {
+    /// Says one or more lines.
+    pub fn say(self, text: impl fmt::Display) {
+        match self.0 {
+            LogFormat::Text => stderr_line(text),
+            LogFormat::Json => tracing::info!("{text}"),
+        }
+    }
 }
 
 /// The command that joins a worker.
@@ -73,11 +88,11 @@ pub fn http_line(address: SocketAddr, model: &str) -> String {
     )
 }
 
-/// The KV capacity and the stage that limits it.
-pub fn kv_line(blocks: u32, block_len: u32, limiting_stage: usize, ctx_size: u32) -> String {
+/// The KV capacity and what limits it.
+pub fn kv_line(blocks: u32, block_len: u32, ctx_size: u32, limited_by: &str) -> String {
     format!(
-        "KV cache: {} tokens in {} blocks of {block_len}, limited by stage {limiting_stage}; a \
-         sequence has at most {}",
+        "KV cache: {} tokens in {} blocks of {block_len}, limited by {limited_by}; a sequence has at \
+         most {} tokens",
         show_count(u64::from(blocks) * u64::from(block_len)),
         show_count(u64::from(blocks)),
         show_count(u64::from(ctx_size)),
@@ -112,7 +127,7 @@ mod tests {
 
     #[test]
     fn kv_is_told_in_tokens() {
-        let line = kv_line(4096, 32, 1, 8192);
+        let line = kv_line(4096, 32, 8192, "stage 1");
         assert!(line.contains("131,072 tokens in 4,096 blocks of 32"), "{line}");
     }
 }

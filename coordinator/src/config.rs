@@ -232,9 +232,10 @@ impl ServeArgs {
         let alone = self.workers.is_none() && stages.is_none();
         let local = self.local_workers.unwrap_or(u32::from(alone));
         let awaited = self.workers.or(stages).unwrap_or(local.max(1));
-        if let Some(stages) = stages.filter(|stages| *stages != awaited) {
+        if let Some(stages) = stages.filter(|stages| *stages > awaited) {
             return Err(Fatal::usage(format!(
-                "--cut names {stages} stages and --workers waits for {awaited}: make them equal"
+                "--cut names {stages} stages and --workers waits for {awaited} workers only: each \
+                 stage needs one"
             )));
         }
         if local > awaited {
@@ -300,6 +301,11 @@ pub fn log_filter() -> String {
 /// Whether `NO_COLOR` asks for plain text.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Where programs are looked for, `PATH`.
+pub fn search_path() -> Option<OsString> {
+    std::env::var_os("PATH")
 }
 
 /// Our own variables that a child worker must not see: they speak to the coordinator, and the

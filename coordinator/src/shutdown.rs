@@ -13,8 +13,8 @@ pub struct Shutdown {
     asked: watch::Receiver<bool>,
 }
 
-/// Asks for the end. Dropping it without asking asks too: nobody is left who could.
-#[derive(Debug)]
+/// Asks for the end. Dropping the last one without asking asks too: nobody is left who could.
+#[derive(Clone, Debug)]
 pub struct ShutdownTrigger {
     ask: watch::Sender<bool>,
 }

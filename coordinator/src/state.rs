@@ -21,12 +21,6 @@ pub struct StateLock {
     _file: File,
 }
 
-/// Held for the few milliseconds of a change to keys or tokens.
-#[derive(Debug)]
-pub struct EditLock {
-    _file: File,
-}
-
 impl StateDir {
     /// Makes the folder, for its owner only, if it is not there.
     ///
@@ -44,16 +38,6 @@ impl StateDir {
     /// Where the cluster CA and the coordinator's own key are.
     pub fn pki(&self) -> PathBuf {
         self.root.join("pki")
-    }
-
-    /// The join tokens, without their secrets.
-    pub fn tokens(&self) -> PathBuf {
-        self.root.join("tokens.json")
-    }
-
-    /// The fingerprints of models that were read.
-    pub fn fingerprints(&self) -> PathBuf {
-        self.root.join("fingerprints.json")
     }
 
     /// `HOST:PORT` that workers dial, as the last `serve` announced it.
@@ -103,18 +87,6 @@ impl StateDir {
             .and_then(|()| writeln!(file, "{}", std::process::id()))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(StateLock { _file: file })
-    }
-
-    /// Waits until no other process changes keys or tokens. Blocks for milliseconds.
-    ///
-    /// # Errors
-    ///
-    /// When the folder cannot be written.
-    pub fn edit(&self) -> anyhow::Result<EditLock> {
-        let path = self.root.join("edit.lock");
-        let file = open_lock(&path)?;
-        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(EditLock { _file: file })
     }
 }
 
@@ -203,12 +175,12 @@ mod tests {
     fn folder_and_files_are_private() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path().join("state")).unwrap();
-        write_private(&state.tokens(), b"one").unwrap();
-        write_private(&state.tokens(), b"two").unwrap();
+        write_private(&state.join_address(), b"one").unwrap();
+        write_private(&state.join_address(), b"two").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(state.root()), 0o700);
-        assert_eq!(mode(&state.tokens()), 0o600);
-        assert_eq!(read_bounded(&state.tokens()).unwrap().unwrap(), b"two");
+        assert_eq!(mode(&state.join_address()), 0o600);
+        assert_eq!(read_bounded(&state.join_address()).unwrap().unwrap(), b"two");
         assert_eq!(fs::read_dir(state.root()).unwrap().count(), 1, "a temporary file was left");
     }
 

@@ -51,6 +51,7 @@ fn worker_counts_follow_the_flags() {
     assert_eq!(counts(&["--workers", "2"]), Ok((2, 0)));
     assert_eq!(counts(&["--workers", "3", "--local-workers", "1"]), Ok((3, 1)));
     assert_eq!(counts(&["--cut", "17,11"]), Ok((2, 0)));
+    assert_eq!(counts(&["--cut", "17,11", "--workers", "3"]), Ok((3, 0)));
     assert_eq!(counts(&["--cut", "17,11", "--local-workers", "2"]), Ok((2, 2)));
 }
 
@@ -59,7 +60,9 @@ fn contradicting_flags_are_refused() {
     assert!(
         counts(&["--workers", "1", "--local-workers", "2"]).unwrap_err().contains("2 are more")
     );
-    assert!(counts(&["--cut", "1,2,3", "--workers", "2"]).unwrap_err().contains("make them equal"));
+    assert!(
+        counts(&["--cut", "1,2,3", "--workers", "2"]).unwrap_err().contains("each stage needs one")
+    );
     for flag in [["--threads", "2"], ["--memory", "1GiB"], ["--kv-memory", "1GiB"]] {
         let line = ["--workers", "1", flag[0], flag[1]];
         assert!(counts(&line).unwrap_err().contains("for local workers"), "{line:?}");

@@ -1,0 +1,132 @@
+//! One worker's connection: its control stream both ways, and the streams that it opens.
+
+use super::streams::read_streams;
+use super::{CONTROL_QUEUE, CurrentEpoch, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready};
+use woolly_protocol::fault::FaultMessage;
+use woolly_protocol::frame::{EncodedFrame, FrameError};
+use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::ids::WorkerId;
+use woolly_protocol::kind::Kind;
+use woolly_protocol::preamble::{Preamble, answer_greeting};
+
+/// How long a connected worker may take to say `Hello`.
+const GREETING_TIME: Duration = Duration::from_secs(10);
+
+/// What the links of one coordinator share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// To the driver.
+    pub events: mpsc::Sender<LinkEvent>,
+    /// For heartbeats.
+    pub epoch: CurrentEpoch,
+    /// What we speak.
+    pub preamble: Preamble,
+}
+
+/// Serves one connection of a worker until it is lost. `worker` is what its certificate says.
+///
+/// # Errors
+///
+/// What went wrong before the worker had said `Hello`; after that the driver is told.
+pub async fn run(
+    connection: quinn::Connection,
+    worker: WorkerId,
+    id: LinkId,
+    shared: Shared,
+) -> Result<(), LinkError> {
+    let greeting = async {
+        let (send, recv) = answer_greeting(&connection, &shared.preamble).await?;
+        let mut reader = FrameReader::new(recv);
+        let hello = match reader.read(&[Kind::Hello]).await? {
+            Some(frame) => frame.message::<Hello>()?,
+            None => return Err(LinkError::Left),
+        };
+        Ok((send, reader, hello))
+    };
+    let greeted = timeout(GREETING_TIME, greeting)
+        .await
+        .unwrap_or(Err(FrameError::ReadStalled(GREETING_TIME.as_secs()).into()));
+    let (send, reader, hello) = greeted.inspect_err(|error| error.refusal().close(&connection))?;
+    let (control, frames) = mpsc::channel(CONTROL_QUEUE);
+    let remote = connection.remote_address();
+    let link = Link { id, worker, remote, connection: connection.clone(), control };
+    let tell = |news| LinkEvent { link: id, worker, news };
+    if shared.events.send(tell(News::Hello { hello: Box::new(hello), link })).await.is_err() {
+        // The driver is gone: the process is ending.
+        return Ok(());
+    }
+    let error = tokio::select! {
+        error = read_control(reader, id, worker, &shared.events) => error,
+        error = write_control(send, frames, shared.epoch.clone()) => error,
+        error = read_streams(connection.clone(), id, worker, &shared.events) => error,
+    };
+    error.refusal().close(&connection);
+    // The driver being gone is no news that anyone waits for.
+    let _ = shared.events.send(tell(News::Lost(error.to_string()))).await;
+    Ok(())
+}
+
+/// Hands control messages to the driver until something is wrong.
+async fn read_control(
+    mut reader: FrameReader,
+    link: LinkId,
+    worker: WorkerId,
+    events: &mpsc::Sender<LinkEvent>,
+) -> LinkError {
+    const ACCEPT: [Kind; 4] = [Kind::Ready, Kind::Heartbeat, Kind::Fault, Kind::Drain];
+    loop {
+        let news = match reader.read(&ACCEPT).await {
+            Ok(Some(frame)) => match frame.kind() {
+                Kind::Ready => frame.message::<Ready>().map(News::Ready),
+                Kind::Heartbeat => frame.message::<Heartbeat>().map(News::Heartbeat),
+                Kind::Drain => frame.message::<Drain>().map(News::Drain),
+                _ => frame.message::<FaultMessage>().map(News::Fault),
+            },
+            Ok(None) => return LinkError::Left,
+            Err(error) => Err(error),
+        };
+        let news = match news {
+            Ok(news) => news,
+            Err(error) => return error.into(),
+        };
+        if events.send(LinkEvent { link, worker, news }).await.is_err() {
+            return LinkError::Dropped;
+        }
+    }
+}
+
+/// Writes the driver's messages, and a heartbeat every [`HEARTBEAT_MS`], until something is wrong.
+async fn write_control(
+    mut send: quinn::SendStream,
+    mut frames: mpsc::Receiver<EncodedFrame>,
+    epoch: CurrentEpoch,
+) -> LinkError {
+    let mut tick = interval(Duration::from_millis(u64::from(HEARTBEAT_MS)));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Nothing may come before the answer to `Hello`, which is the driver's.
+    let mut welcomed = false;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = frames.recv() => match frame {
+                Some(frame) => frame,
+                None => return LinkError::Dropped,
+            },
+            _ = tick.tick(), if welcomed => {
+                let heartbeat = Heartbeat { epoch: epoch.get(), ..Heartbeat::default() };
+                match EncodedFrame::new(&heartbeat) {
+                    Ok(frame) => frame,
+                    Err(error) => return error.into(),
+                }
+            }
+        };
+        welcomed = true;
+        if let Err(error) = write_frame(&mut send, frame).await {
+            return error.into();
+        }
+    }
+}
