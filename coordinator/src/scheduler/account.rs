@@ -126,18 +126,12 @@ impl Scheduler {
     /// One chunk has come back with its rows.
     fn account(&mut self, chunk: &SentChunk, rows: &[SampledRow]) {
         let id = chunk.sequence;
-        let sequence = self.sequence_mut(id);
-        sequence.in_flight -= 1;
-        if sequence.phase != Phase::Ended && !rows.is_empty() {
-            if rows.iter().all(is_finite) {
-                let (scored, sampled) = rows.split_at(chunk.scored.len());
-                self.account_scored(id, scored);
-                if let [row] = sampled {
-                    self.account_token(id, row);
-                }
-            } else {
-                self.fail_numerics(id);
-            }
+        self.sequence_mut(id).in_flight -= 1;
+        // Scores first: what is reported must not depend on which rows shared a chunk.
+        let (scored, sampled) = rows.split_at(chunk.scored.len());
+        self.account_scored(id, scored);
+        if let [row] = sampled {
+            self.account_token(id, row);
         }
         if self.sequences.contains_key(&id) {
             self.settle(id);
@@ -145,7 +139,11 @@ impl Scheduler {
     }
 
     fn account_scored(&mut self, id: SequenceId, rows: &[SampledRow]) {
-        if rows.is_empty() {
+        if rows.is_empty() || !self.is_wanted(id) {
+            return;
+        }
+        if rows.iter().any(|row| row.non_finite) {
+            self.fail_numerics(id);
             return;
         }
         let sequence = self.sequence_mut(id);
@@ -163,6 +161,13 @@ impl Scheduler {
     }
 
     fn account_token(&mut self, id: SequenceId, row: &SampledRow) {
+        if !self.is_wanted(id) {
+            return;
+        }
+        if row.non_finite {
+            self.fail_numerics(id);
+            return;
+        }
         let plan = self.plan.expect("answers are accounted under a plan only");
         let sequence = self.sequence_mut(id);
         sequence.commit(row.token);
@@ -181,6 +186,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether anyone still wants to hear of the sequence.
+    fn is_wanted(&self, id: SequenceId) -> bool {
+        self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended)
+    }
+
     fn finish(&mut self, id: SequenceId, reason: FinishReason) {
         self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens: 0 }));
         self.end(id);
@@ -194,8 +204,4 @@ impl Scheduler {
         self.events.push_back((id, GenerationEvent::Failed(failure)));
         self.end(id);
     }
-}
-
-fn is_finite(row: &SampledRow) -> bool {
-    !row.non_finite && row.logprob.is_finite() && row.top.iter().all(|(_, p)| p.is_finite())
 }

@@ -62,7 +62,7 @@ impl Scheduler {
             return Grown::Waits;
         }
         while self.blocks.free() < missing {
-            let victim = self.youngest_holder_after(id).filter(|_| self.returning == 0);
+            let victim = self.youngest_after(id).filter(|_| self.returning == 0);
             let Some(victim) = victim else {
                 self.claim = Some(id);
                 return Grown::Waits;
@@ -77,20 +77,24 @@ impl Scheduler {
         Grown::Done
     }
 
-    /// The youngest running sequence that holds blocks and is younger than `id`.
-    fn youngest_holder_after(&self, id: SequenceId) -> Option<SequenceId> {
-        let younger = self.running.range((Bound::Excluded(id), Bound::Unbounded));
-        younger.rev().copied().find(|id| !self.sequence(*id).blocks.is_empty())
+    /// The youngest running sequence, if any that is younger than `id` holds blocks. It may hold none
+    /// itself; it goes all the same, so that those who run are always older than those who wait.
+    fn youngest_after(&self, id: SequenceId) -> Option<SequenceId> {
+        let mut younger = self.running.range((Bound::Excluded(id), Bound::Unbounded));
+        let youngest = *younger.clone().next_back()?;
+        younger.any(|id| !self.sequence(*id).blocks.is_empty()).then_some(youngest)
     }
 
     /// Takes a running sequence's blocks and makes it wait at the front.
     fn preempt(&mut self, id: SequenceId) {
         self.leave_running(id);
-        self.preemptions += 1;
         self.preempting += 1;
         let sequence = self.sequence_mut(id);
-        sequence.preemptions += 1;
         sequence.phase = Phase::Preempting;
+        if !sequence.blocks.is_empty() {
+            sequence.preemptions += 1;
+            self.preemptions += 1;
+        }
         self.returning += self.sequence(id).blocks.len();
         self.settle(id);
     }

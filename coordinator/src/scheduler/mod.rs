@@ -14,9 +14,9 @@
 //!
 //! Decode first: each running sequence has at most one decode row in flight, and the rows are
 //! spread evenly over as many microbatches as there are stages, so that every stage has work and a
-//! step of one sequence never waits for all others. Prefill takes what is left of the row budget, oldest request first, in chunks; the
-//! chunks of one prompt follow each other through the stages. While prompts wait to be computed,
-//! decode leaves them a quarter.
+//! step of one sequence never waits for all others. Prefill takes what is left of the row budget,
+//! oldest request first, in chunks; the chunks of one prompt follow each other through the stages.
+//! While prompts wait to be computed, decode leaves them a quarter.
 //!
 //! Blocks are taken as sequences grow. When none is left the youngest running sequence is
 //! preempted: it gives its blocks back, waits at the front, and is later computed again from its
@@ -43,6 +43,8 @@ mod memory;
 mod policy;
 mod sequence;
 mod step;
+#[cfg(test)]
+mod tests;
 
 pub use account::SampledError;
 pub use limits::{Counts, PlanLimits, SchedulerConfig};

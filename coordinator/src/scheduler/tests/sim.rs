@@ -1,0 +1,459 @@
+//! A simulated cluster: stages with times, links with delays, a toy model, one virtual clock.
+//!
+//! Each seed is one history of arrivals, cancels, losses of the pipeline and tight memory. Every
+//! request must end with what it would have got alone, and after every event the scheduler's books
+//! must balance. A seed that ever fails becomes a test of its own below.
+
+use super::rng::Rng;
+use super::toy::{self, FRAGILE_SEED, ToyStage, VOCAB};
+use super::{assert_books_balance, greedy};
+use crate::generation::{Failure, GenerationEvent, GenerationRequest, Refusal};
+use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, Step};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use woolly_protocol::forward::{Forward, ForwardLimits};
+use woolly_protocol::frame::Message;
+use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId};
+use woolly_protocol::sampling::{Sampled, Sampling};
+
+/// Histories per run of the tests.
+const SEEDS: u64 = 1000;
+/// A history that takes longer is stuck.
+const EVENTS_MAX: usize = 200_000;
+
+/// What happens at a moment.
+enum Happening {
+    Arrival(usize),
+    Cancel(usize),
+    /// The pipeline is lost.
+    Loss,
+    /// A new plan is served.
+    Plan,
+    /// A microbatch with its rows reaches a stage.
+    Reaches(usize, Forward, Vec<u64>),
+    /// A `Sampling` reaches the last stage.
+    Samples(Sampling),
+    /// A stage is done with what it computes.
+    Done(usize),
+    /// An answer reaches the coordinator.
+    Answer(Sampled),
+}
+
+/// One stage at work.
+struct StageSim {
+    model: ToyStage,
+    queue: VecDeque<(Forward, Vec<u64>)>,
+    busy: bool,
+    base_us: u64,
+    row_us: u64,
+    /// When its last message arrives: links keep the order.
+    link_free_at: u64,
+}
+
+/// A request and what became of it.
+struct Client {
+    request: GenerationRequest,
+    id: Option<SequenceId>,
+    refusal: Option<Refusal>,
+    cancelled: bool,
+    /// Of the plan when it arrived.
+    stages: usize,
+    positions_max: usize,
+    events: Vec<GenerationEvent>,
+}
+
+struct Sim {
+    rng: Rng,
+    /// Long completions in few blocks.
+    tight: bool,
+    now: u64,
+    order: u64,
+    agenda: BTreeMap<(u64, u64), (u32, Happening)>,
+    epoch: u32,
+    limits: PlanLimits,
+    scheduler: Scheduler,
+    stages: Vec<StageSim>,
+    samplings: BTreeMap<MicrobatchId, Sampling>,
+    /// Blocks of the microbatches in flight and whose they are.
+    in_flight: VecDeque<(MicrobatchId, Vec<(BlockId, SequenceId)>)>,
+    clients: Vec<Client>,
+    by_id: BTreeMap<SequenceId, usize>,
+}
+
+/// What a set of histories has met, to know that they meet everything.
+#[derive(Default)]
+struct Met {
+    preemptions: u64,
+    stale: u64,
+    lost: usize,
+    failed: usize,
+    cancelled: usize,
+    refused: usize,
+    scored: usize,
+    tokens: usize,
+}
+
+impl Sim {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let config = SchedulerConfig {
+            waiting_max: rng.pick(&[3, 100]),
+            running_max: rng.pick(&[1, 4, 100, 100]),
+            rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
+        };
+        let mut sim = Self {
+            tight: seed.is_multiple_of(4),
+            limits: limits(&mut rng, 1),
+            now: 0,
+            order: 0,
+            agenda: BTreeMap::new(),
+            epoch: 0,
+            scheduler: Scheduler::new(config),
+            stages: Vec::new(),
+            samplings: BTreeMap::new(),
+            in_flight: VecDeque::new(),
+            clients: Vec::new(),
+            by_id: BTreeMap::new(),
+            rng,
+        };
+        sim.at(0, Happening::Plan);
+        let arrivals_end = sim.rng.pick(&[1, 20_000, 200_000]);
+        for index in 0..sim.rng.range(1, 28) {
+            let index = usize::try_from(index).unwrap();
+            let mut request = request(&mut sim.rng);
+            if sim.tight {
+                request.stop_tokens.clear();
+                request.max_tokens = u32::try_from(sim.rng.range(60, 250)).unwrap();
+            }
+            sim.clients.push(Client {
+                request,
+                id: None,
+                refusal: None,
+                cancelled: false,
+                stages: 0,
+                positions_max: 0,
+                events: Vec::new(),
+            });
+            let arrival = sim.rng.range(0, arrivals_end);
+            sim.at(arrival, Happening::Arrival(index));
+            if sim.rng.one_in(6) {
+                let after = sim.rng.range(0, 60_000);
+                sim.at(arrival + after, Happening::Cancel(index));
+            }
+        }
+        if sim.rng.one_in(8) {
+            let at = sim.rng.range(1, arrivals_end + 20_000);
+            sim.at(at, Happening::Loss);
+            sim.at(at + 5_000, Happening::Plan);
+        }
+        sim
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.order += 1;
+        self.agenda.insert((time, self.order), (self.epoch, happening));
+    }
+
+    fn run(&mut self) {
+        for _ in 0..EVENTS_MAX {
+            let Some(((time, _), (epoch, happening))) = self.agenda.pop_first() else { return };
+            self.now = time;
+            self.happen(epoch, happening);
+            self.drain();
+            assert_books_balance(&self.scheduler);
+        }
+        panic!("still busy after {EVENTS_MAX} events: {:?}", self.scheduler.counts());
+    }
+
+    fn clock(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+
+    fn happen(&mut self, epoch: u32, happening: Happening) {
+        match happening {
+            Happening::Arrival(index) => self.arrive(index),
+            Happening::Cancel(index) => self.cancel(index),
+            Happening::Loss => self.scheduler.handle_plan(self.clock(), None),
+            Happening::Plan => self.plan(),
+            Happening::Answer(sampled) => {
+                if sampled.epoch.0 == self.epoch {
+                    let answered = self.in_flight.pop_front().map(|(microbatch, _)| microbatch);
+                    assert_eq!(answered, Some(sampled.microbatch));
+                }
+                self.scheduler.handle_sampled(self.clock(), &sampled).unwrap();
+            }
+            // Workers drop what belongs to another plan; answers on their way still arrive.
+            _ if epoch != self.epoch => {}
+            Happening::Reaches(stage, forward, rows) => {
+                self.stages[stage].queue.push_back((forward, rows));
+                self.start(stage);
+            }
+            Happening::Samples(sampling) => {
+                self.samplings.insert(sampling.microbatch, sampling);
+                self.start(self.stages.len() - 1);
+            }
+            Happening::Done(stage) => self.done(stage),
+        }
+    }
+
+    fn arrive(&mut self, index: usize) {
+        let request = self.clients[index].request.clone();
+        let result = self.scheduler.handle_request(self.clock(), request);
+        let client = &mut self.clients[index];
+        client.stages = self.stages.len();
+        client.positions_max = self.limits.positions_max();
+        match result {
+            Ok(id) => {
+                client.id = Some(id);
+                self.by_id.insert(id, index);
+            }
+            Err(refusal) => client.refusal = Some(refusal),
+        }
+    }
+
+    fn cancel(&mut self, index: usize) {
+        if let Some(id) = self.clients[index].id {
+            self.scheduler.handle_cancel(self.clock(), id);
+            self.clients[index].cancelled = true;
+        }
+    }
+
+    fn plan(&mut self) {
+        self.epoch += 1;
+        self.limits = limits(&mut self.rng, self.epoch);
+        if self.tight {
+            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, ..self.limits };
+        }
+        self.in_flight.clear();
+        self.samplings.clear();
+        let blocks = self.limits.kv_blocks;
+        self.stages = (0..self.limits.stages as usize)
+            .map(|index| StageSim {
+                model: ToyStage::new(index, blocks),
+                queue: VecDeque::new(),
+                busy: false,
+                base_us: self.rng.range(1, 400),
+                row_us: self.rng.range(0, 30),
+                link_free_at: 0,
+            })
+            .collect();
+        self.scheduler.handle_plan(self.clock(), Some(self.limits));
+    }
+
+    /// Does all that the scheduler wants.
+    fn drain(&mut self) {
+        while let Some(step) = self.scheduler.poll_step(self.clock()) {
+            self.check_step(&step);
+            let rows = step.tokens.iter().map(|token| u64::from(*token)).collect();
+            let delay = self.rng.range(1, 50);
+            let forward_at = self.stages[0].link_free_at.max(self.now + delay);
+            self.stages[0].link_free_at = forward_at;
+            self.at(forward_at, Happening::Reaches(0, step.forward, rows));
+            if let Some(sampling) = step.sampling {
+                let sampling_at = self.now + self.rng.range(1, 2_000);
+                self.at(sampling_at, Happening::Samples(sampling));
+            }
+        }
+        while let Some((id, event)) = self.scheduler.poll_event() {
+            let client = &mut self.clients[self.by_id[&id]];
+            assert!(!client.cancelled, "an event after the cancel of {id}");
+            client.events.push(event);
+        }
+    }
+
+    fn check_step(&mut self, step: &Step) {
+        let forward = &step.forward;
+        let limits = ForwardLimits {
+            rows_max: self.limits.rows_max,
+            ctx_size: self.limits.ctx_size,
+            kv_blocks: self.limits.kv_blocks,
+            hidden: 1,
+            first_stage: true,
+        };
+        forward.check_against(&limits, step.tokens.len() * 4).unwrap();
+        assert!(forward.chunks.len() <= self.limits.chunks_max as usize, "chunks");
+        if let Some(sampling) = &step.sampling {
+            sampling.check().unwrap();
+            sampling.check_against(forward.sample_rows(), VOCAB as u32).unwrap();
+        }
+        assert_eq!(forward.sample_rows() > 0, step.sampling.is_some(), "a sampling if asked for");
+        let held = forward
+            .chunks
+            .iter()
+            .flat_map(|chunk| chunk.block_table.iter().map(|block| (*block, chunk.sequence)));
+        let held = held.collect();
+        self.in_flight.push_back((forward.microbatch, held));
+        assert!(self.in_flight.len() <= self.limits.in_flight_max as usize, "in flight");
+        let mut owners = BTreeMap::new();
+        for (block, sequence) in self.in_flight.iter().flat_map(|(_, held)| held) {
+            let owner = *owners.entry(*block).or_insert(*sequence);
+            assert_eq!(owner, *sequence, "block {block} is used by two");
+        }
+    }
+
+    /// Lets a stage take the next microbatch, if it can.
+    fn start(&mut self, index: usize) {
+        let last = index + 1 == self.stages.len();
+        let stage = &mut self.stages[index];
+        let Some((forward, rows)) = stage.queue.front() else { return };
+        let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
+        let waits = last && asks && !self.samplings.contains_key(&forward.microbatch);
+        if stage.busy || waits {
+            return;
+        }
+        stage.busy = true;
+        let done_at = self.now + stage.base_us + stage.row_us * rows.len() as u64;
+        self.at(done_at, Happening::Done(index));
+    }
+
+    fn done(&mut self, index: usize) {
+        let stage = &mut self.stages[index];
+        stage.busy = false;
+        let (forward, rows) = stage.queue.pop_front().unwrap();
+        let hidden = stage.model.forward(&forward, &rows);
+        let delay = self.rng.range(1, 300);
+        let arrives = self.now + delay;
+        if index + 1 < self.stages.len() {
+            let next = &mut self.stages[index + 1];
+            next.link_free_at = next.link_free_at.max(arrives);
+            let at = next.link_free_at;
+            self.at(at, Happening::Reaches(index + 1, forward, hidden));
+        } else {
+            // The way back keeps the order too: it is one stream.
+            let at = self.now + 7;
+            let sampled = self.sample(&forward, &hidden);
+            self.at(at, Happening::Answer(sampled));
+        }
+        self.start(index);
+    }
+
+    fn sample(&mut self, forward: &Forward, hidden: &[u64]) -> Sampled {
+        let sampling = self.samplings.remove(&forward.microbatch);
+        let mut asked = sampling.iter().flat_map(|sampling| &sampling.rows);
+        let mut rows = Vec::new();
+        let mut end = 0;
+        for chunk in &forward.chunks {
+            end += chunk.token_count as usize;
+            for back in (0..u32::from(chunk.sample_rows)).rev() {
+                let position = chunk.position + chunk.token_count - 1 - back;
+                let row = asked.next().expect("as many rows as the chunks ask for");
+                rows.push(toy::answer(row, position, hidden[end - 1 - back as usize]));
+            }
+        }
+        Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }
+    }
+
+    /// Compares what every client was told with what it would have been told alone.
+    fn judge(&self, met: &mut Met) {
+        let counts = self.scheduler.counts();
+        assert_eq!((counts.waiting, counts.running, counts.in_flight), (0, 0, 0), "{counts:?}");
+        assert_eq!(counts.kv_blocks_free, counts.kv_blocks, "blocks leaked");
+        met.preemptions += counts.preemptions;
+        met.stale += counts.stale_answers;
+        for client in &self.clients {
+            client.judge(met);
+        }
+    }
+}
+
+impl Client {
+    fn judge(&self, met: &mut Met) {
+        if self.id.is_none() {
+            assert!(self.refusal.is_some(), "a request without an answer");
+            met.refused += 1;
+            return;
+        }
+        let told: Vec<_> = self.events.iter().map(without_text).collect();
+        let tokens = told.iter().filter(|event| matches!(event, GenerationEvent::Token(_)));
+        met.tokens += tokens.count();
+        let scored = |event: &GenerationEvent| matches!(event, GenerationEvent::Scored(_));
+        met.scored += usize::from(told.first().is_some_and(scored));
+        let lost = told.last() == Some(&toy::failed("pipeline_lost"));
+        met.lost += usize::from(lost);
+        met.cancelled += usize::from(self.cancelled);
+        met.failed += usize::from(told.last() == Some(&toy::failed("model_numerics")));
+        let alone = toy::expected(&self.request, self.stages, self.positions_max);
+        let agrees = match (lost, self.cancelled) {
+            (true, _) => alone.starts_with(&told[..told.len() - 1]),
+            (false, true) => alone.starts_with(&told),
+            (false, false) => alone == told,
+        };
+        assert!(agrees, "{:?} was told {told:?}, alone it would be {alone:?}", self.request);
+    }
+}
+
+fn without_text(event: &GenerationEvent) -> GenerationEvent {
+    match event {
+        GenerationEvent::Failed(Failure { code, .. }) => toy::failed(code),
+        other => other.clone(),
+    }
+}
+
+fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
+    let stages = u32::try_from(rng.range(1, 4)).unwrap();
+    PlanLimits {
+        epoch: PlanEpoch(epoch),
+        stages,
+        in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
+        ctx_size: rng.pick(&[40, 97, 160, 256]),
+        kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
+        rows_max: rng.pick(&[1, 2, 8, 33, 256]),
+        chunks_max: rng.pick(&[1, 2, 5, 64]),
+    }
+}
+
+fn request(rng: &mut Rng) -> GenerationRequest {
+    let prompt_len = rng.pick(&[1, 2, 8, 31, 33, 70]);
+    let prompt = (0..rng.range(1, prompt_len))
+        .map(|_| u32::try_from(rng.range(0, VOCAB - 1)).unwrap())
+        .collect();
+    let most = rng.pick(&[2, 60, 250, 250]);
+    let mut request = greedy(prompt, u32::try_from(rng.range(1, most)).unwrap());
+    request.sampling.seed = rng.next();
+    if rng.one_in(5) {
+        request.sampling.seed -= request.sampling.seed % FRAGILE_SEED;
+    }
+    request.sampling.temperature = rng.pick(&[0.0, 0.7]);
+    request.sampling.repetition_penalty = rng.pick(&[1.0, 1.0, 1.1]);
+    request.sampling.frequency_penalty = rng.pick(&[0.0, 0.0, 0.5]);
+    request.sampling.presence_penalty = rng.pick(&[0.0, 0.0, -0.5]);
+    if rng.one_in(4) {
+        request.sampling.logit_bias = vec![(3, -1.0), (9, 2.0)];
+    }
+    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).to_vec();
+    request.top_logprobs = rng.pick(&[None, Some(0), Some(3)]);
+    request.score_prompt = rng.one_in(4);
+    if request.score_prompt && rng.one_in(2) {
+        request.max_tokens = 0;
+    }
+    request
+}
+
+fn history(seed: u64, met: &mut Met) {
+    let mut sim = Sim::new(seed);
+    sim.run();
+    sim.judge(met);
+}
+
+#[test]
+fn seeded_histories_end_as_if_each_request_were_alone() {
+    let mut met = Met::default();
+    for seed in 0..SEEDS {
+        let run = std::panic::AssertUnwindSafe(|| history(seed, &mut met));
+        assert!(std::panic::catch_unwind(run).is_ok(), "seed {seed} fails, see above");
+    }
+    // Histories that meet none of these would prove little.
+    assert!(met.preemptions > 300, "{} preemptions", met.preemptions);
+    assert!(met.stale > 5, "{} stale answers", met.stale);
+    assert!(met.lost > 50, "{} losses", met.lost);
+    assert!(met.failed > 50, "{} failures", met.failed);
+    assert!(met.cancelled > 300, "{} cancels", met.cancelled);
+    assert!(met.refused > 100, "{} refusals", met.refused);
+    assert!(met.scored > 300, "{} scored prompts", met.scored);
+    assert!(met.tokens > 20_000, "{} tokens", met.tokens);
+}
+
+#[test]
+fn seed_1416_a_sequence_without_blocks_stayed_when_an_older_one_was_preempted() {
+    history(1416, &mut Met::default());
+}

@@ -1,0 +1,195 @@
+//! A toy model whose tokens are a hash of everything that a sequence has computed so far.
+//!
+//! A stage writes one hash per position into the slot of a block, and its output is a fold over all
+//! slots of the sequence, read through the block table: a slot that is misplaced, lost, stale or
+//! shared changes every token after it. [`expected`] computes the same without blocks, alone.
+
+use super::rng::mix;
+use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, TokenEvent};
+use std::collections::BTreeMap;
+use woolly_protocol::forward::Forward;
+use woolly_protocol::sampling::{RowMode, SampledRow, SamplingParams, SamplingRow};
+
+/// Token ids are below this.
+pub(super) const VOCAB: u64 = 40;
+/// Seeds divisible by this meet values that are not finite now and then.
+pub(super) const FRAGILE_SEED: u64 = 7;
+const FRAGILE_ROW: u64 = 61;
+const POISON: u64 = 0x0bad_0bad_0bad_0bad;
+
+/// One stage: its KV slots.
+pub(super) struct ToyStage {
+    index: u64,
+    slots: Vec<[u64; 32]>,
+}
+
+impl ToyStage {
+    /// A stage whose slots were never written.
+    pub(super) fn new(index: usize, blocks: u32) -> Self {
+        Self { index: index as u64, slots: vec![[POISON; 32]; blocks as usize] }
+    }
+
+    /// Computes a microbatch: one value per row in, one per row out.
+    pub(super) fn forward(&mut self, forward: &Forward, rows: &[u64]) -> Vec<u64> {
+        let mut out = Vec::new();
+        for chunk in &forward.chunks {
+            for position in chunk.position..chunk.position + chunk.token_count {
+                let place = |position: u32| {
+                    let block = chunk.block_table[position as usize / 32];
+                    (block.0 as usize, position as usize % 32)
+                };
+                let (block, offset) = place(position);
+                self.slots[block][offset] = slot_value(self.index, position, rows[out.len()]);
+                let slots = (0..=position).map(|p| self.slots[place(p).0][place(p).1]);
+                out.push(slots.fold(0, fold));
+            }
+        }
+        assert_eq!(out.len(), rows.len(), "rows of the payload");
+        out
+    }
+}
+
+fn slot_value(stage: u64, position: u32, input: u64) -> u64 {
+    mix(mix(stage << 32 | u64::from(position)) ^ input)
+}
+
+fn fold(sum: u64, slot: u64) -> u64 {
+    mix(sum.rotate_left(17) ^ slot)
+}
+
+/// What the last stage answers for one row with this output at this position.
+pub(super) fn answer(row: &SamplingRow, position: u32, hidden: u64) -> SampledRow {
+    let (token, hash, seed) = match &row.mode {
+        RowMode::Score(target) => (*target, mix(hidden ^ u64::from(*target)), 1),
+        RowMode::Sample(params) => {
+            assert_eq!(params.position, position + 1, "the position that is sampled");
+            let hash = mix(hidden ^ hash_params(params));
+            (u32::try_from(hash % VOCAB).unwrap(), hash, params.seed)
+        }
+    };
+    let non_finite = seed.is_multiple_of(FRAGILE_SEED) && hash.is_multiple_of(FRAGILE_ROW);
+    let top = (0..u32::from(row.top_logprobs)).map(|rank| (rank, logprob(hash))).collect();
+    SampledRow { token, logprob: logprob(hash), top, non_finite }
+}
+
+fn logprob(hash: u64) -> f32 {
+    -f32::from(u16::try_from(hash >> 48).unwrap()) / 4096.0
+}
+
+fn hash_params(params: &SamplingParams) -> u64 {
+    let mut text = format!("{params:?}").into_bytes();
+    text.resize(text.len().next_multiple_of(8), 0);
+    let words = text.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    words.fold(0, fold)
+}
+
+/// All events of a request that runs alone and undisturbed, computed without blocks or chunks.
+pub(super) fn expected(
+    request: &GenerationRequest,
+    stages: usize,
+    positions_max: usize,
+) -> Vec<GenerationEvent> {
+    let mut run = Alone { request, stages: vec![0; stages], position: 0, events: Vec::new() };
+    run.all(positions_max);
+    run.events
+}
+
+struct Alone<'a> {
+    request: &'a GenerationRequest,
+    /// The fold of each stage so far.
+    stages: Vec<u64>,
+    position: u32,
+    events: Vec<GenerationEvent>,
+}
+
+impl Alone<'_> {
+    fn all(&mut self, positions_max: usize) {
+        let mut tokens = self.request.prompt.clone();
+        let mut scored = Vec::new();
+        let mut hidden = 0;
+        for index in 0..tokens.len() {
+            hidden = self.compute(tokens[index]);
+            if self.request.score_prompt && index + 1 < tokens.len() {
+                let mode = RowMode::Score(tokens[index + 1]);
+                let Some(event) = self.ask(mode, hidden) else { return };
+                scored.push(event);
+            }
+        }
+        if self.request.score_prompt {
+            self.events.push(GenerationEvent::Scored(scored));
+        }
+        for _ in 0..self.request.max_tokens {
+            let Some(event) = self.ask(RowMode::Sample(self.params(&tokens)), hidden) else {
+                return;
+            };
+            let token = event.token;
+            self.events.push(GenerationEvent::Token(event));
+            tokens.push(token);
+            if self.request.stop_tokens.contains(&token) {
+                return self.finish(FinishReason::Stop);
+            }
+            if tokens.len() == positions_max {
+                break;
+            }
+            hidden = self.compute(token);
+        }
+        self.finish(FinishReason::Length);
+    }
+
+    fn finish(&mut self, reason: FinishReason) {
+        self.events.push(GenerationEvent::Finished { reason, cached_tokens: 0 });
+    }
+
+    fn compute(&mut self, token: u32) -> u64 {
+        let mut value = u64::from(token);
+        for (index, sum) in self.stages.iter_mut().enumerate() {
+            *sum = fold(*sum, slot_value(index as u64, self.position, value));
+            value = *sum;
+        }
+        self.position += 1;
+        value
+    }
+
+    fn ask(&mut self, mode: RowMode, hidden: u64) -> Option<TokenEvent> {
+        let top_logprobs = self.request.top_logprobs.unwrap_or(0);
+        let row = answer(&SamplingRow { top_logprobs, mode }, self.position - 1, hidden);
+        if row.non_finite {
+            self.events.push(failed("model_numerics"));
+            return None;
+        }
+        Some(TokenEvent { token: row.token, logprob: row.logprob, top: row.top })
+    }
+
+    fn params(&self, tokens: &[u32]) -> SamplingParams {
+        let options = self.request.sampling.clone();
+        let counts = |tokens: &[u32]| {
+            let mut counts = BTreeMap::new();
+            tokens.iter().for_each(|token| *counts.entry(*token).or_insert(0) += 1);
+            counts.into_iter().collect::<Vec<(u32, u32)>>()
+        };
+        let repetition = options.repetition_penalty != 1.0;
+        let others = options.frequency_penalty != 0.0 || options.presence_penalty != 0.0;
+        let completion = &tokens[self.request.prompt.len()..];
+        SamplingParams {
+            temperature: options.temperature,
+            top_k: options.top_k,
+            top_p: options.top_p,
+            min_p: options.min_p,
+            repetition_penalty: options.repetition_penalty,
+            frequency_penalty: options.frequency_penalty,
+            presence_penalty: options.presence_penalty,
+            seed: options.seed,
+            choice: options.choice,
+            position: u32::try_from(tokens.len()).unwrap(),
+            logit_bias: options.logit_bias,
+            prompt_counts: if repetition { counts(tokens) } else { Vec::new() },
+            output_counts: if others { counts(completion) } else { Vec::new() },
+            mask: Vec::new(),
+        }
+    }
+}
+
+/// A failure with this code, whatever its message.
+pub(super) fn failed(code: &'static str) -> GenerationEvent {
+    GenerationEvent::Failed(Failure { code, message: String::new() })
+}
