@@ -18,7 +18,7 @@ impl Scheduler {
         let mut decode_room = room;
         if !self.prefilling.is_empty() {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
-            decode_room = room.without_prefill_share(self.next_microbatch.0 % 2 == 0);
+            decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
         let mut builder = StepBuilder::default();
         self.add_decodes(&mut builder, decode_room);
