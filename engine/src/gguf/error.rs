@@ -132,6 +132,11 @@ pub enum Problem {
          or download it again"
     )]
     TensorPastEnd { name: String, end: u64, size: u64 },
+    #[error(
+        "has no zeros between its header, which ends at byte {at}, and its tensor data: the number \
+         of tensors is wrong, or the file is damaged"
+    )]
+    Padding { at: u64 },
     #[error("is part {found} of a split model by its metadata, expected part {expected} (from 0)")]
     PartNumber { found: u64, expected: u64 },
     #[error("says that the model has {found} parts, expected {expected}")]

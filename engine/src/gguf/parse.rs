@@ -67,6 +67,11 @@ pub(super) fn parse(
     let mut tensors = tensor_table(&mut source, tensor_count, alignment, part)?;
     let header_len = source.position();
     let data_start = place(&mut tensors, header_len, alignment, file_size)?;
+    // Padding is zeros by the format. Anything else is most likely the rest of a table that is
+    // longer than its count says.
+    if !source.zeros(data_start - header_len, What::Padding)? {
+        return Err(Problem::Padding { at: header_len }.into());
+    }
     Ok(Header { metadata, tensors, data_start, header_len })
 }
 

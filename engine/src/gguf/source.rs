@@ -21,6 +21,8 @@ pub(super) enum What<'a> {
     TensorName(u64),
     /// The shape, type or offset of the tensor of this name.
     Tensor(&'a str),
+    /// The zeros between the header and tensor data.
+    Padding,
 }
 
 impl fmt::Display for What<'_> {
@@ -33,6 +35,7 @@ impl fmt::Display for What<'_> {
             Self::Key(index) => write!(f, "the key of metadata pair {index}"),
             Self::Value(key) => write!(f, "metadata key \"{}\"", Shown(key.as_bytes())),
             Self::TensorName(index) => write!(f, "the name of tensor {index}"),
+            Self::Padding => write!(f, "the padding behind the header"),
             Self::Tensor(name) => write!(f, "the table entry of tensor \"{name}\""),
         }
     }
@@ -133,6 +136,13 @@ impl<'a> Source<'a> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes, what)?;
         Ok(bytes)
+    }
+
+    /// The next `len` bytes, whether all of them are zeros.
+    pub(super) fn zeros(&mut self, len: u64, what: What<'_>) -> Result<bool, GgufError> {
+        let mut bytes = vec![0; usize::try_from(len).expect("padding is short")];
+        self.fill(&mut bytes, what)?;
+        Ok(bytes.iter().all(|&byte| byte == 0))
     }
 
     /// A string: its length, at most `limit`, then its bytes.

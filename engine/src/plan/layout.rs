@@ -102,8 +102,11 @@ pub struct ModelLayout {
     headers: Vec<ByteRange>,
     embedding: Slice,
     blocks: Vec<Slice>,
-    /// Tensor bytes and multiplications of the layers before each, and of all.
+    /// Tensor bytes and multiplications of the layers before each, and of all; without the rotary
+    /// frequencies, which all layers of a stage share.
     sums: Vec<(u64, u64)>,
+    /// Bytes of the rotary frequencies.
+    rope_bytes: u64,
     head: Slice,
 }
 
@@ -149,9 +152,11 @@ impl ModelLayout {
             Slice::new(tensors)
         });
         let blocks: Vec<Slice> = blocks.collect();
+        let rope_bytes = rope_freqs.iter().map(|tensor| tensor.len).sum();
         let mut sums = vec![(0, 0)];
         for (index, block) in blocks.iter().enumerate() {
-            sums.push((sums[index].0 + block.bytes, sums[index].1 + block.macs));
+            let own = block.bytes - rope_bytes;
+            sums.push((sums[index].0 + own, sums[index].1 + block.macs));
         }
         Ok(Self {
             name: model_name(gguf)?,
@@ -171,6 +176,7 @@ impl ModelLayout {
             embedding: Slice::new(embedding),
             blocks,
             sums,
+            rope_bytes,
             head: Slice::new(head),
             architecture: hyper.architecture,
         })
@@ -262,10 +268,11 @@ impl ModelLayout {
         u64::from(layers) * 2 * values * KV_VALUE_BYTES
     }
 
-    /// Tensor bytes and multiplications of these layers.
+    /// Tensor bytes and multiplications of a stage's layers.
     fn blocks_sum(&self, layers: &Range<u32>) -> (u64, u64) {
         let (end, start) = (self.sums[layers.end as usize], self.sums[layers.start as usize]);
-        (end.0 - start.0, end.1 - start.1)
+        let shared = if layers.is_empty() { 0 } else { self.rope_bytes };
+        (end.0 - start.0 + shared, end.1 - start.1)
     }
 
     fn slice(&self, id: SliceId) -> Option<&Slice> {

@@ -1,0 +1,182 @@
+//! Mapped weights: the tensors' own bytes, from a model or from slices; files that changed.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{small_model, weights};
+use crate::gguf::mapped::{MapError, Weights};
+use crate::gguf::write::GgufWriter;
+use crate::gguf::{Gguf, HeaderPart};
+use crate::plan::{ModelLayout, SliceId, SlicePiece};
+use crate::quant::TensorType;
+
+fn written(model: &GgufWriter, directory: &Path) -> Gguf {
+    let path = directory.join("m.gguf");
+    model.write(&path).unwrap();
+    Gguf::open(&path).unwrap()
+}
+
+/// Writes a slice file as a worker that fetches it would.
+fn write_slice(gguf: &Gguf, layout: &ModelLayout, slice: SliceId, path: &Path) {
+    let mut out = fs::File::create(path).unwrap();
+    for piece in layout.slice_ranges(slice) {
+        match piece {
+            SlicePiece::Zeros(len) => out.write_all(&vec![0; len as usize]).unwrap(),
+            SlicePiece::Source(range) => {
+                let part = gguf.parts()[range.part as usize].path.as_ref().unwrap();
+                let bytes = fs::read(part).unwrap();
+                out.write_all(&bytes[range.offset as usize..][..range.len as usize]).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn model_and_slices_hold_the_same_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let tied = small_model("llama", 3).without_tensor("output.weight");
+    let rope = weights(small_model("llama", 3), "rope_freqs.weight", TensorType::F32, &[8]);
+    for model in [small_model("qwen3", 3), tied, rope] {
+        let gguf = written(&model, directory.path());
+        let file = fs::read(directory.path().join("m.gguf")).unwrap();
+        let layout = ModelLayout::new(&gguf).unwrap();
+        for layers in [0..3, 0..1, 1..2, 1..3] {
+            let slices = layout.stage_slices(layers.clone());
+            let path_of = |slice: SliceId| directory.path().join(format!("{slice:?}"));
+            for &slice in &slices {
+                write_slice(&gguf, &layout, slice, &path_of(slice));
+                let len = fs::metadata(path_of(slice)).unwrap().len();
+                assert_eq!(len, layout.slice_len(slice), "{slice:?}");
+            }
+            let from_model = Weights::from_model(&gguf, &slices).unwrap();
+            let headers = HeaderPart {
+                file_name: "m.gguf".into(),
+                bytes: file[..gguf.parts()[0].data_start as usize].to_vec(),
+                file_size: file.len() as u64,
+            };
+            let announced = Gguf::from_headers(vec![headers]).unwrap();
+            let from_slices = Weights::from_slices(&announced, &slices, &path_of).unwrap();
+            let mut own = 0;
+            for tensor in gguf.tensors() {
+                let wanted = slices.iter().any(|&slice| {
+                    layout.slice_tensors(slice).iter().any(|t| t.name == tensor.name)
+                });
+                let source = &file[tensor.offset as usize..][..tensor.len as usize];
+                let expected = wanted.then_some(source);
+                assert_eq!(from_model.bytes(&tensor.name), expected, "{}", tensor.name);
+                assert_eq!(from_slices.bytes(&tensor.name), expected, "{}", tensor.name);
+                for bytes in [from_model.bytes(&tensor.name), from_slices.bytes(&tensor.name)] {
+                    assert!(bytes.is_none_or(|bytes| bytes.as_ptr().addr() % 32 == 0));
+                }
+                own += expected.map_or(0, |bytes| bytes.len() as u64);
+            }
+            assert_eq!(own, layout.stage_bytes(layers));
+        }
+    }
+}
+
+#[test]
+fn only_the_own_tensors_are_mapped() {
+    let directory = tempfile::tempdir().unwrap();
+    // A model whose layers are far larger than a page, so that rounding does not hide the rest.
+    let mut model = small_model("llama", 4);
+    for layer in 0..4 {
+        let name = format!("blk.{layer}.attn_q.weight");
+        model = weights(model.without_tensor(&name), &name, TensorType::F32, &[1024, 256]);
+    }
+    let gguf = written(&model, directory.path());
+    let layout = ModelLayout::new(&gguf).unwrap();
+    let weights = Weights::from_model(&gguf, &layout.stage_slices(1..2)).unwrap();
+    let own = layout.stage_bytes(1..2);
+    assert!(weights.mapped_bytes() >= own);
+    assert!(weights.mapped_bytes() < own + 3 * (64 << 10), "{}", weights.mapped_bytes());
+    let progress = AtomicU64::new(0);
+    weights.populate(&progress);
+    assert_eq!(progress.load(Ordering::Relaxed), weights.mapped_bytes());
+}
+
+#[test]
+fn g_33_a_file_that_changed_is_not_mapped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("m.gguf");
+    let gguf = written(&small_model("llama", 1), directory.path());
+    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(gguf.parts()[0].size - 4096).unwrap();
+    let error = Weights::from_model(&gguf, &slices).unwrap_err();
+    assert!(matches!(error, MapError::Size { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    small_model("llama", 1).write(&path).unwrap();
+    let error = Weights::from_model(&gguf, &slices).unwrap_err();
+    assert!(matches!(error, MapError::Changed { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(Weights::from_model(&gguf, &slices).unwrap_err(), MapError::Gguf(_)));
+}
+
+#[test]
+fn g_37_a_change_while_mapped_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let gguf = written(&small_model("llama", 1), directory.path());
+    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
+    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    weights.check_unchanged().unwrap();
+    let path = directory.path().join("m.gguf");
+    let file = OpenOptions::new().append(true).open(&path).unwrap();
+    file.set_len(gguf.parts()[0].size + 1).unwrap();
+    let error = weights.check_unchanged().unwrap_err();
+    assert!(matches!(error, MapError::Changed { .. }), "{error}");
+}
+
+#[test]
+fn g_39_any_bits_are_weights() {
+    let directory = tempfile::tempdir().unwrap();
+    let nan = f32::NAN.to_le_bytes().repeat(64);
+    let name = "output_norm.weight";
+    let model = small_model("llama", 1).without_tensor(name);
+    let gguf = written(&model.tensor(name, TensorType::F32, &[64], nan.clone()), directory.path());
+    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
+    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    assert_eq!(weights.bytes(name), Some(nan.as_slice()));
+}
+
+#[test]
+fn headers_alone_cannot_be_mapped_and_slices_must_exist() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = small_model("llama", 1).to_bytes(32);
+    let file_size = bytes.len() as u64;
+    let part = HeaderPart { file_name: "m".into(), bytes, file_size };
+    let gguf = Gguf::from_headers(vec![part]).unwrap();
+    let error = Weights::from_model(&gguf, &[SliceId::Head]).unwrap_err();
+    assert!(matches!(error, MapError::NoFile { part: 0 }), "{error}");
+    let error = Weights::from_model(&gguf, &[SliceId::Layer(1)]).unwrap_err();
+    assert!(matches!(error, MapError::NoSlice { .. }), "{error}");
+    let path = directory.path().join("short");
+    fs::write(&path, [0; 100]).unwrap();
+    let error = Weights::from_slices(&gguf, &[SliceId::Head], &|_| path.clone()).unwrap_err();
+    assert!(matches!(error, MapError::Size { .. }), "{error}");
+}
+
+#[test]
+fn odd_offsets_are_refused_where_values_must_be_read_in_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("m.gguf");
+    let mut model = small_model("llama", 1).kv("odd", crate::gguf::Value::U8(0));
+    // Keys of other lengths move the data to an odd byte, as an alignment of 1 allows.
+    while Gguf::open({
+        fs::write(&path, model.to_bytes(1)).unwrap();
+        &path
+    })
+    .unwrap()
+    .parts()[0]
+        .data_start
+        % 4
+        == 0
+    {
+        model = model.kv("o", crate::gguf::Value::U8(0));
+    }
+    let gguf = Gguf::open(&path).unwrap();
+    let error = Weights::from_model(&gguf, &[SliceId::Embedding]).unwrap_err();
+    assert!(matches!(error, MapError::Misaligned { .. }), "{error}");
+}
