@@ -193,3 +193,6 @@ impl CurrentEpoch {
         PlanEpoch(self.0.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests;

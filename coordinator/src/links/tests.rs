@@ -1,0 +1,198 @@
+//! Links over real QUIC on loopback, with the worker's side played by the test.
+
+use super::*;
+use std::time::{Duration, SystemTime};
+use tokio::time::timeout;
+use woolly_protocol::ca::ClusterCa;
+use woolly_protocol::control::{StreamOpen, Welcome};
+use woolly_protocol::endpoint::{
+    IDLE_TIMEOUT, bind, coordinator_server, dial_coordinator, link_client,
+};
+use woolly_protocol::fault::FaultCode;
+use woolly_protocol::frame::Frame;
+use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
+use woolly_protocol::identity::SigningRequest;
+use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::kind::Kind;
+use woolly_protocol::peer::{Peer, accept};
+use woolly_protocol::preamble::{Preamble, greet};
+
+/// A coordinator with one worker's connection.
+struct Pair {
+    worker: quinn::Connection,
+    preamble: Preamble,
+    events: mpsc::Receiver<LinkEvent>,
+    epoch: CurrentEpoch,
+    _endpoints: [quinn::Endpoint; 2],
+}
+
+async fn pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let ca = ClusterCa::open(dir.path(), now).unwrap();
+    let coordinator = ca.issue_coordinator(now).unwrap();
+    let request = SigningRequest::new().unwrap();
+    let (_, accepted) = ca.sign(request.der(), now).unwrap();
+    let worker = request.complete(&accepted, &ca.pin(), now).unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let server = bind(any, Some(coordinator_server(&coordinator, IDLE_TIMEOUT).unwrap())).unwrap();
+    let client = bind(any, None).unwrap();
+    let address = server.endpoint.local_addr().unwrap();
+    let (sender, events) = mpsc::channel(EVENTS_MAX);
+    let (epoch, preamble) = (CurrentEpoch::default(), Preamble::ours(7));
+    let shared = Shared { events: sender, epoch: epoch.clone(), preamble };
+    let listening = server.endpoint.clone();
+    tokio::spawn(async move {
+        let incoming = listening.accept().await.unwrap();
+        let (connection, peer) = accept(incoming).await.unwrap();
+        let Peer::Worker(worker) = peer else { panic!("{peer:?}") };
+        let _ = run(connection, worker, LinkId(1), shared).await;
+    });
+    let config = link_client(&worker, IDLE_TIMEOUT).unwrap();
+    let worker = dial_coordinator(&client.endpoint, config, address).await.unwrap();
+    Pair { worker, preamble, events, epoch, _endpoints: [server.endpoint, client.endpoint] }
+}
+
+impl Pair {
+    async fn news(&mut self) -> News {
+        let event = timeout(Duration::from_secs(10), self.events.recv()).await.unwrap().unwrap();
+        assert_eq!(event.link, LinkId(1));
+        event.news
+    }
+
+    /// Says `Hello`; gives the worker's stream and the driver's link.
+    async fn hello(&mut self) -> (quinn::SendStream, FrameReader, Link) {
+        let (mut send, recv) = greet(&self.worker, &self.preamble).await.unwrap();
+        write_frame(&mut send, EncodedFrame::new(&hello()).unwrap()).await.unwrap();
+        match self.news().await {
+            News::Hello { hello: found, link } => {
+                assert_eq!(*found, hello());
+                (send, FrameReader::new(recv), link)
+            }
+            news => panic!("{news:?}"),
+        }
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        name: "w".to_owned(),
+        machine: [1; 16],
+        advertise: "127.0.0.1:7401".to_owned(),
+        numerics: 7,
+        threads: 1,
+        memory_bytes: 1 << 30,
+        memory_is_own: false,
+        kv_memory_bytes: 0,
+        read_bytes_per_s: 1,
+        macs_per_s: 1,
+        isa: "scalar".to_owned(),
+        version: "0".to_owned(),
+        local: false,
+    }
+}
+
+fn sampled(epoch: u32) -> Sampled {
+    Sampled { epoch: PlanEpoch(epoch), microbatch: MicrobatchId(5), rows: Vec::new() }
+}
+
+async fn open_sampleds(pair: &Pair, purpose: StreamPurpose) -> quinn::SendStream {
+    let mut send = pair.worker.open_uni().await.unwrap();
+    let open = StreamOpen { epoch: PlanEpoch(3), purpose };
+    write_frame(&mut send, EncodedFrame::new(&open).unwrap()).await.unwrap();
+    send
+}
+
+#[tokio::test]
+async fn control_messages_pass_both_ways_and_heartbeats_follow_the_welcome() {
+    let mut pair = pair().await;
+    let (mut send, mut reader, link) = pair.hello().await;
+    pair.epoch.set(PlanEpoch(9));
+    link.send(&Welcome { cluster: [2; 16], heartbeat_ms: HEARTBEAT_MS }).unwrap();
+    let frame = reader.read(&[Kind::Welcome]).await.unwrap().unwrap();
+    assert_eq!(frame.message::<Welcome>().unwrap().cluster, [2; 16]);
+    let beat = reader.read(&[Kind::Heartbeat]).await.unwrap().unwrap();
+    assert_eq!(beat.message::<Heartbeat>().unwrap().epoch, PlanEpoch(9));
+    let fault = FaultMessage {
+        code: FaultCode::LoadFailed,
+        epoch: PlanEpoch(9),
+        microbatch: MicrobatchId(0),
+        text: "no memory".to_owned(),
+    };
+    write_frame(&mut send, EncodedFrame::new(&fault).unwrap()).await.unwrap();
+    assert!(matches!(pair.news().await, News::Fault(found) if found == fault));
+}
+
+#[tokio::test]
+async fn streams_carry_frames_both_ways() {
+    let mut pair = pair().await;
+    let (_send, _reader, link) = pair.hello().await;
+    let open = StreamOpen { epoch: PlanEpoch(3), purpose: StreamPurpose::Forwards };
+    let queue = link.open_stream(&open).unwrap();
+    queue.send(EncodedFrame::new(&sampled(3)).unwrap()).unwrap();
+    let mut recv = pair.worker.accept_uni().await.unwrap();
+    let first: Frame = read_frame(&mut recv, &[Kind::StreamOpen]).await.unwrap().unwrap();
+    assert_eq!(first.message::<StreamOpen>().unwrap(), open);
+    assert!(read_frame(&mut recv, &[Kind::Sampled]).await.unwrap().is_some());
+    drop(queue);
+    assert!(read_frame(&mut recv, &[Kind::Sampled]).await.unwrap().is_none());
+
+    let mut send = open_sampleds(&pair, StreamPurpose::Sampleds).await;
+    write_frame(&mut send, EncodedFrame::new(&sampled(3)).unwrap()).await.unwrap();
+    assert!(matches!(pair.news().await, News::Sampled(found) if found == sampled(3)));
+    // A plan that ends resets its streams; the link lives on.
+    send.reset(0u32.into()).unwrap();
+    let mut send = open_sampleds(&pair, StreamPurpose::Sampleds).await;
+    write_frame(&mut send, EncodedFrame::new(&sampled(3)).unwrap()).await.unwrap();
+    assert!(matches!(pair.news().await, News::Sampled(_)));
+}
+
+#[tokio::test]
+async fn a_stream_for_something_else_or_another_epoch_ends_the_link() {
+    for (purpose, epoch) in [(StreamPurpose::Forwards, 3), (StreamPurpose::Sampleds, 4)] {
+        let mut pair = pair().await;
+        let (_send, _reader, _link) = pair.hello().await;
+        let mut send = open_sampleds(&pair, purpose).await;
+        // The stream may be stopped before the frame is through.
+        let _ = write_frame(&mut send, EncodedFrame::new(&sampled(epoch)).unwrap()).await;
+        let News::Lost(why) = pair.news().await else { panic!("the link goes on") };
+        assert!(why.contains("stream"), "{why}");
+        let closed = timeout(Duration::from_secs(10), pair.worker.closed()).await.unwrap();
+        assert_eq!(Refusal::from_connection(&closed).unwrap().code, RefusalCode::Malformed);
+    }
+}
+
+#[tokio::test]
+async fn the_loss_of_a_worker_is_told_once() {
+    let mut pair = pair().await;
+    let (_send, _reader, _link) = pair.hello().await;
+    pair.worker.close(0u32.into(), b"");
+    assert!(matches!(pair.news().await, News::Lost(_)));
+    assert!(pair.events.recv().await.is_none(), "there was news after the loss");
+}
+
+#[tokio::test]
+async fn a_dropped_link_closes_the_connection() {
+    let mut pair = pair().await;
+    let (_send, _reader, link) = pair.hello().await;
+    drop(link);
+    timeout(Duration::from_secs(10), pair.worker.closed()).await.unwrap();
+    assert!(matches!(pair.news().await, News::Lost(_)));
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_no_frames_is_no_reason_to_wait() {
+    let mut pair = pair().await;
+    let (_send, _reader, link) = pair.hello().await;
+    let open = StreamOpen { epoch: PlanEpoch(3), purpose: StreamPurpose::Samplings };
+    let queue = link.open_stream(&open).unwrap();
+    let error = (0..10_000).find_map(|_| queue.send(EncodedFrame::new(&sampled(3)).unwrap()).err());
+    assert!(matches!(error, Some(SendError::Full(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn another_version_is_refused_with_a_sentence() {
+    let pair = pair().await;
+    let refused = greet(&pair.worker, &Preamble::ours(8)).await.unwrap_err();
+    assert!(refused.to_string().contains("numerics"), "{refused}");
+}
