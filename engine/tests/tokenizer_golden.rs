@@ -3,8 +3,11 @@
 //! Files of models that are neither in the repository nor in the folder that the environment
 //! variable `WOOLLY_TEST_MODELS` names are left out.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 
+use woolly_engine::chat_template::{ChatTemplate, RenderOptions};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::tokenizer::{EncodeOptions, Tokenizer};
 
@@ -42,6 +45,9 @@ fn check_model(name: &str, path: &Path) -> usize {
         let options = EncodeOptions { add_special: true, parse_special: rest.starts_with("chat") };
         let text = golden["text"].as_str().unwrap();
         assert_eq!(tokenizer.encode(text, options).unwrap(), expected, "{file}");
+        if rest.starts_with("chat.") {
+            check_rendering(&gguf, &tokenizer, text, &expected);
+        }
         let shown: Vec<u32> =
             expected.iter().copied().filter(|&id| Some(id) != tokenizer.bos()).collect();
         if !options.parse_special {
@@ -50,6 +56,19 @@ fn check_model(name: &str, path: &Path) -> usize {
         checked += 1;
     }
     checked
+}
+
+/// The golden conversation, rendered by the model's own template and tokenized safely.
+fn check_rendering(gguf: &Gguf, tokenizer: &Tokenizer, text: &str, expected: &[u32]) {
+    let template = ChatTemplate::from_metadata(gguf.metadata(), tokenizer).unwrap().unwrap();
+    let messages = serde_json::json!([
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Name three uses for a brick."},
+    ]);
+    let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+    let prompt = template.prompt(&messages, &options).unwrap();
+    assert_eq!(prompt.text(), text);
+    assert_eq!(tokenizer.encode_chat(&prompt).unwrap(), expected);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub const TEMPLATE_BYTES_MAX: usize = 1 << 20;
 /// Longest text that a template may put out, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// Steps that one rendering may take.
-pub const FUEL: u64 = 1_000_000;
+pub const FUEL: u64 = 500_000;
 /// Depth of calls in a template; a macro costs 4.
 pub const RECURSION_MAX: usize = 200;
 /// Stack of the thread that compiles and renders.
@@ -262,7 +262,7 @@ impl ChatTemplate {
         variables.insert("eos_token", self.eos.as_str().into());
         variables.insert(python::NOW, input.unix_seconds.into());
         let mut out = Output(Vec::new());
-        template.render_captured_to(Value::from_iter(variables), &mut out).map_err(failed)?;
+        template.render_captured_to(Value::from(variables), &mut out).map_err(failed)?;
         String::from_utf8(out.0).map_err(|e| ChatTemplateError::Failed(e.to_string()))
     }
 

@@ -68,8 +68,8 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Algorithm {
-    Bpe(Bpe),
-    Spm(Spm),
+    Bpe(Box<Bpe>),
+    Spm(Box<Spm>),
 }
 
 impl Tokenizer {
@@ -99,7 +99,7 @@ impl Tokenizer {
         let add_bos = pretokenizer.add_bos;
         let vocab = Vocab::load(metadata, Spelling::Bytes, SpecialIds::default())?;
         let bpe = Bpe::load(metadata, &vocab, pretokenizer)?;
-        Tokenizer::finish(metadata, vocab, Algorithm::Bpe(bpe), add_bos)
+        Tokenizer::finish(metadata, vocab, Algorithm::Bpe(Box::new(bpe)), add_bos)
     }
 
     fn load_spm(metadata: &Metadata) -> Result<Tokenizer, TokenizerError> {
@@ -108,7 +108,7 @@ impl Tokenizer {
         let defaults = SpecialIds { bos: inside(1), eos: inside(2), unknown: inside(0) };
         let vocab = Vocab::load(metadata, Spelling::LowLine, defaults)?;
         let spm = Spm::load(metadata, &vocab)?;
-        Tokenizer::finish(metadata, vocab, Algorithm::Spm(spm), true)
+        Tokenizer::finish(metadata, vocab, Algorithm::Spm(Box::new(spm)), true)
     }
 
     fn finish(
