@@ -228,7 +228,7 @@ fn head_dims(keys: &Keys<'_>, hidden: u32, heads: u32) -> Result<(u32, u32), Ggu
         if keys.has(key) {
             return keys.number(key, 1..=HEAD_DIM_MAX);
         }
-        if hidden % heads != 0 || hidden / heads > HEAD_DIM_MAX {
+        if !hidden.is_multiple_of(heads) || hidden / heads > HEAD_DIM_MAX {
             let expected = format!(
                 "{} times a number up to {HEAD_DIM_MAX} (or a key {})",
                 keys.name("attention.head_count"),

@@ -18,3 +18,6 @@ pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint};
 pub use layout::{
     BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
 };
+
+#[cfg(test)]
+mod tests;

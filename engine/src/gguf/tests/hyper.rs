@@ -139,7 +139,7 @@ fn rope_scaling_is_read() {
     let factor = ("scaling.factor", Value::F32(4.0));
     let linear = Ok(RopeScaling::Linear { factor: 4.0 });
     assert_eq!(scaling(&[kind("linear"), factor.clone()]), linear);
-    assert_eq!(scaling(&[factor.clone()]), linear, "linear unless said otherwise");
+    assert_eq!(scaling(std::slice::from_ref(&factor)), linear, "linear unless said otherwise");
     assert_eq!(scaling(&[("scale_linear", Value::F32(4.0))]), linear);
     assert_eq!(scaling(&[kind("none"), factor.clone()]), Ok(RopeScaling::None));
     assert_eq!(scaling(&[kind("linear")]), Ok(RopeScaling::None));

@@ -162,21 +162,13 @@ fn headers_alone_cannot_be_mapped_and_slices_must_exist() {
 fn odd_offsets_are_refused_where_values_must_be_read_in_place() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("m.gguf");
-    let mut model = small_model("llama", 1).kv("odd", crate::gguf::Value::U8(0));
     // Keys of other lengths move the data to an odd byte, as an alignment of 1 allows.
-    while Gguf::open({
+    let odd = (1..5).find_map(|len| {
+        let model = small_model("llama", 1).kv("k".repeat(len), crate::gguf::Value::U8(0));
         fs::write(&path, model.to_bytes(1)).unwrap();
-        &path
-    })
-    .unwrap()
-    .parts()[0]
-        .data_start
-        % 4
-        == 0
-    {
-        model = model.kv("o", crate::gguf::Value::U8(0));
-    }
-    let gguf = Gguf::open(&path).unwrap();
+        Gguf::open(&path).ok().filter(|gguf| gguf.parts()[0].data_start % 4 == 1)
+    });
+    let gguf = odd.expect("one of four neighbours is odd");
     let error = Weights::from_model(&gguf, &[SliceId::Embedding]).unwrap_err();
     assert!(matches!(error, MapError::Misaligned { .. }), "{error}");
 }
