@@ -3,6 +3,7 @@
 //! The previous stage may be ready before this worker has even heard of the plan, so a stream of a
 //! later epoch waits here; one of an earlier epoch is refused.
 
+use quinn::Connection;
 use std::fmt;
 use std::sync::Mutex;
 use tokio::sync::Notify;
@@ -33,13 +34,22 @@ impl fmt::Display for Peer {
 
 /// A stream whose first frame was read.
 #[derive(Debug)]
-pub struct Arrival<R = FrameReader> {
+pub struct Arrival<R = Opened> {
     /// Who opened it.
     pub from: Peer,
     /// What it says it carries.
     pub open: StreamOpen,
-    /// The frames that follow.
+    /// The stream itself.
     pub reader: R,
+}
+
+/// A stream behind its first frame.
+#[derive(Debug)]
+pub struct Opened {
+    /// The frames that follow.
+    pub reader: FrameReader,
+    /// What it came on, to set the window that the plan needs.
+    pub connection: Connection,
 }
 
 /// Why a stream was not kept.
@@ -53,7 +63,7 @@ pub enum NotKept {
 
 /// The streams that wait.
 #[derive(Debug)]
-pub struct Arrivals<R = FrameReader> {
+pub struct Arrivals<R = Opened> {
     waiting: Mutex<Waiting<R>>,
     changed: Notify,
 }

@@ -3,13 +3,24 @@
 #![forbid(unsafe_code)]
 
 pub mod arrivals;
+pub mod assignment;
 pub mod blocking;
 pub mod compute;
 pub mod config;
 pub mod convert;
 pub mod counters;
+pub mod dial;
+pub mod fetch;
+pub mod join;
+pub mod link;
+pub mod log;
+pub mod progress;
+pub mod run;
 pub mod samplings;
+pub mod session;
+pub mod shutdown;
 pub mod slice_store;
+pub mod slices_command;
 pub mod source;
 pub mod system;
 pub mod units;

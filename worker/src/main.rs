@@ -1,3 +1,52 @@
 //! The `woolly-worker` command.
 
-fn main() {}
+use clap::Parser;
+use std::process::ExitCode;
+use woolly_worker::config::{Cli, Command, Config, Folders};
+use woolly_worker::run::{EXIT_ERROR, EXIT_USAGE};
+use woolly_worker::{log, run, slices_command, system};
+
+/// Threads for sockets and timers; computing has its own.
+const RUNTIME_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let folders = Folders::from_environment();
+    log::start();
+    match cli.command {
+        Command::Join(args) => match args.resolve(&folders, &system::host_name()) {
+            Ok(config) => join(config),
+            Err(mistakes) => complain(&mistakes, EXIT_USAGE),
+        },
+        Command::Slices(args) => match slices_command::run(&args, &folders) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(EXIT_ERROR),
+            Err(error) => complain(&error, EXIT_ERROR),
+        },
+    }
+}
+
+fn join(config: Config) -> ExitCode {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(RUNTIME_THREADS).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&format!("cannot start the runtime: {error}"), EXIT_ERROR),
+    };
+    let ended = runtime.block_on(run::run(config));
+    // Hashing or reading in the background is cut short; files are complete or marked as parts.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure.text, failure.code),
+    }
+}
+
+/// One `error:` line per mistake. A closed stderr is no reason to panic on the way out.
+fn complain(text: &str, code: u8) -> ExitCode {
+    use std::io::Write;
+    let mut stderr = std::io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(stderr, "error: {line}");
+    }
+    ExitCode::from(code)
+}

@@ -1,0 +1,273 @@
+//! Streams between stages: taken from the previous one, opened to the next one or the coordinator.
+
+use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, Peer};
+use crate::convert::{Computed, Work, preamble};
+use crate::counters::Counters;
+use crate::samplings::Samplings;
+use crate::session::Outbox;
+use quinn::{Connection, Endpoint, SendStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use woolly_protocol::control::{Assign, StreamOpen, StreamPurpose};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::forward::Forward;
+use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
+use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::kind::Kind;
+use woolly_protocol::peer::{Peer as Dialled, accept, screen};
+use woolly_protocol::preamble::{Refusal, RefusalCode, answer_greeting};
+use woolly_protocol::sampling::Sampling;
+
+/// Workers that may be connected to this one: the previous stages of a plan and its successors.
+const PEERS_MAX: usize = 64;
+/// Time in which the first frame of a stream must have come.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+
+/// Accepts other workers for as long as the endpoint lives; their streams go to `arrivals`.
+pub async fn accept_peers(endpoint: Endpoint, arrivals: Arc<Arrivals>) {
+    let half_open = Arc::new(AtomicUsize::new(0));
+    let mut peers = JoinSet::new();
+    while let Some(incoming) = endpoint.accept().await {
+        while peers.try_join_next().is_some() {}
+        let Some(incoming) = screen(incoming, half_open.load(Relaxed)) else { continue };
+        if peers.len() >= PEERS_MAX {
+            incoming.refuse();
+            continue;
+        }
+        let arrivals = Arc::clone(&arrivals);
+        let half_open = HalfOpen::new(&half_open);
+        peers.spawn(async move {
+            let accepted = accept(incoming).await;
+            drop(half_open);
+            match accepted {
+                Ok((connection, peer)) => serve_peer(connection, peer, &arrivals).await,
+                Err(error) => tracing::debug!("a connection from another worker: {error}"),
+            }
+        });
+    }
+}
+
+/// Counts one handshake while it lives.
+struct HalfOpen(Arc<AtomicUsize>);
+
+impl HalfOpen {
+    fn new(count: &Arc<AtomicUsize>) -> HalfOpen {
+        count.fetch_add(1, Relaxed);
+        HalfOpen(Arc::clone(count))
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+async fn serve_peer(connection: Connection, peer: Dialled, arrivals: &Arrivals) {
+    let Dialled::Worker(worker) = peer else {
+        let text = "this is a worker: only the worker of the previous stage dials it";
+        Refusal::new(RefusalCode::WrongRole, text).close(&connection);
+        return;
+    };
+    // Both ends of the first stream stay open with the connection.
+    let _greeting = match answer_greeting(&connection, &preamble()).await {
+        Ok(streams) => streams,
+        Err(error) => {
+            tracing::warn!("worker {} was turned away: {error}", worker.hex());
+            return;
+        }
+    };
+    let ended = receive_streams(&connection, Peer::Worker(worker), arrivals, None).await;
+    tracing::debug!("the connection from worker {} ended: {ended}", worker.hex());
+}
+
+/// Takes the streams that a peer opens until its connection ends; returns why it did. Streams of a
+/// plan that is over are answered with `WrongEpoch` if there is an `outbox` to do it.
+pub async fn receive_streams(
+    connection: &Connection,
+    from: Peer,
+    arrivals: &Arrivals,
+    outbox: Option<&Outbox>,
+) -> quinn::ConnectionError {
+    loop {
+        let stream = match connection.accept_uni().await {
+            Ok(stream) => stream,
+            Err(error) => return error,
+        };
+        let mut reader = FrameReader::new(stream);
+        let open = match timeout(OPEN_TIME, read_open(&mut reader)).await {
+            Ok(Ok(open)) => open,
+            Ok(Err(error)) => {
+                tracing::warn!("a stream from {from} does not begin as it should: {error}");
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!("a stream from {from} did not begin in {} s", OPEN_TIME.as_secs());
+                continue;
+            }
+        };
+        let opened = Opened { reader, connection: connection.clone() };
+        match arrivals.offer(Arrival { from, open, reader: opened }) {
+            Ok(()) => {}
+            Err(NotKept::Full) => tracing::warn!("a stream from {from} is one too many: dropped"),
+            Err(NotKept::Stale(now)) => {
+                let text = format!(
+                    "a stream of {:?} for plan {} came from {from}; plan {now} is in force",
+                    open.purpose, open.epoch
+                );
+                tracing::warn!("{text}");
+                if let Some(outbox) = outbox {
+                    outbox.fault(wrong_epoch(open.epoch, MicrobatchId(0), text)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn read_open(reader: &mut FrameReader) -> Result<StreamOpen, FrameError> {
+    match reader.read(&[Kind::StreamOpen]).await? {
+        Some(frame) => frame.message(),
+        None => Err(FrameError::Truncated { expected: 1, found: 0 }),
+    }
+}
+
+/// Opens a stream of this plan on a connection.
+///
+/// # Errors
+///
+/// If the connection is gone.
+pub async fn open_stream(
+    connection: &Connection,
+    epoch: PlanEpoch,
+    purpose: StreamPurpose,
+) -> Result<SendStream, FrameError> {
+    let mut send = connection.open_uni().await.map_err(FrameError::Connection)?;
+    write_frame(&mut send, EncodedFrame::new(&StreamOpen { epoch, purpose })?).await?;
+    Ok(send)
+}
+
+/// Hands forwards to the compute thread in the order in which they come, at the last stage together
+/// with their samplings. Returns what ended it.
+pub async fn receive_forwards(
+    mut stream: Opened,
+    assign: &Assign,
+    samplings: &Samplings,
+    work: mpsc::Sender<Work>,
+    outbox: &Outbox,
+) -> FaultMessage {
+    let width = if assign.stage == 0 { 1 } else { assign.hidden as usize };
+    let payload_max = assign.rows_max as usize * width * size_of::<f32>();
+    let is_last = assign.stage + 1 == assign.stage_count;
+    loop {
+        let frame = match stream.reader.read_limited(&[Kind::Forward], payload_max).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return broken(assign, "it was ended by the other side"),
+            Err(error) => return broken(assign, error),
+        };
+        let forward: Forward = match frame.message() {
+            Ok(forward) => forward,
+            Err(error) => return broken(assign, error),
+        };
+        if forward.epoch != assign.epoch {
+            let text = format!("a forward of plan {} came in plan {}", forward.epoch, assign.epoch);
+            outbox.fault(wrong_epoch(forward.epoch, forward.microbatch, text)).await;
+            continue;
+        }
+        let samples = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
+        let sampling = match is_last && samples {
+            true => Some(samplings.take(forward.microbatch).await),
+            false => None,
+        };
+        // The queue holds all that may be in flight, so it is full only if the sender sent more.
+        if work.try_send(Work { forward, payload: frame.into_payload(), sampling }).is_err() {
+            let text = format!("more than {} forwards are in flight", assign.in_flight_max);
+            return fault(FaultCode::BadMessage, assign.epoch, text);
+        }
+    }
+}
+
+fn broken(assign: &Assign, why: impl std::fmt::Display) -> FaultMessage {
+    let from = match assign.previous {
+        Some(previous) => Peer::Worker(previous),
+        None => Peer::Coordinator,
+    };
+    let text = format!("stage {}: the stream of forwards from {from} broke: {why}", assign.stage);
+    fault(FaultCode::LinkFailed, assign.epoch, text)
+}
+
+/// Collects the samplings of a plan. Returns what ended it.
+pub async fn receive_samplings(
+    mut stream: Opened,
+    epoch: PlanEpoch,
+    samplings: &Samplings,
+    outbox: &Outbox,
+) -> FaultMessage {
+    let broken = |why: String| {
+        fault(FaultCode::LinkFailed, epoch, format!("the stream of samplings broke: {why}"))
+    };
+    loop {
+        let frame = match stream.reader.read(&[Sampling::KIND]).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return broken("it was ended by the coordinator".to_owned()),
+            Err(error) => return broken(error.to_string()),
+        };
+        let sampling: Sampling = match frame.message() {
+            Ok(sampling) => sampling,
+            Err(error) => return broken(error.to_string()),
+        };
+        if sampling.epoch != epoch {
+            let text = format!("a sampling of plan {} came in plan {epoch}", sampling.epoch);
+            outbox.fault(wrong_epoch(sampling.epoch, sampling.microbatch, text)).await;
+            continue;
+        }
+        if let Err(error) = samplings.offer(sampling) {
+            return fault(FaultCode::BadMessage, epoch, error.to_string());
+        }
+    }
+}
+
+/// Sends on what was computed. Returns what ended it.
+pub async fn send_results(
+    mut send: SendStream,
+    mut results: mpsc::Receiver<Computed>,
+    assign: &Assign,
+    counters: &Counters,
+    outbox: &Outbox,
+) -> FaultMessage {
+    while let Some(computed) = results.recv().await {
+        let frame = match computed {
+            Computed::Frame(frame) => frame,
+            Computed::Fault(fault) => {
+                tracing::error!("microbatch {}: {}", fault.microbatch, fault.text);
+                outbox.fault(fault).await;
+                continue;
+            }
+        };
+        let sending = Instant::now();
+        if let Err(error) = write_frame(&mut send, frame).await {
+            let to = match &assign.next {
+                Some(next) => format!("worker {} at {}", next.name, next.address),
+                None => "the coordinator".to_owned(),
+            };
+            let text = format!("stage {}: the link to {to} broke: {error}", assign.stage);
+            return fault(FaultCode::LinkFailed, assign.epoch, text);
+        }
+        let micros = u64::try_from(sending.elapsed().as_micros()).unwrap_or(u64::MAX);
+        counters.wire_us.fetch_add(micros, Relaxed);
+    }
+    fault(FaultCode::ComputeFailed, assign.epoch, "the compute thread has ended".to_owned())
+}
+
+/// A fault of the whole plan.
+pub fn fault(code: FaultCode, epoch: PlanEpoch, text: String) -> FaultMessage {
+    FaultMessage { code, epoch, microbatch: MicrobatchId(0), text }
+}
+
+fn wrong_epoch(epoch: PlanEpoch, microbatch: MicrobatchId, text: String) -> FaultMessage {
+    FaultMessage { code: FaultCode::WrongEpoch, epoch, microbatch, text }
+}

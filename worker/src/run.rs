@@ -1,0 +1,436 @@
+//! `join`: credentials, then conversations with the coordinator until this worker is told to end.
+
+use crate::arrivals::Arrivals;
+use crate::assignment::Context;
+use crate::compute::{Compute, Measured};
+use crate::config::{Config, TokenSource};
+use crate::counters::Counters;
+use crate::dial::{DialFailure, Dialer, Greeted, resolve};
+use crate::join::{self, Credentials, CredentialsError};
+use crate::link;
+use crate::session::{Ended, converse};
+use crate::shutdown::{self, Order, Shutdown, Teller};
+use crate::slice_store::SliceStore;
+use crate::source::Places;
+use crate::system;
+use quinn::{Connection, Endpoint};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, worker_server};
+use woolly_protocol::identity::Identity;
+use woolly_protocol::machine::machine_id;
+use woolly_protocol::preamble::RefusalCode;
+use woolly_protocol::token::JoinToken;
+
+/// Exit status of a mistake in the flags.
+pub const EXIT_USAGE: u8 = 2;
+/// Exit status when the coordinator was never reached and `--retry` is used up.
+pub const EXIT_UNREACHABLE: u8 = 3;
+/// Exit status of a refusal: token, cluster, certificate or version.
+pub const EXIT_REFUSED: u8 = 4;
+/// Exit status of every other error.
+pub const EXIT_ERROR: u8 = 1;
+/// The first pause between two attempts to reach the coordinator; doubled up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// The longest pause: after its restart a coordinator has its workers back within this time.
+const PAUSE_LONGEST: Duration = Duration::from_secs(10);
+/// Attempts between two log lines that say the same.
+const QUIET_ATTEMPTS: u32 = 12;
+/// Time that leaving politely may take; a conversation that drains takes less.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
+/// Time that closing the connection may take.
+const STOP_TIME: Duration = Duration::from_secs(2);
+/// The file in the state directory that a running worker holds a lock on.
+const LOCK_FILE: &str = "worker.lock";
+
+/// Why the worker ends.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// The exit status.
+    pub code: u8,
+    /// One sentence: what happened and what to do.
+    pub text: String,
+}
+
+impl Failure {
+    fn new(code: u8, text: impl Into<String>) -> Failure {
+        Failure { code, text: text.into() }
+    }
+}
+
+fn error(text: impl std::fmt::Display) -> Failure {
+    Failure::new(EXIT_ERROR, text.to_string())
+}
+
+/// Joins the cluster and works for it until a signal, or for a child the end of stdin, ends it.
+///
+/// # Errors
+///
+/// With the exit status and the sentence to print.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let (teller, mut shutdown) = Shutdown::new();
+    shutdown::listen_for_signals(teller.clone()).map_err(error)?;
+    let token = read_token(&config, teller).await?;
+    let _lock = lock_state(&config.state_dir)?;
+    let store = SliceStore::open(&config.slices_dir).map_err(error)?;
+    if config.memory.is_none() && system::memory_allowance().is_none() {
+        return Err(Failure::new(
+            EXIT_USAGE,
+            "the system does not say how much memory there is: set --memory",
+        ));
+    }
+    let counters = Arc::new(Counters::default());
+    let compute = Compute::start(config.threads, Arc::clone(&counters))
+        .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
+    let mut told = shutdown.clone();
+    let work = async {
+        let ended = || error("the compute thread has ended");
+        let measured = compute.measure().await.ok_or_else(ended)?;
+        let mut attempts = Attempts::new(&config);
+        let identity = match credentials(&config, &token)? {
+            Credentials::Certificate(identity) => *identity,
+            Credentials::Token(token) => tokio::select! {
+                obtained = obtain(&token, &config, &mut attempts) => obtained?,
+                _ = told.ordered() => return Ok(()),
+            },
+        };
+        let context = Arc::new(Context {
+            machine: machine_id(),
+            counters: Arc::clone(&counters),
+            compute: compute.clone(),
+            arrivals: Arc::new(Arrivals::default()),
+            dialer: Arc::new(Dialer::new(identity)),
+            places: Places {
+                model_dir: config.model_dir.clone(),
+                memory_dir: config.state_dir.clone(),
+                store,
+            },
+            config: config.clone(),
+        });
+        let endpoint = listen(&context)?;
+        serve(&context, &endpoint, measured, &mut attempts, &mut told).await
+    };
+    tokio::select! {
+        done = work => done,
+        () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
+        () = told_while_idle(&mut shutdown) => Ok(()),
+    }
+}
+
+/// A conversation leaves by itself when it is told to; this ends the process if it takes too long.
+async fn told_while_idle(shutdown: &mut Shutdown) {
+    if let Order::Drain(_) = shutdown.ordered().await {
+        tokio::select! {
+            () = tokio::time::sleep(LEAVE_TIME) => {}
+            () = shutdown.stopped() => {}
+        }
+    }
+    tokio::time::sleep(STOP_TIME).await;
+}
+
+async fn read_token(config: &Config, teller: Teller) -> Result<String, Failure> {
+    let mut line = None;
+    if config.child || config.token == TokenSource::Stdin {
+        let read = shutdown::line_from_stdin(config.child, teller).await;
+        line = Some(read.map_err(|why| error(format!("cannot read the token from stdin: {why}")))?);
+    }
+    join::token_text(config, line.as_deref()).map_err(error)
+}
+
+fn credentials(config: &Config, token: &str) -> Result<Credentials, Failure> {
+    join::credentials(&config.state_dir, token, SystemTime::now()).map_err(|why| {
+        let code = match why {
+            CredentialsError::Nothing(_) | CredentialsError::Token(_) => EXIT_REFUSED,
+            CredentialsError::Identity(_) => EXIT_ERROR,
+        };
+        Failure::new(code, why.to_string())
+    })
+}
+
+/// Makes the state directory (mode 0700) and holds its lock: two workers with one certificate would
+/// take each other's place.
+fn lock_state(dir: &Path) -> Result<File, Failure> {
+    let fail = |why: std::io::Error| error(format!("cannot use {}: {why}", dir.display()));
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(fail)?;
+    let mut options = fs::OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(dir.join(LOCK_FILE));
+    let file = file.map_err(fail)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(why)) => Err(fail(why)),
+        Err(TryLockError::WouldBlock) => Err(error(format!(
+            "another worker runs with the state in {}: give this one its own --state-dir",
+            dir.display()
+        ))),
+    }
+}
+
+fn listen(context: &Arc<Context>) -> Result<Endpoint, Failure> {
+    let address = context.config.listen;
+    let server = worker_server(context.dialer.identity(), IDLE_TIMEOUT).map_err(error)?;
+    let bound = bind(address, Some(server))
+        .map_err(|why| error(format!("cannot listen on {address}: {why}; change --listen")))?;
+    if let Some(warning) = bound.warning {
+        tracing::warn!("{warning}");
+    }
+    tokio::spawn(link::accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
+    Ok(bound.endpoint)
+}
+
+/// Exchanges the token for a certificate, for as long as the coordinator cannot be reached.
+async fn obtain(
+    token: &JoinToken,
+    config: &Config,
+    attempts: &mut Attempts,
+) -> Result<Identity, Failure> {
+    loop {
+        let mut failure = None;
+        match resolve(&config.host, config.port).await {
+            Ok(addresses) => {
+                for address in addresses {
+                    match join::exchange(token, address, config).await {
+                        Ok(identity) => return Ok(identity),
+                        Err(why) => failure = Some(why),
+                    }
+                }
+            }
+            Err(why) => failure = Some(why),
+        }
+        let failure = failure.expect("every way here leaves a failure");
+        attempts.failed(&failure, false).await?;
+    }
+}
+
+/// Converses again and again.
+async fn serve(
+    context: &Arc<Context>,
+    endpoint: &Endpoint,
+    measured: Measured,
+    attempts: &mut Attempts,
+    shutdown: &mut Shutdown,
+) -> Result<(), Failure> {
+    loop {
+        if shutdown.order() != Order::Run {
+            return Ok(());
+        }
+        let reached = tokio::select! {
+            reached = reach(context) => reached,
+            _ = shutdown.ordered() => return Ok(()),
+        };
+        let (why, was_welcome) = match reached {
+            Ok((greeted, address)) => {
+                let advertise = advertised(context, endpoint, &greeted.connection)?;
+                let own = (advertise, measured);
+                match converse(context, greeted, address, own, shutdown).await {
+                    Ended::Shutdown => return Ok(()),
+                    Ended::Lost { why, was_welcome } => (why, was_welcome),
+                }
+            }
+            Err(why) => (why, false),
+        };
+        tokio::select! {
+            failed = attempts.failed(&why, was_welcome) => failed?,
+            _ = shutdown.ordered() => return Ok(()),
+        }
+    }
+}
+
+/// Dials the coordinator's addresses until one answers.
+async fn reach(context: &Context) -> Result<(Greeted, SocketAddr), DialFailure> {
+    let mut failure = None;
+    for address in resolve(&context.config.host, context.config.port).await? {
+        match context.dialer.coordinator(address).await {
+            Ok(greeted) => return Ok((greeted, address)),
+            Err(why) => failure = Some(why),
+        }
+    }
+    Err(failure.expect("a name has at least one address"))
+}
+
+/// What other workers are told to dial.
+fn advertised(
+    context: &Context,
+    endpoint: &Endpoint,
+    coordinator: &Connection,
+) -> Result<SocketAddr, Failure> {
+    let bound = endpoint.local_addr().map_err(error)?;
+    let mut address = context.config.advertise.unwrap_or(bound);
+    if address.port() == 0 {
+        address.set_port(bound.port());
+    }
+    if address.ip().is_unspecified() {
+        let Some(own) = coordinator.local_ip().filter(|ip| !ip.is_unspecified()) else {
+            return Err(Failure::new(
+                EXIT_USAGE,
+                "cannot tell by which address others reach this machine: set --advertise",
+            ));
+        };
+        address.set_ip(own.to_canonical());
+    }
+    if address.ip().is_loopback() && !coordinator.remote_address().ip().to_canonical().is_loopback()
+    {
+        tracing::warn!(
+            "this worker is reached on {address}, which other machines cannot dial; start it with \
+             --listen 0.0.0.0:7401 unless it is the only stage or the first one"
+        );
+    }
+    Ok(address)
+}
+
+/// Counts attempts to reach the coordinator, says why they fail, and waits between them.
+#[derive(Debug)]
+struct Attempts {
+    coordinator: String,
+    retry: Option<u32>,
+    /// Whether a coordinator has welcomed this worker since its start.
+    was_reached: bool,
+    failed: u32,
+    said: String,
+    pause: Duration,
+}
+
+impl Attempts {
+    fn new(config: &Config) -> Attempts {
+        Attempts {
+            coordinator: format!("{}:{}", config.host, config.port),
+            retry: config.retry,
+            was_reached: false,
+            failed: 0,
+            said: String::new(),
+            pause: PAUSE_FIRST,
+        }
+    }
+
+    /// Takes note of a failure and waits before the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// If another attempt is of no use or not wanted.
+    async fn failed(&mut self, why: &DialFailure, was_welcome: bool) -> Result<(), Failure> {
+        if was_welcome {
+            self.was_reached = true;
+            (self.failed, self.pause) = (0, PAUSE_FIRST);
+            self.said.clear();
+        }
+        let text = why.to_string();
+        match why {
+            DialFailure::Untrusted(text) => {
+                return Err(Failure::new(
+                    EXIT_REFUSED,
+                    format!(
+                        "{text}; if the cluster is another one now, give a join token of it with \
+                         --token"
+                    ),
+                ));
+            }
+            DialFailure::Refused(refusal) if is_final(refusal.code) => {
+                return Err(Failure::new(EXIT_REFUSED, text));
+            }
+            _ => {}
+        }
+        if !self.was_reached && self.retry.is_some_and(|retry| self.failed >= retry) {
+            let coordinator = &self.coordinator;
+            let text = format!("cannot reach the coordinator at {coordinator}: {text}");
+            return Err(Failure::new(EXIT_UNREACHABLE, text));
+        }
+        if text != self.said || self.failed % QUIET_ATTEMPTS == 0 {
+            let what = if was_welcome { "lost" } else { "cannot reach" };
+            tracing::warn!("{what} the coordinator at {}: {text}; trying again", self.coordinator);
+            self.said = text;
+        }
+        self.failed += 1;
+        tokio::time::sleep(jittered(self.pause)).await;
+        self.pause = (self.pause * 2).min(PAUSE_LONGEST);
+        Ok(())
+    }
+}
+
+/// Refusals that stay the same however often this worker asks.
+fn is_final(code: RefusalCode) -> bool {
+    use RefusalCode::{AlreadyConnected, Busy, Internal, NameTaken, Other, ShuttingDown};
+    !matches!(code, AlreadyConnected | Busy | Internal | NameTaken | ShuttingDown | Other(_))
+}
+
+/// Between half and all of a pause, so that many workers do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness the pause is merely whole.
+    let part = match getrandom::fill(&mut random) {
+        Ok(()) => f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX),
+        Err(_) => 1.0,
+    };
+    pause.mul_f64(0.5 + part / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use woolly_protocol::preamble::Refusal;
+
+    fn attempts(retry: Option<u32>) -> Attempts {
+        Attempts {
+            coordinator: "h:1".to_owned(),
+            retry,
+            was_reached: false,
+            failed: 0,
+            said: String::new(),
+            pause: PAUSE_FIRST,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absent_coordinator_is_tried_again_and_given_up_only_if_asked() {
+        let away = DialFailure::Unreachable("nobody".to_owned());
+        let mut never = attempts(None);
+        for _ in 0..1000 {
+            never.failed(&away, false).await.unwrap();
+        }
+        assert_eq!(never.pause, PAUSE_LONGEST);
+        let mut twice = attempts(Some(1));
+        twice.failed(&away, false).await.unwrap();
+        let failure = twice.failed(&away, false).await.unwrap_err();
+        assert_eq!(failure.code, EXIT_UNREACHABLE);
+        let mut once_there = attempts(Some(0));
+        once_there.failed(&away, true).await.unwrap();
+        once_there.failed(&away, false).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_ends_the_worker_unless_it_passes() {
+        for (code, is_final) in [
+            (RefusalCode::TokenExpired, true),
+            (RefusalCode::Protocol, true),
+            (RefusalCode::WrongCluster, true),
+            (RefusalCode::Busy, false),
+            (RefusalCode::AlreadyConnected, false),
+        ] {
+            let why = DialFailure::Refused(Refusal::new(code, "because"));
+            let failed = attempts(None).failed(&why, false).await;
+            assert_eq!(failed.is_err(), is_final, "{code:?}");
+        }
+        let why = DialFailure::Untrusted("another CA".to_owned());
+        assert_eq!(attempts(None).failed(&why, true).await.unwrap_err().code, EXIT_REFUSED);
+    }
+
+    #[test]
+    fn two_workers_cannot_share_a_state_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_state(dir.path()).unwrap();
+        assert!(lock_state(dir.path()).unwrap_err().text.contains("--state-dir"));
+        drop(held);
+        assert!(lock_state(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn pauses_keep_within_their_bounds() {
+        for _ in 0..100 {
+            let pause = jittered(Duration::from_secs(2));
+            assert!(pause >= Duration::from_secs(1) && pause <= Duration::from_secs(2));
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! One conversation with the coordinator: hello, heartbeats, plans, until one side ends it.
+
+use crate::arrivals::Peer;
+use crate::assignment::{Context, Coordinator, Plan};
+use crate::compute::Measured;
+use crate::convert;
+use crate::dial::{DialFailure, Greeted};
+use crate::link;
+use crate::shutdown::{Order, Shutdown};
+use crate::system;
+use quinn::{SendStream, VarInt};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use woolly_protocol::check::text_from;
+use woolly_protocol::control::{Assign, Drain, Heartbeat, Hello, Release, Welcome};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::frame::{EncodedFrame, Frame, FrameError, Message};
+use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::kind::Kind;
+
+/// Control messages that wait to be written: heartbeats, faults and answers of two plans.
+const OUTBOX_MAX: usize = 64;
+/// Time in which the coordinator must have answered the hello.
+const WELCOME_TIME: Duration = Duration::from_secs(10);
+/// Time that the coordinator has to take the stage back when this worker leaves.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Time for the last words on the control stream.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Messages on their way to the control stream.
+#[derive(Clone, Debug)]
+pub struct Outbox(mpsc::Sender<EncodedFrame>);
+
+impl Outbox {
+    /// Waits for room and queues a message; one that cannot be sent is dropped with the conversation.
+    pub async fn send<M: Message>(&self, message: &M) {
+        match EncodedFrame::new(message) {
+            // An error means that the conversation is over: nobody is there to be told.
+            Ok(frame) => drop(self.0.send(frame).await),
+            Err(error) => tracing::error!("cannot tell the coordinator: {error}"),
+        }
+    }
+
+    /// Sends a fault; its text is made fit for the wire.
+    pub async fn fault(&self, mut fault: FaultMessage) {
+        fault.text = text_from(&fault.text);
+        self.send(&fault).await;
+    }
+
+    fn try_send<M: Message>(&self, message: &M) {
+        if let Ok(frame) = EncodedFrame::new(message) {
+            // A heartbeat that finds no room is not missed: what is queued says as much.
+            let _ = self.0.try_send(frame);
+        }
+    }
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// This worker was told to end.
+    Shutdown,
+    /// The other side is gone, or was never there.
+    Lost {
+        /// What happened, as a sentence.
+        why: DialFailure,
+        /// Whether the coordinator had welcomed this worker.
+        was_welcome: bool,
+    },
+}
+
+/// Converses with the coordinator at `address` until something ends it. The plan in work ends with
+/// it.
+pub async fn converse(
+    context: &Arc<Context>,
+    greeted: Greeted,
+    address: SocketAddr,
+    own: (SocketAddr, Measured),
+    shutdown: &mut Shutdown,
+) -> Ended {
+    let lost = |why: DialFailure, was_welcome| Ended::Lost { why, was_welcome };
+    let (advertise, measured) = own;
+    let Greeted { connection, mut send, recv } = greeted;
+    let mut reader = FrameReader::new(recv);
+    context.arrivals.clear();
+    let hello = hello(context, advertise, measured);
+    let welcome = tokio::select! {
+        welcome = introduce(&mut send, &mut reader, &hello) => welcome,
+        _ = shutdown.ordered() => return Ended::Shutdown,
+    };
+    let welcome = match welcome {
+        Ok(welcome) => welcome,
+        Err(error) => return lost(error.into(), false),
+    };
+    if welcome.cluster != context.dialer.identity().cluster() {
+        let why = "the coordinator names another cluster than its certificate".to_owned();
+        return lost(DialFailure::Untrusted(why), false);
+    }
+    tracing::info!("joined the cluster of {address} as {}", context.config.name);
+    let (queue, queued) = mpsc::channel(OUTBOX_MAX);
+    let outbox = Outbox(queue);
+    let mut writer = tokio::spawn(write_all(send, queued));
+    let coordinator =
+        Coordinator { connection: connection.clone(), address, outbox: outbox.clone(), advertise };
+    let mut session = Session { context, coordinator, plan: None, newest: PlanEpoch(0) };
+    let beat = Duration::from_millis(welcome.heartbeat_ms.into());
+    let (from, arrivals) = (Peer::Coordinator, &context.arrivals);
+    let ended = tokio::select! {
+        error = session.run(&mut reader, beat, shutdown) => match error {
+            None => Ended::Shutdown,
+            Some(error) => lost(error.into(), true),
+        },
+        written = &mut writer => match written {
+            Ok(error) => lost(error.unwrap_or(FrameError::WriteStalled(0)).into(), true),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        error = link::receive_streams(&connection, from, arrivals, Some(&outbox)) => {
+            lost(FrameError::Connection(error).into(), true)
+        }
+    };
+    drop((session, outbox));
+    if matches!(ended, Ended::Shutdown) {
+        // The writer ends when it has written what is queued. The coordinator may be gone already;
+        // then there is nobody to say good-bye to.
+        let _ = timeout(FAREWELL_TIME, &mut writer).await;
+    }
+    writer.abort();
+    connection.close(VarInt::from_u32(0), b"");
+    ended
+}
+
+fn hello(context: &Context, advertise: SocketAddr, measured: Measured) -> Hello {
+    let config = &context.config;
+    Hello {
+        name: config.name.clone(),
+        machine: context.machine,
+        advertise: advertise.to_string(),
+        numerics: convert::numerics(),
+        threads: config.threads,
+        memory_bytes: config.memory.or_else(system::memory_allowance).unwrap_or(1),
+        memory_is_own: config.memory.is_some(),
+        kv_memory_bytes: config.kv_memory.unwrap_or(0),
+        read_bytes_per_s: measured.read_bytes_per_s,
+        macs_per_s: measured.macs_per_s,
+        isa: convert::isa().to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        local: config.child,
+    }
+}
+
+async fn introduce(
+    send: &mut SendStream,
+    reader: &mut FrameReader,
+    hello: &Hello,
+) -> Result<Welcome, FrameError> {
+    write_frame(send, EncodedFrame::new(hello)?).await?;
+    match timeout(WELCOME_TIME, reader.read(&[Kind::Welcome])).await {
+        Ok(Ok(Some(frame))) => frame.message(),
+        Ok(Ok(None)) => Err(FrameError::Truncated { expected: 1, found: 0 }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(FrameError::ReadStalled(WELCOME_TIME.as_secs())),
+    }
+}
+
+/// Writes what is queued until nobody can queue any more (`None`) or the stream breaks.
+async fn write_all(
+    mut send: SendStream,
+    mut queued: mpsc::Receiver<EncodedFrame>,
+) -> Option<FrameError> {
+    while let Some(frame) = queued.recv().await {
+        if let Err(error) = write_frame(&mut send, frame).await {
+            return Some(error);
+        }
+    }
+    if send.finish().is_ok() {
+        // Until the other side has it all; the caller does not wait for long.
+        let _ = send.stopped().await;
+    }
+    None
+}
+
+struct Session<'a> {
+    context: &'a Arc<Context>,
+    coordinator: Coordinator,
+    plan: Option<Plan>,
+    /// The newest epoch that the coordinator has named.
+    newest: PlanEpoch,
+}
+
+impl Session<'_> {
+    /// Reads and beats until the stream breaks (the error) or this worker has left (`None`).
+    async fn run(
+        &mut self,
+        reader: &mut FrameReader,
+        beat: Duration,
+        shutdown: &mut Shutdown,
+    ) -> Option<FrameError> {
+        const ACCEPT: [Kind; 4] = [Kind::Assign, Kind::Release, Kind::Heartbeat, Kind::Drain];
+        let mut beats = interval(beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaving = None;
+        let mut stop = shutdown.clone();
+        loop {
+            if leaving.is_some() && self.plan.is_none() {
+                return None;
+            }
+            tokio::select! {
+                read = reader.read(&ACCEPT) => match read {
+                    Ok(Some(frame)) => {
+                        if let Err(error) = self.handle(&frame).await {
+                            return Some(error);
+                        }
+                    }
+                    Ok(None) => return Some(FrameError::Truncated { expected: 1, found: 0 }),
+                    Err(error) => return Some(error),
+                },
+                _ = beats.tick() => self.coordinator.outbox.try_send(&self.heartbeat()),
+                order = shutdown.ordered(), if leaving.is_none() => {
+                    let Order::Drain(reason) = order else { return None };
+                    self.coordinator.outbox.send(&Drain { reason: reason.to_owned() }).await;
+                    leaving = Some(Box::pin(tokio::time::sleep(DRAIN_TIME)));
+                }
+                () = stop.stopped() => return None,
+                () = wait(&mut leaving) => return None,
+            }
+        }
+    }
+
+    async fn handle(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        match frame.kind() {
+            Kind::Assign => self.assign(frame.message()?).await,
+            Kind::Release => self.release(&frame.message()?),
+            Kind::Drain => {
+                let drain: Drain = frame.message()?;
+                tracing::info!("the coordinator leaves: {}", drain.reason);
+            }
+            _ => drop(frame.message::<Heartbeat>()?),
+        }
+        Ok(())
+    }
+
+    async fn assign(&mut self, assign: Assign) {
+        if assign.epoch <= self.newest {
+            let text = format!("plan {} was assigned after plan {}", assign.epoch, self.newest);
+            let (code, microbatch) = (FaultCode::WrongEpoch, MicrobatchId(0));
+            let fault = FaultMessage { code, epoch: assign.epoch, microbatch, text };
+            self.coordinator.outbox.fault(fault).await;
+            return;
+        }
+        self.newest = assign.epoch;
+        self.plan = None;
+        self.context.arrivals.retire_before(assign.epoch);
+        let context = Arc::clone(self.context);
+        self.plan = Some(Plan::start(assign, context, self.coordinator.clone()));
+    }
+
+    fn release(&mut self, release: &Release) {
+        if self.plan.as_ref().is_some_and(|plan| plan.epoch <= release.epoch) {
+            tracing::info!("plan {} is over", release.epoch);
+            self.plan = None;
+        }
+        self.newest = self.newest.max(release.epoch);
+        self.context.arrivals.retire_before(PlanEpoch(self.newest.0.saturating_add(1)));
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        let counters = &self.context.counters;
+        let (load_done, load_total) = counters.load();
+        Heartbeat {
+            epoch: self.plan.as_ref().map_or(PlanEpoch(0), |plan| plan.epoch),
+            microbatch: MicrobatchId(counters.microbatch.load(Relaxed)),
+            progress: counters.pulse(),
+            load_done,
+            load_total,
+            forwards: counters.forwards.load(Relaxed),
+            compute_us: counters.compute_us.load(Relaxed),
+            wait_us: counters.wait_us.load(Relaxed),
+            wire_us: counters.wire_us.load(Relaxed),
+        }
+    }
+}
+
+async fn wait(sleep: &mut Option<std::pin::Pin<Box<tokio::time::Sleep>>>) {
+    match sleep {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}

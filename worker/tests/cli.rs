@@ -1,0 +1,137 @@
+//! The binary from outside: help, bad flags, refusals, and its exit statuses.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn worker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_woolly-worker"));
+    command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WOOLLY_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    worker(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn help_explains_every_flag() {
+    let output = run(&["join", "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    for flag in [
+        "--token",
+        "--token-file",
+        "--listen",
+        "--advertise",
+        "--model-dir",
+        "--state-dir",
+        "--threads",
+        "--memory",
+        "--kv-memory",
+        "--name",
+        "--retry",
+        "WOOLLY_TOKEN",
+        "WOOLLY_LISTEN",
+        "WOOLLY_KV_MEMORY",
+    ] {
+        assert!(help.contains(flag), "{flag} is missing in:\n{help}");
+    }
+    assert!(!help.contains("--child"), "the flag for children is not for people:\n{help}");
+}
+
+#[test]
+fn secrets_do_not_show_in_help() {
+    let output = worker(&["join", "--help"]).env("WOOLLY_TOKEN", "wly1.secret").output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("wly1.secret"));
+}
+
+#[test]
+fn mistakes_in_flags_end_with_status_2_and_name_the_flag() {
+    for (arguments, named) in [
+        (&[][..], "Usage"),
+        (&["join"], "HOST:PORT"),
+        (&["join", "h:1", "--no-such-flag"], "--no-such-flag"),
+        (&["join", "h:1", "--threads", "0"], "--threads"),
+        (&["join", "h:1", "--memory", "1e3"], "--memory"),
+        (&["join", "h:1", "--memory"], "--memory"),
+        (&["join", "h:1", "--name", "a", "--name", "b"], "--name"),
+        (&["join", "h:99999"], "HOST:PORT"),
+        (&["join", "h:1", "--listen", "nowhere", "--advertise", "0.0.0.0:5"], "--advertise"),
+        (&["slices"], "Usage"),
+    ] {
+        let output = run(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(named), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_token_that_is_none_and_no_token_are_refused_with_status_4() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().to_str().unwrap();
+    for (token, says) in [
+        (&[][..], "token create"),
+        (&["--token", "hello"], "wly1."),
+        (&["--token", "wly1.abc"], "cut off"),
+    ] {
+        let arguments = [&["join", "127.0.0.1:9", "--state-dir", state][..], token].concat();
+        let output = run(&arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{token:?}: {text}");
+        assert!(text.contains(says), "{token:?}: {text}");
+    }
+}
+
+#[test]
+fn an_unreachable_coordinator_is_given_up_with_status_3_if_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = woolly_protocol::token::JoinToken::random([7; 32]).to_string();
+    let state = dir.path().to_str().unwrap();
+    let output = worker(&["join", "127.0.0.1:9", "--state-dir", state, "--retry", "0"])
+        .args(["-t", "1"])
+        .env("WOOLLY_TOKEN", &token)
+        .output()
+        .unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("127.0.0.1:9") && !text.contains(&token), "{text}");
+}
+
+#[test]
+fn a_child_ends_with_its_stdin() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = woolly_protocol::token::JoinToken::random([7; 32]).to_string();
+    let state = dir.path().to_str().unwrap();
+    let mut child = worker(&["join", "127.0.0.1:9", "--child", "--state-dir", state, "-t", "1"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{token}").unwrap();
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_empty_store_is_listed_without_being_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    for action in ["list", "verify", "prune"] {
+        let output = run(&["slices", action, "--state-dir", state.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("no slices"));
+    }
+    assert!(!state.exists());
+}
