@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod cluster;
 pub mod config;
 pub mod exit;
 pub mod generation;

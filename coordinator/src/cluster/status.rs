@@ -1,0 +1,139 @@
+//! The cluster for people: status, and the lines that announce a plan.
+
+use super::Cluster;
+use super::plan::{Plan, StageInfo};
+use super::worker::WorkerState;
+use crate::announce::kv_line;
+use crate::generation::{StageStatus, Status};
+use crate::units::show_size;
+use std::ops::Range;
+use woolly_engine::plan::KV_CTX_MAX;
+use woolly_protocol::limits::BLOCK_LEN;
+
+impl Cluster {
+    /// The present state. What the scheduler knows (sequences and free blocks) is left at 0.
+    pub fn status(&self) -> Status {
+        let Some(plan) = &self.plan else {
+            return Status { detail: self.waiting_for(), ..Status::default() };
+        };
+        let stages: Vec<_> = plan
+            .stages
+            .iter()
+            .map(|stage| StageStatus {
+                worker: self.worker(stage.worker).name.clone(),
+                worker_id: stage.worker.hex(),
+                layer_first: stage.layers.start,
+                layer_end: stage.layers.end,
+                mapped_bytes: stage.ready.as_ref().map_or(0, |ready| ready.mapped_bytes),
+                kv_blocks: plan.cut.kv_blocks,
+                ready: stage.ready.is_some(),
+            })
+            .collect();
+        let ready = plan.serving_since.is_some();
+        let detail = if ready {
+            format!("serving {} layers in {}", self.config.layout.layers, count(&stages, "stage"))
+        } else {
+            self.loading(plan)
+        };
+        Status {
+            ready,
+            detail,
+            stages,
+            kv_tokens: plan.cut.kv_positions(),
+            ctx_size: self.ctx_size(),
+            kv_blocks: plan.cut.kv_blocks,
+            ..Status::default()
+        }
+    }
+
+    fn waiting_for(&self) -> String {
+        let joined = self.workers.len();
+        let wanted = self.workers_wanted();
+        let waiting = format!("waiting for workers: {joined} of {wanted} have joined");
+        match &self.trouble {
+            Some(trouble) if joined < wanted => format!("{waiting}; {trouble}"),
+            Some(trouble) => trouble.clone(),
+            None => waiting,
+        }
+    }
+
+    fn loading(&self, plan: &Plan) -> String {
+        let ready = plan.stages.iter().filter(|stage| stage.ready.is_some()).count();
+        let mut text = format!("loading: {ready} of {} ready", count(&plan.stages, "stage"));
+        for stage in plan.stages.iter().filter(|stage| stage.ready.is_none()) {
+            let worker = self.worker(stage.worker);
+            let beat = &worker.heartbeat;
+            let told = worker.state == WorkerState::Loading && beat.load_total > 0;
+            let far = if told { beat.load_done.min(beat.load_total) } else { 0 };
+            let percent = u128::from(far) * 100 / u128::from(beat.load_total.max(1));
+            text.push_str(&format!(", {} {percent} %", worker.name));
+        }
+        text
+    }
+
+    /// What a new plan is announced with.
+    pub(super) fn plan_lines(&self, plan: &Plan) -> Vec<String> {
+        let mut lines = vec![format!(
+            "Plan {}: {} layers in {}",
+            plan.epoch,
+            self.config.layout.layers,
+            count(&plan.stages, "stage")
+        )];
+        for (index, (stage, budget)) in plan.stages.iter().zip(&plan.cut.stages).enumerate() {
+            let worker = self.worker(stage.worker);
+            lines.push(format!(
+                "  stage {index}: {} on {} ({}), {} of weights, {} of KV, {} to compute",
+                layers(&stage.layers),
+                worker.name,
+                worker.address,
+                show_size(budget.own_bytes),
+                show_size(budget.kv_bytes),
+                show_size(budget.scratch_bytes),
+            ));
+        }
+        let limiting = plan.cut.limiting_stage;
+        let limited_by = if plan.cut.kv_is_limited_by_memory {
+            let name = &self.worker(plan.stages[limiting].worker).name;
+            format!("the memory of stage {limiting} ({name})")
+        } else {
+            format!("the default of {KV_CTX_MAX} sequences of full length")
+        };
+        lines.push(kv_line(plan.cut.kv_blocks, BLOCK_LEN, self.ctx_size(), &limited_by));
+        lines
+    }
+
+    /// What a plan is announced with when it is served.
+    pub(super) fn serving_lines(&self, plan: &Plan, stages: &[StageInfo]) -> Vec<String> {
+        let mut lines = vec![format!("Plan {} is ready: {}", plan.epoch, count(stages, "stage"))];
+        for (index, stage) in stages.iter().enumerate() {
+            let fetched = match stage.ready.fetched_bytes {
+                0 => "nothing to fetch".to_owned(),
+                bytes => format!("{} fetched", show_size(bytes)),
+            };
+            lines.push(format!(
+                "  stage {index}: {}, {}, {} mapped, {} KV blocks, {fetched}, loaded in {}.{} s",
+                stage.name,
+                layers(&stage.layers),
+                show_size(stage.ready.mapped_bytes),
+                plan.cut.kv_blocks,
+                stage.ready.load_ms / 1000,
+                stage.ready.load_ms % 1000 / 100,
+            ));
+        }
+        lines
+    }
+}
+
+/// `1 stage`, `2 stages`.
+fn count<T>(items: &[T], word: &str) -> String {
+    let plural = if items.len() == 1 { "" } else { "s" };
+    format!("{} {word}{plural}", items.len())
+}
+
+/// Layers with both ends, as people count them.
+fn layers(layers: &Range<u32>) -> String {
+    match layers.len() {
+        1 => format!("layer {}", layers.start),
+        _ => format!("layers {} to {}", layers.start, layers.end.saturating_sub(1)),
+    }
+}
