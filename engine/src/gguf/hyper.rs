@@ -111,6 +111,13 @@ impl HyperParameters {
     /// A key that is absent, of another type or out of its range; an architecture or a feature
     /// that Woolly does not compute; an embedding whose rows are not the vocabulary.
     pub fn new(gguf: &Gguf) -> Result<Self, GgufError> {
+        Self::read(gguf).map_err(|error| {
+            let file = &gguf.parts()[0].file_name;
+            error.in_file(Shown(file.as_bytes()).to_string())
+        })
+    }
+
+    fn read(gguf: &Gguf) -> Result<Self, GgufError> {
         let metadata = gguf.metadata();
         let architecture = architecture(metadata)?;
         let keys = Keys { metadata, architecture };

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::{Raw, assert_refused, problem, read, small_model};
 use crate::gguf::{Gguf, HeaderPart};
 
@@ -139,6 +141,46 @@ fn g_60_every_bit_of_the_first_bytes_flipped() {
         let mut bytes = bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         if let Ok(gguf) = read(bytes) {
+            let _ = crate::plan::ModelLayout::new(&gguf).map_err(|error| error.to_string());
+        }
+    }
+}
+
+/// Numbers that lie where arithmetic breaks.
+const EDGES: [u64; 12] = [
+    0,
+    1,
+    31,
+    32,
+    255,
+    i32::MAX as u64,
+    u32::MAX as u64,
+    1 << 40,
+    i64::MAX as u64,
+    1 << 63,
+    u64::MAX - 15,
+    u64::MAX,
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn g_60_numbers_overwritten(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..EDGES.len(), 1..=8usize), 1..6)
+    ) {
+        let mut bytes = small_model("llama", 1).to_bytes(32);
+        for (at, edge, width) in changes {
+            let at = at.index(2500);
+            bytes[at..at + width].copy_from_slice(&EDGES[edge].to_le_bytes()[..width]);
+        }
+        let len = bytes.len() as u64;
+        if let Ok(gguf) = read(bytes) {
+            for tensor in gguf.tensors() {
+                prop_assert!(tensor.offset.checked_add(tensor.len).is_some_and(|end| end <= len));
+                let blocks = tensor.shape[0] / tensor.ty.block_len() as u64 * tensor.rows();
+                prop_assert_eq!(blocks * tensor.ty.block_bytes() as u64, tensor.len);
+            }
             let _ = crate::plan::ModelLayout::new(&gguf).map_err(|error| error.to_string());
         }
     }

@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::files::{part_path, parts, write_parts};
 use super::{small_model, weights};
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, HeaderPart};
-use crate::plan::{ModelLayout, SliceId, SlicePiece};
+use crate::plan::{ByteRange, ModelLayout, SliceId, SlicePiece};
 use crate::quant::TensorType;
 
 fn written(model: &GgufWriter, directory: &Path) -> Gguf {
@@ -74,6 +75,26 @@ fn model_and_slices_hold_the_same_bytes() {
             }
             assert_eq!(own, layout.stage_bytes(layers));
         }
+    }
+}
+
+#[test]
+fn parts_of_a_split_model_are_mapped_each_from_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    write_parts(directory.path(), &parts(3));
+    let gguf = Gguf::open(&part_path(directory.path(), 2, 3)).unwrap();
+    let layout = ModelLayout::new(&gguf).unwrap();
+    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1)).unwrap();
+    for tensor in gguf.tensors() {
+        let file = fs::read(part_path(directory.path(), tensor.part + 1, 3)).unwrap();
+        let source = &file[tensor.offset as usize..][..tensor.len as usize];
+        assert_eq!(weights.bytes(&tensor.name), Some(source), "{}", tensor.name);
+    }
+    assert_eq!(layout.slices().len(), 3 + 3, "each part has its header");
+    for part in 0..3 {
+        let header = layout.slice_ranges(SliceId::Header(part));
+        let len = gguf.parts()[part as usize].data_start;
+        assert_eq!(header, [SlicePiece::Source(ByteRange { part, offset: 0, len })]);
     }
 }
 
