@@ -15,5 +15,8 @@ pub mod sampler;
 pub mod stage;
 pub mod tokenizer;
 
+#[cfg(test)]
+mod invariance;
+
 /// Version of the order of operations (see [`kernels`]). Workers with different ones share no plan.
 pub const NUMERICS: u32 = 1;

@@ -264,25 +264,55 @@ impl Stage {
         requests: &[RowRequest<'_>],
         out: &mut Vec<RowResult>,
     ) -> Result<(), ForwardError> {
-        let head = self.head.as_mut().ok_or(ForwardError::NotLast)?;
+        let head = self.head.as_ref().ok_or(ForwardError::NotLast)?;
         let expected = batch.sample_rows().count();
         if expected != requests.len() {
             return Err(ForwardError::Rows { expected, found: requests.len() });
         }
         requests.iter().try_for_each(|request| head.check(request))?;
+        let mut requests = requests.iter();
+        self.each_row(batch, &mut |logits, sampler| {
+            out.extend(requests.next().map(|request| sampler.row(logits, request)));
+        })
+    }
+
+    /// Calls `work` with the logits of each row that `batch` asks for, after its
+    /// [`forward`](Self::forward).
+    ///
+    /// # Errors
+    ///
+    /// This is not the last stage.
+    pub fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        work: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), ForwardError> {
+        self.each_row(batch, &mut |logits, _| work(logits))
+    }
+
+    /// Logits exist for [`LOGIT_ROWS`] rows at a time.
+    fn each_row(
+        &mut self,
+        batch: &Batch<'_>,
+        work: &mut dyn FnMut(&mut [f32], &mut Sampler),
+    ) -> Result<(), ForwardError> {
+        let head = self.head.as_mut().ok_or(ForwardError::NotLast)?;
         let hidden = self.shape.hidden;
-        let mut rows = batch.sample_rows();
-        for requests in requests.chunks(LOGIT_ROWS) {
-            let values = head.input.values_mut(requests.len(), hidden);
+        let mut left = batch.sample_rows().count();
+        let mut sampled = batch.sample_rows();
+        while left > 0 {
+            let count = left.min(LOGIT_ROWS);
+            let values = head.input.values_mut(count, hidden);
             for to in values.chunks_exact_mut(hidden) {
-                let row = rows.next().expect("as many rows as requests");
+                let row = sampled.next().expect("counted before");
                 let x = &self.x[row * hidden..(row + 1) * hidden];
                 rows::rms_norm(self.pool.level(), x, &head.norm, self.shape.eps, to);
             }
             let (logits, vocab, sampler) = head.logits(&self.pool, &self.weights);
-            for (logits, request) in logits.chunks_exact_mut(vocab).zip(requests) {
-                out.push(sampler.row(logits, request));
+            for logits in logits.chunks_exact_mut(vocab) {
+                work(logits, sampler);
             }
+            left -= count;
         }
         Ok(())
     }

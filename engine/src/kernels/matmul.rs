@@ -9,6 +9,7 @@ use crate::quant::TensorType;
 use crate::quant::f16::{bf16_to_f32, f16_to_f32};
 use crate::quant::k_quants::{Block256, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use crate::quant::legacy::{Block32, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+use std::ops::Range;
 
 /// Tokens whose sums are kept while a weight row is read once.
 const TILE: usize = 64;
@@ -73,7 +74,10 @@ fn panel_of_any(matrix: Matrix<'_>, activations: &Activations, panel: &mut Panel
     }
 }
 
-/// Exact: 32 products of at most 255 · 127 each.
+/// Weights of a row that are unpacked before any token meets them.
+const SEGMENT: usize = 2048;
+
+/// Exact: the largest sums are 32 · 255 · 127 and 256 · 4096 · 127.
 #[inline(always)]
 fn dot_i16<const LEN: usize>(w: &[i16; LEN], y: &[i16; LEN]) -> i32 {
     let mut sum = 0i32;
@@ -83,6 +87,13 @@ fn dot_i16<const LEN: usize>(w: &[i16; LEN], y: &[i16; LEN]) -> i32 {
     sum
 }
 
+/// A run of unpacked quant blocks of 32.
+struct Run32 {
+    q: [[i16; 32]; SEGMENT / 32],
+    scale: [f32; SEGMENT / 32],
+    offset: [f32; SEGMENT / 32],
+}
+
 #[inline(always)]
 fn blocks_32<B: Block32>(
     matrix: Matrix<'_>,
@@ -90,24 +101,25 @@ fn blocks_32<B: Block32>(
     panel: &mut Panel<'_, f32>,
 ) {
     let row_bytes = matrix.ty.row_bytes(matrix.cols);
+    let mut run = Run32 {
+        q: [[0; 32]; SEGMENT / 32],
+        scale: [0.0; SEGMENT / 32],
+        offset: [0.0; SEGMENT / 32],
+    };
     for first in (0..activations.rows()).step_by(TILE) {
         let count = TILE.min(activations.rows() - first);
-        let tokens: [QuantisedRow<'_>; TILE] = std::array::from_fn(|t| {
-            activations.by_32.row(first + t.min(count - 1), matrix.cols, 32)
-        });
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
+            let blocks = bytemuck::cast_slice::<u8, B>(row);
             let mut acc = [0.0f32; TILE];
-            for (b, block) in bytemuck::cast_slice::<u8, B>(row).iter().enumerate() {
-                let w = block.unpack();
-                for (acc, y) in acc[..count].iter_mut().zip(&tokens) {
-                    let q: &[i16; 32] = (&y.q[32 * b..32 * b + 32]).try_into().expect("32 values");
-                    let d = y.scales[b];
-                    *acc = (w.scale * d).mul_add(dot_i16(&w.q, q) as f32, *acc);
-                    if B::HAS_OFFSET {
-                        let sum = i32::from(y.sums[2 * b]) + i32::from(y.sums[2 * b + 1]);
-                        *acc = (w.offset * d).mul_add(sum as f32, *acc);
-                    }
+            for (s, blocks) in blocks.chunks(SEGMENT / 32).enumerate() {
+                for (i, block) in blocks.iter().enumerate() {
+                    let w = block.unpack();
+                    (run.q[i], run.scale[i], run.offset[i]) = (w.q, w.scale, w.offset);
+                }
+                for (t, acc) in acc[..count].iter_mut().enumerate() {
+                    let y = activations.by_32.row(first + t, matrix.cols, 32);
+                    *acc = add_run_32::<B>(&run, y, s * SEGMENT / 32, blocks.len(), *acc);
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
@@ -115,6 +127,37 @@ fn blocks_32<B: Block32>(
             }
         }
     }
+}
+
+/// `acc` after `count` blocks, of which the first is block `start` of the row.
+#[inline(always)]
+fn add_run_32<B: Block32>(
+    run: &Run32,
+    y: QuantisedRow<'_>,
+    start: usize,
+    count: usize,
+    mut acc: f32,
+) -> f32 {
+    let q = &y.q.as_chunks::<32>().0[start..start + count];
+    let scales = &y.scales[start..start + count];
+    let sums = &y.sums.as_chunks::<2>().0[start..start + count];
+    for b in 0..count {
+        let d = scales[b];
+        acc = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc);
+        if B::HAS_OFFSET {
+            let sum = i32::from(sums[b][0]) + i32::from(sums[b][1]);
+            acc = (run.offset[b] * d).mul_add(sum as f32, acc);
+        }
+    }
+    acc
+}
+
+/// A run of unpacked superblocks.
+struct Run256 {
+    w: [[i16; 256]; SEGMENT / 256],
+    d: [f32; SEGMENT / 256],
+    dmin: [f32; SEGMENT / 256],
+    mins: [[i16; 16]; SEGMENT / 256],
 }
 
 #[inline(always)]
@@ -124,27 +167,28 @@ fn blocks_256<B: Block256>(
     panel: &mut Panel<'_, f32>,
 ) {
     let row_bytes = matrix.ty.row_bytes(matrix.cols);
+    let mut run = Run256 {
+        w: [[0; 256]; SEGMENT / 256],
+        d: [0.0; SEGMENT / 256],
+        dmin: [0.0; SEGMENT / 256],
+        mins: [[0; 16]; SEGMENT / 256],
+    };
     for first in (0..activations.rows()).step_by(TILE) {
         let count = TILE.min(activations.rows() - first);
-        let tokens: [QuantisedRow<'_>; TILE] = std::array::from_fn(|t| {
-            activations.by_256.row(first + t.min(count - 1), matrix.cols, 256)
-        });
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
-            let mut acc = [0.0f32; TILE];
             let blocks = bytemuck::cast_slice::<u8, B>(row);
-            for i in 0..blocks.len() {
-                let b = block_in_order(i, blocks.len(), activations, count);
-                let w = blocks[b].unpack();
-                for (acc, y) in acc[..count].iter_mut().zip(&tokens) {
-                    let q = (&y.q[256 * b..256 * b + 256]).try_into().expect("256 values");
-                    let d = y.scales[b];
-                    *acc = (w.d * d).mul_add(dot_i16::<256>(&w.w, q) as f32, *acc);
-                    if B::HAS_MINS {
-                        let sums = (&y.sums[16 * b..16 * b + 16]).try_into().expect("16 sums");
-                        let mins = dot_i16::<16>(&w.mins, sums);
-                        *acc = (-(w.dmin * d)).mul_add(mins as f32, *acc);
-                    }
+            let mut acc = [0.0f32; TILE];
+            for (s, blocks) in blocks.chunks(SEGMENT / 256).enumerate() {
+                for (i, block) in blocks.iter().enumerate() {
+                    let w = block.unpack();
+                    (run.w[i], run.d[i], run.dmin[i], run.mins[i]) = (w.w, w.d, w.dmin, w.mins);
+                }
+                let reversed = reversed(activations, count);
+                for (t, acc) in acc[..count].iter_mut().enumerate() {
+                    let y = activations.by_256.row(first + t, matrix.cols, 256);
+                    let start = s * SEGMENT / 256;
+                    *acc = add_run_256::<B>(&run, y, start..start + blocks.len(), reversed, *acc);
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
@@ -154,17 +198,40 @@ fn blocks_256<B: Block256>(
     }
 }
 
+/// `acc` after the superblocks `range` of the row, which `run` holds.
+#[inline(always)]
+fn add_run_256<B: Block256>(
+    run: &Run256,
+    y: QuantisedRow<'_>,
+    range: Range<usize>,
+    reversed: bool,
+    mut acc: f32,
+) -> f32 {
+    let q = &y.q.as_chunks::<256>().0[range.clone()];
+    let scales = &y.scales[range.clone()];
+    let sums = &y.sums.as_chunks::<16>().0[range.clone()];
+    for i in 0..range.len() {
+        let b = if reversed { range.len() - 1 - i } else { i };
+        let d = scales[b];
+        acc = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc);
+        if B::HAS_MINS {
+            acc = (-(run.dmin[b] * d)).mul_add(dot_i16(&run.mins[b], &sums[b]) as f32, acc);
+        }
+    }
+    acc
+}
+
 /// Superblocks are added in ascending order.
 #[cfg(not(test))]
 #[inline(always)]
-fn block_in_order(i: usize, _blocks: usize, _activations: &Activations, _tokens: usize) -> usize {
-    i
+fn reversed(_activations: &Activations, _tokens: usize) -> bool {
+    false
 }
 
 /// As above, unless a test planted a bug: tiles of several tokens go downwards.
 #[cfg(test)]
-fn block_in_order(i: usize, blocks: usize, activations: &Activations, tokens: usize) -> usize {
-    if activations.planted_bug && tokens > 1 { blocks - 1 - i } else { i }
+fn reversed(activations: &Activations, tokens: usize) -> bool {
+    activations.planted_bug && tokens > 1
 }
 
 #[inline(always)]
