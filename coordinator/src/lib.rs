@@ -7,6 +7,7 @@
 pub mod announce;
 pub mod cluster;
 pub mod config;
+pub mod driver;
 pub mod exit;
 pub mod generation;
 pub mod join_server;

@@ -131,7 +131,7 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// A file as workers are told of it.
-fn part(path: &Path) -> anyhow::Result<ModelPart> {
+pub(crate) fn part(path: &Path) -> anyhow::Result<ModelPart> {
     let data = path.metadata().with_context(|| format!("cannot read {}", path.display()))?;
     let name = path.file_name().and_then(|name| name.to_str());
     let nanoseconds = |seconds: i64, rest: i64| {

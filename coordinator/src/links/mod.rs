@@ -195,4 +195,6 @@ impl CurrentEpoch {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,68 +1,40 @@
 //! Links over real QUIC on loopback, with the worker's side played by the test.
 
+use super::testing::{TestCluster, hello};
 use super::*;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::timeout;
-use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{StreamOpen, Welcome};
-use woolly_protocol::endpoint::{
-    IDLE_TIMEOUT, bind, coordinator_server, dial_coordinator, link_client,
-};
 use woolly_protocol::fault::FaultCode;
 use woolly_protocol::frame::Frame;
 use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
-use woolly_protocol::identity::SigningRequest;
 use woolly_protocol::ids::MicrobatchId;
 use woolly_protocol::kind::Kind;
-use woolly_protocol::peer::{Peer, accept};
 use woolly_protocol::preamble::{Preamble, greet};
 
 /// A coordinator with one worker's connection.
 struct Pair {
     worker: quinn::Connection,
-    preamble: Preamble,
-    events: mpsc::Receiver<LinkEvent>,
-    epoch: CurrentEpoch,
-    _endpoints: [quinn::Endpoint; 2],
+    cluster: TestCluster,
 }
 
 async fn pair() -> Pair {
-    let dir = tempfile::tempdir().unwrap();
-    let now = SystemTime::now();
-    let ca = ClusterCa::open(dir.path(), now).unwrap();
-    let coordinator = ca.issue_coordinator(now).unwrap();
-    let request = SigningRequest::new().unwrap();
-    let (_, accepted) = ca.sign(request.der(), now).unwrap();
-    let worker = request.complete(&accepted, &ca.pin(), now).unwrap();
-    let any = "127.0.0.1:0".parse().unwrap();
-    let server = bind(any, Some(coordinator_server(&coordinator, IDLE_TIMEOUT).unwrap())).unwrap();
-    let client = bind(any, None).unwrap();
-    let address = server.endpoint.local_addr().unwrap();
-    let (sender, events) = mpsc::channel(EVENTS_MAX);
-    let (epoch, preamble) = (CurrentEpoch::default(), Preamble::ours(7));
-    let shared = Shared { events: sender, epoch: epoch.clone(), preamble };
-    let listening = server.endpoint.clone();
-    tokio::spawn(async move {
-        let incoming = listening.accept().await.unwrap();
-        let (connection, peer) = accept(incoming).await.unwrap();
-        let Peer::Worker(worker) = peer else { panic!("{peer:?}") };
-        let _ = run(connection, worker, LinkId(1), shared).await;
-    });
-    let config = link_client(&worker, IDLE_TIMEOUT).unwrap();
-    let worker = dial_coordinator(&client.endpoint, config, address).await.unwrap();
-    Pair { worker, preamble, events, epoch, _endpoints: [server.endpoint, client.endpoint] }
+    let cluster = TestCluster::new();
+    let worker = cluster.dial(&cluster.identity()).await;
+    Pair { worker, cluster }
 }
 
 impl Pair {
     async fn news(&mut self) -> News {
-        let event = timeout(Duration::from_secs(10), self.events.recv()).await.unwrap().unwrap();
+        let event =
+            timeout(Duration::from_secs(10), self.cluster.events.recv()).await.unwrap().unwrap();
         assert_eq!(event.link, LinkId(1));
         event.news
     }
 
     /// Says `Hello`; gives the worker's stream and the driver's link.
     async fn hello(&mut self) -> (quinn::SendStream, FrameReader, Link) {
-        let (mut send, recv) = greet(&self.worker, &self.preamble).await.unwrap();
+        let (mut send, recv) = greet(&self.worker, &self.cluster.preamble).await.unwrap();
         write_frame(&mut send, EncodedFrame::new(&hello()).unwrap()).await.unwrap();
         match self.news().await {
             News::Hello { hello: found, link } => {
@@ -71,24 +43,6 @@ impl Pair {
             }
             news => panic!("{news:?}"),
         }
-    }
-}
-
-fn hello() -> Hello {
-    Hello {
-        name: "w".to_owned(),
-        machine: [1; 16],
-        advertise: "127.0.0.1:7401".to_owned(),
-        numerics: 7,
-        threads: 1,
-        memory_bytes: 1 << 30,
-        memory_is_own: false,
-        kv_memory_bytes: 0,
-        read_bytes_per_s: 1,
-        macs_per_s: 1,
-        isa: "scalar".to_owned(),
-        version: "0".to_owned(),
-        local: false,
     }
 }
 
@@ -107,7 +61,7 @@ async fn open_sampleds(pair: &Pair, purpose: StreamPurpose) -> quinn::SendStream
 async fn control_messages_pass_both_ways_and_heartbeats_follow_the_welcome() {
     let mut pair = pair().await;
     let (mut send, mut reader, link) = pair.hello().await;
-    pair.epoch.set(PlanEpoch(9));
+    pair.cluster.epoch.set(PlanEpoch(9));
     link.send(&Welcome { cluster: [2; 16], heartbeat_ms: HEARTBEAT_MS }).unwrap();
     let frame = reader.read(&[Kind::Welcome]).await.unwrap().unwrap();
     assert_eq!(frame.message::<Welcome>().unwrap().cluster, [2; 16]);
@@ -168,7 +122,8 @@ async fn the_loss_of_a_worker_is_told_once() {
     let (_send, _reader, _link) = pair.hello().await;
     pair.worker.close(0u32.into(), b"");
     assert!(matches!(pair.news().await, News::Lost(_)));
-    assert!(pair.events.recv().await.is_none(), "there was news after the loss");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(pair.cluster.events.try_recv().is_err(), "there was news after the loss");
 }
 
 #[tokio::test]
@@ -193,6 +148,7 @@ async fn a_worker_that_takes_no_frames_is_no_reason_to_wait() {
 #[tokio::test]
 async fn another_version_is_refused_with_a_sentence() {
     let pair = pair().await;
-    let refused = greet(&pair.worker, &Preamble::ours(8)).await.unwrap_err();
+    let refused =
+        greet(&pair.worker, &Preamble::ours(woolly_engine::NUMERICS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("numerics"), "{refused}");
 }

@@ -1,0 +1,112 @@
+//! The generations under way and the channels that tell them what happens.
+
+use crate::generation::{Failure, GenerationEvent};
+use std::collections::HashMap;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use woolly_protocol::ids::SequenceId;
+
+/// One channel per sequence that has not ended.
+#[derive(Debug, Default)]
+pub struct Generations {
+    channels: HashMap<SequenceId, mpsc::Sender<GenerationEvent>>,
+}
+
+/// What came of telling a generation something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It goes on, or that was its last event.
+    Heard,
+    /// Nobody listens any more: the sequence is to be cancelled.
+    Gone,
+}
+
+impl Generations {
+    /// A sequence was accepted.
+    pub fn add(&mut self, id: SequenceId, events: mpsc::Sender<GenerationEvent>) {
+        self.channels.insert(id, events);
+    }
+
+    /// The client is gone; `false` if the sequence is not known any more.
+    pub fn remove(&mut self, id: SequenceId) -> bool {
+        self.channels.remove(&id).is_some()
+    }
+
+    /// Tells a generation. Never waits: its channel holds all events that it can get.
+    pub fn tell(&mut self, id: SequenceId, event: GenerationEvent) -> Told {
+        let last = matches!(event, GenerationEvent::Finished { .. } | GenerationEvent::Failed(_));
+        let Some(events) = self.channels.get(&id) else { return Told::Heard };
+        let sent = events.try_send(event);
+        if last || sent.is_err() {
+            self.channels.remove(&id);
+        }
+        match sent {
+            Ok(()) => Told::Heard,
+            Err(TrySendError::Closed(_)) => Told::Gone,
+            Err(TrySendError::Full(_)) => {
+                // One `Scored`, `max_tokens` tokens and the end fit: more is a mistake of ours, and
+                // must not stop everyone else's generations.
+                tracing::error!("sequence {id} got more events than its channel holds");
+                Told::Gone
+            }
+        }
+    }
+
+    /// Ends all that are left.
+    pub fn fail_all(&mut self, failure: &Failure) {
+        for (_, events) in self.channels.drain() {
+            // A client that is gone needs no answer.
+            let _ = events.try_send(GenerationEvent::Failed(failure.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::{FinishReason, TokenEvent};
+
+    fn token() -> GenerationEvent {
+        GenerationEvent::Token(TokenEvent { token: 1, logprob: 0.0, top: Vec::new() })
+    }
+
+    fn finished() -> GenerationEvent {
+        GenerationEvent::Finished { reason: FinishReason::Stop, cached_tokens: 0 }
+    }
+
+    #[test]
+    fn a_generation_ends_with_its_last_event() {
+        let (sender, mut events) = mpsc::channel(2);
+        let mut generations = Generations::default();
+        generations.add(SequenceId(1), sender);
+        assert_eq!(generations.tell(SequenceId(1), token()), Told::Heard);
+        assert_eq!(generations.tell(SequenceId(1), finished()), Told::Heard);
+        assert!(generations.channels.is_empty());
+        assert_eq!(events.try_recv(), Ok(token()));
+        assert_eq!(events.try_recv(), Ok(finished()));
+        assert!(events.try_recv().is_err());
+        assert_eq!(generations.tell(SequenceId(1), token()), Told::Heard);
+    }
+
+    #[test]
+    fn a_closed_channel_cancels_its_sequence_once() {
+        let (sender, events) = mpsc::channel(2);
+        let mut generations = Generations::default();
+        generations.add(SequenceId(1), sender);
+        drop(events);
+        assert_eq!(generations.tell(SequenceId(1), token()), Told::Gone);
+        assert!(generations.channels.is_empty());
+        assert!(!generations.remove(SequenceId(1)));
+    }
+
+    #[test]
+    fn all_that_are_left_are_told_of_the_end() {
+        let (sender, mut events) = mpsc::channel(2);
+        let mut generations = Generations::default();
+        generations.add(SequenceId(1), sender);
+        let failure = Failure { code: "shutting_down", message: "the end".to_owned() };
+        generations.fail_all(&failure);
+        assert_eq!(events.try_recv(), Ok(GenerationEvent::Failed(failure)));
+        assert!(generations.channels.is_empty());
+    }
+}

@@ -1,0 +1,300 @@
+//! The one place where the scheduler and the cluster meet clock, channels and links.
+//!
+//! One task takes what happens (commands of the gateway, news of links, time), tells the state
+//! machines, and does what they ask for until they ask for nothing more. It never waits for a
+//! client or a worker: every queue it sends to holds all that can be under way, and one that is
+//! full is broken.
+
+mod generations;
+mod members;
+mod pipeline;
+#[cfg(test)]
+mod tests;
+
+use crate::announce::Announcer;
+use crate::cluster::{Action, ClusterConfig};
+use crate::exit::Fatal;
+use crate::generation::{Command, Failure, GenerationEvent, GenerationRequest, Refusal, Status};
+use crate::links::{CurrentEpoch, LinkEvent};
+use crate::scheduler::{Scheduler, SchedulerConfig, Step};
+use crate::shutdown::Shutdown;
+use generations::{Generations, Told};
+use members::Members;
+use pipeline::{Broken, Pipeline};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep_until;
+use woolly_protocol::certificate::ClusterId;
+use woolly_protocol::ids::SequenceId;
+
+/// Commands and news that are taken in before anything is sent: what arrives together is scheduled
+/// together.
+const TURN_MAX: usize = 256;
+
+/// Where things happen.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Of the gateway.
+    pub commands: mpsc::Receiver<Command>,
+    /// Of the links.
+    pub links: mpsc::Receiver<LinkEvent>,
+    /// The model's fingerprint, which may take a while: workers are welcome before, and get their
+    /// stages after.
+    pub fingerprint: oneshot::Receiver<Result<[u8; 32], Fatal>>,
+    /// No new generations from now on.
+    pub asked: Shutdown,
+    /// The end.
+    pub stopped: Shutdown,
+}
+
+/// Where the driver says what happens.
+#[derive(Debug)]
+pub struct Outputs {
+    /// To the gateway.
+    pub status: watch::Sender<Status>,
+    /// To the heartbeats of all links.
+    pub epoch: CurrentEpoch,
+    /// To people.
+    pub announcer: Announcer,
+    /// What people are told when the pipeline is ready.
+    pub ready_text: String,
+}
+
+/// The driver. See the [module](self).
+#[derive(Debug)]
+pub struct Driver {
+    started: Instant,
+    scheduler: Scheduler,
+    members: Members,
+    pipeline: Option<Pipeline>,
+    generations: Generations,
+    outputs: Outputs,
+    shutting_down: bool,
+}
+
+/// What the driver has to react to.
+enum Happened {
+    Command(Command),
+    Link(LinkEvent),
+    Fingerprint(Result<[u8; 32], Fatal>),
+    Asked,
+    Stopped,
+    Time,
+}
+
+impl Driver {
+    /// A driver without workers. The fingerprint in `cluster` counts from when it is known.
+    pub fn new(
+        cluster: ClusterConfig,
+        id: ClusterId,
+        scheduler: SchedulerConfig,
+        outputs: Outputs,
+    ) -> Driver {
+        Driver {
+            started: Instant::now(),
+            scheduler: Scheduler::new(scheduler),
+            members: Members::new(cluster, id),
+            pipeline: None,
+            generations: Generations::default(),
+            outputs,
+            shutting_down: false,
+        }
+    }
+
+    /// Drives until `stopped`; then every generation that is left is told.
+    ///
+    /// # Errors
+    ///
+    /// When the model cannot be read for its fingerprint.
+    pub async fn run(mut self, mut inputs: Inputs) -> Result<(), Fatal> {
+        let mut fingerprint_known = false;
+        self.publish();
+        loop {
+            let deadline = self.members.poll_timeout().map(|at| self.started + at);
+            let happened = tokio::select! {
+                () = inputs.stopped.asked() => Happened::Stopped,
+                () = inputs.asked.asked(), if !self.shutting_down => Happened::Asked,
+                Ok(found) = &mut inputs.fingerprint, if !fingerprint_known => {
+                    fingerprint_known = true;
+                    Happened::Fingerprint(found)
+                }
+                Some(event) = inputs.links.recv() => Happened::Link(event),
+                Some(command) = inputs.commands.recv() => Happened::Command(command),
+                () = wait_until(deadline) => Happened::Time,
+            };
+            match happened {
+                Happened::Stopped => break,
+                Happened::Fingerprint(found) => self.members.begin(self.now(), found?),
+                Happened::Asked => self.shutting_down = true,
+                Happened::Link(event) => self.link_event(event),
+                Happened::Command(command) => self.command(command),
+                Happened::Time => self.members.handle_timeout(self.now()),
+            }
+            for _ in 0..TURN_MAX {
+                if let Ok(event) = inputs.links.try_recv() {
+                    self.link_event(event);
+                } else if let Ok(command) = inputs.commands.try_recv() {
+                    self.command(command);
+                } else {
+                    break;
+                }
+            }
+            self.settle();
+        }
+        self.generations.fail_all(&Failure {
+            code: "shutting_down",
+            message: "the server is shutting down".to_owned(),
+        });
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Submit { request, events, reply } => {
+                let accepted = self.submit(request, events);
+                if let Err(Ok(id)) = reply.send(accepted) {
+                    // The client went away before it could be told.
+                    self.cancel(SequenceId(id));
+                }
+            }
+            Command::Cancel { id } => self.cancel(SequenceId(id)),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        request: GenerationRequest,
+        events: mpsc::Sender<GenerationEvent>,
+    ) -> Result<u64, Refusal> {
+        if self.shutting_down {
+            return Err(Refusal::ShuttingDown);
+        }
+        match self.scheduler.handle_request(self.now(), request) {
+            Ok(id) => {
+                self.generations.add(id, events);
+                Ok(id.0)
+            }
+            Err(Refusal::NotReady { .. }) => {
+                Err(Refusal::NotReady { detail: self.members.status().detail })
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn cancel(&mut self, id: SequenceId) {
+        if self.generations.remove(id) {
+            self.scheduler.handle_cancel(self.now(), id);
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        let now = self.now();
+        let Some((worker, sampled)) = self.members.handle_event(now, event) else { return };
+        let is_last = self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker));
+        let expected = self.pipeline.as_ref().map(|pipeline| pipeline.epoch);
+        if !is_last && expected == Some(sampled.epoch) {
+            let text = "it answered a microbatch and does not hold the last stage";
+            self.members.handle_nonsense(now, worker, &sampled, text);
+        } else if let Err(error) = self.scheduler.handle_sampled(now, &sampled) {
+            self.members.handle_nonsense(now, worker, &sampled, &error.to_string());
+        }
+    }
+
+    /// Does what the state machines ask for until they ask for nothing more.
+    fn settle(&mut self) {
+        loop {
+            let mut settled = true;
+            while let Some(action) = self.members.poll_action() {
+                settled = false;
+                self.act(action);
+            }
+            while let Some(step) = self.scheduler.poll_step(self.now()) {
+                settled = false;
+                self.send(&step);
+            }
+            while let Some((id, event)) = self.scheduler.poll_event() {
+                settled = false;
+                if self.generations.tell(id, event) == Told::Gone {
+                    self.scheduler.handle_cancel(self.now(), id);
+                }
+            }
+            if settled {
+                break;
+            }
+        }
+        self.members.handle_in_flight(self.now(), self.scheduler.counts().in_flight > 0);
+        self.publish();
+    }
+
+    fn act(&mut self, action: Action) {
+        let now = self.now();
+        // Before anything of a new plan is sent, so that heartbeats never lag behind it.
+        self.outputs.epoch.set(self.members.epoch());
+        match action {
+            Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
+            Action::Release { worker, release } => self.members.send(now, worker, &release),
+            Action::Evict { worker, text } => self.members.evict(worker, &text),
+            Action::Announce(text) => self.outputs.announcer.say(text),
+            Action::Serving { limits, stages } => {
+                let ends = stages.first().zip(stages.last());
+                let (first, last) = ends.expect("a plan has at least one stage");
+                match self.members.open_pipeline(limits.epoch, first.worker, last.worker) {
+                    Ok(pipeline) => {
+                        self.pipeline = Some(pipeline);
+                        self.scheduler.handle_plan(now, Some(limits));
+                        self.outputs.announcer.say(&self.outputs.ready_text);
+                    }
+                    Err(Broken { worker, error }) => {
+                        self.members.lose(now, worker, &error.to_string());
+                    }
+                }
+            }
+            Action::Stopped { epoch, reason } => {
+                tracing::warn!("plan {epoch} has ended: {reason}");
+                self.pipeline = None;
+                self.scheduler.handle_plan(now, None);
+            }
+        }
+    }
+
+    fn send(&mut self, step: &Step) {
+        // Without a pipeline the scheduler is about to hear that the plan has ended.
+        let Some(pipeline) = &self.pipeline else { return };
+        if let Err(Broken { worker, error }) = pipeline.send(step) {
+            self.pipeline = None;
+            self.members.lose(self.now(), worker, &error.to_string());
+        }
+    }
+
+    /// Tells the gateway how things stand, if they stand differently.
+    fn publish(&self) {
+        let counts = self.scheduler.counts();
+        let mut status = self.members.status();
+        status.waiting = counts.waiting;
+        status.running = counts.running;
+        status.kv_blocks_free = counts.kv_blocks_free;
+        if self.shutting_down {
+            status.ready = false;
+            status.detail = "shutting down".to_owned();
+        }
+        self.outputs.status.send_if_modified(|known| {
+            let changed = *known != status;
+            if changed {
+                *known = status;
+            }
+            changed
+        });
+    }
+}
+
+/// Without a deadline nothing but news ends the wait.
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

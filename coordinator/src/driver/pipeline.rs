@@ -1,0 +1,73 @@
+//! The streams of the present plan: `Forward`s to the first stage, `Sampling`s to the last.
+
+use crate::links::{FrameQueue, Link, SendError};
+use crate::scheduler::Step;
+use woolly_protocol::control::{StreamOpen, StreamPurpose};
+use woolly_protocol::frame::EncodedFrame;
+use woolly_protocol::ids::{PlanEpoch, WorkerId};
+
+/// The ends of the pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// The plan.
+    pub epoch: PlanEpoch,
+    first: WorkerId,
+    last: WorkerId,
+    forwards: FrameQueue,
+    samplings: FrameQueue,
+}
+
+/// A worker takes no frames any more.
+#[derive(Debug)]
+pub struct Broken {
+    /// Which one.
+    pub worker: WorkerId,
+    /// Why.
+    pub error: SendError,
+}
+
+impl Pipeline {
+    /// Opens the streams; returns at once.
+    ///
+    /// # Errors
+    ///
+    /// Which worker cannot be reached, and why.
+    pub fn open(epoch: PlanEpoch, first: &Link, last: &Link) -> Result<Pipeline, Broken> {
+        let open = |link: &Link, purpose| {
+            let worker = link.worker();
+            link.open_stream(&StreamOpen { epoch, purpose })
+                .map_err(|error| Broken { worker, error })
+        };
+        Ok(Pipeline {
+            epoch,
+            first: first.worker(),
+            last: last.worker(),
+            forwards: open(first, StreamPurpose::Forwards)?,
+            samplings: open(last, StreamPurpose::Samplings)?,
+        })
+    }
+
+    /// Whether this worker holds the last stage: only it answers microbatches.
+    pub fn is_last(&self, worker: WorkerId) -> bool {
+        self.last == worker
+    }
+
+    /// Sends a microbatch on its way; returns at once.
+    ///
+    /// # Errors
+    ///
+    /// Which worker takes no more, and why.
+    pub fn send(&self, step: &Step) -> Result<(), Broken> {
+        if let Some(sampling) = &step.sampling {
+            EncodedFrame::new(sampling)
+                .map_err(SendError::Frame)
+                .and_then(|frame| self.samplings.send(frame))
+                .map_err(|error| Broken { worker: self.last, error })?;
+        }
+        let tokens: Vec<u8> = step.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        EncodedFrame::with_payload(&step.forward, tokens.into())
+            .map_err(SendError::Frame)
+            .and_then(|frame| self.forwards.send(frame))
+            .map_err(|error| Broken { worker: self.first, error })
+    }
+}

@@ -1,0 +1,303 @@
+//! The driver with real links on loopback; the workers are played by the test.
+
+use super::*;
+use crate::cluster::Timeouts;
+use crate::config::LogFormat;
+use crate::generation::{EngineHandle, FinishReason, Generation, SamplingOptions, seam};
+use crate::links::testing::{TestCluster, hello};
+use crate::shutdown::{ShutdownTrigger, shutdown};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use woolly_engine::gguf::Gguf;
+use woolly_engine::plan::ModelLayout;
+use woolly_protocol::control::{Assign, Hello, Ready, StreamOpen, StreamPurpose, Welcome};
+use woolly_protocol::forward::Forward;
+use woolly_protocol::frame::{EncodedFrame, Frame};
+use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::identity::Identity;
+use woolly_protocol::kind::Kind;
+use woolly_protocol::preamble::{RefusalCode, greet};
+use woolly_protocol::sampling::{Sampled, SampledRow, Sampling};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A driver with everything around it.
+struct Rig {
+    cluster: TestCluster,
+    engine: EngineHandle,
+    fingerprint: Option<oneshot::Sender<Result<[u8; 32], Fatal>>>,
+    ask: ShutdownTrigger,
+    stop: ShutdownTrigger,
+    driver: JoinHandle<Result<(), Fatal>>,
+}
+
+impl Rig {
+    fn start(workers: u32) -> Rig {
+        let model =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/tiny-qwen3.gguf");
+        let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
+        let config = ClusterConfig {
+            layout: Arc::new(layout),
+            parts: vec![crate::model::part(&model.canonicalize().unwrap()).unwrap()],
+            fingerprint: [0; 32],
+            machine: [1; 16],
+            numerics: woolly_engine::NUMERICS,
+            workers_wanted: workers,
+            cut: None,
+            ctx_size: Some(64),
+            rows_max: 32,
+            timeouts: Timeouts::default(),
+        };
+        let mut cluster = TestCluster::new();
+        let links = std::mem::replace(&mut cluster.events, mpsc::channel(1).1);
+        let (engine, commands, status) = seam();
+        let (fingerprint, known) = oneshot::channel();
+        let ((ask, asked), (stop, stopped)) = (shutdown(), shutdown());
+        let inputs = Inputs { commands, links, fingerprint: known, asked, stopped };
+        let outputs = Outputs {
+            status,
+            epoch: cluster.epoch.clone(),
+            announcer: Announcer(LogFormat::Json),
+            ready_text: String::new(),
+        };
+        let driver = Driver::new(config, [3; 16], SchedulerConfig::default(), outputs);
+        let driver = tokio::spawn(driver.run(inputs));
+        Rig { cluster, engine, fingerprint: Some(fingerprint), ask, stop, driver }
+    }
+
+    fn know_fingerprint(&mut self) {
+        self.fingerprint.take().unwrap().send(Ok([5; 32])).unwrap();
+    }
+
+    async fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
+        let waiting = async {
+            while !wanted(&self.engine.status()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("{what}: {:?}", self.engine.status()));
+    }
+
+    /// Workers that have joined, been given their stages and said that they are ready.
+    async fn ready(workers: u32) -> (Rig, Vec<Player>) {
+        let mut rig = Rig::start(workers);
+        rig.know_fingerprint();
+        let mut players = Vec::new();
+        for _ in 0..workers {
+            players.push(Player::join(&rig.cluster, &rig.cluster.identity()).await);
+        }
+        for player in &mut players {
+            player.load().await;
+        }
+        rig.wait_for("all stages are ready", |status| status.ready).await;
+        (rig, players)
+    }
+}
+
+/// The worker's side of a link.
+struct Player {
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    reader: FrameReader,
+    assign: Option<Assign>,
+}
+
+impl Player {
+    async fn join(cluster: &TestCluster, identity: &Identity) -> Player {
+        let connection = cluster.dial(identity).await;
+        let (mut send, recv) = greet(&connection, &cluster.preamble).await.unwrap();
+        let hello = EncodedFrame::new::<Hello>(&hello()).unwrap();
+        write_frame(&mut send, hello).await.unwrap();
+        let mut player = Player { connection, send, reader: FrameReader::new(recv), assign: None };
+        let welcome = player.next(Kind::Welcome).await.message::<Welcome>().unwrap();
+        assert_eq!(welcome.cluster, [3; 16]);
+        player
+    }
+
+    /// The next control frame but heartbeats.
+    async fn next(&mut self, kind: Kind) -> Frame {
+        loop {
+            let accept = [kind, Kind::Heartbeat];
+            let reading = self.reader.read(&accept);
+            let frame = timeout(PATIENCE, reading).await.unwrap().unwrap().unwrap();
+            if frame.kind() == kind {
+                return frame;
+            }
+        }
+    }
+
+    async fn load(&mut self) {
+        let assign = self.next(Kind::Assign).await.message::<Assign>().unwrap();
+        let ready = Ready {
+            epoch: assign.epoch,
+            mapped_bytes: 1,
+            kv_bytes: 1,
+            scratch_bytes: 1,
+            fetched_bytes: 0,
+            load_ms: 1,
+        };
+        write_frame(&mut self.send, EncodedFrame::new(&ready).unwrap()).await.unwrap();
+        self.assign = Some(assign);
+    }
+
+    /// The stream that the coordinator opens for this.
+    async fn stream(&self, purpose: StreamPurpose) -> FrameReader {
+        let recv = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
+        let mut reader = FrameReader::new(recv);
+        let frame = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
+        let epoch = self.assign.as_ref().unwrap().epoch;
+        assert_eq!(frame.message::<StreamOpen>().unwrap(), StreamOpen { epoch, purpose });
+        reader
+    }
+
+    async fn answers(&self) -> quinn::SendStream {
+        let mut send = self.connection.open_uni().await.unwrap();
+        let epoch = self.assign.as_ref().unwrap().epoch;
+        let open = StreamOpen { epoch, purpose: StreamPurpose::Sampleds };
+        write_frame(&mut send, EncodedFrame::new(&open).unwrap()).await.unwrap();
+        send
+    }
+}
+
+async fn read(reader: &mut FrameReader, kind: Kind) -> Frame {
+    timeout(PATIENCE, reader.read(&[kind])).await.unwrap().unwrap().unwrap()
+}
+
+fn answer(forward: &Forward, token: u32) -> EncodedFrame {
+    let row = SampledRow { token, logprob: -1.0, top: Vec::new(), non_finite: false };
+    let (epoch, microbatch) = (forward.epoch, forward.microbatch);
+    EncodedFrame::new(&Sampled { epoch, microbatch, rows: vec![row] }).unwrap()
+}
+
+fn request(max_tokens: u32) -> GenerationRequest {
+    GenerationRequest {
+        prompt: vec![1, 2, 3],
+        score_prompt: false,
+        max_tokens,
+        top_logprobs: None,
+        sampling: SamplingOptions {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 1,
+            choice: 0,
+            logit_bias: Vec::new(),
+        },
+        stop_tokens: Vec::new(),
+    }
+}
+
+async fn event(generation: &mut Generation) -> GenerationEvent {
+    timeout(PATIENCE, generation.next()).await.unwrap().expect("the generation goes on")
+}
+
+fn failed_with(event: GenerationEvent, code: &str) -> bool {
+    matches!(event, GenerationEvent::Failed(failure) if failure.code == code)
+}
+
+#[tokio::test]
+async fn a_generation_runs_through_the_pipeline_and_is_told_of_its_loss() {
+    let (rig, players) = Rig::ready(2).await;
+    let (first, last) = (&players[0], &players[1]);
+    assert!(first.assign.as_ref().unwrap().next.is_some());
+    let mut forwards = first.stream(StreamPurpose::Forwards).await;
+    let mut samplings = last.stream(StreamPurpose::Samplings).await;
+    let mut answers = last.answers().await;
+    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    for (token, fed) in [(7u32, vec![1u32, 2, 3]), (8, vec![7])] {
+        let frame = read(&mut forwards, Kind::Forward).await;
+        let bytes: Vec<u8> = fed.iter().flat_map(|token| token.to_le_bytes()).collect();
+        assert_eq!(frame.payload(), bytes);
+        let forward = frame.message::<Forward>().unwrap();
+        let sampling = read(&mut samplings, Kind::Sampling).await.message::<Sampling>().unwrap();
+        assert_eq!((sampling.microbatch, sampling.rows.len()), (forward.microbatch, 1));
+        write_frame(&mut answers, answer(&forward, token)).await.unwrap();
+        let GenerationEvent::Token(found) = event(&mut generation).await else { panic!() };
+        assert_eq!((found.token, found.logprob), (token, -1.0));
+    }
+    let end = GenerationEvent::Finished { reason: FinishReason::Length, cached_tokens: 0 };
+    assert_eq!(event(&mut generation).await, end);
+
+    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    last.connection.close(0u32.into(), b"");
+    assert!(failed_with(event(&mut generation).await, "pipeline_lost"));
+    rig.wait_for("the loss is seen", |status| !status.ready).await;
+    let refused = rig.engine.submit(request(2)).await.unwrap_err();
+    assert!(matches!(refused, Refusal::NotReady { detail } if detail.contains("1 of 2")));
+}
+
+#[tokio::test]
+async fn workers_are_welcome_before_the_fingerprint_is_known() {
+    let mut rig = Rig::start(1);
+    let mut player = Player::join(&rig.cluster, &rig.cluster.identity()).await;
+    rig.wait_for("it waits", |status| status.detail.contains("fingerprint; 1")).await;
+    rig.know_fingerprint();
+    player.load().await;
+    assert_eq!(player.assign.as_ref().unwrap().fingerprint, [5; 32]);
+    rig.wait_for("it is ready", |status| status.ready && status.stages.len() == 1).await;
+    assert_eq!(rig.cluster.epoch.get(), player.assign.unwrap().epoch);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_read_ends_the_driver() {
+    let mut rig = Rig::start(1);
+    let error = Fatal::Model(anyhow::anyhow!("no such file"));
+    rig.fingerprint.take().unwrap().send(Err(error)).unwrap();
+    let ended = timeout(PATIENCE, rig.driver).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(Fatal::Model(_))));
+}
+
+#[tokio::test]
+async fn shutting_down_lets_generations_finish_and_tells_those_that_do_not() {
+    let (rig, _players) = Rig::ready(1).await;
+    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    rig.ask.ask();
+    rig.wait_for("it is not ready any more", |status| !status.ready).await;
+    assert_eq!(rig.engine.submit(request(2)).await.unwrap_err(), Refusal::ShuttingDown);
+    assert_eq!(rig.engine.status().running, 1);
+    rig.stop.ask();
+    assert!(failed_with(event(&mut generation).await, "shutting_down"));
+    timeout(PATIENCE, rig.driver).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_ends_the_plan() {
+    let (rig, players) = Rig::ready(2).await;
+    let mut forwards = players[0].stream(StreamPurpose::Forwards).await;
+    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
+    // From the first stage, which samples nothing.
+    let mut answers = players[0].answers().await;
+    write_frame(&mut answers, answer(&forward, 7)).await.unwrap();
+    assert!(failed_with(event(&mut generation).await, "pipeline_lost"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_frees_its_sequence() {
+    let (rig, _players) = Rig::ready(1).await;
+    let generation = rig.engine.submit(request(2)).await.unwrap();
+    rig.wait_for("it runs", |status| status.running == 1).await;
+    drop(generation);
+    rig.wait_for("it is gone", |status| status.running == 0).await;
+}
+
+#[tokio::test]
+async fn a_second_worker_with_the_same_certificate_is_refused() {
+    let rig = Rig::start(2);
+    let identity = rig.cluster.identity();
+    let _first = Player::join(&rig.cluster, &identity).await;
+    let connection = rig.cluster.dial(&identity).await;
+    let (mut send, _recv) = greet(&connection, &rig.cluster.preamble).await.unwrap();
+    write_frame(&mut send, EncodedFrame::new(&hello()).unwrap()).await.unwrap();
+    let closed = timeout(PATIENCE, connection.closed()).await.unwrap();
+    let refusal = woolly_protocol::preamble::Refusal::from_connection(&closed).unwrap();
+    assert_eq!(refusal.code, RefusalCode::AlreadyConnected);
+    assert!(refusal.text.contains("--state-dir"), "{refusal}");
+}
