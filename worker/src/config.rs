@@ -58,6 +58,11 @@ pub struct JoinArgs {
     /// fetched [default: none, slices are fetched from the coordinator]
     #[arg(long, value_name = "DIR", env = "WOOLLY_MODEL_DIR")]
     pub model_dir: Option<PathBuf>,
+    /// Fetch slices even if this machine has the model's file, for example because it lies on a slow
+    /// network drive
+    #[arg(long, env = "WOOLLY_NO_LOCAL_FILES", conflicts_with = "model_dir",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_local_files: bool,
     /// Folder for this worker's key, certificate and slices [default:
     /// $XDG_STATE_HOME/woolly/worker, slices in $XDG_CACHE_HOME/woolly/slices]
     #[arg(long, value_name = "DIR", env = "WOOLLY_STATE_DIR")]
@@ -149,6 +154,8 @@ pub struct Config {
     pub advertise: Option<SocketAddr>,
     /// A folder that may hold the model's files.
     pub model_dir: Option<PathBuf>,
+    /// Fetch slices all the same.
+    pub no_local_files: bool,
     /// Key, certificate, remembered fingerprints.
     pub state_dir: PathBuf,
     /// The slice store.
@@ -165,6 +172,16 @@ pub struct Config {
     pub retry: Option<u32>,
     /// Started by a coordinator: ends with stdin.
     pub child: bool,
+}
+
+/// The filter of the logs, `WOOLLY_LOG`; empty if it is not set.
+pub fn log_filter() -> String {
+    std::env::var("WOOLLY_LOG").unwrap_or_default()
+}
+
+/// Whether `NO_COLOR` asks for plain text.
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The folders that the environment names, read once.
@@ -253,6 +270,7 @@ impl JoinArgs {
             listen,
             advertise,
             model_dir,
+            no_local_files: self.no_local_files,
             state_dir,
             slices_dir,
             threads: self.threads.unwrap_or_else(threads_available),

@@ -1,5 +1,6 @@
 //! Logs: to stderr, filtered by `WOOLLY_LOG`.
 
+use crate::config::{log_filter, no_color};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -9,7 +10,7 @@ const DEFAULT_FILTER: &str = "warn,woolly_worker=info,woolly_protocol=info,wooll
 /// Starts logging. `WOOLLY_LOG` holds a filter such as `debug` or `woolly_worker=trace`; one that
 /// cannot be read is reported and the default is used. `NO_COLOR` turns colours off.
 pub fn start() {
-    let wanted = std::env::var("WOOLLY_LOG").unwrap_or_default();
+    let wanted = log_filter();
     let (filter, problem) = match wanted.as_str() {
         "" => (EnvFilter::new(DEFAULT_FILTER), None),
         text => match EnvFilter::try_new(text) {
@@ -17,12 +18,11 @@ pub fn start() {
             Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
         },
     };
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     // A second start (tests in one process) keeps the first subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !no_color)
+        .with_ansi(std::io::stderr().is_terminal() && !no_color())
         .with_target(false)
         .try_init();
     if let Some(error) = problem {

@@ -107,6 +107,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             dialer: Arc::new(Dialer::new(identity)),
             places: Places {
                 model_dir: config.model_dir.clone(),
+                no_local_files: config.no_local_files,
                 memory_dir: config.state_dir.clone(),
                 store,
             },

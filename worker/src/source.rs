@@ -5,7 +5,8 @@
 //!    device, inode, size and times: nothing is hashed.
 //! 2. In `--model-dir`, files of the same names and sizes whose fingerprint is equal. The
 //!    fingerprint is computed once and remembered by stat.
-//! 3. Otherwise exactly the slices of the stage are fetched into the store.
+//! 3. Otherwise, or with `--no-local-files`, exactly the slices of the stage are fetched into the
+//!    store.
 
 use crate::blocking::blocking;
 use crate::convert::slice_key;
@@ -52,6 +53,8 @@ pub struct PartFile {
 pub struct Places {
     /// `--model-dir`.
     pub model_dir: Option<PathBuf>,
+    /// `--no-local-files`: no file of this machine is looked at.
+    pub no_local_files: bool,
     /// Where fingerprints are remembered.
     pub memory_dir: PathBuf,
     /// Slices that were fetched before.
@@ -116,6 +119,9 @@ async fn local_paths(
     places: &Places,
     counters: &Arc<Counters>,
 ) -> Option<Vec<PathBuf>> {
+    if places.no_local_files {
+        return None;
+    }
     let hinted: Vec<PathBuf> = files.parts.iter().map(|part| part.path.clone()).collect();
     if are_the_same(files, &hinted) && hinted.iter().all(|path| fs::File::open(path).is_ok()) {
         tracing::info!("mapping the coordinator's own file {}", hinted[0].display());
