@@ -64,7 +64,8 @@ pub struct ModelPart {
     pub path: String,
     /// Bytes of the file.
     pub size: u64,
-    /// Device, inode, mtime (ns) and ctime (ns) on the coordinator's machine: equal means same file.
+    /// Device, inode, mtime (ns) and ctime (ns) on the coordinator's machine: equal means same
+    /// file.
     pub stat: [u64; 4],
 }
 

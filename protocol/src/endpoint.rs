@@ -2,9 +2,10 @@
 //!
 //! A window is what a peer may have sent and not yet been read; it is memory that the peer decides
 //! about, so it starts small and grows with what the peer may do: [`UNKNOWN_WINDOW`] for anyone,
-//! [`LINK_WINDOW`] for a member of the cluster, and [`forward_window`] once a plan says how large its
-//! microbatches are and how many are in flight. The last one holds *all* of them, so that a sender
-//! that blocks is a fault, never back-pressure.
+//! [`LINK_WINDOW`] for a member of the cluster, and [`forward_window`] once a plan says how large
+//! its microbatches are and how many are in flight. The last one holds *all* of them, so that a
+//! sender that blocks is a fault, never back-pressure. The receiver must have called [`set_window`]
+//! before the first forward comes, so before it says `Ready`.
 
 use crate::certificate::{COORDINATOR_NAME, KeyPin, worker_name};
 use crate::identity::Identity;

@@ -33,7 +33,8 @@ pub enum IdentityError {
     },
     /// The certificate is not valid at this time.
     #[error(
-        "the certificate is valid from {from} to {until} (seconds since 1970) and the clock says {now}: set the clock, or join again with a new token"
+        "the certificate is valid from {from} to {until} (seconds since 1970) and the clock says \
+         {now}: set the clock, or join again with a new token"
     )]
     NotValidNow {
         /// First second.

@@ -1,4 +1,5 @@
-//! Joining: a token and a signing request for a certificate. ALPN `woolly-join`, no client certificate.
+//! Joining: a token and a signing request for a certificate. ALPN `woolly-join`, no client
+//! certificate.
 
 use crate::check::{Check, MessageError};
 use crate::frame::Message;

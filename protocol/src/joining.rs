@@ -117,7 +117,7 @@ async fn answer(
 ) -> Result<Joined, JoinError> {
     let (mut send, mut recv) = answer_greeting(connection, ours).await?;
     let frame = read_frame(&mut recv, &[JoinRequest::KIND]).await?.ok_or(JoinError::NoAnswer)?;
-    let (request, admitted) = match frame.message::<JoinRequest>() {
+    let (name, admitted) = match frame.message::<JoinRequest>() {
         Ok(request) => {
             let name = request.name.clone();
             // Locks and files block.
@@ -133,7 +133,7 @@ async fn answer(
             // The worker closes when it has read the answer; if it does not, time ends the wait.
             let _ = send.finish();
             connection.closed().await;
-            Ok(Joined { worker, name: request })
+            Ok(Joined { worker, name })
         }
         Err(refusal) => {
             refuse(connection, &mut send, &refusal).await;

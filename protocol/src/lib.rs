@@ -2,9 +2,10 @@
 //!
 //! # Which stream carries what
 //!
-//! Every connection is dialled by a worker. On each, the dialling side opens the first bidirectional
-//! stream and both sides begin it with their 32-byte [`preamble`]; a [`Refusal`](preamble::Refusal)
-//! may stand where any frame could begin, and also closes the connection.
+//! Every connection is dialled by a worker. On each, the dialling side opens the first
+//! bidirectional stream and both sides begin it with their 32-byte [`preamble`]; a
+//! [`Refusal`](preamble::Refusal) may stand where any frame could begin, and also closes the
+//! connection.
 //!
 //! | connection (ALPN) | stream | opened by | carries |
 //! | --- | --- | --- | --- |

@@ -56,8 +56,8 @@ pub const JOIN_ARCHIVE_MAX: usize = 2 * CERTIFICATE_MAX + (4 << 10);
 /// Archive bytes of a `Forward`: chunks with full block tables of 32,768 blocks would be more than
 /// any plan holds, so the sum is bounded instead: 2^20 block ids and 256 chunks.
 pub const FORWARD_ARCHIVE_MAX: usize = (4 << 20) + (64 << 10);
-/// Payload bytes of a `Forward`: 2,048 rows of 65,536 f32 would be 512 MiB; no model is that wide at
-/// that many rows, so the product is held to 128 MiB (2,048 rows of 16,384).
+/// Payload bytes of a `Forward`: 2,048 rows of 65,536 f32 would be 512 MiB; no model is that wide
+/// at that many rows, so the product is held to 128 MiB (2,048 rows of 16,384).
 pub const FORWARD_PAYLOAD_MAX: usize = 128 << 20;
 /// Archive bytes of a `Sampling`.
 pub const SAMPLING_ARCHIVE_MAX: usize = 8 << 20;

@@ -9,11 +9,11 @@
 //! 20 12   zero
 //! ```
 //!
-//! All numbers are `u32` little-endian. A refusal may stand wherever a frame may begin (its magic is
-//! longer than any archive); the same code and text also close the connection, so that a peer that
-//! was not reading its stream learns them too. The side that dialled opens the first bidirectional
-//! stream of the connection with its preamble ([`greet`]); the other side answers there with its own
-//! ([`answer_greeting`]).
+//! All numbers are `u32` little-endian. A refusal may stand wherever a frame may begin (its magic,
+//! read as a length, is longer than any archive); the same code and text also close the
+//! connection, so that a peer that was not reading its stream learns them too. The side that
+//! dialled opens the first bidirectional stream of the connection with its preamble ([`greet`]);
+//! the other side answers there with its own ([`answer_greeting`]).
 
 use crate::PROTOCOL;
 use crate::check::text_from;

@@ -6,8 +6,8 @@
 //! | `woolly`, `woolly-slices` | its certificate | the CA, the cluster, the name of the peer |
 //!
 //! The coordinator's one endpoint takes all three, so its TLS does not insist on a certificate:
-//! [`accepted`](crate::peer::accepted) does, after the handshake and by the ALPN. A worker's endpoint
-//! insists. There is no session resumption and no 0-RTT, so nothing can be replayed.
+//! [`accepted`](crate::peer::accepted) does, after the handshake and by the ALPN. A worker's
+//! endpoint insists. There is no session resumption and no 0-RTT, so nothing can be replayed.
 
 use crate::certificate::{ClusterId, KeyPin, key_pin, subject};
 use crate::identity::Identity;

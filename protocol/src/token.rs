@@ -1,4 +1,4 @@
-//! Join tokens: what a person pastes so that a worker trusts the cluster and the cluster the worker.
+//! Join tokens: what a person pastes so that worker and cluster trust each other.
 //!
 //! ```text
 //! wly1.<pin of the CA, 52>.<id, 8>.<secret, 32>.<checksum, 8>

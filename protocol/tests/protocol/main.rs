@@ -1,0 +1,13 @@
+//! The crate from outside: bytes on the wire, trust, and real QUIC on loopback.
+
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails is a test that fails")]
+
+mod checks;
+mod greeting;
+mod links;
+mod pins;
+mod quic;
+mod samples;
+mod tokens;
+mod trust;
+mod wire;

@@ -1,0 +1,199 @@
+//! One valid message of every kind, with every field used.
+
+use woolly_protocol::control::{
+    Assign, Drain, Heartbeat, Hello, ModelPart, Neighbour, Ready, Release, StreamOpen,
+    StreamPurpose, Welcome,
+};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
+use woolly_protocol::join::{JoinAccepted, JoinRequest};
+use woolly_protocol::sampling::{
+    RowMode, Sampled, SampledRow, Sampling, SamplingParams, SamplingRow,
+};
+use woolly_protocol::slices::{
+    SliceChunk, SliceChunkRequest, SliceKey, SliceManifest, SliceManifestRequest,
+};
+
+pub const EPOCH: PlanEpoch = PlanEpoch(7);
+pub const MICROBATCH: MicrobatchId = MicrobatchId(41);
+
+pub fn hello() -> Hello {
+    Hello {
+        name: "rack-1.node_7".to_owned(),
+        machine: [0x11; 16],
+        advertise: "10.0.0.7:7401".to_owned(),
+        numerics: 3,
+        threads: 8,
+        memory_bytes: 16 << 30,
+        memory_is_own: true,
+        kv_memory_bytes: 1 << 30,
+        read_bytes_per_s: 20_000_000_000,
+        macs_per_s: 90_000_000_000,
+        isa: "avx2".to_owned(),
+        version: "0.1.0".to_owned(),
+        local: false,
+    }
+}
+
+pub fn welcome() -> Welcome {
+    Welcome { cluster: [0x22; 16], heartbeat_ms: 500 }
+}
+
+pub fn assign() -> Assign {
+    Assign {
+        epoch: EPOCH,
+        fingerprint: [0x33; 32],
+        machine: [0x44; 16],
+        parts: vec![ModelPart {
+            file_name: "m.gguf".to_owned(),
+            path: "/models/m.gguf".to_owned(),
+            size: 4_000_000_000,
+            stat: [1, 2, 3, 4],
+        }],
+        stage: 1,
+        stage_count: 3,
+        layer_first: 10,
+        layer_end: 20,
+        ctx_size: 8192,
+        kv_blocks: 4096,
+        rows_max: 512,
+        in_flight_max: 4,
+        hidden: 4096,
+        next: Some(Neighbour {
+            worker: WorkerId(0x1234_5678_9abc_def0),
+            address: "10.0.0.8:7401".to_owned(),
+            name: "rack-1.node_8".to_owned(),
+        }),
+        previous: Some(WorkerId(5)),
+    }
+}
+
+pub fn ready() -> Ready {
+    Ready {
+        epoch: EPOCH,
+        mapped_bytes: 1,
+        kv_bytes: 2,
+        scratch_bytes: 3,
+        fetched_bytes: 4,
+        load_ms: 5,
+    }
+}
+
+pub fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        epoch: EPOCH,
+        microbatch: MICROBATCH,
+        progress: 1,
+        load_done: 2,
+        load_total: 3,
+        forwards: 4,
+        compute_us: 5,
+        wait_us: 6,
+        wire_us: 7,
+    }
+}
+
+pub fn release() -> Release {
+    Release { epoch: EPOCH }
+}
+
+pub fn drain() -> Drain {
+    Drain { reason: "the machine is going down".to_owned() }
+}
+
+pub fn fault() -> FaultMessage {
+    FaultMessage::new(FaultCode::LinkFailed, EPOCH, MICROBATCH, "no answer from 10.0.0.8:7401")
+}
+
+pub fn stream_open() -> StreamOpen {
+    StreamOpen { epoch: EPOCH, purpose: StreamPurpose::Samplings }
+}
+
+pub fn forward() -> Forward {
+    Forward {
+        epoch: EPOCH,
+        microbatch: MICROBATCH,
+        chunks: vec![
+            Chunk {
+                sequence: SequenceId(100),
+                position: 31,
+                token_count: 2,
+                sample_rows: 1,
+                block_table: vec![BlockId(9), BlockId(4)],
+            },
+            Chunk {
+                sequence: SequenceId(101),
+                position: 0,
+                token_count: 1,
+                sample_rows: 0,
+                block_table: vec![BlockId(5)],
+            },
+        ],
+    }
+}
+
+pub fn params() -> SamplingParams {
+    SamplingParams {
+        temperature: 0.75,
+        top_k: 40,
+        top_p: 0.5,
+        min_p: 0.25,
+        repetition_penalty: 1.5,
+        frequency_penalty: -0.5,
+        presence_penalty: 2.0,
+        seed: 0x0102_0304_0506_0708,
+        choice: 1,
+        position: 33,
+        logit_bias: vec![(3, -100.0), (70, 1.0)],
+        prompt_counts: vec![(1, 2), (99, 1)],
+        output_counts: vec![(2, 1)],
+        mask: vec![u64::MAX, 0xf_ffff_ffff],
+    }
+}
+
+pub fn sampling() -> Sampling {
+    let score = SamplingRow { top_logprobs: 0, mode: RowMode::Score(12) };
+    let sample = SamplingRow { top_logprobs: 2, mode: RowMode::Sample(params()) };
+    Sampling { epoch: EPOCH, microbatch: MICROBATCH, rows: vec![score, sample] }
+}
+
+pub fn sampled() -> Sampled {
+    let row = SampledRow {
+        token: 12,
+        logprob: -0.5,
+        top: vec![(12, -0.5), (3, -2.0), (8, -2.0)],
+        non_finite: false,
+    };
+    let broken = SampledRow { token: 0, logprob: f32::NAN, top: vec![], non_finite: true };
+    Sampled { epoch: EPOCH, microbatch: MICROBATCH, rows: vec![row, broken] }
+}
+
+pub fn join_request() -> JoinRequest {
+    JoinRequest {
+        token_id: "0123abcd".to_owned(),
+        token_secret: "0123456789abcdefghjkmnpqrstvwxyz".to_owned(),
+        signing_request: vec![0x30, 0x03, 1, 2, 3],
+        name: "node".to_owned(),
+    }
+}
+
+pub fn join_accepted() -> JoinAccepted {
+    JoinAccepted { certificate: vec![0x30, 1, 2], ca: vec![0x30, 3], cluster: [0x22; 16] }
+}
+
+pub fn slice_manifest_request() -> SliceManifestRequest {
+    SliceManifestRequest { fingerprint: [0x33; 32], slice: SliceKey::Layer(17) }
+}
+
+pub fn slice_manifest() -> SliceManifest {
+    SliceManifest { length: (1 << 20) + 5, chunks: vec![[0x55; 32], [0x66; 32]] }
+}
+
+pub fn slice_chunk_request() -> SliceChunkRequest {
+    SliceChunkRequest { fingerprint: [0x33; 32], slice: SliceKey::Header(1), chunk: 2 }
+}
+
+pub fn slice_chunk() -> SliceChunk {
+    SliceChunk { chunk: 2 }
+}
