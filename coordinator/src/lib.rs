@@ -17,6 +17,7 @@ pub mod log;
 pub mod model;
 pub mod scheduler;
 pub mod shutdown;
+pub mod slice_server;
 pub mod state;
 pub mod token_command;
 pub mod tokens;
