@@ -18,6 +18,11 @@ fn token_ids_of_every_golden_file_are_equal() {
             let options = EncodeOptions { add_special: true, parse_special: text.parses_special() };
             let tokens = tokenizer.encode(&text.text, options).unwrap();
             assert_eq!(tokens, text.tokens, "{model}.{}", text.name);
+            if !text.parses_special() {
+                let begin = usize::from(tokens.first().copied() == tokenizer.bos());
+                let decoded = tokenizer.decode(&tokens[begin..]);
+                assert_eq!(decoded.trim_start(), text.text, "{model}.{} back to text", text.name);
+            }
             files += 1;
         }
     }
