@@ -19,6 +19,7 @@ pub mod scheduler;
 pub mod shutdown;
 pub mod slice_server;
 pub mod state;
+pub mod text;
 pub mod token_command;
 pub mod tokens;
 pub mod units;
