@@ -10,6 +10,7 @@ pub mod config;
 pub mod driver;
 pub mod exit;
 pub mod generation;
+pub mod http;
 pub mod join_server;
 pub mod links;
 pub mod local_workers;

@@ -1,0 +1,212 @@
+//! One choice of an answer while it is generated: events in, pieces of the answer out.
+
+use super::error::{ApiError, engine_gone};
+use super::logprobs::TokenLine;
+use crate::generation::EngineHandle;
+use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::text::{CompletionText, Usage};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
+
+/// A choice that is ready to start.
+#[derive(Debug)]
+pub struct ChoicePlan {
+    /// What to generate. Nothing needs the engine if no token is wanted and none is to be scored.
+    pub request: GenerationRequest,
+    /// The prompt's text, to be given back before the completion.
+    pub echo: Option<String>,
+    /// Text of the completion.
+    pub text: CompletionText,
+}
+
+impl ChoicePlan {
+    fn needs_engine(&self) -> bool {
+        self.request.max_tokens > 0 || (self.request.score_prompt && self.request.prompt.len() > 1)
+    }
+}
+
+/// What one event adds to the answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// The engine's first word on this choice.
+    pub first: bool,
+    /// Text to append.
+    pub text: String,
+    /// Tokens up to the end of that text, if log-probabilities were asked for.
+    pub lines: Vec<TokenLine>,
+    /// `stop` or `length`: the choice is complete.
+    pub finish: Option<&'static str>,
+}
+
+/// One choice while it is generated.
+#[derive(Debug)]
+struct Choice {
+    /// `None` before the engine is asked (if at all) and when nothing more comes: a completed stop
+    /// string drops the generation, which cancels it.
+    generation: Option<Generation>,
+    plan: ChoicePlan,
+    /// Tokens whose text is still held back.
+    lines: Vec<TokenLine>,
+    started: bool,
+    finished: bool,
+    usage: Usage,
+}
+
+/// All choices of an answer. Dropping it cancels what still runs.
+#[derive(Debug)]
+pub struct Choices {
+    tokenizer: Arc<Tokenizer>,
+    list: Vec<Choice>,
+    /// The choice that is asked first, so that none starves.
+    turn: usize,
+}
+
+impl Choices {
+    /// Submits every choice.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal; what was accepted before is cancelled.
+    pub async fn start(
+        plans: Vec<ChoicePlan>,
+        engine: &EngineHandle,
+        tokenizer: Arc<Tokenizer>,
+    ) -> Result<Choices, ApiError> {
+        let mut list = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let generation = match plan.needs_engine() {
+                true => Some(engine.submit(plan.request.clone()).await?),
+                false => None,
+            };
+            let usage = Usage {
+                prompt_tokens: plan.request.prompt.len() as u64,
+                cached_tokens: generation.is_none().then_some(0),
+                ..Usage::default()
+            };
+            let (started, finished) = (false, false);
+            list.push(Choice { generation, plan, lines: Vec::new(), started, finished, usage });
+        }
+        Ok(Choices { tokenizer, list, turn: 0 })
+    }
+
+    /// Choices in all.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Tokens so far.
+    pub fn usage(&self) -> Usage {
+        Usage::sum(self.list.iter().map(|choice| choice.usage))
+    }
+
+    /// The next piece with the index of its choice; `None` when all choices are complete. May be
+    /// dropped and called again: no event is lost.
+    ///
+    /// # Errors
+    ///
+    /// The engine's failure: the whole answer ends.
+    pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
+        if self.list.iter().all(|choice| choice.finished) {
+            return None;
+        }
+        let (index, event) = poll_fn(|cx| {
+            for step in 0..self.list.len() {
+                let index = (self.turn + step) % self.list.len();
+                let choice = &mut self.list[index];
+                if choice.finished {
+                    continue;
+                }
+                let Some(generation) = &mut choice.generation else {
+                    let reason = FinishReason::Length;
+                    let event = GenerationEvent::Finished { reason, cached_tokens: 0 };
+                    return Poll::Ready((index, Some(event)));
+                };
+                if let Poll::Ready(event) = pin!(generation.next()).poll(cx) {
+                    return Poll::Ready((index, event));
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        self.turn = index + 1;
+        let piece = match event {
+            Some(event) => self.list[index].handle(event, &self.tokenizer),
+            None => Err(engine_gone()),
+        };
+        Some(piece.map(|piece| (index, piece)))
+    }
+}
+
+impl Choice {
+    fn handle(&mut self, event: GenerationEvent, tokenizer: &Tokenizer) -> Result<Piece, ApiError> {
+        let mut piece = Piece { first: !self.started, ..Piece::default() };
+        if piece.first {
+            self.started = true;
+            self.begin(matches!(event, GenerationEvent::Scored(_)), tokenizer);
+            piece.text = self.plan.echo.clone().unwrap_or_default();
+        }
+        match event {
+            GenerationEvent::Scored(events) => self.scored(events),
+            GenerationEvent::Token(event) => self.token(event, tokenizer, &mut piece),
+            GenerationEvent::Finished { reason, cached_tokens } => {
+                self.usage.cached_tokens = Some(u64::from(cached_tokens));
+                let step = self.plan.text.finish();
+                piece.text.push_str(&step.text);
+                let stopped = step.stopped || reason == FinishReason::Stop;
+                piece.finish = Some(if stopped { "stop" } else { "length" });
+            }
+            GenerationEvent::Failed(failure) => return Err(failure.into()),
+        }
+        if piece.finish.is_some() {
+            self.finished = true;
+            self.generation = None;
+        }
+        if piece.finish.is_some() || !piece.text.is_empty() {
+            piece.lines = std::mem::take(&mut self.lines);
+        }
+        Ok(piece)
+    }
+
+    /// The prompt's own tokens, if they are reported: their log-probabilities follow if `scored`.
+    fn begin(&mut self, scored: bool, tokenizer: &Tokenizer) {
+        let request = &self.plan.request;
+        if !request.score_prompt {
+            return;
+        }
+        let mut detokenizer = Detokenizer::new(tokenizer);
+        let mut offset = 0;
+        // A prompt of one token has nothing to score, and its only entry is the empty one.
+        let tokens = if scored { &request.prompt[..] } else { &request.prompt[..1] };
+        for &token in tokens {
+            self.lines.push(TokenLine { token, logprob: None, top: Vec::new(), offset });
+            offset += detokenizer.push(tokenizer, token).chars().count();
+        }
+    }
+
+    fn scored(&mut self, events: Vec<TokenEvent>) {
+        for (line, event) in self.lines.iter_mut().skip(1).zip(events) {
+            line.logprob = Some(event.logprob);
+            line.top = event.top;
+        }
+    }
+
+    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer, piece: &mut Piece) {
+        self.usage.completion_tokens += 1;
+        let step = match self.plan.request.stop_tokens.contains(&event.token) {
+            true => self.plan.text.skip(),
+            false => self.plan.text.push(tokenizer, event.token),
+        };
+        piece.text.push_str(&step.text);
+        if step.stopped {
+            piece.finish = Some("stop");
+        }
+        if self.plan.request.top_logprobs.is_some() {
+            let TokenEvent { token, logprob, top } = event;
+            let logprob = Some(logprob);
+            self.lines.push(TokenLine { token, logprob, top, offset: step.offset });
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Every error of the gateway as an OpenAI error body: one table decides status, type and code.
+//!
+//! The body is `{"error":{"message","type","param","code"}}`; a prompt that is too long adds
+//! `n_prompt_tokens` and `n_ctx`. Errors that can pass by themselves carry `Retry-After`.
+
+use crate::generation::{Failure, Refusal};
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// Characters of a client's own words that an error repeats.
+const QUOTE_MAX: usize = 80;
+
+/// What kind of error it is: a row of the table in [`Problem::row`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// A field or the body is not as it must be.
+    Invalid,
+    /// A known field asks for something that is not supported.
+    Unsupported,
+    /// A field that nobody knows.
+    UnknownField,
+    /// Prompt and completion do not fit the context.
+    ContextLength,
+    /// Another model than the one served.
+    ModelNotFound,
+    /// No such path.
+    NotFound,
+    /// The path exists, the method does not.
+    Method,
+    /// The `Host` header names somebody else.
+    Host,
+    /// The body did not come in time.
+    Timeout,
+    /// The body is longer than the limit.
+    TooLarge,
+    /// The URI is longer than the limit.
+    UriTooLong,
+    /// The body is not JSON by its headers.
+    MediaType,
+    /// Too many requests wait.
+    QueueFull,
+    /// A bug or a numeric fault.
+    Internal,
+    /// The pipeline broke while it worked on the request.
+    PipelineLost,
+    /// No complete pipeline.
+    NotReady,
+    /// The server is going down.
+    ShuttingDown,
+}
+
+/// One row of the error table.
+struct Row {
+    status: StatusCode,
+    kind: &'static str,
+    code: Option<&'static str>,
+    retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    fn row(self) -> Row {
+        let (status, kind, code, retry_after_s) = match self {
+            Problem::Invalid => (400, "invalid_request_error", None, None),
+            Problem::Unsupported => (400, "invalid_request_error", Some("unsupported_value"), None),
+            Problem::UnknownField => (400, "invalid_request_error", Some("unknown_field"), None),
+            Problem::ContextLength => {
+                (400, "invalid_request_error", Some("context_length_exceeded"), None)
+            }
+            Problem::ModelNotFound => (404, "invalid_request_error", Some("model_not_found"), None),
+            Problem::NotFound => (404, "not_found_error", Some("not_found"), None),
+            Problem::Method => (405, "invalid_request_error", Some("method_not_allowed"), None),
+            Problem::Host => (403, "permission_error", Some("host_not_allowed"), None),
+            Problem::Timeout => (408, "invalid_request_error", Some("request_timeout"), None),
+            Problem::TooLarge => (413, "invalid_request_error", Some("request_too_large"), None),
+            Problem::UriTooLong => (414, "invalid_request_error", Some("uri_too_long"), None),
+            Problem::MediaType => {
+                (415, "invalid_request_error", Some("unsupported_media_type"), None)
+            }
+            Problem::QueueFull => (429, "rate_limit_error", Some("queue_full"), Some(1)),
+            Problem::Internal => (500, "server_error", Some("internal"), None),
+            Problem::PipelineLost => (500, "server_error", Some("pipeline_lost"), None),
+            Problem::NotReady => (503, "unavailable_error", Some("no_pipeline"), Some(2)),
+            Problem::ShuttingDown => (503, "unavailable_error", Some("shutting_down"), Some(5)),
+        };
+        let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
+        Row { status, kind, code, retry_after_s }
+    }
+}
+
+/// An error on its way to the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    problem: Problem,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+    context: Option<ContextCounts>,
+}
+
+/// The figures of a prompt that is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ContextCounts {
+    prompt_tokens: usize,
+    ctx: usize,
+}
+
+impl ApiError {
+    /// An error of this kind with a text for people.
+    pub fn new(problem: Problem, message: impl Into<String>) -> ApiError {
+        let message = message.into();
+        ApiError { problem, message, param: None, code: None, context: None }
+    }
+
+    /// 400: `param` is not as it must be.
+    pub fn invalid(param: &str, message: impl Into<String>) -> ApiError {
+        ApiError::new(Problem::Invalid, message).at(param)
+    }
+
+    /// 400: `param` is known but asks for something that is not supported.
+    pub fn unsupported(param: &str, message: impl Into<String>) -> ApiError {
+        ApiError::new(Problem::Unsupported, message).at(param)
+    }
+
+    /// Names the field that the error is about.
+    pub fn at(mut self, param: &str) -> ApiError {
+        self.param = Some(quote(param));
+        self
+    }
+
+    /// 404: `name` is not the model that is served.
+    pub fn model_not_found(name: &str, served: &str) -> ApiError {
+        let name = quote(name);
+        let text = format!("The model '{name}' does not exist here; '{served}' is served.");
+        ApiError::new(Problem::ModelNotFound, text).at("model")
+    }
+
+    /// 400: the prompt does not fit the context. The text is the one that LiteLLM recognises.
+    pub fn context_length(prompt_tokens: usize, completion_tokens: usize, ctx: usize) -> ApiError {
+        let total = prompt_tokens.saturating_add(completion_tokens);
+        let text = format!(
+            "This model's maximum context length is {ctx} tokens. However, you requested {total} \
+             tokens ({prompt_tokens} in the messages, {completion_tokens} in the completion). \
+             Please reduce the length of the messages or completion."
+        );
+        let mut error = ApiError::new(Problem::ContextLength, text);
+        error.context = Some(ContextCounts { prompt_tokens, ctx });
+        error
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.problem.row().status
+    }
+
+    /// The error body.
+    pub fn body(&self) -> Value {
+        let row = self.problem.row();
+        let mut error = json!({
+            "message": self.message,
+            "type": row.kind,
+            "param": self.param,
+            "code": self.code.or(row.code),
+        });
+        if let Some(counts) = self.context {
+            error["n_prompt_tokens"] = counts.prompt_tokens.into();
+            error["n_ctx"] = counts.ctx.into();
+        }
+        json!({ "error": error })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let row = self.problem.row();
+        let mut response = (row.status, Json(self.body())).into_response();
+        if let Some(seconds) = row.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
+        match refusal {
+            Refusal::QueueFull { waiting } => {
+                let text = format!("{waiting} requests are waiting already; try again shortly.");
+                ApiError::new(Problem::QueueFull, text)
+            }
+            Refusal::TooLong { prompt_tokens, positions_max } => {
+                ApiError::context_length(prompt_tokens, 1, positions_max)
+            }
+            Refusal::NotReady { detail } => {
+                ApiError::new(Problem::NotReady, format!("The model is not ready: {detail}"))
+            }
+            Refusal::ShuttingDown => shutting_down(),
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> ApiError {
+        let problem = match failure.code {
+            "shutting_down" => Problem::ShuttingDown,
+            "pipeline_lost" => Problem::PipelineLost,
+            _ => Problem::Internal,
+        };
+        let mut error = ApiError::new(problem, failure.message);
+        error.code = Some(failure.code);
+        error
+    }
+}
+
+/// 503: the server is going down.
+pub fn shutting_down() -> ApiError {
+    ApiError::new(Problem::ShuttingDown, "The server is shutting down.")
+}
+
+/// 500: the engine ended a generation without a word.
+pub fn engine_gone() -> ApiError {
+    ApiError::new(Problem::PipelineLost, "The engine stopped before the answer was complete.")
+}
+
+/// A client's own words, cut to a length that an error may repeat.
+pub fn quote(text: &str) -> String {
+    let mut short: String = text.chars().take(QUOTE_MAX).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}

@@ -1,0 +1,216 @@
+//! The gateway: an OpenAI-compatible HTTP server in front of the cluster.
+//!
+//! A request is read ([`body`]), checked field by field and tokenised on a blocking thread
+//! ([`prepare`]), submitted through [`crate::generation`], and answered whole or as a stream
+//! ([`generate`], [`sse`]). Fields are obeyed or refused by name, never ignored: what is accepted
+//! without acting on it stands in one table ([`known`]). Every error has OpenAI's shape ([`error`]).
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `mod.rs` | configuration, shared state, routes |
+//! | `server.rs`, `stall.rs` | connections, their limits, the orderly end |
+//! | `guard.rs` | what holds for every request: URI, `Host`, id, wrong paths |
+//! | `body.rs`, `json.rs`, `fields.rs` | bytes → JSON → fields |
+//! | `known.rs`, `sampling.rs`, `messages.rs`, `prompts.rs` | the fields |
+//! | `prepare.rs` | fields → token ids → what is to be generated |
+//! | `choice.rs`, `generate.rs` | running choices → text; the two endpoints |
+//! | `response.rs`, `logprobs.rs`, `sse.rs` | text → JSON, whole and in chunks |
+//! | `models.rs`, `health.rs`, `tokenize.rs` | the small endpoints |
+//!
+//! # Limits
+//!
+//! Header, body, time and connection limits are constants in `server.rs`, `body.rs` and `guard.rs`;
+//! those of single fields stand with the field. Plain HTTP/1.1; no CORS headers are sent, so web
+//! pages of other origins cannot read answers.
+
+pub mod body;
+pub mod choice;
+pub mod error;
+pub mod fields;
+pub mod generate;
+pub mod guard;
+pub mod health;
+pub mod json;
+pub mod known;
+pub mod logprobs;
+pub mod messages;
+pub mod models;
+pub mod prepare;
+pub mod prompts;
+pub mod response;
+pub mod sampling;
+pub mod server;
+pub mod sse;
+pub mod stall;
+pub mod tokenize;
+
+#[cfg(test)]
+mod tests;
+
+use crate::generation::EngineHandle;
+use axum::Router;
+use axum::routing::{get, post};
+use error::{ApiError, Problem, shutting_down};
+use guard::Hosts;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use woolly_engine::chat_template::ChatTemplate;
+use woolly_engine::tokenizer::Tokenizer;
+
+/// Requests that are parsed and tokenised at a time; others wait, at most one per connection.
+const PREPARING_MAX: usize = 2;
+
+/// What the gateway says about the model.
+#[derive(Clone, Debug, Default)]
+pub struct ModelFacts {
+    /// For instance `llama`.
+    pub architecture: String,
+    /// For instance `Q4_K_M`.
+    pub file_type: String,
+    /// Positions that the model was trained for.
+    pub ctx_train: u32,
+    /// Parameters.
+    pub parameters: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// How the gateway presents itself.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// The name that clients ask for.
+    pub model_id: String,
+    /// Other names of the same model.
+    pub aliases: Vec<String>,
+    /// For `/v1/models`.
+    pub model: ModelFacts,
+    /// Names besides localhost that a server on loopback answers to (a proxy in front of it).
+    pub allowed_hosts: Vec<String>,
+    /// After the shutdown signal, running requests have this long to end.
+    pub drain: Duration,
+}
+
+impl GatewayConfig {
+    /// Whether a client that asks for `name` means the model that is served.
+    pub fn serves(&self, name: &str) -> bool {
+        self.model_id == name || self.aliases.iter().any(|alias| alias == name)
+    }
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    config: GatewayConfig,
+    engine: EngineHandle,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
+    hosts: Hosts,
+    /// Unix seconds of the start.
+    started: u64,
+    preparing: Arc<Semaphore>,
+    body_budget: Arc<Semaphore>,
+    /// No new requests.
+    draining: CancellationToken,
+    /// Running streams end now.
+    closing: CancellationToken,
+}
+
+impl Gateway {
+    /// The state of a gateway that listens on `bound`.
+    pub fn new(
+        config: GatewayConfig,
+        bound: std::net::IpAddr,
+        engine: EngineHandle,
+        tokenizer: Arc<Tokenizer>,
+        template: Option<Arc<ChatTemplate>>,
+    ) -> Gateway {
+        Gateway {
+            hosts: Hosts::new(bound, &config.allowed_hosts),
+            config,
+            engine,
+            tokenizer,
+            template,
+            started: prepare::unix_seconds(),
+            preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
+            body_budget: Arc::new(Semaphore::new(body::BODY_BUDGET_KIB)),
+            draining: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Does work that takes milliseconds away from the threads that serve everybody.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Gateway) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let place = self.preparing.clone().acquire_owned().await.map_err(|_| shutting_down())?;
+        let gateway = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&gateway);
+            drop(place);
+            result
+        });
+        done.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "preparing a request failed");
+            Err(ApiError::new(Problem::Internal, "An internal error: see the server's log."))
+        })
+    }
+}
+
+/// The whole gateway as one service.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    guarded(routes(), gateway)
+}
+
+fn routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/v1/chat/completions", post(generate::chat))
+        .route("/chat/completions", post(generate::chat))
+        .route("/v1/completions", post(generate::completion))
+        .route("/completions", post(generate::completion))
+        .route("/v1/models", get(models::list))
+        .route("/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .route("/models/{*name}", get(models::one))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version))
+}
+
+/// Routes with what holds for every request.
+fn guarded(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
+    routes
+        .fallback(guard::not_found)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(axum::middleware::from_fn_with_state(gateway.clone(), guard::guard))
+        .with_state(gateway)
+}
+
+/// Serves on `listener` until `shutdown` is done and running requests have ended, at the latest
+/// [`GatewayConfig::drain`] and a second later.
+///
+/// # Errors
+///
+/// The listener has no address.
+pub async fn serve(
+    listener: TcpListener,
+    config: GatewayConfig,
+    engine: EngineHandle,
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let bound = listener.local_addr()?.ip();
+    let gateway = Arc::new(Gateway::new(config, bound, engine, tokenizer, template));
+    server::run(listener, gateway, shutdown).await
+}

@@ -1,0 +1,338 @@
+//! From a body's bytes to choices that are ready to start: everything that can be wrong with a
+//! request is found here, before the first byte of an answer.
+//!
+//! This is work for a blocking thread: parsing, rendering and tokenising of up to 8 MiB.
+
+use super::choice::ChoicePlan;
+use super::error::{ApiError, Problem};
+use super::fields::Fields;
+use super::prompts::Prompt;
+use super::response::{Answer, Shape, UsageMode};
+use super::sampling::{Sampling, TOP_LOGPROBS_MAX};
+use super::{Gateway, json, known, messages, prompts};
+use crate::generation::GenerationRequest;
+use crate::text::CompletionText;
+use std::sync::Arc;
+use std::time::SystemTime;
+use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
+use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
+
+/// Tokens of a legacy completion if the client does not say: OpenAI's default.
+const COMPLETION_TOKENS_DEFAULT: u32 = 16;
+/// Characters of a model's name in a request.
+const MODEL_CHARS_MAX: usize = 1 << 20;
+
+/// A checked request.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What all parts of the answer have in common.
+    pub answer: Answer,
+    /// One per choice.
+    pub choices: Vec<ChoicePlan>,
+    /// Stream the answer.
+    pub stream: bool,
+}
+
+/// A prompt in tokens, with what has to be given back of it.
+struct Encoded {
+    tokens: Vec<u32>,
+    echo: Option<String>,
+    detokenizer: Detokenizer,
+}
+
+/// What a request wants reported.
+#[derive(Clone, Copy)]
+struct Report {
+    top_logprobs: Option<u8>,
+    score_prompt: bool,
+}
+
+/// Checks a request to `/v1/chat/completions`.
+///
+/// # Errors
+///
+/// 400 naming the field, 404 for another model, 503 while there is no plan.
+pub fn chat(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
+    let mut fields = fields_of(body)?;
+    let model = take_model(&mut fields, gateway)?;
+    known::settle_chat(&mut fields)?;
+    let messages = messages::take(&mut fields)?;
+    let sampling = Sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
+    let wanted = fields.bool("logprobs")?.unwrap_or(false);
+    let top = fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
+    if !wanted && top.is_some_and(|top| top > 0) {
+        let text = "'top_logprobs' needs 'logprobs': true.";
+        return Err(ApiError::invalid("top_logprobs", text));
+    }
+    let (stream, usage_mode) = take_stream(&mut fields)?;
+    fields.finish()?;
+    if sampling.max_tokens.is_some_and(|(_, tokens)| tokens == 0) {
+        return Err(no_tokens_wanted(&sampling));
+    }
+    let ctx = context(gateway)?;
+    let tokens = chat_tokens(gateway, &messages, ctx)?;
+    let max_tokens = completion_tokens(tokens.len(), &sampling, ctx, ctx)?;
+    let report =
+        Report { top_logprobs: wanted.then(|| small(top.unwrap_or(0))), score_prompt: false };
+    let detokenizer = Detokenizer::new(&gateway.tokenizer);
+    let encoded = Encoded { tokens, echo: None, detokenizer };
+    let choices = vec![plan(gateway, encoded, &sampling, max_tokens, report)];
+    let answer = answer(gateway, Shape::Chat, model, wanted, usage_mode)?;
+    Ok(Prepared { answer, choices, stream })
+}
+
+/// Checks a request to `/v1/completions`.
+///
+/// # Errors
+///
+/// As [`chat`].
+pub fn completion(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
+    let vocab = gateway.tokenizer.vocab_size();
+    let mut fields = fields_of(body)?;
+    let model = take_model(&mut fields, gateway)?;
+    known::settle_completions(&mut fields)?;
+    let prompts = prompts::take(&mut fields, vocab)?;
+    let sampling = Sampling::take(&mut fields, vocab, random()?)?;
+    let top = fields.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
+    let echo = fields.bool("echo")?.unwrap_or(false);
+    let (stream, usage_mode) = take_stream(&mut fields)?;
+    fields.finish()?;
+    if !echo && sampling.max_tokens.is_some_and(|(_, tokens)| tokens == 0) {
+        return Err(no_tokens_wanted(&sampling));
+    }
+    let ctx = context(gateway)?;
+    let report = Report { top_logprobs: top.map(small), score_prompt: echo && top.is_some() };
+    let mut choices = Vec::with_capacity(prompts.len());
+    for (index, prompt) in (0..).zip(prompts) {
+        let encoded = encode(gateway, prompt, echo, ctx)?;
+        let length = encoded.tokens.len();
+        let max_tokens = completion_tokens(length, &sampling, COMPLETION_TOKENS_DEFAULT, ctx)?;
+        let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
+        choice.request.sampling.choice = index;
+        choices.push(choice);
+    }
+    let answer = answer(gateway, Shape::Completion, model, top.is_some(), usage_mode)?;
+    Ok(Prepared { answer, choices, stream })
+}
+
+/// A body's fields.
+///
+/// # Errors
+///
+/// 400 if it is not one JSON object.
+pub fn fields_of(body: &[u8]) -> Result<Fields, ApiError> {
+    let value = json::parse(body).map_err(|reason| {
+        ApiError::new(Problem::Invalid, format!("The body is not valid JSON: {reason}."))
+    })?;
+    Fields::of_body(value)
+}
+
+/// Takes the model's name.
+///
+/// # Errors
+///
+/// 400 if it is missing, 404 if it is neither the id nor an alias of the model that is served.
+pub fn take_model(fields: &mut Fields, gateway: &Gateway) -> Result<String, ApiError> {
+    let id = &gateway.config.model_id;
+    match fields.string("model", MODEL_CHARS_MAX)? {
+        Some(name) if gateway.config.serves(&name) => Ok(name),
+        Some(name) => Err(ApiError::model_not_found(&name, id)),
+        None => {
+            let text = format!("'model' is missing; '{id}' is served.");
+            Err(ApiError::invalid("model", text))
+        }
+    }
+}
+
+/// The tokens of a conversation as the model's template writes it, answer's beginning included.
+///
+/// # Errors
+///
+/// 400 if there is no template, it refuses the messages, or they do not fit `ctx`.
+pub fn chat_tokens(
+    gateway: &Gateway,
+    messages: &serde_json::Value,
+    ctx: u32,
+) -> Result<Vec<u32>, ApiError> {
+    let Some(template) = &gateway.template else {
+        return Err(ApiError::unsupported("messages", NO_TEMPLATE));
+    };
+    let options = RenderOptions {
+        add_generation_prompt: true,
+        unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
+        ..RenderOptions::default()
+    };
+    let prompt = template.prompt(messages, &options).map_err(|error| match error {
+        ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
+        _ => ApiError::invalid("messages", format!("{error}.")),
+    })?;
+    check_bytes(gateway, prompt.text().len(), ctx)?;
+    gateway.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+}
+
+fn encode(gateway: &Gateway, prompt: Prompt, echo: bool, ctx: u32) -> Result<Encoded, ApiError> {
+    let tokenizer = &gateway.tokenizer;
+    let (tokens, echo) = match prompt {
+        Prompt::Tokens(tokens) => {
+            let echo = echo.then(|| tokenizer.decode(&tokens));
+            (tokens, echo)
+        }
+        Prompt::Text(text) => {
+            check_bytes(gateway, text.len(), ctx)?;
+            let options = EncodeOptions { add_special: true, parse_special: true };
+            let tokens = tokenizer.encode(&text, options);
+            let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
+            (tokens, echo.then_some(text))
+        }
+    };
+    if tokens.is_empty() {
+        let text = "'prompt' is empty, and this model has no token that begins a text.";
+        return Err(ApiError::invalid("prompt", text));
+    }
+    Ok(Encoded { tokens, echo, detokenizer: Detokenizer::continuing() })
+}
+
+/// A text that is longer than a whole context of the longest token is not tokenised at all.
+fn check_bytes(gateway: &Gateway, bytes: usize, ctx: u32) -> Result<(), ApiError> {
+    let at_least = bytes.div_ceil(gateway.tokenizer.longest_token().max(1));
+    match at_least > ctx as usize {
+        true => Err(ApiError::context_length(at_least, 1, ctx as usize)),
+        false => Ok(()),
+    }
+}
+
+/// The error for a text that the tokenizer refuses.
+pub fn refused_text(param: &str, error: &TokenizerError) -> ApiError {
+    ApiError::invalid(param, format!("The text cannot be tokenised: {error}."))
+}
+
+/// Tokens to generate at most: what was asked for, but not past the end of the context, where the
+/// answer ends with `length`.
+fn completion_tokens(
+    prompt_tokens: usize,
+    sampling: &Sampling,
+    default: u32,
+    ctx: u32,
+) -> Result<u32, ApiError> {
+    let room = u32::try_from(prompt_tokens).ok().and_then(|tokens| ctx.checked_sub(tokens));
+    let too_long =
+        |wanted: u32| ApiError::context_length(prompt_tokens, wanted as usize, ctx as usize);
+    match sampling.max_tokens {
+        Some((_, 0)) => room.map(|_| 0).ok_or_else(|| too_long(0)),
+        Some((name, wanted)) if wanted > ctx => {
+            let text = format!(
+                "'{name}' is {wanted}, but this model's maximum context length is {ctx} tokens."
+            );
+            Err(ApiError::invalid(name, text))
+        }
+        wanted => {
+            let wanted = wanted.map_or(default, |(_, tokens)| tokens);
+            let room = room.filter(|room| *room > 0).ok_or_else(|| too_long(1))?;
+            Ok(wanted.min(room))
+        }
+    }
+}
+
+fn no_tokens_wanted(sampling: &Sampling) -> ApiError {
+    let name = sampling.max_tokens.map_or("max_tokens", |(name, _)| name);
+    let text =
+        format!("'{name}' must be at least 1; 0 is for /v1/completions with 'echo': true only.");
+    ApiError::invalid(name, text)
+}
+
+fn plan(
+    gateway: &Gateway,
+    encoded: Encoded,
+    sampling: &Sampling,
+    max_tokens: u32,
+    report: Report,
+) -> ChoicePlan {
+    let stop_tokens = match sampling.ignore_eos {
+        true => Vec::new(),
+        false => gateway.tokenizer.end_tokens().to_vec(),
+    };
+    let stops: Arc<[String]> = sampling.stops.clone().into();
+    let offset = encoded.echo.as_ref().map_or(0, |text| text.chars().count());
+    let text = CompletionText::new(encoded.detokenizer, stops, offset);
+    let request = GenerationRequest {
+        prompt: encoded.tokens,
+        score_prompt: report.score_prompt,
+        max_tokens,
+        top_logprobs: report.top_logprobs,
+        sampling: sampling.options.clone(),
+        stop_tokens,
+    };
+    ChoicePlan { request, echo: encoded.echo, text }
+}
+
+/// Takes `stream` and `stream_options`.
+fn take_stream(fields: &mut Fields) -> Result<(bool, UsageMode), ApiError> {
+    let stream = fields.bool("stream")?.unwrap_or(false);
+    let Some(options) = fields.take("stream_options") else {
+        return Ok((stream, UsageMode::default()));
+    };
+    let mut options = Fields::of_value(options, "stream_options")?;
+    let mode = UsageMode {
+        at_end: options.bool("include_usage")?.unwrap_or(false),
+        in_each: options.bool("continuous_usage_stats")?.unwrap_or(false),
+    };
+    if options.bool("include_obfuscation")?.unwrap_or(false) {
+        let name = "stream_options.include_obfuscation";
+        return Err(ApiError::unsupported(name, format!("'{name}' is not supported.")));
+    }
+    options.finish()?;
+    if !stream {
+        let text = "'stream_options' needs 'stream': true.";
+        return Err(ApiError::invalid("stream_options", text));
+    }
+    Ok((stream, mode))
+}
+
+/// The context length of the present plan, in tokens.
+///
+/// # Errors
+///
+/// 503 while there is no plan.
+pub fn context(gateway: &Gateway) -> Result<u32, ApiError> {
+    let status = gateway.engine.status();
+    match status.ctx_size {
+        0 => Err(crate::generation::Refusal::NotReady { detail: status.detail }.into()),
+        ctx => Ok(ctx),
+    }
+}
+
+fn answer(
+    gateway: &Gateway,
+    shape: Shape,
+    model: String,
+    logprobs: bool,
+    usage_mode: UsageMode,
+) -> Result<Answer, ApiError> {
+    let prefix = match shape {
+        Shape::Chat => "chatcmpl",
+        Shape::Completion => "cmpl",
+    };
+    let id = format!("{prefix}-{:016x}", random()?);
+    let tokenizer = gateway.tokenizer.clone();
+    Ok(Answer { shape, id, created: unix_seconds(), model, logprobs, usage_mode, tokenizer })
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// A random number of 63 bits: a seed that a client could have sent, or an id.
+///
+/// # Errors
+///
+/// 500 if the operating system gives none.
+pub fn random() -> Result<u64, ApiError> {
+    getrandom::u64()
+        .map(|number| number >> 1)
+        .map_err(|error| ApiError::new(Problem::Internal, format!("No random number: {error}.")))
+}
+
+fn small(value: u64) -> u8 {
+    u8::try_from(value).expect("the range of the field fits u8")
+}

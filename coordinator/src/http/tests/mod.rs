@@ -1,0 +1,9 @@
+//! The gateway against a fake engine: what clients see, and what the engine is asked to do.
+
+mod bad_input;
+mod endpoints;
+mod listener;
+mod logprobs;
+mod streaming;
+mod support;
+mod whole;

@@ -1,0 +1,116 @@
+//! `POST /tokenize` and `POST /detokenize`, in vLLM's and llama-server's words.
+
+use super::error::ApiError;
+use super::fields::{Fields, array_of};
+use super::generate::read;
+use super::json::VALUES_MAX;
+use super::logprobs::token_string;
+use super::prepare::{chat_tokens, fields_of, refused_text, take_model};
+use super::prompts::token_ids;
+use super::{Gateway, messages};
+use axum::Json;
+use axum::extract::{Request, State};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use woolly_engine::tokenizer::EncodeOptions;
+
+/// Characters of a text: more than a body can hold.
+const TEXT_CHARS_MAX: usize = usize::MAX;
+
+/// The tokens of a text (`prompt` or `content`) or of a conversation (`messages`).
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub async fn tokenize(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let body = read(&gateway, request).await?;
+    gateway.blocking(move |gateway| tokens_of(gateway, &body.bytes)).await.map(Json)
+}
+
+/// The text of tokens.
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub async fn detokenize(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let body = read(&gateway, request).await?;
+    gateway.blocking(move |gateway| text_of(gateway, &body.bytes)).await.map(Json)
+}
+
+fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
+    let mut fields = fields_of(body)?;
+    check_model(&mut fields, gateway)?;
+    let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
+    let tokens = match given(&fields)? {
+        "messages" => {
+            if fields.bool("add_special_tokens")?.unwrap_or(false) {
+                let text = "The template writes the special tokens of 'messages'.";
+                return Err(ApiError::unsupported("add_special_tokens", text));
+            }
+            let messages = messages::take(&mut fields)?;
+            chat_tokens(gateway, &messages, u32::MAX)?
+        }
+        name => text_tokens(gateway, &mut fields, name)?,
+    };
+    fields.finish()?;
+    let count = tokens.len();
+    let tokens: Value = match with_pieces {
+        false => tokens.into(),
+        true => tokens
+            .into_iter()
+            .map(|id| json!({ "id": id, "piece": token_string(&gateway.tokenizer, id) }))
+            .collect(),
+    };
+    let ctx = Some(gateway.engine.status().ctx_size).filter(|ctx| *ctx > 0);
+    Ok(json!({ "tokens": tokens, "count": count, "max_model_len": ctx }))
+}
+
+/// Which of the three is given.
+fn given(fields: &Fields) -> Result<&'static str, ApiError> {
+    let mut given = ["prompt", "content", "messages"].into_iter().filter(|name| fields.has(name));
+    match (given.next(), given.next()) {
+        (Some(name), None) => Ok(name),
+        (Some(_), Some(second)) => {
+            let text = "Give one of 'prompt', 'content' and 'messages'.";
+            Err(ApiError::invalid(second, text))
+        }
+        (None, _) => Err(ApiError::invalid("prompt", "'prompt' (or 'content') is missing.")),
+    }
+}
+
+/// vLLM and lm-eval say `prompt` and want BOS, llama-server says `content` and wants none.
+fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec<u32>, ApiError> {
+    let text = fields.string(name, TEXT_CHARS_MAX)?.unwrap_or_default();
+    let special = fields.bool("add_special_tokens")?;
+    let special = fields.bool("add_special")?.or(special).unwrap_or(name == "prompt");
+    let parse_special = fields.bool("parse_special")?.unwrap_or(true);
+    let options = EncodeOptions { add_special: special, parse_special };
+    gateway.tokenizer.encode(&text, options).map_err(|error| refused_text(name, &error))
+}
+
+fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
+    let mut fields = fields_of(body)?;
+    check_model(&mut fields, gateway)?;
+    let Some(tokens) = fields.take("tokens") else {
+        return Err(ApiError::invalid("tokens", "'tokens' is missing."));
+    };
+    fields.finish()?;
+    let tokens = array_of(tokens, "tokens", VALUES_MAX)?;
+    let tokens = token_ids(&tokens, "tokens", gateway.tokenizer.vocab_size())?;
+    let text = gateway.tokenizer.decode(&tokens);
+    Ok(json!({ "prompt": text, "content": text }))
+}
+
+/// The model's name may be left out here.
+fn check_model(fields: &mut Fields, gateway: &Gateway) -> Result<(), ApiError> {
+    match fields.has("model") {
+        true => take_model(fields, gateway).map(|_| ()),
+        false => Ok(()),
+    }
+}
