@@ -339,7 +339,7 @@ impl Attempts {
             let text = format!("cannot reach the coordinator at {coordinator}: {text}");
             return Err(Failure::new(EXIT_UNREACHABLE, text));
         }
-        if text != self.said || self.failed % QUIET_ATTEMPTS == 0 {
+        if text != self.said || self.failed.is_multiple_of(QUIET_ATTEMPTS) {
             let what = if was_welcome { "lost" } else { "cannot reach" };
             tracing::warn!("{what} the coordinator at {}: {text}; trying again", self.coordinator);
             self.said = text;

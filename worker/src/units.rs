@@ -57,7 +57,7 @@ pub fn show_size(bytes: u64) -> String {
     if index == 0 {
         return format!("{bytes} B");
     }
-    let tenths = u128::from(bytes) * 10 >> (10 * index);
+    let tenths = (u128::from(bytes) * 10) >> (10 * index);
     format!("{}.{} {}", tenths / 10, tenths % 10, NAMES[index])
 }
 

@@ -1,10 +1,8 @@
 //! Whole conversations of real worker processes with a coordinator that the test plays.
 
-mod support;
-
+use crate::support::{Coordinator, HIDDEN, LAYERS, PATIENCE, VOCAB, Worker, prompt, score, send};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
-use support::{Coordinator, HIDDEN, LAYERS, PATIENCE, VOCAB, Worker, prompt, score, send};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use woolly_engine::batch::{Batch, ChunkRef};

@@ -1,0 +1,8 @@
+//! Tests of the worker from outside, in one binary so that they link once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod session;
+mod source;
+mod support;
