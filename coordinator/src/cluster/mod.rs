@@ -33,6 +33,8 @@
 
 mod plan;
 mod status;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod worker;
 

@@ -37,9 +37,6 @@ impl Scheduler {
     }
 
     fn has_blocks_to_start(&self, id: SequenceId) -> bool {
-        if self.claim.is_some() {
-            return false;
-        }
         let promised: usize = self
             .prefilling
             .iter()
@@ -58,19 +55,10 @@ impl Scheduler {
         if missing == 0 {
             return Grown::Done;
         }
-        if self.claim.is_some_and(|oldest| oldest < id) {
-            return Grown::Waits;
-        }
         while self.blocks.free() < missing {
             let victim = self.youngest_after(id).filter(|_| self.returning == 0);
-            let Some(victim) = victim else {
-                self.claim = Some(id);
-                return Grown::Waits;
-            };
+            let Some(victim) = victim else { return Grown::Waits };
             self.preempt(victim);
-        }
-        if self.claim == Some(id) {
-            self.claim = None;
         }
         let taken: Vec<_> = std::iter::from_fn(|| self.blocks.take()).take(missing).collect();
         self.sequence_mut(id).blocks.extend(taken);
@@ -120,9 +108,6 @@ impl Scheduler {
         self.running.remove(&id);
         self.prefilling.remove(&id);
         self.ready.retain(|ready| *ready != id);
-        if self.claim == Some(id) {
-            self.claim = None;
-        }
     }
 
     /// Completes a preemption or an end once nothing of the sequence is in flight: only then can no

@@ -24,11 +24,11 @@
 //!
 //! # Nobody starves
 //!
-//! Age counts from arrival and is never renewed. Sequences start in order of age; nobody gives up
-//! blocks for a younger one; and while a sequence waits for blocks, no younger one takes any. So the
-//! oldest always runs to its end, and then the next is the oldest. A sequence that was preempted
-//! restarts only when more blocks are free than it needs at once, twice as many each time, so that
-//! little is computed in vain.
+//! Age counts from arrival and is never renewed. Sequences start in order of age, and blocks are
+//! taken from younger ones only: those who run are always older than those who wait, and the oldest
+//! gets every block that it asks for. So it runs to its end, and then the next is the oldest. A
+//! sequence starts only when more blocks are free than it needs at once, one for each that runs, and
+//! twice as many after each preemption, so that little is computed in vain.
 //!
 //! # Bounds
 //!
@@ -44,7 +44,7 @@ mod policy;
 mod sequence;
 mod step;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use account::SampledError;
 pub use limits::{Counts, PlanLimits, SchedulerConfig};
@@ -75,8 +75,6 @@ pub struct Scheduler {
     ready: VecDeque<SequenceId>,
     /// In the order sent, which is the order of the answers.
     in_flight: VecDeque<InFlight>,
-    /// The oldest sequence that found no block: younger ones take none before it.
-    claim: Option<SequenceId>,
     /// Blocks of sequences that only wait for what is in flight to give them back.
     returning: usize,
     /// Sequences in [`Phase::Preempting`].
@@ -108,7 +106,6 @@ impl Scheduler {
             prefilling: BTreeSet::new(),
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
-            claim: None,
             returning: 0,
             preempting: 0,
             events: VecDeque::new(),
@@ -143,7 +140,6 @@ impl Scheduler {
         self.running.clear();
         self.prefilling.clear();
         self.ready.clear();
-        self.claim = None;
         self.returning = 0;
         self.preempting = 0;
         for (id, sequence) in std::mem::take(&mut self.sequences) {

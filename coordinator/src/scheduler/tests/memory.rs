@@ -177,3 +177,33 @@ fn a_full_queue_refuses() {
     let refusal = scheduler.handle_request(T0, greedy(vec![1], 1)).unwrap_err();
     assert_eq!(refusal, Refusal::QueueFull { waiting: 2 });
 }
+
+#[test]
+fn nobody_starts_before_a_preempted_sequence_waits() {
+    let limits = PlanLimits { kv_blocks: 10, rows_max: 4, stages: 2, in_flight_max: 2, ..plan() };
+    let mut scheduler = serving(limits);
+    let old = submit(&mut scheduler, 95, 200);
+    let preempted = submit(&mut scheduler, 129, 100);
+    let late = submit(&mut scheduler, 32, 100);
+    assert_eq!((scheduler.counts().running, scheduler.counts().waiting), (2, 1));
+    let mut in_flight = Vec::new();
+    for _ in 0..1000 {
+        in_flight.extend(std::iter::from_fn(|| scheduler.poll_step(T0)));
+        if scheduler.preempting > 0 {
+            break;
+        }
+        answer(&mut scheduler, &in_flight.remove(0));
+    }
+    // In flight, the preempted one cannot wait yet; the way for the late one seems free.
+    assert_eq!(scheduler.preempting, 1, "the test is about this moment");
+    scheduler.handle_cancel(T0, old);
+    assert_books_balance(&scheduler);
+    assert_eq!(scheduler.counts().running, 0);
+    let steps = run_out(&mut scheduler, in_flight);
+    let first = |id: SequenceId| {
+        steps
+            .iter()
+            .rposition(|step| chunks(step).iter().any(|chunk| chunk.0 == id.0 && chunk.1 == 0))
+    };
+    assert!(first(preempted) <= first(late), "it starts again, and first");
+}

@@ -1,0 +1,150 @@
+//! Tests of the cluster core: joining, placing, serving, and every way to lose a worker.
+
+mod faults;
+mod joining;
+mod loss;
+mod sim;
+mod time;
+
+use super::{Action, Cluster, ClusterConfig, StageInfo, Timeouts};
+use crate::scheduler::PlanLimits;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use woolly_engine::gguf::Gguf;
+use woolly_engine::plan::ModelLayout;
+use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, Ready};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::frame::Message;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
+
+const GIB: u64 = 1 << 30;
+const A: WorkerId = WorkerId(0xa);
+const B: WorkerId = WorkerId(0xb);
+const C: WorkerId = WorkerId(0xc);
+
+fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Eight layers.
+fn layout() -> Arc<ModelLayout> {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models"));
+    let gguf = Gguf::open(&path.join("granite-tiny.gguf")).unwrap();
+    Arc::new(ModelLayout::new(&gguf).unwrap())
+}
+
+fn config(workers_wanted: u32) -> ClusterConfig {
+    ClusterConfig {
+        layout: layout(),
+        parts: vec![ModelPart {
+            file_name: "granite-tiny.gguf".to_owned(),
+            path: "/models/granite-tiny.gguf".to_owned(),
+            size: 4_000_000,
+            stat: [1, 2, 3, 4],
+        }],
+        fingerprint: [7; 32],
+        machine: [9; 16],
+        numerics: 3,
+        workers_wanted,
+        cut: None,
+        ctx_size: None,
+        rows_max: 256,
+        timeouts: Timeouts { heartbeat: s(1000), ..Timeouts::default() },
+    }
+}
+
+/// What a worker on a machine of its own says.
+fn hello(id: WorkerId) -> Hello {
+    let number = u8::try_from(id.0 % 200).unwrap();
+    Hello {
+        name: format!("worker-{:x}", id.0),
+        machine: [number; 16],
+        advertise: format!("10.0.0.{number}:7500"),
+        numerics: 3,
+        threads: 4,
+        memory_bytes: 4 * GIB,
+        memory_is_own: false,
+        kv_memory_bytes: 0,
+        read_bytes_per_s: 10 * GIB,
+        macs_per_s: 10 * GIB,
+        isa: "scalar".to_owned(),
+        version: "0.1.0".to_owned(),
+        local: false,
+    }
+}
+
+fn join(cluster: &mut Cluster, now: Duration, ids: &[WorkerId]) {
+    for id in ids {
+        cluster.handle_hello(now, *id, &hello(*id)).unwrap();
+    }
+}
+
+fn ready(epoch: PlanEpoch) -> Ready {
+    Ready {
+        epoch,
+        mapped_bytes: 3 << 20,
+        kv_bytes: 1 << 20,
+        scratch_bytes: 1 << 20,
+        fetched_bytes: 0,
+        load_ms: 1234,
+    }
+}
+
+fn fault(epoch: PlanEpoch, code: FaultCode, text: &str) -> FaultMessage {
+    FaultMessage { code, epoch, microbatch: MicrobatchId(0), text: text.to_owned() }
+}
+
+/// All that is to be done, without the announcements.
+fn actions(cluster: &mut Cluster) -> Vec<Action> {
+    let all = std::iter::from_fn(|| cluster.poll_action());
+    all.filter(|action| !matches!(action, Action::Announce(_))).collect()
+}
+
+fn announcements(cluster: &mut Cluster) -> String {
+    let all = std::iter::from_fn(|| cluster.poll_action());
+    let lines = all.filter_map(|action| match action {
+        Action::Announce(line) => Some(line),
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Everything must be an assignment; in order of stage.
+fn assigned(actions: &[Action]) -> Vec<(WorkerId, &Assign)> {
+    let mut stages = Vec::new();
+    for action in actions {
+        let Action::Assign { worker, assign } = action else {
+            panic!("expected assignments, not {action:?}");
+        };
+        assign.check().unwrap();
+        stages.push((*worker, &**assign));
+    }
+    stages
+}
+
+/// (worker, layers) of assignments.
+fn places(actions: &[Action]) -> Vec<(WorkerId, u32, u32)> {
+    assigned(actions).iter().map(|(id, a)| (*id, a.layer_first, a.layer_end)).collect()
+}
+
+/// A cluster that serves a plan over these workers, with nothing left to do.
+fn serving(config: ClusterConfig, ids: &[WorkerId]) -> Cluster {
+    let mut cluster = Cluster::new(config);
+    join(&mut cluster, s(0), ids);
+    let epoch = cluster.epoch();
+    for id in ids {
+        cluster.handle_ready(s(0), *id, &ready(epoch));
+    }
+    assert!(cluster.status().ready, "{}", cluster.status().detail);
+    actions(&mut cluster);
+    cluster
+}
+
+/// The plan that is served, which must be the only thing to do.
+fn served(actions: &[Action]) -> (PlanLimits, &[StageInfo]) {
+    match actions {
+        [Action::Serving { limits, stages }] => (*limits, stages),
+        other => panic!("expected a plan to serve, not {other:?}"),
+    }
+}
