@@ -117,7 +117,7 @@ pub async fn receive_streams(
             Err(NotKept::Full) => tracing::warn!("a stream from {from} is one too many: dropped"),
             Err(NotKept::Stale(now)) => {
                 let text = format!(
-                    "a stream of {:?} for plan {} came from {from}; plan {now} is in force",
+                    "a stream of {:?} for plan {} came from {from}; plans before {now} are over",
                     open.purpose, open.epoch
                 );
                 tracing::warn!("{text}");

@@ -77,7 +77,8 @@ fn model() -> Model {
     let path = dir.path().join("m.gguf");
     writer.write(&path).unwrap();
     let layout = Arc::new(ModelLayout::new(&Gguf::open(&path).unwrap()).unwrap());
-    let source = SliceSource::open(Arc::clone(&layout), &[path.clone()], FINGERPRINT).unwrap();
+    let source =
+        SliceSource::open(Arc::clone(&layout), std::slice::from_ref(&path), FINGERPRINT).unwrap();
     let server = Arc::new(SliceServer::new());
     server.offer(source);
     Model { file: std::fs::read(&path).unwrap(), layout, server, _dir: dir }

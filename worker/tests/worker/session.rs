@@ -172,6 +172,8 @@ async fn release_wakes_a_stage_that_waits_for_a_sampling() {
             send(&mut forwards, &forward, &payload).await;
         }
         let _results = worker.results(epoch).await;
+        // Long enough that the stage is waiting when its plan ends.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         if epoch != 2 {
             // Otherwise the next assignment takes the stage back by itself.
             worker.tell(&Release { epoch: PlanEpoch(epoch) }).await;

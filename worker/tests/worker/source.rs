@@ -81,7 +81,7 @@ fn setting() -> Setting {
         stat: [id.device, id.inode, ns(id.modified_ns), ns(id.changed_ns)],
     };
     let files = ModelFiles {
-        fingerprint: fingerprint(&[path.clone()], &AtomicU64::new(0)).unwrap(),
+        fingerprint: fingerprint(std::slice::from_ref(&path), &AtomicU64::new(0)).unwrap(),
         same_machine: true,
         parts: vec![part],
     };
