@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes of a URI.
 pub const URI_MAX: usize = 2 << 10;
@@ -21,6 +22,8 @@ const REQUEST_ID: &str = "x-request-id";
 
 /// Checks the URI and the host, and gives the answer its id.
 pub async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = request_id(request.headers());
     let checked = check_uri(request.uri())
         .and_then(|()| gateway.hosts.check(request.headers(), request.uri()));
@@ -28,6 +31,8 @@ pub async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: 
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    let (status, ms) = (response.status().as_u16(), start.elapsed().as_millis());
+    tracing::debug!(%method, path = quote(&path), ?id, status, ms, "answered");
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     if let Some(id) = id {

@@ -9,6 +9,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -51,6 +52,9 @@ pub async fn run(
         };
         match accepted {
             Ok((stream, place)) => {
+                // Tokens are small writes: Nagle's algorithm would hold each back for the answer to
+                // the last. A client that is gone already is noticed soon enough.
+                let _ = stream.set_nodelay(true);
                 let connection = serve_connection(stream, service.clone(), gateway.clone());
                 connections.spawn(async move {
                     connection.await;
@@ -74,14 +78,24 @@ async fn accept(
     places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    // Tokens are small writes: Nagle's algorithm would hold each back for the answer to the last.
-    stream.set_nodelay(true)?;
-    Ok((stream, place))
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return Ok((stream, place)),
+            // The client's doing: the next one is not to wait for it.
+            Err(error) if is_client_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
+fn is_client_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves one connection until it or the server ends.
+pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    stream: S,
     service: TowerToHyperService<axum::Router>,
     gateway: Arc<Gateway>,
 ) {

@@ -2,7 +2,8 @@
 
 use super::support::*;
 use crate::generation::FinishReason;
-use crate::http::server::{self, HEADER_TIMEOUT};
+use crate::http::server::{self, HEADER_TIMEOUT, WRITE_STALL};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -104,6 +105,23 @@ async fn a_client_that_goes_away_before_the_first_token_cancels_too() {
     // A reset instead of an orderly end.
     stream.set_zero_linger().unwrap();
     drop(stream);
+    rig.cancelled(&[0]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stops_reading_is_cut_off_and_cancelled() {
+    let text = "x".repeat(20_000);
+    let rig = Rig::new(move |_| Script::Hold(tokens(&text)));
+    rig.status.send_modify(|status| status.ctx_size = 1 << 16);
+    let (mut near, far) = tokio::io::duplex(4096);
+    let service = TowerToHyperService::new(rig.router.clone());
+    let connection = tokio::spawn(server::serve_connection(far, service, rig.gateway.clone()));
+    near.write_all(&request("/v1/chat/completions", &chat(json!({"stream": true})))).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let ended = tokio::time::timeout(10 * WRITE_STALL, connection).await;
+    ended.expect("the connection was not cut off").unwrap();
+    let waited = start.elapsed();
+    assert!(waited >= WRITE_STALL && waited < 2 * WRITE_STALL, "{waited:?}");
     rig.cancelled(&[0]).await;
 }
 
