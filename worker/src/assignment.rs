@@ -81,6 +81,15 @@ impl Drop for Plan {
 }
 
 impl Plan {
+    /// Ends it and waits until its task has let go of everything; the compute thread may still be in
+    /// the middle of a forward.
+    pub async fn end(mut self) {
+        self.live.store(false, SeqCst);
+        self.task.abort();
+        // That it was cancelled is what was wanted.
+        let _ = (&mut self.task).await;
+    }
+
     /// Begins to work on an assignment. Faults go to the coordinator's outbox.
     pub fn start(assign: Assign, context: Arc<Context>, coordinator: Coordinator) -> Plan {
         let epoch = assign.epoch;

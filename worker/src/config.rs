@@ -1,16 +1,21 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
-use crate::units::parse_size;
+use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use woolly_protocol::check::{is_name, name_from};
 
 /// The port that a coordinator listens on for workers unless told otherwise.
 const COORDINATOR_PORT: u16 = 7400;
 /// Bytes of a token file or token line that are read at most.
 pub const TOKEN_BYTES_MAX: u64 = 4096;
+/// The shortest idle time-out: two heartbeats of 500 ms must fit.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+/// The longest idle time-out; as the coordinator's.
+pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Compute threads at most.
 const THREADS_MAX: u32 = 1024;
 
@@ -82,6 +87,11 @@ pub struct JoinArgs {
     /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
     #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
     pub name: Option<String>,
+    /// How long a worker of the previous or next stage may be silent before the link to it counts as
+    /// broken: 1s to 600s. Between coordinator and worker its own --idle-timeout counts
+    #[arg(long, value_name = "TIME", env = "WOOLLY_IDLE_TIMEOUT", default_value = "3s",
+          value_parser = parse_idle_timeout)]
+    pub idle_timeout: Duration,
     /// If the coordinator was never reached, give up (exit status 3) after N more attempts
     /// [default: try for ever]
     #[arg(long, value_name = "N", env = "WOOLLY_RETRY")]
@@ -168,6 +178,8 @@ pub struct Config {
     pub kv_memory: Option<u64>,
     /// Name in logs and plans.
     pub name: String,
+    /// Silence after which a link between workers is broken.
+    pub idle_timeout: Duration,
     /// Further attempts before giving up on a coordinator that was never reached.
     pub retry: Option<u32>,
     /// Started by a coordinator: ends with stdin.
@@ -277,6 +289,7 @@ impl JoinArgs {
             memory: self.memory,
             kv_memory: self.kv_memory,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
+            idle_timeout: self.idle_timeout,
             retry: self.retry,
             child: self.child,
         })
@@ -344,6 +357,14 @@ fn resolve_address(text: &str) -> Result<SocketAddr, String> {
         text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.collect();
     let first = found.iter().find(|address| address.is_ipv4()).or(found.first()).copied();
     first.ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    match (IDLE_TIMEOUT_MIN..=IDLE_TIMEOUT_MAX).contains(&time) {
+        true => Ok(time),
+        false => Err("expected a time from 1s to 600s".to_owned()),
+    }
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

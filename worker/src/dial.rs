@@ -1,13 +1,14 @@
 //! Connections that this worker opens: to the coordinator, and to the worker of the next stage.
 
+use crate::config::IDLE_TIMEOUT_MAX;
 use crate::convert::preamble;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use woolly_protocol::control::Neighbour;
 use woolly_protocol::endpoint::{
-    DialError, DialProblem, IDLE_TIMEOUT, bind, dial_coordinator, dial_worker, link_client,
-    slices_client,
+    DialError, DialProblem, bind, dial_coordinator, dial_worker, link_client, slices_client,
 };
 use woolly_protocol::frame::FrameError;
 use woolly_protocol::identity::Identity;
@@ -79,6 +80,8 @@ impl DialFailure {
 #[derive(Debug)]
 pub struct Dialer {
     identity: Identity,
+    /// Silence after which a link to another worker is broken.
+    idle_timeout: Duration,
     warned: AtomicBool,
 }
 
@@ -94,9 +97,9 @@ pub struct Greeted {
 }
 
 impl Dialer {
-    /// Dials as `identity`.
-    pub fn new(identity: Identity) -> Dialer {
-        Dialer { identity, warned: AtomicBool::new(false) }
+    /// Dials as `identity`; `idle_timeout` is for links to other workers.
+    pub fn new(identity: Identity, idle_timeout: Duration) -> Dialer {
+        Dialer { identity, idle_timeout, warned: AtomicBool::new(false) }
     }
 
     /// Who this worker is.
@@ -104,13 +107,14 @@ impl Dialer {
         &self.identity
     }
 
-    /// Opens the connection for control and forwards to the coordinator.
+    /// Opens the connection for control and forwards to the coordinator. The shorter of both sides'
+    /// idle time-outs holds, so the coordinator's own decides.
     ///
     /// # Errors
     ///
     /// See [`DialFailure`].
     pub async fn coordinator(&self, address: SocketAddr) -> Result<Greeted, DialFailure> {
-        let config = link_client(&self.identity, IDLE_TIMEOUT).map_err(tls)?;
+        let config = link_client(&self.identity, IDLE_TIMEOUT_MAX).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_coordinator(&endpoint, config, address).await?;
         greeted(connection).await
@@ -122,7 +126,7 @@ impl Dialer {
     ///
     /// See [`DialFailure`].
     pub async fn slices(&self, address: SocketAddr) -> Result<Greeted, DialFailure> {
-        let config = slices_client(&self.identity, IDLE_TIMEOUT).map_err(tls)?;
+        let config = slices_client(&self.identity, IDLE_TIMEOUT_MAX).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_coordinator(&endpoint, config, address).await?;
         let mut greeted = greeted(connection).await?;
@@ -141,7 +145,7 @@ impl Dialer {
             .address
             .parse()
             .map_err(|_| DialFailure::Unreachable(format!("{:?} is not IP:port", next.address)))?;
-        let config = link_client(&self.identity, IDLE_TIMEOUT).map_err(tls)?;
+        let config = link_client(&self.identity, self.idle_timeout).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_worker(&endpoint, config, address, next.worker).await?;
         greeted(connection).await

@@ -7,6 +7,7 @@ use crate::dial::{DialFailure, dialling_endpoint};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 use woolly_protocol::identity::{Identity, IdentityError};
@@ -57,7 +58,12 @@ pub fn token_text(config: &Config, stdin_line: Option<&str>) -> Result<String, C
 
 fn first_line(path: &Path) -> std::io::Result<String> {
     let mut line = String::new();
-    BufReader::new(File::open(path)?.take(TOKEN_BYTES_MAX)).read_line(&mut line)?;
+    let file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        let path = path.display();
+        tracing::warn!("others can read the token in {path}; chmod 600 it");
+    }
+    BufReader::new(file.take(TOKEN_BYTES_MAX)).read_line(&mut line)?;
     Ok(line.trim().to_owned())
 }
 

@@ -13,6 +13,7 @@ use crate::shutdown::{self, Order, Shutdown, Teller};
 use crate::slice_store::SliceStore;
 use crate::source::Places;
 use crate::system;
+use crate::units::show_size;
 use quinn::{Connection, Endpoint};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, worker_server};
+use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::machine::machine_id;
 use woolly_protocol::preamble::RefusalCode;
@@ -78,12 +79,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let token = read_token(&config, teller).await?;
     let _lock = lock_state(&config.state_dir)?;
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
-    if config.memory.is_none() && system::memory_allowance().is_none() {
-        return Err(Failure::new(
-            EXIT_USAGE,
-            "the system does not say how much memory there is: set --memory",
-        ));
-    }
+    check_memory(&config)?;
     let counters = Arc::new(Counters::default());
     let compute = Compute::start(config.threads, Arc::clone(&counters))
         .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
@@ -104,7 +100,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             counters: Arc::clone(&counters),
             compute: compute.clone(),
             arrivals: Arc::new(Arrivals::default()),
-            dialer: Arc::new(Dialer::new(identity)),
+            dialer: Arc::new(Dialer::new(identity, config.idle_timeout)),
             places: Places {
                 model_dir: config.model_dir.clone(),
                 no_local_files: config.no_local_files,
@@ -132,6 +128,21 @@ async fn told_while_idle(shutdown: &mut Shutdown) {
         }
     }
     tokio::time::sleep(STOP_TIME).await;
+}
+
+fn check_memory(config: &Config) -> Result<(), Failure> {
+    match (config.memory, system::memory_limit()) {
+        (None, None) => Err(Failure::new(
+            EXIT_USAGE,
+            "the system does not say how much memory there is: set --memory",
+        )),
+        (Some(given), Some(limit)) if given > limit => {
+            let (given, limit) = (show_size(given), show_size(limit));
+            tracing::warn!("--memory is {given}, but this process may use {limit} at most");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn read_token(config: &Config, teller: Teller) -> Result<String, Failure> {
@@ -173,7 +184,8 @@ fn lock_state(dir: &Path) -> Result<File, Failure> {
 
 fn listen(context: &Arc<Context>) -> Result<Endpoint, Failure> {
     let address = context.config.listen;
-    let server = worker_server(context.dialer.identity(), IDLE_TIMEOUT).map_err(error)?;
+    let server =
+        worker_server(context.dialer.identity(), context.config.idle_timeout).map_err(error)?;
     let bound = bind(address, Some(server))
         .map_err(|why| error(format!("cannot listen on {address}: {why}; change --listen")))?;
     if let Some(warning) = bound.warning {

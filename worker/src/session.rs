@@ -234,7 +234,7 @@ impl Session<'_> {
     async fn handle(&mut self, frame: &Frame) -> Result<(), FrameError> {
         match frame.kind() {
             Kind::Assign => self.assign(frame.message()?).await,
-            Kind::Release => self.release(&frame.message()?),
+            Kind::Release => self.release(frame.message()?).await,
             Kind::Drain => {
                 let drain: Drain = frame.message()?;
                 tracing::info!("the coordinator leaves: {}", drain.reason);
@@ -256,16 +256,18 @@ impl Session<'_> {
             return;
         }
         self.newest = assign.epoch;
-        self.plan = None;
+        if let Some(plan) = self.plan.take() {
+            plan.end().await;
+        }
         self.context.arrivals.retire_before(assign.epoch);
         let context = Arc::clone(self.context);
         self.plan = Some(Plan::start(assign, context, self.coordinator.clone()));
     }
 
-    fn release(&mut self, release: &Release) {
-        if self.plan.as_ref().is_some_and(|plan| plan.epoch <= release.epoch) {
+    async fn release(&mut self, release: Release) {
+        if let Some(plan) = self.plan.take_if(|plan| plan.epoch <= release.epoch) {
             tracing::info!("plan {} is over", release.epoch);
-            self.plan = None;
+            plan.end().await;
         }
         self.newest = self.newest.max(release.epoch);
         self.context.arrivals.retire_before(PlanEpoch(self.newest.0.saturating_add(1)));

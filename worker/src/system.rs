@@ -10,9 +10,14 @@ pub fn host_name() -> String {
     System::host_name().unwrap_or_default()
 }
 
-/// Bytes that workers of this machine may use together: 80 % of the memory, or of what the control
-/// group allows where that is less. `None` if the system does not say.
+/// Bytes that workers of this machine may use together: 80 % of [`memory_limit`].
 pub fn memory_allowance() -> Option<u64> {
+    memory_limit().map(|limit| limit / 100 * MEMORY_SHARE_PERCENT)
+}
+
+/// Bytes of memory that this process could use at all: the machine's, or what its control group
+/// allows where that is less. `None` if the system does not say.
+pub fn memory_limit() -> Option<u64> {
     let mut system = System::new().ok()?;
     system.refresh_memory();
     let mut limit = system.total_memory();
@@ -27,7 +32,7 @@ pub fn memory_allowance() -> Option<u64> {
             limit = limit.min(group.total_memory);
         }
     }
-    (limit > 0).then_some(limit / 100 * MEMORY_SHARE_PERCENT)
+    (limit > 0).then_some(limit)
 }
 
 #[cfg(test)]

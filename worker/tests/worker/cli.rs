@@ -39,6 +39,7 @@ fn help_explains_every_flag() {
         "--kv-memory",
         "--name",
         "--retry",
+        "--idle-timeout",
         "WOOLLY_TOKEN",
         "WOOLLY_LISTEN",
         "WOOLLY_KV_MEMORY",
@@ -84,6 +85,7 @@ fn a_token_that_is_none_and_no_token_are_refused_with_status_4() {
         (&[][..], "token create"),
         (&["--token", "hello"], "wly1."),
         (&["--token", "wly1.abc"], "cut off"),
+        (&["--token-file", "/no/such/token"], "/no/such/token"),
     ] {
         let arguments = [&["join", "127.0.0.1:9", "--state-dir", state][..], token].concat();
         let output = run(&arguments);
