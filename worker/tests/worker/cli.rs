@@ -85,7 +85,6 @@ fn a_token_that_is_none_and_no_token_are_refused_with_status_4() {
         (&[][..], "token create"),
         (&["--token", "hello"], "wly1."),
         (&["--token", "wly1.abc"], "cut off"),
-        (&["--token-file", "/no/such/token"], "/no/such/token"),
     ] {
         let arguments = [&["join", "127.0.0.1:9", "--state-dir", state][..], token].concat();
         let output = run(&arguments);
@@ -93,6 +92,13 @@ fn a_token_that_is_none_and_no_token_are_refused_with_status_4() {
         assert_eq!(output.status.code(), Some(4), "{token:?}: {text}");
         assert!(text.contains(says), "{token:?}: {text}");
     }
+}
+
+#[test]
+fn a_token_file_that_cannot_be_read_is_named() {
+    let output = run(&["join", "127.0.0.1:9", "--token-file", "/no/such/token"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/no/such/token"), "{}", stderr(&output));
 }
 
 #[test]
