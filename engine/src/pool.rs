@@ -10,6 +10,7 @@ use crate::kernels::Level;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Threads that compute one stage.
 #[derive(Debug)]
@@ -51,7 +52,9 @@ impl Pool {
                 .use_current_thread()
                 .thread_name(|i| format!("compute-{i}"))
                 .build();
-            Threads::Many(pool.expect("a thread belongs to one pool and threads can be started"))
+            let pool = pool.expect("a thread belongs to one pool and threads can be started");
+            pool.install(wait_for_another_thread);
+            Threads::Many(pool)
         };
         Arc::new(Self { threads, level })
     }
@@ -123,6 +126,30 @@ impl Pool {
             Threads::Many(_) => pieces(out, len, 0, work),
         }
     }
+}
+
+/// Makes the calling member wait for work that another one took, once.
+///
+/// Rayon allocates a thread's place in its bookkeeping when the thread first looks for work; this has
+/// it happen now and not in the middle of a decode step.
+fn wait_for_another_thread() {
+    let (taken, left) = (AtomicBool::new(false), AtomicBool::new(false));
+    rayon::join(
+        || {
+            while !taken.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            left.store(true, Ordering::Release);
+        },
+        || {
+            taken.store(true, Ordering::Release);
+            while !left.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            // The other member now waits for this one and looks for work meanwhile.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        },
+    );
 }
 
 fn halves(range: Range<usize>, work: &(impl Fn(usize) + Sync)) {

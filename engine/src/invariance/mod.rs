@@ -12,7 +12,7 @@ use crate::kernels::Level;
 use crate::plan::ModelLayout;
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
-use model::Random;
+pub use model::{Random, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,9 +55,10 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
     let gguf = Gguf::open(path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
     let pool = Pool::with_level(point.threads, point.level);
-    (0..point.stages)
+    let stages = point.stages.min(layout.layers);
+    (0..stages)
         .map(|i| {
-            let layers = i * layout.layers / point.stages..(i + 1) * layout.layers / point.stages;
+            let layers = i * layout.layers / stages..(i + 1) * layout.layers / stages;
             let slices = layout.stage_slices(layers.clone());
             let weights = Weights::from_model(&gguf, &slices).expect("its weights map");
             let config = StageConfig {

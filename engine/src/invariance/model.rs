@@ -24,7 +24,7 @@ impl Random {
     }
 
     /// In (−1, 1).
-    fn value(&mut self) -> f32 {
+    pub fn value(&mut self) -> f32 {
         (self.next() >> 40) as f32 / 8_388_608.0 - 1.0
     }
 }
@@ -47,7 +47,7 @@ fn factors(ty: TensorType) -> &'static [(usize, f32)] {
 }
 
 /// Random weights of size about `sigma`.
-fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> Vec<u8> {
+pub fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> Vec<u8> {
     let blocks = count as usize / ty.block_len();
     let mut out = Vec::with_capacity(blocks * ty.block_bytes());
     for _ in 0..blocks {

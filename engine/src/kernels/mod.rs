@@ -154,3 +154,6 @@ pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
     }
     sum_lanes(lanes)
 }
+
+#[cfg(test)]
+mod tests;

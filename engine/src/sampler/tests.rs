@@ -128,7 +128,7 @@ fn top_k_top_p_and_min_p_keep_what_their_definitions_keep() {
     for (top_k, top_p, min_p) in
         [(5, 1.0, 0.0), (0, 0.3, 0.0), (0, 0.95, 0.0), (0, 1.0, 0.2), (50, 0.5, 0.1)]
     {
-        let allowed = allowed(&logits, top_k, f64::from(top_p as f32), min_p);
+        let allowed = allowed(&logits, top_k, f64::from(top_p), min_p);
         let mut seen = std::collections::BTreeSet::new();
         for position in 0..1500 {
             let params = SampleParams {

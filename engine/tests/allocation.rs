@@ -1,0 +1,80 @@
+//! A decode step allocates nothing on the heap.
+
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use woolly_engine::batch::{Batch, ChunkRef};
+use woolly_engine::gguf::Gguf;
+use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::plan::ModelLayout;
+use woolly_engine::pool::Pool;
+use woolly_engine::sampler::{RowRequest, SampleParams};
+use woolly_engine::stage::{Input, Stage, StageConfig};
+
+const PARAMS: SampleParams<'static> = SampleParams {
+    temperature: 0.8,
+    top_k: 40,
+    top_p: 0.95,
+    min_p: 0.05,
+    repetition_penalty: 1.1,
+    frequency_penalty: 0.1,
+    presence_penalty: 0.1,
+    seed: 1,
+    choice: 0,
+    position: 0,
+    logit_bias: &[(3, 1.0)],
+    prompt_counts: &[(5, 1)],
+    output_counts: &[(5, 1)],
+    mask: &[],
+};
+
+fn stage(threads: usize) -> Stage {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/granite-tiny.gguf");
+    let gguf = Gguf::open(&path).expect("the model opens");
+    let layout = ModelLayout::new(&gguf).expect("its layout is known");
+    let slices = layout.stage_slices(0..layout.layers);
+    let weights = Weights::from_model(&gguf, &slices).expect("its weights map");
+    let config = StageConfig {
+        layers: 0..layout.layers,
+        ctx_size: 512,
+        kv_blocks: 32,
+        rows_max: 64,
+        chunks_max: 4,
+    };
+    Stage::load(&gguf, weights, &config, Pool::on_this_thread(threads)).expect("it loads")
+}
+
+/// One token for each of two sequences, sampled with every option.
+fn step(stage: &mut Stage, position: u32, out: &mut Vec<woolly_engine::sampler::RowResult>) {
+    let tables: [Vec<u32>; 2] = [(0..16).collect(), (16..32).collect()];
+    let chunks = tables.each_ref().map(|table| ChunkRef {
+        position,
+        token_count: 1,
+        sample_rows: 1,
+        block_table: table,
+    });
+    let progress = AtomicU64::new(0);
+    let requests = [RowRequest::Sample { params: &PARAMS, top: 0 }; 2];
+    out.clear();
+    let counted = allocation_counter::measure(|| {
+        let batch = Batch::new(&chunks, stage.limits()).expect("a good batch");
+        stage.forward(&batch, Input::Tokens(&[7, 9]), &progress).expect("it computes");
+        stage.sample(&batch, &requests, out).expect("it samples");
+    });
+    assert_eq!(counted.count_total, 0, "position {position} allocates");
+}
+
+#[test]
+fn a_decode_step_allocates_nothing() {
+    for threads in [1, 2] {
+        let run = std::thread::spawn(move || {
+            let mut stage = stage(threads);
+            let mut out = Vec::with_capacity(2);
+            for position in 0..200 {
+                step(&mut stage, position, &mut out);
+            }
+            assert_eq!(out.len(), 2);
+        });
+        run.join().expect("no step allocates");
+    }
+}
