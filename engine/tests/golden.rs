@@ -1,7 +1,7 @@
 //! Log-probabilities of every golden text against llama.cpp and against the f32 truth.
 //!
-//! Models in the repository are always tried; those in the folder that `WOOLLY_TEST_MODELS` names
-//! as well.
+//! Models in the repository and the fetched one are always tried, qwen if the folder that
+//! `WOOLLY_TEST_MODELS` names has it.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,16 +23,23 @@ fn fixtures() -> PathBuf {
 }
 
 fn model_path(model: &str) -> Option<PathBuf> {
-    let file = match model {
-        "smollm2-135m" => "smollm2-135m-q4_1.gguf",
-        "qwen2.5-coder-1.5b" => "qwen2.5-coder-1.5b-q4_k_m.gguf",
-        _ => &format!("{model}.gguf"),
-    };
-    let folders = [
-        Some(fixtures().join("models")),
-        std::env::var_os("WOOLLY_TEST_MODELS").map(PathBuf::from),
-    ];
-    folders.into_iter().flatten().map(|folder| folder.join(file)).find(|path| path.exists())
+    match model {
+        "smollm2-135m" => Some(fetched()),
+        "qwen2.5-coder-1.5b" => {
+            let folder = PathBuf::from(std::env::var_os("WOOLLY_TEST_MODELS")?);
+            Some(folder.join("qwen2.5-coder-1.5b-q4_k_m.gguf")).filter(|path| path.exists())
+        }
+        _ => Some(fixtures().join("models").join(format!("{model}.gguf"))),
+    }
+}
+
+/// SmolLM2, fetched on first use; the script checks its hash and prints where it is.
+fn fetched() -> PathBuf {
+    let script = fixtures().join("../scripts/fetch_model.sh");
+    let output = std::process::Command::new("bash").arg(script).output().expect("bash runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the model could not be fetched: {errors}");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim_end())
 }
 
 /// Golden files by model: (text's name, llama.cpp's figures, the f32 truth if there is one).
@@ -182,5 +189,5 @@ fn log_probabilities_agree_with_llama_cpp_and_with_the_truth() {
             tried += 1;
         }
     }
-    assert!(tried >= 8, "granite-tiny and the seven tiny models are in the repository");
+    assert!(tried >= 9, "granite-tiny, seven tiny models and smollm2 are always there");
 }
