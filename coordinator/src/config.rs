@@ -68,7 +68,8 @@ pub struct ServeArgs {
     /// The model: a GGUF file, or any part of a split one (NAME-00001-of-0000N.gguf)
     #[arg(short, long, env = "WOOLLY_MODEL", value_name = "FILE", help_heading = "Model")]
     pub model: PathBuf,
-    /// Another name for the model in the API [default: the model's own name]
+    /// The model's name in the API [default: the file's name without .gguf]; the file's own names
+    /// are understood too
     #[arg(short, long, env = "WOOLLY_ALIAS", value_name = "NAME", value_parser = parse_alias)]
     #[arg(help_heading = "Model")]
     pub alias: Option<String>,

@@ -35,6 +35,11 @@ impl Fatal {
         let _ = write!(std::io::stderr().lock(), "{self}");
     }
 
+    /// The error and its causes on one line, for a log.
+    pub fn line(&self) -> String {
+        one_line(&format!("{:#}", self.error()))
+    }
+
     fn error(&self) -> &anyhow::Error {
         match self {
             Fatal::Usage(error) | Fatal::Model(error) | Fatal::Runtime(error) => error,

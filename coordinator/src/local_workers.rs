@@ -12,7 +12,6 @@ use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
@@ -102,7 +101,7 @@ fn split_threads(available: u32, count: u32) -> Vec<u32> {
 pub async fn run(
     program: PathBuf,
     config: LocalWorkers,
-    tokens: Arc<Tokens>,
+    tokens: Tokens,
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let available = std::thread::available_parallelism().map_or(1, usize::from);
@@ -115,7 +114,7 @@ pub async fn run(
             number,
             program: program.clone(),
             arguments: arguments(&config, number, state_dir, config.threads.unwrap_or(threads)),
-            tokens: Arc::clone(&tokens),
+            tokens: tokens.clone(),
             announcer: config.announcer,
             stop: stop.clone(),
         };
@@ -149,7 +148,7 @@ struct Keeper {
     number: u32,
     program: PathBuf,
     arguments: Vec<OsString>,
-    tokens: Arc<Tokens>,
+    tokens: Tokens,
     announcer: Announcer,
     stop: Shutdown,
 }
@@ -203,7 +202,7 @@ impl Keeper {
     }
 
     async fn start(&self) -> anyhow::Result<(Child, ChildStdin, ChildStderr)> {
-        let tokens = Arc::clone(&self.tokens);
+        let tokens = self.tokens.clone();
         let token = tokio::task::spawn_blocking(move || tokens.create(TOKEN_TTL, Some(1)))
             .await
             .context("cannot make a token for a local worker")??;

@@ -15,6 +15,9 @@ use woolly_engine::plan::{FingerprintMemory, ModelLayout};
 use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::ModelPart;
 
+/// The order of operations that every worker must have.
+pub use woolly_engine::NUMERICS;
+
 /// How often reading a model for its fingerprint says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 

@@ -52,12 +52,14 @@ impl Generations {
         }
     }
 
-    /// Ends all that are left.
-    pub fn fail_all(&mut self, failure: &Failure) {
-        for (_, events) in self.channels.drain() {
+    /// Ends all that are left; says which.
+    pub fn fail_all(&mut self, failure: &Failure) -> Vec<SequenceId> {
+        let fail = |(id, events): (SequenceId, mpsc::Sender<GenerationEvent>)| {
             // A client that is gone needs no answer.
             let _ = events.try_send(GenerationEvent::Failed(failure.clone()));
-        }
+            id
+        };
+        self.channels.drain().map(fail).collect()
     }
 }
 
@@ -105,7 +107,7 @@ mod tests {
         let mut generations = Generations::default();
         generations.add(SequenceId(1), sender);
         let failure = Failure { code: "shutting_down", message: "the end".to_owned() };
-        generations.fail_all(&failure);
+        assert_eq!(generations.fail_all(&failure), [SequenceId(1)]);
         assert_eq!(events.try_recv(), Ok(GenerationEvent::Failed(failure)));
         assert!(generations.channels.is_empty());
     }

@@ -17,12 +17,23 @@ use woolly_protocol::sampling::Sampled;
 /// Workers that may wait for the model's fingerprint.
 const EARLY_MAX: usize = crate::cluster::WORKERS_MAX;
 
+/// A worker that was silent for three heartbeats gives way to one with the same certificate: it was
+/// restarted, and its old connection has not timed out yet.
+const GIVES_WAY_AFTER: Duration = Duration::from_millis(3 * HEARTBEAT_MS as u64);
+
 /// Links and the cluster core.
 #[derive(Debug)]
 pub struct Members {
     id: ClusterId,
-    links: BTreeMap<WorkerId, Link>,
+    links: BTreeMap<WorkerId, Member>,
     stage: Stage,
+}
+
+/// A worker's link, and when something was last heard on it.
+#[derive(Debug)]
+struct Member {
+    link: Link,
+    heard_at: Duration,
 }
 
 /// Whether the model's fingerprint is known: no plan can be made before.
@@ -62,10 +73,9 @@ impl Members {
             self.handle_hello(now, *hello, link);
             return None;
         }
-        if self.links.get(&worker).is_none_or(|known| known.id() != link) {
-            // A connection that was refused or closed before.
-            return None;
-        }
+        let member = self.links.get_mut(&worker).filter(|known| known.link.id() == link);
+        // Nothing counts that comes from a connection that was refused or closed before.
+        member?.heard_at = now;
         if let News::Lost(why) = &news {
             self.lose(now, worker, why);
             return None;
@@ -84,10 +94,13 @@ impl Members {
 
     fn handle_hello(&mut self, now: Duration, hello: Hello, link: Link) {
         let worker = link.worker();
-        if self.links.contains_key(&worker) {
+        let known = self.links.get(&worker).map(|member| now.saturating_sub(member.heard_at));
+        if known.is_some_and(|silent| silent >= GIVES_WAY_AFTER) {
+            self.lose(now, worker, "it has connected anew");
+        } else if known.is_some() {
             let text = format!(
                 "a worker with the id {} is connected already: give each worker a --state-dir of \
-                 its own; after a restart it can join again when the old connection has timed out",
+                 its own; after a restart it can join again when the old connection is seen to be dead",
                 worker.hex()
             );
             tracing::warn!("refused worker {} ({}): {text}", hello.name, link.remote());
@@ -95,7 +108,7 @@ impl Members {
             return;
         }
         let welcome = Welcome { cluster: self.id, heartbeat_ms: HEARTBEAT_MS };
-        self.links.insert(worker, link);
+        self.links.insert(worker, Member { link, heard_at: now });
         // What the cluster core asks for in return is done later: the welcome is sent first.
         match self.introduce(now, worker, hello) {
             Ok(()) => self.send(now, worker, &welcome),
@@ -120,7 +133,7 @@ impl Members {
     }
 
     fn refuse(&mut self, worker: WorkerId, refusal: &Refusal) {
-        if let Some(link) = self.links.remove(&worker) {
+        if let Some(Member { link, .. }) = self.links.remove(&worker) {
             tracing::warn!("refused worker {} ({}): {refusal}", worker.hex(), link.remote());
             link.close(refusal);
         }
@@ -128,7 +141,7 @@ impl Members {
 
     /// A worker's link is of no use any more.
     pub fn lose(&mut self, now: Duration, worker: WorkerId, why: &str) {
-        if let Some(link) = self.links.remove(&worker) {
+        if let Some(Member { link, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, why));
         }
         match &mut self.stage {
@@ -139,7 +152,7 @@ impl Members {
 
     /// The cluster core knows a worker no more.
     pub fn evict(&mut self, worker: WorkerId, text: &str) {
-        if let Some(link) = self.links.remove(&worker) {
+        if let Some(Member { link, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, text));
         }
     }
@@ -165,7 +178,7 @@ impl Members {
     /// Sends a control message; a worker that takes none is lost.
     pub fn send<M: Message>(&mut self, now: Duration, worker: WorkerId, message: &M) {
         // A worker that was lost since: the core hears of it by itself.
-        let Some(link) = self.links.get(&worker) else { return };
+        let Some(Member { link, .. }) = self.links.get(&worker) else { return };
         if let Err(error) = link.send(message) {
             self.lose(now, worker, &error.to_string());
         }
@@ -182,8 +195,12 @@ impl Members {
         first: WorkerId,
         last: WorkerId,
     ) -> Result<Pipeline, Broken> {
-        let link =
-            |worker| self.links.get(&worker).ok_or(Broken { worker, error: SendError::Gone });
+        let link = |worker| {
+            self.links
+                .get(&worker)
+                .map(|member| &member.link)
+                .ok_or(Broken { worker, error: SendError::Gone })
+        };
         Pipeline::open(epoch, link(first)?, link(last)?)
     }
 

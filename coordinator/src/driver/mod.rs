@@ -43,6 +43,8 @@ pub struct Inputs {
     pub fingerprint: oneshot::Receiver<Result<[u8; 32], Fatal>>,
     /// No new generations from now on.
     pub asked: Shutdown,
+    /// Those that still run end now.
+    pub expired: Shutdown,
     /// The end.
     pub stopped: Shutdown,
 }
@@ -69,7 +71,18 @@ pub struct Driver {
     pipeline: Option<Pipeline>,
     generations: Generations,
     outputs: Outputs,
-    shutting_down: bool,
+    phase: Phase,
+}
+
+/// How far the server is on its way to the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not at all.
+    Serving,
+    /// No new generations.
+    Draining,
+    /// No generations; workers come to lose their coordinator, which is no news.
+    Ending,
 }
 
 /// What the driver has to react to.
@@ -78,6 +91,7 @@ enum Happened {
     Link(LinkEvent),
     Fingerprint(Result<[u8; 32], Fatal>),
     Asked,
+    Expired,
     Stopped,
     Time,
 }
@@ -97,11 +111,11 @@ impl Driver {
             pipeline: None,
             generations: Generations::default(),
             outputs,
-            shutting_down: false,
+            phase: Phase::Serving,
         }
     }
 
-    /// Drives until `stopped`; then every generation that is left is told.
+    /// Drives until `stopped`.
     ///
     /// # Errors
     ///
@@ -113,7 +127,8 @@ impl Driver {
             let deadline = self.members.poll_timeout().map(|at| self.started + at);
             let happened = tokio::select! {
                 () = inputs.stopped.asked() => Happened::Stopped,
-                () = inputs.asked.asked(), if !self.shutting_down => Happened::Asked,
+                () = inputs.asked.asked(), if self.phase == Phase::Serving => Happened::Asked,
+                () = inputs.expired.asked(), if self.phase != Phase::Ending => Happened::Expired,
                 Ok(found) = &mut inputs.fingerprint, if !fingerprint_known => {
                     fingerprint_known = true;
                     Happened::Fingerprint(found)
@@ -125,7 +140,8 @@ impl Driver {
             match happened {
                 Happened::Stopped => break,
                 Happened::Fingerprint(found) => self.members.begin(self.now(), found?),
-                Happened::Asked => self.shutting_down = true,
+                Happened::Asked => self.phase = Phase::Draining,
+                Happened::Expired => self.expire(),
                 Happened::Link(event) => self.link_event(event),
                 Happened::Command(command) => self.command(command),
                 Happened::Time => self.members.handle_timeout(self.now()),
@@ -141,11 +157,17 @@ impl Driver {
             }
             self.settle();
         }
-        self.generations.fail_all(&Failure {
-            code: "shutting_down",
-            message: "the server is shutting down".to_owned(),
-        });
+        self.expire();
         Ok(())
+    }
+
+    /// The generations that are left end now.
+    fn expire(&mut self) {
+        self.phase = Phase::Ending;
+        let message = "the server is shutting down".to_owned();
+        for id in self.generations.fail_all(&Failure { code: "shutting_down", message }) {
+            self.scheduler.handle_cancel(self.now(), id);
+        }
     }
 
     fn now(&self) -> Duration {
@@ -170,7 +192,7 @@ impl Driver {
         request: GenerationRequest,
         events: mpsc::Sender<GenerationEvent>,
     ) -> Result<u64, Refusal> {
-        if self.shutting_down {
+        if self.phase != Phase::Serving {
             return Err(Refusal::ShuttingDown);
         }
         match self.scheduler.handle_request(self.now(), request) {
@@ -238,6 +260,7 @@ impl Driver {
             Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
             Action::Release { worker, release } => self.members.send(now, worker, &release),
             Action::Evict { worker, text } => self.members.evict(worker, &text),
+            Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
             Action::Serving { limits, stages } => {
                 let ends = stages.first().zip(stages.last());
@@ -254,7 +277,7 @@ impl Driver {
                 }
             }
             Action::Stopped { epoch, reason } => {
-                tracing::warn!("plan {epoch} has ended: {reason}");
+                tracing::debug!("plan {epoch} has ended: {reason}");
                 self.pipeline = None;
                 self.scheduler.handle_plan(now, None);
             }
@@ -277,7 +300,7 @@ impl Driver {
         status.waiting = counts.waiting;
         status.running = counts.running;
         status.kv_blocks_free = counts.kv_blocks_free;
-        if self.shutting_down {
+        if self.phase != Phase::Serving {
             status.ready = false;
             status.detail = "shutting down".to_owned();
         }

@@ -29,6 +29,7 @@ struct Rig {
     engine: EngineHandle,
     fingerprint: Option<oneshot::Sender<Result<[u8; 32], Fatal>>>,
     ask: ShutdownTrigger,
+    expire: ShutdownTrigger,
     stop: ShutdownTrigger,
     driver: JoinHandle<Result<(), Fatal>>,
 }
@@ -43,7 +44,7 @@ impl Rig {
             parts: vec![crate::model::part(&model.canonicalize().unwrap()).unwrap()],
             fingerprint: [0; 32],
             machine: [1; 16],
-            numerics: woolly_engine::NUMERICS,
+            numerics: crate::model::NUMERICS,
             workers_wanted: workers,
             cut: None,
             ctx_size: Some(64),
@@ -54,8 +55,9 @@ impl Rig {
         let links = std::mem::replace(&mut cluster.events, mpsc::channel(1).1);
         let (engine, commands, status) = seam();
         let (fingerprint, known) = oneshot::channel();
-        let ((ask, asked), (stop, stopped)) = (shutdown(), shutdown());
-        let inputs = Inputs { commands, links, fingerprint: known, asked, stopped };
+        let ((ask, asked), (expire, expired), (stop, stopped)) =
+            (shutdown(), shutdown(), shutdown());
+        let inputs = Inputs { commands, links, fingerprint: known, asked, expired, stopped };
         let outputs = Outputs {
             status,
             epoch: cluster.epoch.clone(),
@@ -64,7 +66,7 @@ impl Rig {
         };
         let driver = Driver::new(config, [3; 16], SchedulerConfig::default(), outputs);
         let driver = tokio::spawn(driver.run(inputs));
-        Rig { cluster, engine, fingerprint: Some(fingerprint), ask, stop, driver }
+        Rig { cluster, engine, fingerprint: Some(fingerprint), ask, expire, stop, driver }
     }
 
     fn know_fingerprint(&mut self) {
@@ -262,8 +264,10 @@ async fn shutting_down_lets_generations_finish_and_tells_those_that_do_not() {
     rig.wait_for("it is not ready any more", |status| !status.ready).await;
     assert_eq!(rig.engine.submit(request(2)).await.unwrap_err(), Refusal::ShuttingDown);
     assert_eq!(rig.engine.status().running, 1);
-    rig.stop.ask();
+    rig.expire.ask();
     assert!(failed_with(event(&mut generation).await, "shutting_down"));
+    rig.wait_for("nothing runs", |status| status.running == 0).await;
+    rig.stop.ask();
     timeout(PATIENCE, rig.driver).await.unwrap().unwrap().unwrap();
 }
 

@@ -34,7 +34,7 @@ impl TestCluster {
         let server = bind(any, Some(config)).unwrap().endpoint;
         let client = bind(any, None).unwrap().endpoint;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let (epoch, preamble) = (CurrentEpoch::default(), Preamble::ours(woolly_engine::NUMERICS));
+        let (epoch, preamble) = (CurrentEpoch::default(), Preamble::ours(crate::model::NUMERICS));
         let shared = Shared { events: sender, epoch: epoch.clone(), preamble };
         tokio::spawn(serve(server.clone(), shared));
         let address = server.local_addr().unwrap();
@@ -74,7 +74,7 @@ pub fn hello() -> Hello {
         name: "w".to_owned(),
         machine: [1; 16],
         advertise: "127.0.0.1:7401".to_owned(),
-        numerics: woolly_engine::NUMERICS,
+        numerics: crate::model::NUMERICS,
         threads: 1,
         memory_bytes: 1 << 30,
         memory_is_own: false,

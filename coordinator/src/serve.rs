@@ -1,0 +1,356 @@
+//! `serve`: checks what was asked for, opens what is needed and puts the parts together.
+//!
+//! At a signal no new generations are taken (`/readyz` answers 503) and those that run may finish;
+//! then the parts end in the order of [`Tasks`].
+
+use crate::announce::{
+    Announcer, host_port, http_line, join_line, loopback_hint, outward_address, stdout_line,
+};
+use crate::cluster::{ClusterConfig, Timeouts};
+use crate::config::{ServeArgs, WorkerCounts, state_dir};
+use crate::driver::{Driver, Inputs, Outputs};
+use crate::exit::Fatal;
+use crate::generation::{EngineHandle, seam};
+use crate::http::{GatewayConfig, ModelFacts};
+use crate::join_server::JoinServer;
+use crate::links::{self, CurrentEpoch, EVENTS_MAX};
+use crate::listen::Listener;
+use crate::local_workers::{self, LocalWorkers};
+use crate::model::{Model, NUMERICS};
+use crate::scheduler::SchedulerConfig;
+use crate::shutdown::{Shutdown, shutdown, watch_signals};
+use crate::slice_server::{SliceServer, SliceSource};
+use crate::state::{StateDir, write_private};
+use crate::tasks::{Ending, Task, Tasks};
+use crate::tokens::Tokens;
+use anyhow::Context;
+use std::future::Future;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use woolly_protocol::ca::ClusterCa;
+use woolly_protocol::endpoint::{bind, coordinator_server};
+use woolly_protocol::limits::{CTX_MAX, NAME_MAX};
+use woolly_protocol::machine::machine_id;
+use woolly_protocol::preamble::Preamble;
+
+/// Threads of the runtime: it moves bytes and decides; workers compute.
+const RUNTIME_THREADS: usize = 2;
+/// The lifetime of the token in the printed join line.
+const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// Rows of a microbatch: a prefill that delays a decode step by little, and still enough rows to use
+/// each weight many times. Workers' buffers grow with it.
+const ROWS_MAX: usize = 256;
+/// The longest sequence unless `--ctx-size` says otherwise.
+const CTX_DEFAULT: u32 = 8192;
+/// How long answers may take to reach their clients once the generations have ended.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
+
+/// Serves until a signal asks for the end.
+///
+/// # Errors
+///
+/// Wrong flags, an unusable model, a port in use, local workers that keep ending.
+pub fn run(args: ServeArgs) -> Result<(), Fatal> {
+    crate::log::start(args.log_format);
+    let counts = args.worker_counts()?;
+    let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
+    let model = Arc::new(Model::open(&args.model)?);
+    let ctx_size = ctx_size(&args, &model)?;
+    check_cut(&args, &model)?;
+    let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
+    let _lock = state.lock()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let server = Server { args, counts, program, model, ctx_size, state };
+    let result = runtime.block_on(server.serve());
+    // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// Positions of a sequence, from the flag and the model.
+fn ctx_size(args: &ServeArgs, model: &Model) -> Result<u32, Fatal> {
+    let trained = model.layout.ctx_train.min(CTX_MAX);
+    match args.ctx_size {
+        None => Ok(trained.min(CTX_DEFAULT)),
+        Some(0) => Ok(trained),
+        Some(size) if size > trained => Err(Fatal::usage(format!(
+            "--ctx-size {size} is more than the {trained} tokens that the model was trained for"
+        ))),
+        Some(size) => Ok(size),
+    }
+}
+
+fn check_cut(args: &ServeArgs, model: &Model) -> Result<(), Fatal> {
+    let Some(cut) = &args.cut else { return Ok(()) };
+    let (sum, layers) = (cut.iter().map(|n| u64::from(*n)).sum::<u64>(), model.layout.layers);
+    if sum == u64::from(layers) {
+        return Ok(());
+    }
+    Err(Fatal::usage(format!("--cut places {sum} layers and the model has {layers}")))
+}
+
+/// Everything that was checked before the first socket is opened.
+struct Server {
+    args: ServeArgs,
+    counts: WorkerCounts,
+    program: Option<PathBuf>,
+    model: Arc<Model>,
+    ctx_size: u32,
+    state: StateDir,
+}
+
+impl Server {
+    async fn serve(self) -> Result<(), Fatal> {
+        let announcer = Announcer(self.args.log_format);
+        let (ask, asked) = shutdown();
+        watch_signals(ask).context("cannot watch for signals")?;
+        let http = self.bind_http().await?;
+        let http_address = http.local_addr().context("the HTTP listener has no address")?;
+        let now = SystemTime::now();
+        let ca = ClusterCa::open(&self.state.pki(), now)
+            .context("cannot open the cluster's certificate authority")?;
+        let endpoint = self.bind_quic(&ca)?;
+        let listen = endpoint.local_addr().context("the QUIC listener has no address")?;
+        let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
+        announcer.say(self.model.describe());
+        self.announce_joining(&tokens, listen, announcer)?;
+
+        let (engine, commands, status) = seam();
+        let (events, link_events) = mpsc::channel(EVENTS_MAX);
+        let (expire, expired) = shutdown();
+        let epoch = CurrentEpoch::default();
+        let preamble = Preamble::ours(NUMERICS);
+        let ca = Arc::new(ca);
+        let slices = Arc::new(SliceServer::new());
+        let listener = Arc::new(Listener {
+            endpoint,
+            join: Arc::new(JoinServer::new(tokens.clone(), Arc::clone(&ca), preamble)),
+            links: links::Shared { events, epoch: epoch.clone(), preamble },
+            slices: Arc::clone(&slices),
+        });
+        let ending = Ending {
+            asked: asked.clone(),
+            patience: self.args.shutdown_timeout,
+            expire,
+            status: status.subscribe(),
+        };
+        let ready_text = http_line(http_address, &self.gateway_config().model_id);
+        let outputs = Outputs { status, epoch, announcer, ready_text };
+        let scheduler = SchedulerConfig { rows_per_step: ROWS_MAX, ..SchedulerConfig::default() };
+        let driver = Driver::new(self.cluster_config(), ca.cluster(), scheduler, outputs);
+        let fingerprint = self.fingerprint(slices, announcer);
+        let local = self.local_workers(listen, announcer);
+        let tasks = Tasks {
+            http: Task::spawn("the HTTP server", |stopped| self.gateway(http, engine, stopped)),
+            local: Task::spawn("the keeper of local workers", |stopped| {
+                run_local(self.program.clone(), local, tokens, stopped)
+            }),
+            listener: Task::spawn("the listener for workers", |stopped| async {
+                listener.run(stopped).await;
+                Ok(())
+            }),
+            driver: Task::spawn("the driver", |stopped| {
+                let links = link_events;
+                driver.run(Inputs { commands, links, fingerprint, asked, expired, stopped })
+            }),
+        };
+        tasks.run(ending).await
+    }
+
+    /// The gateway, until it is told to end.
+    fn gateway(
+        &self,
+        listener: TcpListener,
+        engine: EngineHandle,
+        mut stopped: Shutdown,
+    ) -> impl Future<Output = Result<(), Fatal>> + use<> {
+        let (config, tokenizer) = (self.gateway_config(), Arc::clone(&self.model.tokenizer));
+        let template = self.model.template.clone();
+        async move {
+            let stopped = async move { stopped.asked().await };
+            crate::http::serve(listener, config, engine, tokenizer, template, stopped)
+                .await
+                .context("the HTTP server failed")?;
+            Ok(())
+        }
+    }
+
+    async fn bind_http(&self) -> Result<TcpListener, Fatal> {
+        let address = self.args.http;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("cannot listen on {address} for HTTP: --http chooses another address")
+        })?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(
+                "the HTTP API on {address} can be used by everyone who reaches it: it asks for no \
+                 key"
+            );
+        }
+        Ok(listener)
+    }
+
+    fn bind_quic(&self, ca: &ClusterCa) -> Result<quinn::Endpoint, Fatal> {
+        let identity = ca
+            .issue_coordinator(SystemTime::now())
+            .context("cannot make the coordinator's certificate")?;
+        let config = coordinator_server(&identity, self.args.idle_timeout)
+            .context("cannot use the coordinator's certificate")?;
+        let address = self.args.listen;
+        let bound = bind(address, Some(config)).with_context(|| {
+            format!("cannot listen on {address} for workers: --listen chooses another address")
+        })?;
+        if let Some(warning) = bound.warning {
+            tracing::warn!("{warning}");
+        }
+        Ok(bound.endpoint)
+    }
+
+    /// Makes a token and prints the line that joins a worker, alone on stdout.
+    fn announce_joining(
+        &self,
+        tokens: &Tokens,
+        listen: SocketAddr,
+        announcer: Announcer,
+    ) -> Result<(), Fatal> {
+        let token = tokens.create(JOIN_TOKEN_TTL, None).context("cannot make a join token")?;
+        let address = self.join_address(listen)?;
+        let path = self.state.join_address();
+        write_private(&path, format!("{address}\n").as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        stdout_line(join_line(&address, &token.to_string()));
+        if let Some(hint) = loopback_hint(listen) {
+            announcer.say(hint);
+        }
+        Ok(())
+    }
+
+    /// `HOST:PORT` that workers dial.
+    fn join_address(&self, listen: SocketAddr) -> Result<String, Fatal> {
+        if let Some(advertise) = &self.args.advertise {
+            return Ok(host_port(&advertise.host, advertise.port.unwrap_or(listen.port())));
+        }
+        let mut ip = listen.ip();
+        if ip.is_unspecified() {
+            ip = outward_address(listen).context(
+                "cannot find out this machine's address: say what workers dial with --advertise",
+            )?;
+        }
+        Ok(host_port(&ip.to_string(), listen.port()))
+    }
+
+    /// Computes the fingerprint beside everything else: it can take as long as the file is large.
+    /// Slices are served from then on.
+    fn fingerprint(
+        &self,
+        slices: Arc<SliceServer>,
+        announcer: Announcer,
+    ) -> oneshot::Receiver<Result<[u8; 32], Fatal>> {
+        let (sender, receiver) = oneshot::channel();
+        let (model, verify) = (Arc::clone(&self.model), self.args.verify);
+        let memory = self.state.root().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let found = model.fingerprint(&memory, verify, announcer).and_then(|fingerprint| {
+                let source =
+                    SliceSource::open(Arc::clone(&model.layout), &model.paths, fingerprint)
+                        .context("cannot open the model to serve its slices")
+                        .map_err(Fatal::Model)?;
+                slices.offer(source);
+                Ok(fingerprint)
+            });
+            // Nobody waits any more when the server ends early.
+            let _ = sender.send(found);
+        });
+        receiver
+    }
+
+    fn cluster_config(&self) -> ClusterConfig {
+        ClusterConfig {
+            layout: Arc::clone(&self.model.layout),
+            parts: self.model.parts.clone(),
+            fingerprint: [0; 32],
+            machine: machine_id(),
+            numerics: NUMERICS,
+            workers_wanted: self.counts.awaited,
+            cut: self.args.cut.clone(),
+            ctx_size: Some(self.ctx_size),
+            rows_max: ROWS_MAX as u32,
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    fn gateway_config(&self) -> GatewayConfig {
+        let layout = &self.model.layout;
+        let name: String = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
+        let stem = file_stem(&self.args.model);
+        GatewayConfig {
+            model_id: self.args.alias.clone().unwrap_or_else(|| stem.clone()),
+            aliases: vec![stem, name],
+            model: ModelFacts {
+                architecture: layout.architecture.clone(),
+                file_type: layout.file_type.clone(),
+                ctx_train: layout.ctx_train,
+                parameters: layout.parameters,
+                bytes: layout.file_bytes,
+            },
+            allowed_hosts: Vec::new(),
+            drain: GATEWAY_DRAIN,
+        }
+    }
+
+    fn local_workers(&self, listen: SocketAddr, announcer: Announcer) -> LocalWorkers {
+        // Children are on this machine: loopback reaches a listener on all addresses too.
+        let dial = match listen {
+            SocketAddr::V4(at) if at.ip().is_unspecified() => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, at.port()))
+            }
+            SocketAddr::V6(at) if at.ip().is_unspecified() => {
+                SocketAddr::from((Ipv6Addr::LOCALHOST, at.port()))
+            }
+            address => address,
+        };
+        let folder = self.model.paths.first().and_then(|path| path.parent());
+        LocalWorkers {
+            count: self.counts.local,
+            coordinator: dial.to_string(),
+            threads: self.args.threads,
+            memory: self.args.memory,
+            kv_memory: self.args.kv_memory,
+            model_dir: folder.unwrap_or(Path::new("/")).to_owned(),
+            state_dirs: (1..=self.counts.local).map(|n| self.state.local_worker(n)).collect(),
+            announcer,
+        }
+    }
+}
+
+/// Keeps the local workers running; without any, waits for the end.
+async fn run_local(
+    program: Option<PathBuf>,
+    config: LocalWorkers,
+    tokens: Tokens,
+    mut stopped: Shutdown,
+) -> Result<(), Fatal> {
+    match program {
+        Some(program) => Ok(local_workers::run(program, config, tokens, stopped).await?),
+        None => {
+            stopped.asked().await;
+            Ok(())
+        }
+    }
+}
+
+/// The file's name without `.gguf` and the number of a part.
+fn file_stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match stem.rsplit_once("-of-") {
+        Some((head, _)) => head.rsplit_once('-').map_or(stem.clone(), |(name, _)| name.to_owned()),
+        None => stem,
+    }
+}

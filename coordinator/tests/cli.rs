@@ -1,0 +1,235 @@
+//! The `woolly-coordinator` command as people and scripts use it: flags, exit codes, what stands on
+//! stdout and what on stderr.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A small model that is in the repository.
+fn tiny_model() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+    text(&path.join("tiny-qwen3.gguf"))
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_woolly-coordinator"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WOOLLY_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(words).stdin(Stdio::null());
+    command
+}
+
+/// Exit code, stdout, stderr.
+fn run(words: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command(words).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(help.contains("serve") && help.contains("token") && help.contains("Exit codes"));
+    let (code, help, _) = run(&["serve", "--help"]);
+    assert_eq!(code, Some(0));
+    for word in ["--model", "--http", "--listen", "--cut", "WOOLLY_MODEL", "127.0.0.1:8080", "8192"]
+    {
+        assert!(help.contains(word), "`serve --help` does not mention {word}:\n{help}");
+    }
+    let (code, version, _) = run(&["--version"]);
+    let expected = concat!("woolly-coordinator ", env!("CARGO_PKG_VERSION"));
+    assert_eq!((code, version.trim()), (Some(0), expected));
+}
+
+#[test]
+fn wrong_flags_end_with_2_and_say_why_on_stderr() {
+    let model = tiny_model();
+    let lines: [&[&str]; 11] = [
+        &[],
+        &["serve"],
+        &["sing"],
+        &["serve", "-m", &model, "--wrkers", "2"],
+        &["serve", "-m", &model, "--http", "127.0.0.1:65536"],
+        &["serve", "-m", &model, "--workers"],
+        &["serve", "-m", &model, "--workers", "1", "--workers", "2"],
+        &["serve", "-m", &model, "--workers", "1", "--local-workers", "2"],
+        &["serve", "-m", &model, "--cut", "99"],
+        &["serve", "-m", &model, "--ctx-size", "1000000", "--local-workers", "0"],
+        &["token", "revoke", "not-an-id"],
+    ];
+    for words in lines {
+        let (code, stdout, stderr) = run(words);
+        assert_eq!(code, Some(2), "{words:?}: {stderr}");
+        assert!(stdout.is_empty() && !stderr.is_empty(), "{words:?}: {stdout}");
+    }
+}
+
+#[test]
+fn a_model_that_cannot_be_served_is_one_error_and_exit_code_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let damaged = text(&dir.path().join("damaged model.gguf"));
+    std::fs::write(&damaged, b"GGUF, but not really").unwrap();
+    let state = text(&dir.path().join("state"));
+    for model in [text(&dir.path().join("missing.gguf")), damaged, text(dir.path())] {
+        let words = ["serve", "-m", &model, "--local-workers", "0", "--state-dir", &state];
+        let (code, stdout, stderr) = run(&words);
+        assert_eq!((code, stdout.as_str()), (Some(5), ""), "{stderr}");
+        let errors = stderr.lines().filter(|line| line.starts_with("error: ")).count();
+        assert!(errors == 1 && stderr.lines().next().unwrap().contains(&model), "{stderr}");
+        assert!(!Path::new(&state).exists(), "a wrong model left a state directory behind");
+    }
+}
+
+#[test]
+fn tokens_are_made_listed_and_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    let token = |words: &[&str]| run(&[&["token"], words, &["--state-dir", &state]].concat());
+    let (code, line, notes) = token(&["create", "--ttl", "1h", "--uses", "2"]);
+    assert_eq!(code, Some(0), "{notes}");
+    let words: Vec<&str> = line.trim_end().split(' ').collect();
+    assert_eq!(words[..4], ["woolly-worker", "join", "127.0.0.1:7400", "--token"]);
+    assert!(words.len() == 5 && words[4].starts_with("wly1."), "{line}");
+    assert_eq!(line.lines().count(), 1, "more than the join line is on stdout");
+    let (_, quiet, _) = token(&["create", "-q"]);
+    assert!(quiet.starts_with("wly1.") && quiet.lines().count() == 1, "{quiet}");
+
+    let id = words[4].split('.').nth(2).unwrap();
+    let (code, list, _) = token(&["list"]);
+    let row = |list: &str| list.lines().find(|row| row.starts_with(id)).unwrap().to_owned();
+    assert!(code == Some(0) && row(&list).contains("usable"), "{list}");
+    assert!(!list.contains(words[4].split('.').nth(3).unwrap()), "the list shows a secret");
+    assert_eq!(token(&["revoke", id]).0, Some(0));
+    assert!(row(&token(&["list"]).1).contains("revoked"));
+    assert_eq!(token(&["revoke", "00000000"]).0, Some(1), "an unknown id was revoked");
+}
+
+#[test]
+fn a_broken_token_file_is_refused_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokens"), b"woolly-tokens 99\n").unwrap();
+    let (code, _, stderr) = run(&["token", "list", "--state-dir", &text(dir.path())]);
+    assert!(code == Some(1) && stderr.contains("tokens"), "{stderr}");
+}
+
+/// A coordinator that waits for a remote worker; killed when dropped.
+struct Serving {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    state: PathBuf,
+}
+
+impl Serving {
+    fn start(state: &Path, flags: &[&str]) -> Serving {
+        let (model, state_dir) = (tiny_model(), text(state));
+        let words = ["serve", "-m", &model, "--state-dir", &state_dir];
+        let words = [&words[..], &["--workers", "1", "--http", "127.0.0.1:0"], flags].concat();
+        let mut child = command(&words)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(state.with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Serving { child, stdout, state: state.to_owned() }
+    }
+
+    /// The next line of stdout.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.state.with_extension("log")).unwrap()
+    }
+
+    fn wait_for_log(&self, text: &str) -> String {
+        let until = Instant::now() + Duration::from_secs(30);
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.log()
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "SIGTERM did not end it:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn serve_prints_the_join_line_alone_on_stdout_and_ends_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut serving = Serving::start(&state, &["--listen", "127.0.0.1:0"]);
+    let line = serving.line();
+    let words: Vec<&str> = line.trim_end().split(' ').collect();
+    assert_eq!(words[..2], ["woolly-worker", "join"], "{line} {}", serving.log());
+    let address: SocketAddr = words[2].parse().unwrap();
+    assert!(address.port() != 0 && words[3] == "--token" && words.len() == 5, "{line}");
+    let log = serving.wait_for_log("--advertise");
+    assert!(!line.contains('\u{1b}') && !log.contains(words[4]), "{log}");
+
+    // `token create` knows the address, also while `serve` runs.
+    let (_, made, _) = run(&["token", "create", "--state-dir", &text(&state)]);
+    assert!(made.starts_with(&format!("woolly-worker join {address} --token wly1.")), "{made}");
+    // A second coordinator may not use the same folder.
+    let second =
+        run(&["serve", "-m", &tiny_model(), "--workers", "1", "--state-dir", &text(&state)]);
+    assert!(second.0 == Some(1) && second.2.contains("another coordinator"), "{second:?}");
+
+    let status = serving.end();
+    assert_eq!(status.code(), Some(0), "{}", serving.log());
+    let mut rest = String::new();
+    serving.stdout.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "stdout holds more than the join line");
+    assert!(!serving.log().contains("error"), "{}", serving.log());
+}
+
+#[test]
+fn a_port_in_use_is_one_error_that_names_the_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = [
+        ("--http", tcp.local_addr().unwrap().to_string(), "--listen"),
+        ("--listen", udp.local_addr().unwrap().to_string(), "--http"),
+    ];
+    for (flag, address, other) in taken {
+        let model = tiny_model();
+        let words = ["serve", "-m", &model, "--workers", "1", "--state-dir", &state];
+        let words = [&words[..], &[flag, &address, other, "127.0.0.1:0"]].concat();
+        let (code, stdout, stderr) = run(&words);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        let error = stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains(flag) && error.contains(&address), "{stderr}");
+    }
+}
