@@ -56,7 +56,7 @@ pub struct JoinArgs {
     #[arg(long, value_name = "ADDR", env = "WOOLLY_LISTEN", default_value = "127.0.0.1:0")]
     pub listen: String,
     /// HOST:PORT that other workers dial to reach this one [default: the listen address; if that is
-    /// 0.0.0.0 or [::], the address from which this machine reaches the coordinator]
+    /// 0.0.0.0 or `[::]`, the address from which this machine reaches the coordinator]
     #[arg(long, value_name = "ADDR", env = "WOOLLY_ADVERTISE")]
     pub advertise: Option<String>,
     /// Folder that may hold the model's file; the same file is mapped from there and nothing is
