@@ -168,10 +168,10 @@ impl Cluster {
         for line in self.plan_lines(&plan) {
             self.announce(line);
         }
-        for stage in 0..ids.len() {
+        for (stage, id) in ids.iter().enumerate() {
             let assign = Box::new(self.assign(&plan, stage));
-            self.actions.push_back(Action::Assign { worker: ids[stage], assign });
-            self.worker_mut(ids[stage]).assign(now);
+            self.actions.push_back(Action::Assign { worker: *id, assign });
+            self.worker_mut(*id).assign(now);
         }
         self.plan = Some(plan);
     }

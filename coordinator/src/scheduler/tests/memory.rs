@@ -182,7 +182,7 @@ fn a_full_queue_refuses() {
 fn nobody_starts_before_a_preempted_sequence_waits() {
     let limits = PlanLimits { kv_blocks: 10, rows_max: 4, stages: 2, in_flight_max: 2, ..plan() };
     let mut scheduler = serving(limits);
-    let old = submit(&mut scheduler, 95, 200);
+    let old = submit(&mut scheduler, 127, 150);
     let preempted = submit(&mut scheduler, 129, 100);
     let late = submit(&mut scheduler, 32, 100);
     assert_eq!((scheduler.counts().running, scheduler.counts().waiting), (2, 1));
@@ -196,6 +196,7 @@ fn nobody_starts_before_a_preempted_sequence_waits() {
     }
     // In flight, the preempted one cannot wait yet; the way for the late one seems free.
     assert_eq!(scheduler.preempting, 1, "the test is about this moment");
+    assert_eq!(scheduler.sequence(preempted).phase, Phase::Preempting);
     scheduler.handle_cancel(T0, old);
     assert_books_balance(&scheduler);
     assert_eq!(scheduler.counts().running, 0);
