@@ -101,7 +101,11 @@ impl Plan {
             };
             // Nothing more is computed for this plan, whatever is still queued.
             held.store(false, SeqCst);
-            tracing::error!("plan {epoch}: {}", fault.text);
+            match fault.code {
+                // The other end may have left in good order; the coordinator knows.
+                FaultCode::LinkFailed => tracing::warn!("plan {epoch}: {}", fault.text),
+                _ => tracing::error!("plan {epoch}: {}", fault.text),
+            }
             coordinator.outbox.fault(fault).await;
         });
         Plan { epoch, live, task }

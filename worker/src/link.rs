@@ -6,6 +6,7 @@ use crate::counters::Counters;
 use crate::samplings::Samplings;
 use crate::session::Outbox;
 use quinn::{Connection, Endpoint, SendStream};
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -163,9 +164,12 @@ pub async fn receive_forwards(
     let width = if assign.stage == 0 { 1 } else { assign.hidden as usize };
     let payload_max = assign.rows_max as usize * width * size_of::<f32>();
     let is_last = assign.stage + 1 == assign.stage_count;
+    let of_coordinator = assign.previous.is_none();
     loop {
         let frame = match stream.reader.read_limited(&[Kind::Forward], payload_max).await {
             Ok(Some(frame)) => frame,
+            Ok(None) if of_coordinator => return pending().await,
+            Err(error) if of_coordinator && is_over(&error) => return pending().await,
             Ok(None) => return broken(assign, "it was ended by the other side"),
             Err(error) => return broken(assign, error),
         };
@@ -191,6 +195,12 @@ pub async fn receive_forwards(
     }
 }
 
+/// Whether the coordinator's stream was reset or its connection lost. As when it ends the stream, the
+/// plan is over, and the control stream says so or ends as well: nobody is to be told.
+fn is_over(error: &FrameError) -> bool {
+    matches!(error, FrameError::Connection(_) | FrameError::Read(_) | FrameError::Refused(_))
+}
+
 fn broken(assign: &Assign, why: impl std::fmt::Display) -> FaultMessage {
     let from = match assign.previous {
         Some(previous) => Peer::Worker(previous),
@@ -213,8 +223,8 @@ pub async fn receive_samplings(
     loop {
         let frame = match stream.reader.read(&[Sampling::KIND]).await {
             Ok(Some(frame)) => frame,
-            Ok(None) => return broken("it was ended by the coordinator".to_owned()),
-            Err(error) => return broken(error.to_string()),
+            Err(error) if !is_over(&error) => return broken(error.to_string()),
+            Ok(None) | Err(_) => return pending().await,
         };
         let sampling: Sampling = match frame.message() {
             Ok(sampling) => sampling,
