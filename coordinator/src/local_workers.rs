@@ -1,6 +1,6 @@
 //! Workers that `serve` starts on its own machine: children that join like any other worker.
 //!
-//! A child gets a one-use token on stdin, which stays open: a child whose coordinator ends, however
+//! A child without a certificate gets a one-use token on stdin, which stays open: a child whose coordinator ends, however
 //! that ends, reads the end of its stdin and ends too. A child that ends by itself is reported and
 //! started again, with growing pauses; one that keeps ending ends `serve`.
 
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use woolly_protocol::identity::WORKER_FILE;
 
 /// The worker's program.
 const PROGRAM: &str = "woolly-worker";
@@ -50,6 +51,8 @@ pub struct LocalWorkers {
     pub memory: Option<u64>,
     /// `--kv-memory` of each, bytes.
     pub kv_memory: Option<u64>,
+    /// `--idle-timeout` of each, for links to its neighbours.
+    pub idle_timeout: Duration,
     /// The folder of the model's file.
     pub model_dir: PathBuf,
     /// The state directories, in order.
@@ -114,6 +117,7 @@ pub async fn run(
             number,
             program: program.clone(),
             arguments: arguments(&config, number, state_dir, config.threads.unwrap_or(threads)),
+            certificate: state_dir.join(WORKER_FILE),
             tokens: tokens.clone(),
             announcer: config.announcer,
             stop: stop.clone(),
@@ -134,6 +138,7 @@ fn arguments(config: &LocalWorkers, number: u32, state_dir: &Path, threads: u32)
     add("--state-dir", state_dir.into());
     add("--model-dir", (&config.model_dir).into());
     add("--threads", threads.to_string().into());
+    add("--idle-timeout", format!("{}ms", config.idle_timeout.as_millis()).into());
     if let Some(bytes) = config.memory {
         add("--memory", bytes.to_string().into());
     }
@@ -148,6 +153,8 @@ struct Keeper {
     number: u32,
     program: PathBuf,
     arguments: Vec<OsString>,
+    /// Where the child keeps its certificate.
+    certificate: PathBuf,
     tokens: Tokens,
     announcer: Announcer,
     stop: Shutdown,
@@ -158,7 +165,7 @@ impl Keeper {
         let mut failures = 0;
         loop {
             let started = Instant::now();
-            let Some(status) = self.run_once().await? else { return Ok(()) };
+            let Some(status) = self.run_once(failures > 0).await? else { return Ok(()) };
             if started.elapsed() >= STEADY {
                 failures = 0;
             }
@@ -180,11 +187,11 @@ impl Keeper {
     }
 
     /// Runs the child until it ends (its status) or until it was asked to end (`None`).
-    async fn run_once(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+    async fn run_once(&mut self, failed: bool) -> anyhow::Result<Option<ExitStatus>> {
         if self.stop.is_asked() {
             return Ok(None);
         }
-        let (mut child, stdin, stderr) = self.start().await?;
+        let (mut child, stdin, stderr) = self.start(failed).await?;
         let mut lines = tokio::spawn(pass_on(stderr, self.number, self.announcer));
         let ended = tokio::select! {
             status = child.wait() => Some(status.context("cannot wait for a local worker")?),
@@ -201,11 +208,20 @@ impl Keeper {
         Ok(ended)
     }
 
-    async fn start(&self) -> anyhow::Result<(Child, ChildStdin, ChildStderr)> {
-        let tokens = self.tokens.clone();
-        let token = tokio::task::spawn_blocking(move || tokens.create(TOKEN_TTL, Some(1)))
-            .await
-            .context("cannot make a token for a local worker")??;
+    /// The line that the child reads first: a token, or nothing if it has a certificate, which is
+    /// in doubt after a failure.
+    async fn token_line(&self, failed: bool) -> anyhow::Result<String> {
+        let what = "cannot make a token for a local worker";
+        let (tokens, certificate) = (self.tokens.clone(), self.certificate.clone());
+        let make = move || match failed || !certificate.exists() {
+            true => tokens.create(TOKEN_TTL, Some(1)).map(|token| format!("{token}\n")),
+            false => Ok("\n".to_owned()),
+        };
+        tokio::task::spawn_blocking(make).await.context(what)?.context(what)
+    }
+
+    async fn start(&self, failed: bool) -> anyhow::Result<(Child, ChildStdin, ChildStderr)> {
+        let token_line = self.token_line(failed).await?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
         for name in variables_to_hide() {
@@ -224,7 +240,7 @@ impl Keeper {
         let mut stdin = child.stdin.take().expect("stdin is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         // A child that ends before it reads is reported by its status.
-        let _ = stdin.write_all(format!("{}\n", token).as_bytes()).await;
+        let _ = stdin.write_all(token_line.as_bytes()).await;
         Ok((child, stdin, stderr))
     }
 }
@@ -273,47 +289,4 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_are_split_evenly_and_nobody_gets_none() {
-        assert_eq!(split_threads(8, 1), [8]);
-        assert_eq!(split_threads(8, 3), [3, 3, 2]);
-        assert_eq!(split_threads(2, 3), [1, 1, 1]);
-    }
-
-    #[test]
-    fn lines_are_whole_and_bounded() {
-        let mut seen = Vec::new();
-        let mut lines = Lines::default();
-        lines.push(b"one\r\ntw", |line| seen.push(line.to_owned()));
-        lines.push(b"o\n\n", |line| seen.push(line.to_owned()));
-        lines.push(&vec![b'x'; LINE_MAX + 1], |line| seen.push(line.len().to_string()));
-        lines.finish(|line| seen.push(line.to_owned()));
-        assert_eq!(seen, ["one", "two", "8192", "x"]);
-    }
-
-    #[test]
-    fn a_missing_program_says_how_to_build_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = find_program_in(Some(dir.path()), None).unwrap_err().to_string();
-        assert!(error.contains("cargo build --workspace"), "{error}");
-        assert!(error.contains(&dir.path().display().to_string()), "{error}");
-    }
-
-    #[test]
-    fn the_program_beside_ours_comes_first() {
-        let (beside, path) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let place = |dir: &Path| {
-            let file = dir.join(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX));
-            std::fs::write(&file, b"").unwrap();
-            file
-        };
-        let in_path = place(path.path());
-        let search = || find_program_in(Some(beside.path()), Some(path.path().into())).unwrap();
-        assert_eq!(search(), in_path);
-        let own = place(beside.path());
-        assert_eq!(search(), own);
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ use crate::slice_server::{SliceServer, SliceSource};
 use crate::state::{StateDir, write_private};
 use crate::tasks::{Ending, Task, Tasks};
 use crate::tokens::Tokens;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -36,6 +36,7 @@ use woolly_protocol::endpoint::{bind, coordinator_server};
 use woolly_protocol::limits::{CTX_MAX, NAME_MAX};
 use woolly_protocol::machine::machine_id;
 use woolly_protocol::preamble::Preamble;
+use woolly_protocol::token_store::TokenStoreError;
 
 /// Threads of the runtime: it moves bytes and decides; workers compute.
 const RUNTIME_THREADS: usize = 2;
@@ -220,13 +221,23 @@ impl Server {
         listen: SocketAddr,
         announcer: Announcer,
     ) -> Result<(), Fatal> {
-        let token = tokens.create(JOIN_TOKEN_TTL, None).context("cannot make a join token")?;
         let address = self.join_address(listen)?;
         let path = self.state.join_address();
         write_private(&path, format!("{address}\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
-        stdout_line(join_line(&address, &token.to_string()));
-        if let Some(hint) = loopback_hint(listen) {
+        match tokens.create(JOIN_TOKEN_TTL, None) {
+            Ok(token) => stdout_line(join_line(&address, &token.to_string())),
+            // Those that are there can be used: no reason not to serve.
+            Err(error @ TokenStoreError::Full) => tracing::warn!("no join line: {error}"),
+            Err(error) => return Err(Fatal::from(anyhow!(error).context("no join token"))),
+        }
+        let guessed = listen.ip().is_unspecified() && self.args.advertise.is_none();
+        if guessed {
+            announcer.say(format_args!(
+                "Workers dial {address}, which this machine calls its own; --advertise names \
+                 another address"
+            ));
+        } else if let Some(hint) = loopback_hint(listen) {
             announcer.say(hint);
         }
         Ok(())
@@ -282,8 +293,14 @@ impl Server {
             cut: self.args.cut.clone(),
             ctx_size: Some(self.ctx_size),
             rows_max: ROWS_MAX as u32,
-            timeouts: Timeouts::default(),
+            timeouts: self.timeouts(),
         }
+    }
+
+    /// A worker is never given less time than `--idle-timeout` says.
+    fn timeouts(&self) -> Timeouts {
+        let default = Timeouts::default();
+        Timeouts { heartbeat: default.heartbeat.max(self.args.idle_timeout), ..default }
     }
 
     fn gateway_config(&self) -> GatewayConfig {
@@ -323,6 +340,7 @@ impl Server {
             threads: self.args.threads,
             memory: self.args.memory,
             kv_memory: self.args.kv_memory,
+            idle_timeout: self.args.idle_timeout,
             model_dir: folder.unwrap_or(Path::new("/")).to_owned(),
             state_dirs: (1..=self.counts.local).map(|n| self.state.local_worker(n)).collect(),
             announcer,

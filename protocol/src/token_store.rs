@@ -160,6 +160,10 @@ impl TokenStore {
             token.state(now) == TokenState::Usable || token.created > second - KEEP_SECONDS
         });
         if tokens.len() >= TOKENS_MAX {
+            // Why a dead token is dead is worth less than a new one.
+            tokens.retain(|token| token.state(now) == TokenState::Usable);
+        }
+        if tokens.len() >= TOKENS_MAX {
             return Err(TokenStoreError::Full);
         }
         let mut token = JoinToken::random(pin);
@@ -275,4 +279,25 @@ fn refusal(code: RefusalCode) -> Refusal {
     };
     let hint = "make a new one with `woolly-coordinator token create` on the coordinator";
     Refusal::new(code, &format!("{problem}: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_store_forgets_tokens_that_cannot_be_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = TokenStore::open(dir.path()).unwrap();
+        let now = SystemTime::now();
+        store.create([1; 32], TokenOptions::default(), now).unwrap();
+        let mut tokens = vec![store.list().unwrap().remove(0); TOKENS_MAX];
+        store.write(&tokens).unwrap();
+        let full = store.create([1; 32], TokenOptions::default(), now);
+        assert!(matches!(full, Err(TokenStoreError::Full)), "{full:?}");
+        tokens[7].revoked = true;
+        store.write(&tokens).unwrap();
+        store.create([1; 32], TokenOptions::default(), now).unwrap();
+        assert_eq!(store.list().unwrap().len(), TOKENS_MAX);
+    }
 }
