@@ -18,9 +18,9 @@ use memmap2::{Advice, Mmap, MmapOptions};
 use super::{FileIdentity, Gguf, GgufError, open_regular};
 use crate::plan::{ModelLayout, PlanError, SliceId};
 
-/// Bytes that a mapping's start is rounded down to: the largest page size in use on Linux, so that
-/// the rounding holds wherever Woolly runs.
-const PAGE: u64 = 64 << 10;
+/// Bytes that a mapping's start is rounded down to where the system does not say how large its pages
+/// are: the largest in use on Linux.
+const PAGE_MAX: u64 = 64 << 10;
 /// Alignment of a tensor without which its values cannot be read in place.
 const TENSOR_ALIGNMENT: u64 = 4;
 /// Bytes that are read ahead and touched at once, so that progress shows.
@@ -156,7 +156,8 @@ impl Weights {
         mut wanted: Vec<Wanted<'_>>,
     ) -> Result<(), MapError> {
         wanted.sort_by_key(|tensor| tensor.offset);
-        let ranges = merged(wanted.iter().map(|tensor| tensor.offset..tensor.offset + tensor.len));
+        let spans = wanted.iter().map(|tensor| tensor.offset..tensor.offset + tensor.len);
+        let ranges = merged(spans, page_size());
         let mut mappings = Vec::with_capacity(ranges.len());
         for range in &ranges {
             let source = |source| MapError::Map { path: path.to_owned(), source };
@@ -266,14 +267,21 @@ fn is_same(a: &FileIdentity, b: &FileIdentity) -> bool {
     contents(a) == contents(b)
 }
 
-/// Ranges that cover those given, which stand in order of their starts: begun on a page, and one
-/// range where two overlap, touch or share a page.
-fn merged(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+/// Bytes of this machine's pages.
+fn page_size() -> u64 {
+    // SAFETY: asks for a number of the system and touches no memory of ours.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(PAGE_MAX)
+}
+
+/// Ranges that cover those given, which stand in order of their starts: begun on a page of `page`
+/// bytes, and one range where two overlap, touch or share a page.
+fn merged(ranges: impl Iterator<Item = Range<u64>>, page: u64) -> Vec<Range<u64>> {
     let mut merged: Vec<Range<u64>> = Vec::new();
     for range in ranges {
-        let start = range.start / PAGE * PAGE;
+        let start = range.start / page * page;
         match merged.last_mut() {
-            Some(last) if start <= last.end.next_multiple_of(PAGE) => {
+            Some(last) if start <= last.end.next_multiple_of(page) => {
                 last.end = last.end.max(range.end);
             }
             _ => merged.push(start..range.end),
@@ -288,12 +296,14 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_or_share_a_page_become_one() {
-        let found = merged([10..20, 20..PAGE + 1, 2 * PAGE..2 * PAGE + 5].into_iter());
+        const PAGE: u64 = 4096;
+        let merged = |ranges: &[Range<u64>]| merged(ranges.iter().cloned(), PAGE);
+        let found = merged(&[10..20, 20..PAGE + 1, 2 * PAGE..2 * PAGE + 5]);
         let whole: Vec<Range<u64>> = std::iter::once(0..2 * PAGE + 5).collect();
         assert_eq!(found, whole);
-        let found = merged([10..20, 3 * PAGE + 7..3 * PAGE + 9].into_iter());
+        let found = merged(&[10..20, 3 * PAGE + 7..3 * PAGE + 9]);
         assert_eq!(found, [0..20, 3 * PAGE..3 * PAGE + 9]);
-        let found = merged([10..5 * PAGE, 20..30].into_iter());
+        let found = merged(&[10..5 * PAGE, 20..30]);
         assert_eq!(found, std::iter::once(0..5 * PAGE).collect::<Vec<_>>());
     }
 }
