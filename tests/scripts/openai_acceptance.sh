@@ -11,7 +11,7 @@ target=$(cargo metadata --format-version 1 --no-deps |
 
 packages=$target/openai
 if ! PYTHONPATH=$packages python3 -c 'import openai' 2>/dev/null; then
-  if ! python3 -m pip install --quiet --disable-pip-version-check --target "$packages" 'openai>=2,<3'; then
+  if ! python3 -m pip install --quiet --disable-pip-version-check --target "$packages" 'openai>=2,<4'; then
     echo "LEFT OUT: the openai package cannot be installed here"
     exit 0
   fi

@@ -22,6 +22,7 @@ pub struct Setup {
     workers: usize,
     coordinator_flags: Vec<String>,
     worker_flags: Vec<String>,
+    beside: bool,
 }
 
 /// A running cluster; everything ends when it is dropped.
@@ -36,7 +37,7 @@ pub struct Cluster {
     setup: Setup,
     folder: TempDir,
     started: usize,
-    _turn: Turn,
+    _turn: Option<Turn>,
 }
 
 impl Setup {
@@ -48,6 +49,7 @@ impl Setup {
             workers: 0,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
+            beside: false,
         }
     }
 
@@ -80,6 +82,13 @@ impl Setup {
         self
     }
 
+    /// A second cluster of one test: it takes no turn of its own, so that two such tests cannot wait
+    /// for each other.
+    pub fn beside(mut self) -> Setup {
+        self.beside = true;
+        self
+    }
+
     /// Starts the processes and waits until the API is ready.
     pub fn start(self) -> Cluster {
         let workers = self.workers;
@@ -93,18 +102,21 @@ impl Setup {
 
     /// Starts the coordinator alone.
     pub fn start_coordinator(self) -> Cluster {
-        let turn = Turn::take();
-        let folder = tempfile::Builder::new().prefix("woolly-test-").tempdir();
-        let folder = folder.expect("the system has a folder for temporary files");
+        let turn = (!self.beside).then(Turn::take);
+        let folder = temporary_folder();
         let http = free_address();
-        let arguments = self.serve_arguments(http, folder.path());
-        let coordinator =
-            Process::start("coordinator", "woolly-coordinator", &arguments, folder.path());
+        let coordinator = self.serve(http, folder.path());
         let workers = Vec::new();
         Cluster { coordinator, workers, http, setup: self, folder, started: 0, _turn: turn }
     }
 
-    fn serve_arguments(&self, http: SocketAddr, folder: &Path) -> Vec<String> {
+    fn serve(&self, http: SocketAddr, folder: &Path) -> Process {
+        let arguments = self.serve_arguments(http, folder);
+        Process::start("coordinator", "woolly-coordinator", &arguments, folder)
+    }
+
+    /// The arguments of `serve`.
+    pub fn serve_arguments(&self, http: SocketAddr, folder: &Path) -> Vec<String> {
         let mut arguments = vec!["serve".to_owned()];
         let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         flag("--model", self.model.display().to_string());
@@ -141,27 +153,38 @@ impl Cluster {
     /// Starts one more worker with the setup's flags, a state directory of its own and the printed
     /// token.
     pub fn add_worker(&mut self) {
-        let worker = self.new_worker(&[]);
+        let words = self.join_words();
+        self.started += 1;
+        let worker = self.start_worker(&format!("worker-{}", self.started), &words);
         self.workers.push(worker);
     }
 
-    /// A worker process with more flags; the caller keeps it.
-    pub fn new_worker(&mut self, flags: &[&str]) -> Process {
-        let words = self.join_words();
-        self.started += 1;
-        let name = format!("worker-{}", self.started);
-        let mut arguments = words;
-        arguments.extend([
-            "--name".to_owned(),
-            name.clone(),
-            "--threads".to_owned(),
-            "1".to_owned(),
-        ]);
-        let state = self.folder.path().join(&name);
-        arguments.extend(["--state-dir".to_owned(), state.display().to_string()]);
+    /// A worker process with the setup's flags, whose state directory has its name; the caller
+    /// keeps it.
+    pub fn start_worker(&self, name: &str, words: &[String]) -> Process {
+        let state = self.folder.path().join(name).display().to_string();
+        let mut arguments = words.to_vec();
+        let flags = ["--name", name, "--threads", "1", "--state-dir", &state];
+        arguments.extend(flags.map(str::to_owned));
         arguments.extend(self.setup.worker_flags.iter().cloned());
-        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Process::start(&name, "woolly-worker", &arguments, self.folder.path())
+        Process::start(name, "woolly-worker", &arguments, self.folder.path())
+    }
+
+    /// Ends all processes and starts them again on the same state directories; the workers get no
+    /// token this time.
+    pub fn restart(&mut self) {
+        let count = self.workers.len();
+        self.workers.clear();
+        self.coordinator.interrupt();
+        self.coordinator.wait(READY_LIMIT);
+        self.coordinator = self.setup.serve(self.http, self.folder.path());
+        // join HOST:PORT, without --token TOKEN
+        let words: Vec<String> = self.join_words().into_iter().take(2).collect();
+        for number in 1..=count {
+            let worker = self.start_worker(&format!("worker-{number}"), &words);
+            self.workers.push(worker);
+        }
+        self.wait_ready();
     }
 
     /// Waits until `/readyz` says so.
@@ -228,6 +251,12 @@ impl Cluster {
         let workers: String = self.workers.iter().map(Process::log).collect();
         self.coordinator.log() + &workers
     }
+}
+
+/// A folder that is removed when it is dropped.
+pub fn temporary_folder() -> TempDir {
+    let folder = tempfile::Builder::new().prefix("woolly-test-").tempdir();
+    folder.expect("the system has a folder for temporary files")
 }
 
 /// A free TCP port of this machine. Another process could take it before it is used; the kernel

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long a command may run that does one thing and ends.
+const RUN_LIMIT: Duration = Duration::from_secs(60);
 /// Lines of a log that a failure shows.
 const LOG_LINES_SHOWN: usize = 40;
 
@@ -37,14 +39,27 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 impl Process {
-    /// Starts one of our binaries in a group of its own, with an empty environment but for PATH and
-    /// with its output in `folder`.
+    /// Starts one of our binaries in a group of its own, with its output and its home in `folder`.
     pub fn start(name: &str, program: &str, arguments: &[String], folder: &Path) -> Process {
-        Process::start_with(name, Command::new(binary(program)).args(arguments), folder)
+        Process::spawn(name, Command::new(binary(program)).args(arguments), &[], folder)
     }
 
-    /// Like [`start`](Self::start) for a prepared command.
-    pub fn start_with(name: &str, command: &mut Command, folder: &Path) -> Process {
+    /// A prepared command with the join token in `WOOLLY_TOKEN`.
+    pub fn start_with_token(
+        name: &str,
+        command: &mut Command,
+        token: &str,
+        folder: &Path,
+    ) -> Process {
+        Process::spawn(name, command, &[("WOOLLY_TOKEN", token)], folder)
+    }
+
+    fn spawn(
+        name: &str,
+        command: &mut Command,
+        variables: &[(&str, &str)],
+        folder: &Path,
+    ) -> Process {
         let stdout = folder.join(format!("{name}.stdout"));
         let stderr = folder.join(format!("{name}.stderr"));
         let open = |path: &Path| fs::File::create(path).expect("the test's folder is writable");
@@ -57,6 +72,7 @@ impl Process {
             }
         }
         let child = command
+            .envs(variables.iter().copied())
             .env("HOME", &home)
             .env_remove("XDG_STATE_HOME")
             .env_remove("XDG_CACHE_HOME")
@@ -149,6 +165,11 @@ impl Process {
         kill_process_group(self.pid(), Signal::INT).expect("the group exists");
     }
 
+    /// Stops the process without ending it: it neither computes nor answers.
+    pub fn stop(&self) {
+        kill_process(self.pid(), Signal::STOP).expect("the process exists");
+    }
+
     /// Whether a process of the group is left.
     pub fn group_is_alive(&self) -> bool {
         test_kill_process_group(self.pid()).is_ok()
@@ -164,6 +185,14 @@ impl Drop for Process {
         let _ = kill_process_group(self.pid(), Signal::KILL);
         let _ = self.child.wait();
     }
+}
+
+/// Runs one of our binaries to its end: exit code, stdout, stderr.
+pub fn run(program: &str, arguments: &[&str], folder: &Path) -> (Option<i32>, String, String) {
+    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let mut process = Process::start("run", program, &arguments, folder);
+    let status = process.wait(RUN_LIMIT);
+    (status.code(), process.stdout(), process.stderr())
 }
 
 /// Waits until `condition` gives a value; panics with `explain`'s text if it does not in time.

@@ -1,0 +1,67 @@
+//! What breaks while requests run: the request is told, the cluster mends, nothing else is lost.
+
+use super::chat;
+use serde_json::{Value, json};
+use woolly_tests::cluster::{Cluster, Setup};
+use woolly_tests::fixtures;
+use woolly_tests::http::Events;
+
+/// A stream that has begun and would go on for long.
+fn long_stream(cluster: &Cluster) -> Events {
+    let mut body = chat(cluster, "Begin.", 6000);
+    body["ignore_eos"] = json!(true);
+    let mut events = cluster.stream("/v1/chat/completions", &body);
+    for _ in 0..4 {
+        events.next().expect("tokens come").unwrap();
+    }
+    events
+}
+
+/// The rest of a stream whose pipeline broke: an error event, then the end.
+fn assert_broken(events: Events, cluster: &Cluster) {
+    let rest: Vec<String> = events.map(|event| event.expect("the stream ends in order")).collect();
+    let (done, before) = rest.split_last().expect("something follows");
+    assert_eq!(done, "[DONE]");
+    let error: Value = serde_json::from_str(before.last().expect("an error event")).unwrap();
+    assert_eq!(error["error"]["code"], "pipeline_lost", "{error}\n{}", cluster.logs());
+    assert!(error["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+}
+
+/// Breaks a worker in the middle of a stream; then a replacement joins and the answers are the same.
+fn lose(index: usize, break_it: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Setup::of_two(fixtures::granite_tiny()).start();
+    let body = chat(&cluster, "What is a brick?", 12);
+    let expected = cluster.post("/v1/chat/completions", &body)["choices"].clone();
+    let stream = long_stream(&cluster);
+    break_it(&mut cluster);
+    assert_broken(stream, &cluster);
+    cluster.wait_for_readyz(503);
+    let (status, answer) = cluster.try_post("/v1/chat/completions", &body);
+    assert_eq!(status, 503, "{answer}");
+    drop(cluster.workers.remove(index));
+    cluster.add_worker();
+    cluster.wait_ready();
+    assert_eq!(cluster.post("/v1/chat/completions", &body)["choices"], expected);
+    let health = cluster.get("/health");
+    assert_eq!(health["requests_running"], 0, "{health}");
+}
+
+#[test]
+fn a_killed_first_worker_is_replaced() {
+    lose(0, |cluster| cluster.workers[0].kill());
+}
+
+#[test]
+fn a_killed_last_worker_is_replaced() {
+    lose(1, |cluster| cluster.workers[1].kill());
+}
+
+#[test]
+fn a_silent_worker_is_lost() {
+    lose(1, |cluster| cluster.workers[1].stop());
+}
+
+#[test]
+fn a_worker_that_leaves_politely_is_replaced() {
+    lose(0, |cluster| cluster.workers[0].interrupt());
+}

@@ -1,0 +1,88 @@
+//! What a worker maps and allocates: its own tensors, its KV cache, and little else.
+
+use std::path::Path;
+use woolly_engine::gguf::Gguf;
+use woolly_engine::plan::ModelLayout;
+use woolly_tests::cluster::{Cluster, Setup};
+use woolly_tests::fixtures;
+use woolly_tests::memory::{PAGE, anonymous_bytes, mappings, of_file, page_hull};
+
+/// Anonymous memory of a worker beyond its KV cache: code, runtimes, scratch.
+const ANONYMOUS_MAX: u64 = 200 << 20;
+/// A small KV cache, so that what is not the KV cache shows: pages of it that nothing was written to
+/// yet take no memory.
+const KV_MEMORY: &str = "16MiB";
+
+/// The layers and KV blocks that `/health` reports for a worker.
+fn stage_of(cluster: &Cluster, worker: &str) -> (std::ops::Range<u32>, u64) {
+    let health = cluster.get("/health");
+    let stages = health["stages"].as_array().expect("stages").clone();
+    let stage = stages.iter().find(|stage| stage["worker"] == worker);
+    let stage = stage.unwrap_or_else(|| panic!("{worker} has no stage: {health}"));
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let layer = |i: usize| u32::try_from(number(&stage["layers"][i])).expect("32 bits");
+    (layer(0)..layer(1), number(&stage["kv_blocks"]))
+}
+
+/// The byte ranges of the model file (one part) that hold a stage's tensors.
+fn own_ranges(layout: &ModelLayout, layers: std::ops::Range<u32>) -> Vec<(u64, u64)> {
+    let slices = layout.stage_slices(layers);
+    let tensors = slices.iter().flat_map(|slice| layout.slice_tensors(*slice));
+    tensors.map(|tensor| (tensor.source.offset, tensor.source.len)).collect()
+}
+
+fn check(model: &Path, fetched: bool) {
+    let layout = ModelLayout::new(&Gguf::open(model).unwrap()).unwrap();
+    let mut setup = Setup::of_two(model)
+        .coordinator_flags(&["--ctx-size", "512"])
+        .worker_flags(&["--kv-memory", KV_MEMORY]);
+    if fetched {
+        setup = setup.worker_flags(&["--no-local-files"]);
+    }
+    let cluster = setup.start();
+    for (index, worker) in cluster.workers.iter().enumerate() {
+        let name = format!("worker-{}", index + 1);
+        let (layers, kv_blocks) = stage_of(&cluster, &name);
+        let maps = mappings(worker.id());
+        let of_model = of_file(&maps, &model.canonicalize().unwrap());
+        let of_slices = of_file(&maps, &cluster.folder().join(&name).join("slices"));
+        let mapped: u64 = of_model.iter().chain(&of_slices).map(|mapping| mapping.size).sum();
+        let ranges = own_ranges(&layout, layers.clone());
+        let own: u64 = ranges.iter().map(|range| range.1).sum();
+        assert!(mapped >= own, "{name} maps {mapped} bytes of its {own}");
+        if fetched {
+            assert!(
+                of_model.is_empty(),
+                "{name} fetched its slices and maps the model all the same"
+            );
+            let slices = layout.stage_slices(layers.clone());
+            let whole: u64 =
+                slices.iter().map(|s| layout.slice_len(*s).div_ceil(PAGE) * PAGE).sum();
+            assert!(mapped <= whole, "{name} maps {mapped} bytes, its slices have {whole}");
+        } else {
+            assert!(of_slices.is_empty(), "{name} maps slices beside the model");
+            let hull = page_hull(&ranges);
+            assert!(mapped <= hull, "{name} maps {mapped} bytes, its tensors lie on {hull}");
+            let pages = of_model.len() as u64 + 1;
+            println!("{name}: {mapped} bytes mapped, {own} own, {} ranges", of_model.len());
+            assert!(mapped <= own + 2 * PAGE * pages, "{name} maps {mapped} bytes for {own}");
+        }
+        let layer_count = layers.end - layers.start;
+        let kv = kv_blocks * layout.kv_block_bytes(layer_count);
+        assert!(kv <= 16 << 20, "{name} was told to use {KV_MEMORY} for its KV cache, uses {kv}");
+        let anonymous = anonymous_bytes(&maps);
+        println!("{name}: {} MiB anonymous, KV cache {} MiB", anonymous >> 20, kv >> 20);
+        assert!(anonymous <= kv + ANONYMOUS_MAX, "{name}: {anonymous} bytes, KV cache {kv}");
+    }
+}
+
+#[test]
+fn a_worker_maps_its_own_tensors_of_the_file() {
+    check(fixtures::smollm2(), false);
+    check(fixtures::granite_tiny(), false);
+}
+
+#[test]
+fn a_worker_maps_only_the_slices_that_it_fetched() {
+    check(fixtures::smollm2(), true);
+}
