@@ -1,6 +1,8 @@
 //! The `woolly-coordinator` command as people and scripts use it: flags, exit codes, what stands on
 //! stdout and what on stderr.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Fields that other servers know and this one does not act on: which values are accepted, and why.
 //!
 //! The rule is *honour or refuse*. A field in this table is accepted only with values that ask for
-//! what happens anyway ([`Accept::Same`]) or that change no answer by their nature (client
+//! what happens anyway (`Accept::Same`) or that change no answer by their nature (client
 //! metadata); every other value is a 400 that names the field. `null` is always accepted.
 
 use super::error::ApiError;
