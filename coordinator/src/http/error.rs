@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Characters of a client's own words that an error repeats.
 const QUOTE_MAX: usize = 80;
 
-/// What kind of error it is: a row of the table in [`Problem::row`].
+/// What kind of error it is: a row of the table in `Problem::row`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A field or the body is not as it must be.
