@@ -3,7 +3,7 @@
 //! A panel of weight rows is one thread's. Each quant block is unpacked once for a tile of tokens.
 
 use super::activations::{Activations, QuantisedRow};
-use super::{LANES, per_level, sum_lanes};
+use super::{LANES, add_lanes, per_level, sum_lanes};
 use crate::pool::{Panel, Pool};
 use crate::quant::TensorType;
 use crate::quant::f16::{bf16_to_f32, f16_to_f32};
@@ -87,6 +87,13 @@ fn dot_i16<const LEN: usize>(w: &[i16; LEN], y: &[i16; LEN]) -> i32 {
     sum
 }
 
+/// The two sums of one output: they are added at the end, so that neither waits for the other.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    products: f32,
+    offsets: f32,
+}
+
 /// A run of unpacked quant blocks of 32.
 struct Run32 {
     q: [[i16; 32]; SEGMENT / 32],
@@ -111,7 +118,7 @@ fn blocks_32<B: Block32>(
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
             let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [0.0f32; TILE];
+            let mut acc = [Sum::default(); TILE];
             for (s, blocks) in blocks.chunks(SEGMENT / 32).enumerate() {
                 for (i, block) in blocks.iter().enumerate() {
                     let w = block.unpack();
@@ -123,7 +130,7 @@ fn blocks_32<B: Block32>(
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, *acc);
+                panel.set(first + t, r, acc.products + acc.offsets);
             }
         }
     }
@@ -136,17 +143,17 @@ fn add_run_32<B: Block32>(
     y: QuantisedRow<'_>,
     start: usize,
     count: usize,
-    mut acc: f32,
-) -> f32 {
+    mut acc: Sum,
+) -> Sum {
     let q = &y.q.as_chunks::<32>().0[start..start + count];
     let scales = &y.scales[start..start + count];
     let sums = &y.sums.as_chunks::<2>().0[start..start + count];
     for b in 0..count {
         let d = scales[b];
-        acc = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc);
+        acc.products = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc.products);
         if B::HAS_OFFSET {
             let sum = i32::from(sums[b][0]) + i32::from(sums[b][1]);
-            acc = (run.offset[b] * d).mul_add(sum as f32, acc);
+            acc.offsets = (run.offset[b] * d).mul_add(sum as f32, acc.offsets);
         }
     }
     acc
@@ -178,7 +185,7 @@ fn blocks_256<B: Block256>(
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
             let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [0.0f32; TILE];
+            let mut acc = [Sum::default(); TILE];
             for (s, blocks) in blocks.chunks(SEGMENT / 256).enumerate() {
                 for (i, block) in blocks.iter().enumerate() {
                     let w = block.unpack();
@@ -192,7 +199,7 @@ fn blocks_256<B: Block256>(
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, *acc);
+                panel.set(first + t, r, acc.products + acc.offsets);
             }
         }
     }
@@ -205,17 +212,18 @@ fn add_run_256<B: Block256>(
     y: QuantisedRow<'_>,
     range: Range<usize>,
     reversed: bool,
-    mut acc: f32,
-) -> f32 {
+    mut acc: Sum,
+) -> Sum {
     let q = &y.q.as_chunks::<256>().0[range.clone()];
     let scales = &y.scales[range.clone()];
     let sums = &y.sums.as_chunks::<16>().0[range.clone()];
     for i in 0..range.len() {
         let b = if reversed { range.len() - 1 - i } else { i };
         let d = scales[b];
-        acc = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc);
+        acc.products = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc.products);
         if B::HAS_MINS {
-            acc = (-(run.dmin[b] * d)).mul_add(dot_i16(&run.mins[b], &sums[b]) as f32, acc);
+            let mins = dot_i16(&run.mins[b], &sums[b]) as f32;
+            acc.offsets = (-(run.dmin[b] * d)).mul_add(mins, acc.offsets);
         }
     }
     acc
@@ -239,25 +247,29 @@ fn floats<const BYTES: usize>(
     matrix: Matrix<'_>,
     activations: &Activations,
     panel: &mut Panel<'_, f32>,
-    value: impl Fn([u8; BYTES]) -> f32,
+    value: impl Fn([u8; BYTES]) -> f32 + Copy,
 ) {
     let row_bytes = matrix.ty.row_bytes(matrix.cols);
-    for r in panel.range() {
-        let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
-        let (weights, _) = row.as_chunks::<BYTES>();
-        let (groups, rest) = weights.as_chunks::<LANES>();
-        for t in 0..activations.rows() {
-            let (x, x_rest) = activations.row(t).as_chunks::<LANES>();
-            let mut lanes = [0.0f32; LANES];
-            for (w, x) in groups.iter().zip(x) {
-                for i in 0..LANES {
-                    lanes[i] = value(w[i]).mul_add(x[i], lanes[i]);
+    let mut segment = [0.0f32; SEGMENT];
+    for first in (0..activations.rows()).step_by(TILE) {
+        let count = TILE.min(activations.rows() - first);
+        for r in panel.range() {
+            let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
+            let (weights, _) = row.as_chunks::<BYTES>();
+            let mut lanes = [[0.0f32; LANES]; TILE];
+            for (s, weights) in weights.chunks(SEGMENT).enumerate() {
+                for (out, w) in segment.iter_mut().zip(weights) {
+                    *out = value(*w);
+                }
+                let range = s * SEGMENT..s * SEGMENT + weights.len();
+                for (t, lanes) in lanes[..count].iter_mut().enumerate() {
+                    let x = &activations.row(first + t)[range.clone()];
+                    add_lanes(&segment[..weights.len()], x, lanes);
                 }
             }
-            for (i, (w, x)) in rest.iter().zip(x_rest).enumerate() {
-                lanes[i] = value(*w).mul_add(*x, lanes[i]);
+            for (t, lanes) in lanes[..count].iter().enumerate() {
+                panel.set(first + t, r, sum_lanes(*lanes));
             }
-            panel.set(t, r, sum_lanes(lanes));
         }
     }
 }

@@ -5,11 +5,11 @@
 //! * **Activations** for weights with quant blocks of 32 (256) are quantised per 32 (256) values:
 //!   `d = max|x| / 127`, `q = round_ties_even(x · (127 / max|x|))`; all zero if `max|x|` is 0.
 //! * **Dot product, blocks of 32**: per output, blocks ascending:
-//!   `acc = fma(scale · d, Σ q·y, acc)`, then where the format has an offset
-//!   `acc = fma(offset · d, Σ y, acc)`. The sums are exact integers.
+//!   `a = fma(scale · d, Σ q·y, a)`, and where the format has an offset
+//!   `b = fma(offset · d, Σ y, b)`; the output is `a + b`. The inner sums are exact integers.
 //! * **Dot product, blocks of 256**: per output, superblocks ascending:
-//!   `acc = fma(d_w · d, Σ scale·q·y, acc)`, then where the format has minimums
-//!   `acc = fma(−(dmin · d), Σ min·y, acc)`. The sums are exact integers.
+//!   `a = fma(d_w · d, Σ scale·q·y, a)`, and where the format has minimums
+//!   `b = fma(−(dmin · d), Σ min·y, b)`; the output is `a + b`. The inner sums are exact integers.
 //! * **F32, F16, BF16 weights** meet f32 activations: sixteen lanes, element `i` in lane `i mod 16`,
 //!   ascending, fused; then lanes `l` and `l + 8`, `l + 4`, `l + 2`, `l + 1` are added.
 //! * **RMS norm**: squares in sixteen fused lanes and the same tree; `1 / sqrt(mean + eps)`; then
@@ -138,20 +138,28 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// `Σ a·b` in sixteen fused lanes and the tree.
+/// Adds `Σ a·b` to sixteen lanes: element `i` to lane `i mod 16`, ascending, fused.
 #[inline(always)]
-pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
+pub(crate) fn add_lanes(a: &[f32], b: &[f32], lanes: &mut [f32; LANES]) {
+    let mut sums = *lanes;
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
     for (a, b) in a.iter().zip(b) {
         for i in 0..LANES {
-            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+            sums[i] = a[i].mul_add(b[i], sums[i]);
         }
     }
     for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[i] = a.mul_add(*b, lanes[i]);
+        sums[i] = a.mul_add(*b, sums[i]);
     }
+    *lanes = sums;
+}
+
+/// `Σ a·b` in sixteen fused lanes and the tree.
+#[inline(always)]
+pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    add_lanes(a, b, &mut lanes);
     sum_lanes(lanes)
 }
 
