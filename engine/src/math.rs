@@ -21,7 +21,7 @@ pub fn exp(x: f32) -> f32 {
     let p = p.mul_add(r, 8.333_452e-3);
     let p = p.mul_add(r, 4.166_579_6e-2);
     let p = p.mul_add(r, 1.666_666_5e-1);
-    let p = p.mul_add(r, 0.500_000_06);
+    let p = p.mul_add(r, 0.5);
     let p = (p * r).mul_add(r, r) + 1.0;
     // Two factors, because 2ⁿ alone overflows at n = 128.
     let n = (shifted.to_bits().wrapping_sub(MAGIC.to_bits())) as i32;

@@ -87,13 +87,6 @@ fn dot_i16<const LEN: usize>(w: &[i16; LEN], y: &[i16; LEN]) -> i32 {
     sum
 }
 
-/// The two sums of one output: they are added at the end, so that neither waits for the other.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    products: f32,
-    offsets: f32,
-}
-
 /// A run of unpacked quant blocks of 32.
 struct Run32 {
     q: [[i16; 32]; SEGMENT / 32],
@@ -118,7 +111,7 @@ fn blocks_32<B: Block32>(
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
             let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [Sum::default(); TILE];
+            let mut acc = [0.0f32; TILE];
             for (s, blocks) in blocks.chunks(SEGMENT / 32).enumerate() {
                 for (i, block) in blocks.iter().enumerate() {
                     let w = block.unpack();
@@ -130,7 +123,7 @@ fn blocks_32<B: Block32>(
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, acc.products + acc.offsets);
+                panel.set(first + t, r, *acc);
             }
         }
     }
@@ -143,17 +136,17 @@ fn add_run_32<B: Block32>(
     y: QuantisedRow<'_>,
     start: usize,
     count: usize,
-    mut acc: Sum,
-) -> Sum {
+    mut acc: f32,
+) -> f32 {
     let q = &y.q.as_chunks::<32>().0[start..start + count];
     let scales = &y.scales[start..start + count];
     let sums = &y.sums.as_chunks::<2>().0[start..start + count];
     for b in 0..count {
         let d = scales[b];
-        acc.products = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc.products);
+        acc = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc);
         if B::HAS_OFFSET {
             let sum = i32::from(sums[b][0]) + i32::from(sums[b][1]);
-            acc.offsets = (run.offset[b] * d).mul_add(sum as f32, acc.offsets);
+            acc = (run.offset[b] * d).mul_add(sum as f32, acc);
         }
     }
     acc
@@ -185,7 +178,7 @@ fn blocks_256<B: Block256>(
         for r in panel.range() {
             let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
             let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [Sum::default(); TILE];
+            let mut acc = [0.0f32; TILE];
             for (s, blocks) in blocks.chunks(SEGMENT / 256).enumerate() {
                 for (i, block) in blocks.iter().enumerate() {
                     let w = block.unpack();
@@ -199,7 +192,7 @@ fn blocks_256<B: Block256>(
                 }
             }
             for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, acc.products + acc.offsets);
+                panel.set(first + t, r, *acc);
             }
         }
     }
@@ -212,18 +205,18 @@ fn add_run_256<B: Block256>(
     y: QuantisedRow<'_>,
     range: Range<usize>,
     reversed: bool,
-    mut acc: Sum,
-) -> Sum {
+    mut acc: f32,
+) -> f32 {
     let q = &y.q.as_chunks::<256>().0[range.clone()];
     let scales = &y.scales[range.clone()];
     let sums = &y.sums.as_chunks::<16>().0[range.clone()];
     for i in 0..range.len() {
         let b = if reversed { range.len() - 1 - i } else { i };
         let d = scales[b];
-        acc.products = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc.products);
+        acc = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc);
         if B::HAS_MINS {
             let mins = dot_i16(&run.mins[b], &sums[b]) as f32;
-            acc.offsets = (-(run.dmin[b] * d)).mul_add(mins, acc.offsets);
+            acc = (-(run.dmin[b] * d)).mul_add(mins, acc);
         }
     }
     acc

@@ -5,11 +5,12 @@
 //! * **Activations** for weights with quant blocks of 32 (256) are quantised per 32 (256) values:
 //!   `d = max|x| / 127`, `q = round_ties_even(x · (127 / max|x|))`; all zero if `max|x|` is 0.
 //! * **Dot product, blocks of 32**: per output, blocks ascending:
-//!   `a = fma(scale · d, Σ q·y, a)`, and where the format has an offset
-//!   `b = fma(offset · d, Σ y, b)`; the output is `a + b`. The inner sums are exact integers.
+//!   `acc = fma(scale · d, Σ q·y, acc)`, then where the format has an offset
+//!   `acc = fma(offset · d, Σ y, acc)`. The inner sums are exact integers.
 //! * **Dot product, blocks of 256**: per output, superblocks ascending:
-//!   `a = fma(d_w · d, Σ scale·q·y, a)`, and where the format has minimums
-//!   `b = fma(−(dmin · d), Σ min·y, b)`; the output is `a + b`. The inner sums are exact integers.
+//!   `acc = fma(d_w · d, Σ scale·q·y, acc)`, then where the format has minimums
+//!   `acc = fma(−(dmin · d), Σ min·y, acc)`. The inner sums are exact integers. One sum, not two: the
+//!   products of unsigned quants and the minimums cancel, and apart they would be rounded while large.
 //! * **F32, F16, BF16 weights** meet f32 activations: sixteen lanes, element `i` in lane `i mod 16`,
 //!   ascending, fused; then lanes `l` and `l + 8`, `l + 4`, `l + 2`, `l + 1` are added.
 //! * **RMS norm**: squares in sixteen fused lanes and the same tree; `1 / sqrt(mean + eps)`; then
