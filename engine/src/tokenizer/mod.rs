@@ -1,9 +1,9 @@
 //! Text to tokens and back, from the vocabulary in a model file's metadata.
 //!
-//! `tokenizer.ggml.model` = `gpt2` is byte-level BPE ([`bpe`] with the splitting rules of
-//! [`pretokenize`]), `llama` is SentencePiece's BPE ([`spm`]). Both give exactly llama.cpp's tokens;
+//! `tokenizer.ggml.model` = `gpt2` is byte-level BPE (`bpe` with the splitting rules of
+//! `pretokenize`), `llama` is SentencePiece's BPE (`spm`). Both give exactly llama.cpp's tokens;
 //! `tests/tokenizer_vectors.rs` holds them against its test vectors. A text is first split at special
-//! tokens ([`special`]), and only what is between them is encoded.
+//! tokens (`special`), and only what is between them is encoded.
 //!
 //! Encoding takes time O(n log n) and about 40 bytes of memory per byte of text at the worst (one
 //! run of letters of [`TEXT_BYTES_MAX`] bytes).
