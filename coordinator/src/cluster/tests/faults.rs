@@ -43,6 +43,7 @@ fn a_spare_replaces_a_failed_worker_at_once() {
     let released = todo.iter().filter(|action| matches!(action, Action::Release { .. }));
     assert_eq!(released.count(), 2);
     assert_eq!(places(&todo[2..]), [(A, 0, 5), (C, 5, 8)]);
+    assert_eq!(cluster.poll_timeout(), Some(s(31)), "nobody waits for the end of its rest");
 }
 
 #[test]
