@@ -33,6 +33,8 @@ done
 command -v cargo >/dev/null || fail "cargo is missing; install Rust 1.95 or newer from https://rustup.rs"
 command -v python3 >/dev/null || fail "python3 is missing; install it (Debian: apt-get install python3 python3-pip)"
 
+[ -z "$model" ] || [ -r "$model" ] || fail "cannot read the model $model"
+
 # Settings of the caller's own clusters must not reach this one.
 for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG\|WOOLLY_ISA' || true); do unset "$name"; done
 
@@ -46,7 +48,6 @@ if [ -z "$model" ]; then
   say "Getting the model"
   model=$("$top/tests/scripts/fetch_model.sh")
 fi
-[ -r "$model" ] || fail "cannot read the model $model"
 echo "$model"
 
 http=${http:-$(python3 "$top/deploy/demo.py" address)}

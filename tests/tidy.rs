@@ -171,3 +171,26 @@ fn links_in_the_documentation_lead_somewhere() {
     }
     refuse("a link in a Markdown file leads to a file that exists", wrong);
 }
+
+#[test]
+fn the_architecture_names_files_that_exist() {
+    let named = files("ARCHITECTURE.md", &["md"]);
+    let text = &named.first().expect("ARCHITECTURE.md exists").text;
+    let is_path =
+        |name: &&str| name.contains('/') && (name.ends_with(".rs") || name.ends_with('/'));
+    // Every second piece between backticks is code.
+    let paths = text.split('`').skip(1).step_by(2).filter(is_path);
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for path in paths {
+        // The code map names parts of a crate within its paragraph.
+        let roots =
+            ["", "engine/src/", "worker/src/", "coordinator/src/", "protocol/src/", "tests/"];
+        let exists = roots.iter().any(|root| workspace_root().join(root).join(path).exists());
+        if !exists {
+            wrong.push(("ARCHITECTURE.md".to_owned(), format!(": {path}")));
+        }
+        compared += 1;
+    }
+    assert!(compared > 20, "only {compared} paths were found");
+    refuse("ARCHITECTURE.md names files that exist", wrong);
+}
