@@ -13,10 +13,9 @@ pub(super) fn draw(
     room: &mut Vec<(f32, u32)>,
 ) -> Option<u32> {
     let (_, max) = super::best(logits)?;
-    let inverse = 1.0 / params.temperature;
     room.clear();
     for (token, logit) in (0u32..).zip(logits) {
-        let p = math::exp((logit - max) * inverse);
+        let p = math::exp((logit - max) / params.temperature);
         if p > 0.0 {
             room.push((p, token));
         }

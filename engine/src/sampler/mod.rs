@@ -80,17 +80,19 @@ pub struct RowResult {
 pub struct Sampler {
     level: Level,
     candidates: Vec<(f32, u32)>,
+    /// The row as it came: log-probabilities are of these.
+    raw: Vec<f32>,
 }
 
 impl Sampler {
     /// A sampler for a vocabulary of `vocab` tokens.
     pub fn new(level: Level, vocab: usize) -> Self {
-        Self { level, candidates: Vec::with_capacity(vocab) }
+        Self { level, candidates: Vec::with_capacity(vocab), raw: Vec::with_capacity(vocab) }
     }
 
-    /// Bytes of its buffer.
+    /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
-        (self.candidates.capacity() * size_of::<(f32, u32)>()) as u64
+        (self.candidates.capacity() * size_of::<(f32, u32)>() + self.raw.capacity() * 4) as u64
     }
 
     /// Does what `request` asks with one row of logits, which it may change.
@@ -124,78 +126,43 @@ impl Sampler {
 
     /// The chosen token with its raw logit.
     fn sample(&mut self, logits: &mut [f32], params: &SampleParams<'_>) -> Option<(u32, f32)> {
-        // Few logits change; their raw values are needed for the log-probability.
-        let adjusted = Adjusted::apply(logits, params);
+        self.raw.clear();
+        self.raw.extend_from_slice(logits);
+        adjust(logits, params);
         let token = if params.temperature == 0.0 {
             best(logits)?.0
         } else {
             draw::draw(logits, params, &mut self.candidates)?
         };
-        Some((token, adjusted.raw(token, logits)))
+        Some((token, self.raw[token as usize]))
     }
 }
 
-/// Remembers what the penalties and the bias of one row were computed from.
-struct Adjusted<'a> {
-    params: SampleParams<'a>,
-    active: bool,
-}
-
-impl<'a> Adjusted<'a> {
-    fn apply(logits: &mut [f32], params: &SampleParams<'a>) -> Self {
-        let mut active = false;
-        if params.repetition_penalty != 1.0 {
-            active = true;
-            for (token, _) in params.prompt_counts {
-                let logit = &mut logits[*token as usize];
-                let r = params.repetition_penalty;
-                *logit = if *logit > 0.0 { *logit / r } else { *logit * r };
-            }
+/// Penalties, bias and mask, in this order.
+fn adjust(logits: &mut [f32], params: &SampleParams<'_>) {
+    if params.repetition_penalty != 1.0 {
+        for (token, _) in params.prompt_counts {
+            let logit = &mut logits[*token as usize];
+            let r = params.repetition_penalty;
+            *logit = if *logit > 0.0 { *logit / r } else { *logit * r };
         }
-        if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
-            active = true;
-            for (token, count) in params.output_counts {
-                let less = params.frequency_penalty * *count as f32 + params.presence_penalty;
-                logits[*token as usize] -= less;
-            }
-        }
-        for (token, bias) in params.logit_bias {
-            active = true;
-            logits[*token as usize] += bias;
-        }
-        if !params.mask.is_empty() {
-            for (token, logit) in logits.iter_mut().enumerate() {
-                let word = params.mask.get(token / 64).copied().unwrap_or(0);
-                if (word >> (token % 64)) & 1 == 0 {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
-        Self { params: *params, active }
     }
-
-    /// The raw logit of the chosen token: the adjustments are undone in reverse order.
-    fn raw(&self, token: u32, logits: &[f32]) -> f32 {
-        let adjusted = logits[token as usize];
-        if !self.active {
-            return adjusted;
+    if params.frequency_penalty != 0.0 || params.presence_penalty != 0.0 {
+        for (token, count) in params.output_counts {
+            let less = params.frequency_penalty * *count as f32 + params.presence_penalty;
+            logits[*token as usize] -= less;
         }
-        let p = &self.params;
-        let of = |list: &[(u32, u32)]| {
-            list.binary_search_by_key(&token, |e| e.0).ok().map(|i| list[i].1)
-        };
-        let mut logit = adjusted;
-        if let Ok(i) = p.logit_bias.binary_search_by_key(&token, |e| e.0) {
-            logit -= p.logit_bias[i].1;
+    }
+    for (token, bias) in params.logit_bias {
+        logits[*token as usize] += bias;
+    }
+    if !params.mask.is_empty() {
+        for (token, logit) in logits.iter_mut().enumerate() {
+            let word = params.mask.get(token / 64).copied().unwrap_or(0);
+            if (word >> (token % 64)) & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
         }
-        if let Some(count) = of(p.output_counts) {
-            logit += p.frequency_penalty * count as f32 + p.presence_penalty;
-        }
-        if p.repetition_penalty != 1.0 && of(p.prompt_counts).is_some() {
-            let r = p.repetition_penalty;
-            logit = if logit > 0.0 { logit * r } else { logit / r };
-        }
-        logit
     }
 }
 

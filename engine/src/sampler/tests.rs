@@ -75,8 +75,19 @@ fn penalties_bias_and_mask_change_the_choice_and_not_the_log_probability() {
     for (params, token) in cases {
         let result = sample(&logits, &params);
         assert_eq!(result.token, token);
-        assert!((f64::from(result.logprob) - raw(token as usize)).abs() < 1e-5);
+        assert!((f64::from(result.logprob) - raw(token as usize)).abs() < 1e-6);
+        let plain = RowRequest::Score { target: token, top: 0 };
+        let scored = sampler(logits.len()).row(&mut logits.to_vec(), &plain);
+        assert_eq!(result.logprob.to_bits(), scored.logprob.to_bits(), "the raw one, to the bit");
     }
+}
+
+#[test]
+fn the_smallest_temperature_is_greedy() {
+    let params = SampleParams { temperature: f32::from_bits(1), ..PLAIN };
+    let result = sample(&[1.0, 3.0, 2.999], &params);
+    assert!(!result.non_finite);
+    assert_eq!(result.token, 1);
 }
 
 #[test]
