@@ -5,7 +5,7 @@
 
 use crate::batch::{Batch, BatchLimits};
 use crate::gguf::hyper::HyperParameters;
-use crate::gguf::mapped::Weights;
+use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::{Gguf, GgufError};
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::matmul::matmul;
@@ -315,6 +315,15 @@ impl Stage {
             left -= count;
         }
         Ok(())
+    }
+
+    /// Checks that the model's files are still those that were mapped: a few calls of the system.
+    ///
+    /// # Errors
+    ///
+    /// A file was written to or replaced in place; what the stage computes may be wrong.
+    pub fn check_unchanged(&self) -> Result<(), MapError> {
+        self.weights.check_unchanged()
     }
 
     /// What a batch for this stage must keep to.

@@ -141,6 +141,7 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<EncodedFr
     } else {
         Input::Hidden(bytemuck::try_cast_slice(payload).map_err(bad_message)?)
     };
+    stage.check_unchanged().map_err(|error| Failure(FaultCode::LoadFailed, error.to_string()))?;
     let is_last = stage.is_last();
     let hidden = stage.forward(&batch, input, progress).map_err(bad_message)?;
     if !is_last {
