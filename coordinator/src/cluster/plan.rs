@@ -48,6 +48,12 @@ pub struct StageInfo {
     pub ready: Ready,
 }
 
+/// How long a stage should compute one microbatch.
+const FORWARD_TARGET: Duration = Duration::from_secs(1);
+
+/// Rows of a microbatch however slow a stage is: with fewer, weights are unpacked for too few tokens.
+const ROWS_MIN: u32 = 16;
+
 impl Plan {
     /// The stage of a worker, if the plan is of that epoch and has one for it.
     pub(super) fn position(&self, worker: WorkerId, epoch: PlanEpoch) -> Option<usize> {
@@ -73,7 +79,7 @@ impl Plan {
 impl Cluster {
     /// Begins a plan if there is none and there are workers enough.
     pub(super) fn try_plan(&mut self, now: Duration) {
-        if self.plan.is_some() {
+        if self.plan.is_some() || now < self.placing_from {
             return;
         }
         let available = self.available(now);
@@ -155,6 +161,20 @@ impl Cluster {
         self.config.rows_max.clamp(1, u32::try_from(most).expect("at most 2,048"))
     }
 
+    /// Rows that no stage of `plan` computes for much longer than [`FORWARD_TARGET`], by what its
+    /// worker measured; a decode step of one request waits at most for that many of another's prompt.
+    fn rows_of(&self, plan: &Plan) -> u32 {
+        let rows = |stage: usize| {
+            let worker = self.workers.get(&plan.stages[stage].worker)?;
+            let layers = plan.cut.layers[stage].clone();
+            let macs = self.config.layout.stage_macs_per_token(layers).max(1);
+            Some(worker.member.macs_per_s.saturating_mul(FORWARD_TARGET.as_secs()) / macs)
+        };
+        let slowest = (0..plan.stages.len()).filter_map(rows).min().unwrap_or(u64::MAX);
+        let most = self.rows_max();
+        u32::try_from(slowest).unwrap_or(most).clamp(ROWS_MIN.min(most), most)
+    }
+
     fn begin(&mut self, now: Duration, cut: Cut, ids: &[WorkerId]) {
         self.epoch.0 += 1;
         self.trouble = None;
@@ -214,7 +234,7 @@ impl Cluster {
             in_flight_max: number((stages + 1).min(IN_FLIGHT_MAX)),
             ctx_size: self.ctx_size(),
             kv_blocks: plan.cut.kv_blocks,
-            rows_max: self.rows_max(),
+            rows_max: self.rows_of(plan),
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),
         }
     }

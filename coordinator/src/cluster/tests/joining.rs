@@ -199,9 +199,14 @@ fn wrong_measurements_are_bounded() {
 }
 
 #[test]
-fn rows_fit_a_frame() {
-    let mut cluster = Cluster::new(ClusterConfig { rows_max: u32::MAX, ..config(1) });
-    join(&mut cluster, s(0), &[A]);
-    let rows = assigned(&actions(&mut cluster))[0].1.rows_max;
-    assert_eq!(rows, 2048);
+fn rows_fit_a_frame_and_a_second_of_the_slowest_stage() {
+    let rows = |macs_per_s: u64| {
+        let mut cluster = Cluster::new(ClusterConfig { rows_max: u32::MAX, ..config(1) });
+        cluster.handle_hello(s(0), A, &Hello { macs_per_s, ..hello(A) }).unwrap();
+        assigned(&actions(&mut cluster))[0].1.rows_max
+    };
+    assert_eq!(rows(u64::MAX), 2048);
+    assert_eq!(rows(1), 16, "however slow");
+    let between = rows(10 * GIB);
+    assert!((17..2048).contains(&between), "{between}");
 }
