@@ -157,6 +157,8 @@ pub struct Cluster {
     seats: Vec<(WorkerId, u32)>,
     /// Why there is no plan although there are workers enough.
     trouble: Option<String>,
+    /// Nobody is placed before: a link broke, and whose fault it is will show.
+    placing_from: Duration,
     /// Since when the pipeline has had work, if it has.
     in_flight_since: Option<Duration>,
     /// The latest `handle_timeout`: rests that had ended by then are not awaited again.
@@ -164,6 +166,10 @@ pub struct Cluster {
     actions: VecDeque<Action>,
     stale_faults: u64,
 }
+
+/// After a link of a served plan broke: longer than a dead worker's connection takes to be noticed
+/// here as well (3 s by default), so that the next plan is made without it.
+const LINK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// A cluster without workers.
@@ -176,6 +182,7 @@ impl Cluster {
             epoch: PlanEpoch(0),
             seats: Vec::new(),
             trouble: None,
+            placing_from: Duration::ZERO,
             in_flight_since: None,
             timed_at: Duration::ZERO,
             actions: VecDeque::new(),
@@ -269,9 +276,17 @@ impl Cluster {
             FaultCode::BadMessage | FaultCode::WrongEpoch => "met a message without meaning",
         };
         let worker = self.workers.get_mut(&id).expect("a plan holds live workers only");
-        let rest = worker.rest(now, served);
         let reason =
             format!("worker {} (stage {stage}) {did}: {}", worker.name, one_line(&fault.text));
+        if fault.code == FaultCode::LinkFailed && served.is_some() {
+            // Most likely the neighbour died, and this worker saw it first.
+            self.placing_from = now + LINK_PAUSE;
+            self.announce(reason.clone());
+            self.trouble = Some(reason.clone());
+            self.end_plan(&reason);
+            return;
+        }
+        let rest = worker.rest(now, served);
         self.announce(format!("{reason}. It is tried again in {} s", rest.as_secs()));
         self.trouble = Some(reason.clone());
         self.end_plan(&reason);
@@ -316,6 +331,7 @@ impl Cluster {
         let Some(worker) = self.workers.remove(&id) else { return };
         let reason = format!("worker {} is lost: {}", worker.name, one_line(reason));
         self.announce(reason.clone());
+        self.placing_from = Duration::ZERO;
         if self.plan.as_ref().is_some_and(|plan| plan.holds(id)) {
             self.end_plan(&reason);
             self.trouble = Some(reason);

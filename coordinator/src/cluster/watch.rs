@@ -10,6 +10,7 @@ impl Cluster {
         let workers = self.workers.values().map(|worker| self.deadline(worker).0);
         // With a plan in force nobody is placed, so that the end of a rest changes nothing.
         let rests = self.workers.values().map(|worker| worker.rest_until);
+        let rests = rests.chain([self.placing_from]);
         let rests = rests.filter(|until| self.plan.is_none() && *until > self.timed_at);
         workers.chain(rests).chain(self.stall_deadline()).min()
     }

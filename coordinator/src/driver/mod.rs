@@ -146,6 +146,8 @@ impl Driver {
                 Happened::Command(command) => self.command(command),
                 Happened::Time => self.members.handle_timeout(self.now()),
             }
+            // Before anything else comes in: an eviction must not meet the worker's next connection.
+            self.settle();
             for _ in 0..TURN_MAX {
                 if let Ok(event) = inputs.links.try_recv() {
                     self.link_event(event);

@@ -128,9 +128,25 @@ impl LinkError {
             LinkError::Left | LinkError::Dropped | LinkError::Connection(_) => {
                 Refusal::new(RefusalCode::Internal, &self.to_string())
             }
+            LinkError::Frame(error) if is_passing(error) => {
+                Refusal::new(RefusalCode::Internal, &error.to_string())
+            }
             error => Refusal::new(RefusalCode::Malformed, &error.to_string()),
         }
     }
+}
+
+/// Whether the link broke and not a rule: the worker may try again.
+fn is_passing(error: &FrameError) -> bool {
+    matches!(
+        error,
+        FrameError::ReadStalled(_)
+            | FrameError::WriteStalled(_)
+            | FrameError::Truncated { .. }
+            | FrameError::Read(_)
+            | FrameError::Connection(_)
+            | FrameError::Write(_)
+    )
 }
 
 impl Link {

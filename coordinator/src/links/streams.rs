@@ -63,7 +63,11 @@ async fn write_stream(
 ) -> Result<(), LinkError> {
     let mut send = connection.open_uni().await.map_err(LinkError::Connection)?;
     while let Some(frame) = frames.recv().await {
-        write_frame(&mut send, frame).await?;
+        match write_frame(&mut send, frame).await {
+            // The worker's plan has ended; its fault, or our release of it, is on the way.
+            Err(FrameError::Write(quinn::WriteError::Stopped(_))) => return Ok(()),
+            written => written?,
+        };
     }
     // An error says that the worker has stopped the stream: it ends either way.
     let _ = send.finish();

@@ -64,6 +64,20 @@ fn every_fault_of_a_served_plan_ends_it() {
 }
 
 #[test]
+fn a_broken_link_of_a_served_plan_waits_for_the_one_who_died() {
+    let mut cluster = serving(config(2), &[A, B]);
+    cluster.handle_fault(s(1), A, &fault(PlanEpoch(1), FaultCode::LinkFailed, "no answer from B"));
+    let placed = |todo: &[Action]| todo.iter().any(|a| matches!(a, Action::Assign { .. }));
+    assert!(!placed(&actions(&mut cluster)), "B still counts as joined");
+    assert_eq!(cluster.poll_timeout(), Some(s(6)));
+    join(&mut cluster, s(2), &[C]);
+    assert!(!placed(&actions(&mut cluster)));
+    cluster.handle_lost(s(3), B, "timed out");
+    // A is not blamed: it keeps its stage, and C takes that of B.
+    assert_eq!(places(&actions(&mut cluster)), [(A, 0, 5), (C, 5, 8)]);
+}
+
+#[test]
 fn a_long_service_forgives() {
     let mut cluster = serving(config(1), &[A]);
     let mut fail = |now: u64, rest: u64| {
