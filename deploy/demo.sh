@@ -36,7 +36,7 @@ command -v python3 >/dev/null || fail "python3 is missing; install it (Debian: a
 [ -z "$model" ] || [ -r "$model" ] || fail "cannot read the model $model"
 
 # Settings of the caller's own clusters must not reach this one.
-for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG\|WOOLLY_ISA' || true); do unset "$name"; done
+for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
 
 say "Building"
 (cd "$top" && cargo build --release -p woolly-coordinator -p woolly-worker)

@@ -48,7 +48,8 @@ impl Counters {
         match self.load_total.load(Relaxed) {
             0 => (0, 0),
             total => {
-                let done = self.loaded.load(Relaxed) - self.load_base.load(Relaxed);
+                let base = self.load_base.load(Relaxed);
+                let done = self.loaded.load(Relaxed).saturating_sub(base);
                 (done.min(total), total)
             }
         }

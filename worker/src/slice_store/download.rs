@@ -65,11 +65,12 @@ pub enum FetchError {
 pub(super) async fn manifest<S: ChunkSource>(
     source: &Arc<S>,
     wanted: Wanted,
+    counters: &Counters,
 ) -> Result<Manifest, StoreError> {
     let slice = wanted.slice;
     let mut attempt = 0;
     let wire = loop {
-        let last = match within(MANIFEST_TIMEOUT, source.manifest(slice)).await {
+        let last = match within(MANIFEST_TIMEOUT, pulsing(counters, source.manifest(slice))).await {
             Ok(wire) => break wire,
             Err(error) => error,
         };
@@ -81,6 +82,18 @@ pub(super) async fn manifest<S: ChunkSource>(
         tokio::time::sleep(RETRY_PAUSE * attempt).await;
     };
     Manifest::from_wire(&wanted, wire).map_err(|reason| StoreError::Manifest { slice, reason })
+}
+
+/// Counts progress once a second while the coordinator is at work on an answer: a worker that waits
+/// for it is not stuck. A coordinator that is gone ends `work` with the connection.
+async fn pulsing<T>(counters: &Counters, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match timeout(Duration::from_secs(1), work.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) => counters.progress.fetch_add(1, Relaxed),
+        };
+    }
 }
 
 /// Fetches the missing chunks into the `.part`; returns the bytes that came for it.

@@ -180,7 +180,7 @@ impl SliceStore {
         if let Some(stored) = self.look_up(wanted, counters).await? {
             return Ok(stored);
         }
-        let manifest = Arc::new(download::manifest(source, wanted).await?);
+        let manifest = Arc::new(download::manifest(source, wanted, counters).await?);
         let key = files::key_name(&wanted.fingerprint, wanted.slice);
         let (dir, saved) = (self.dir.clone(), manifest.clone());
         blocking(move || saved.save(&dir, &key)).await?;
