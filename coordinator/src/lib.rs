@@ -12,6 +12,7 @@ pub mod exit;
 pub mod generation;
 pub mod http;
 pub mod join_server;
+pub mod last_plan;
 pub mod links;
 pub mod listen;
 pub mod local_workers;

@@ -13,6 +13,7 @@ use crate::exit::Fatal;
 use crate::generation::{EngineHandle, seam};
 use crate::http::{GatewayConfig, ModelFacts};
 use crate::join_server::JoinServer;
+use crate::last_plan::LastPlan;
 use crate::links::{self, CurrentEpoch, EVENTS_MAX};
 use crate::listen::Listener;
 use crate::local_workers::{self, LocalWorkers};
@@ -144,7 +145,8 @@ impl Server {
             status: status.subscribe(),
         };
         let ready_text = http_line(http_address, &self.gateway_config().model_id);
-        let outputs = Outputs { status, epoch, announcer, ready_text };
+        let last_plan = LastPlan::new(self.state.last_plan());
+        let outputs = Outputs { status, epoch, announcer, ready_text, last_plan };
         let scheduler = SchedulerConfig { rows_per_step: ROWS_MAX, ..SchedulerConfig::default() };
         let driver = Driver::new(self.cluster_config(), ca.cluster(), scheduler, outputs);
         let fingerprint = self.fingerprint(slices, announcer);
@@ -293,6 +295,7 @@ impl Server {
             cut: self.args.cut.clone(),
             ctx_size: Some(self.ctx_size),
             rows_max: ROWS_MAX as u32,
+            seats: Vec::new(),
             timeouts: self.timeouts(),
         }
     }

@@ -45,6 +45,11 @@ impl StateDir {
         self.root.join("join-address")
     }
 
+    /// The last plan that was served.
+    pub fn last_plan(&self) -> PathBuf {
+        self.root.join("last-plan")
+    }
+
     /// The state directory of a local worker, counted from 1.
     pub fn local_worker(&self, number: u32) -> PathBuf {
         self.root.join(format!("local-{number}"))

@@ -75,6 +75,9 @@ pub struct ClusterConfig {
     pub ctx_size: Option<u32>,
     /// Rows of a microbatch at most; fewer if the model is so wide that they would not fit a frame.
     pub rows_max: u32,
+    /// The workers of the last plan of this model with their numbers of layers, in order of stage:
+    /// they keep their places. Empty if there was none. With a `cut` of other layers they do not count.
+    pub seats: Vec<(WorkerId, u32)>,
     /// When a worker counts as lost.
     pub timeouts: Timeouts,
 }
@@ -173,14 +176,19 @@ const LINK_PAUSE: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// A cluster without workers.
-    pub fn new(config: ClusterConfig) -> Self {
+    pub fn new(mut config: ClusterConfig) -> Self {
+        let mut seats = std::mem::take(&mut config.seats);
+        let counts: Vec<u32> = seats.iter().map(|(_, layers)| *layers).collect();
+        if config.cut.as_ref().is_some_and(|cut| *cut != counts) {
+            seats.clear();
+        }
         Self {
             config,
             workers: BTreeMap::new(),
             joins: 0,
             plan: None,
             epoch: PlanEpoch(0),
-            seats: Vec::new(),
+            seats,
             trouble: None,
             placing_from: Duration::ZERO,
             in_flight_since: None,

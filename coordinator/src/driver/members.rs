@@ -3,6 +3,7 @@
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
 use crate::generation::Status;
+use crate::last_plan::Seats;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -52,10 +53,10 @@ impl Members {
         Members { id, links: BTreeMap::new(), stage }
     }
 
-    /// The fingerprint is known: plans can be made.
-    pub fn begin(&mut self, now: Duration, fingerprint: [u8; 32]) {
+    /// The fingerprint is known: plans can be made, the first one after `seats`, the last of this model.
+    pub fn begin(&mut self, now: Duration, fingerprint: [u8; 32], seats: Seats) {
         let Stage::Early { config, waiting } = &mut self.stage else { return };
-        config.fingerprint = fingerprint;
+        (config.fingerprint, config.seats) = (fingerprint, seats);
         let (config, waiting) = (config.as_ref().clone(), std::mem::take(waiting));
         self.stage = Stage::Begun(Box::new(Cluster::new(config)));
         for (worker, hello) in waiting {

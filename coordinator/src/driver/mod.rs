@@ -12,9 +12,10 @@ mod pipeline;
 mod tests;
 
 use crate::announce::Announcer;
-use crate::cluster::{Action, ClusterConfig};
+use crate::cluster::{Action, ClusterConfig, StageInfo};
 use crate::exit::Fatal;
 use crate::generation::{Command, Failure, GenerationEvent, GenerationRequest, Refusal, Status};
+use crate::last_plan::{LastPlan, Seats};
 use crate::links::{CurrentEpoch, LinkEvent};
 use crate::scheduler::{Scheduler, SchedulerConfig, Step};
 use crate::shutdown::Shutdown;
@@ -60,6 +61,8 @@ pub struct Outputs {
     pub announcer: Announcer,
     /// What people are told when the pipeline is ready.
     pub ready_text: String,
+    /// To the next start.
+    pub last_plan: LastPlan,
 }
 
 /// The driver. See the [module](self).
@@ -72,6 +75,7 @@ pub struct Driver {
     generations: Generations,
     outputs: Outputs,
     phase: Phase,
+    fingerprint: [u8; 32],
 }
 
 /// How far the server is on its way to the end.
@@ -112,6 +116,7 @@ impl Driver {
             generations: Generations::default(),
             outputs,
             phase: Phase::Serving,
+            fingerprint: [0; 32],
         }
     }
 
@@ -139,7 +144,7 @@ impl Driver {
             };
             match happened {
                 Happened::Stopped => break,
-                Happened::Fingerprint(found) => self.members.begin(self.now(), found?),
+                Happened::Fingerprint(found) => self.begin(found?),
                 Happened::Asked => self.phase = Phase::Draining,
                 Happened::Expired => self.expire(),
                 Happened::Link(event) => self.link_event(event),
@@ -161,6 +166,21 @@ impl Driver {
         }
         self.expire();
         Ok(())
+    }
+
+    /// The model is known: plans can be made, and the last one is kept where it can be.
+    fn begin(&mut self, fingerprint: [u8; 32]) {
+        self.fingerprint = fingerprint;
+        // A few lines, read once.
+        let seats = self.outputs.last_plan.load(&fingerprint);
+        self.members.begin(self.now(), fingerprint, seats);
+    }
+
+    fn remember(&self, stages: &[StageInfo]) {
+        let layers = |stage: &StageInfo| stage.layers.end - stage.layers.start;
+        let seats: Seats = stages.iter().map(|stage| (stage.worker, layers(stage))).collect();
+        let (last_plan, fingerprint) = (self.outputs.last_plan.clone(), self.fingerprint);
+        tokio::task::spawn_blocking(move || last_plan.save(&fingerprint, &seats));
     }
 
     /// The generations that are left end now.
@@ -267,6 +287,7 @@ impl Driver {
             Action::Serving { limits, stages } => {
                 let ends = stages.first().zip(stages.last());
                 let (first, last) = ends.expect("a plan has at least one stage");
+                self.remember(&stages);
                 match self.members.open_pipeline(limits.epoch, first.worker, last.worker) {
                     Ok(pipeline) => {
                         self.pipeline = Some(pipeline);

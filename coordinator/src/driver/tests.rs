@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::Timeouts;
 use crate::config::LogFormat;
 use crate::generation::{EngineHandle, FinishReason, Generation, SamplingOptions, seam};
+use crate::last_plan::LastPlan;
 use crate::links::testing::{TestCluster, hello};
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use std::path::Path;
@@ -32,6 +33,7 @@ struct Rig {
     expire: ShutdownTrigger,
     stop: ShutdownTrigger,
     driver: JoinHandle<Result<(), Fatal>>,
+    _folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -49,8 +51,10 @@ impl Rig {
             cut: None,
             ctx_size: Some(64),
             rows_max: 32,
+            seats: Vec::new(),
             timeouts: Timeouts::default(),
         };
+        let folder = tempfile::tempdir().unwrap();
         let mut cluster = TestCluster::new();
         let links = std::mem::replace(&mut cluster.events, mpsc::channel(1).1);
         let (engine, commands, status) = seam();
@@ -63,10 +67,20 @@ impl Rig {
             epoch: cluster.epoch.clone(),
             announcer: Announcer(LogFormat::Json),
             ready_text: String::new(),
+            last_plan: LastPlan::new(folder.path().join("last-plan")),
         };
         let driver = Driver::new(config, [3; 16], SchedulerConfig::default(), outputs);
         let driver = tokio::spawn(driver.run(inputs));
-        Rig { cluster, engine, fingerprint: Some(fingerprint), ask, expire, stop, driver }
+        Rig {
+            cluster,
+            engine,
+            fingerprint: Some(fingerprint),
+            ask,
+            expire,
+            stop,
+            driver,
+            _folder: folder,
+        }
     }
 
     fn know_fingerprint(&mut self) {

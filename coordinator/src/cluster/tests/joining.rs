@@ -199,6 +199,20 @@ fn wrong_measurements_are_bounded() {
 }
 
 #[test]
+fn workers_of_the_last_plan_keep_their_places_in_the_next_start() {
+    let seats = vec![(B, 5), (A, 3)];
+    let config_of = |cut| ClusterConfig { seats: seats.clone(), cut, ..config(2) };
+    for cut in [None, Some(vec![5, 3])] {
+        let mut cluster = Cluster::new(config_of(cut));
+        join(&mut cluster, s(0), &[A, B]);
+        assert_eq!(places(&actions(&mut cluster)), [(B, 0, 5), (A, 5, 8)]);
+    }
+    let mut cluster = Cluster::new(config_of(Some(vec![6, 2])));
+    join(&mut cluster, s(0), &[A, B]);
+    assert_eq!(places(&actions(&mut cluster)), [(A, 0, 6), (B, 6, 8)], "in order of joining");
+}
+
+#[test]
 fn rows_fit_a_frame_and_a_second_of_the_slowest_stage() {
     let rows = |macs_per_s: u64| {
         let mut cluster = Cluster::new(ClusterConfig { rows_max: u32::MAX, ..config(1) });

@@ -50,6 +50,7 @@ fn config(workers_wanted: u32) -> ClusterConfig {
         cut: None,
         ctx_size: None,
         rows_max: 256,
+        seats: Vec::new(),
         timeouts: Timeouts { heartbeat: s(1000), ..Timeouts::default() },
     }
 }
