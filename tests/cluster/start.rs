@@ -91,7 +91,9 @@ fn an_interrupted_worker_ends_and_is_missed() {
 
 #[test]
 fn a_second_start_needs_no_token_and_fetches_nothing() {
-    let setup = Setup::of_two(fixtures::smollm2()).worker_flags(&["--no-local-files"]);
+    // Speeds measured while other tests run differ by more than the planner takes for equal.
+    let setup =
+        Setup::of_two(fixtures::smollm2()).cut(&[17, 13]).worker_flags(&["--no-local-files"]);
     let mut cluster = setup.start();
     let slices = |cluster: &Cluster| -> BTreeSet<(PathBuf, u64, i64)> {
         let folder = |number| cluster.folder().join(format!("worker-{number}/slices"));
@@ -105,8 +107,7 @@ fn a_second_start_needs_no_token_and_fetches_nothing() {
     cluster.restart();
     assert_eq!(cluster.post("/v1/chat/completions", &body)["choices"], answer);
     let after = slices(&cluster);
-    let kept = before.intersection(&after).count();
-    assert_eq!(kept, before.len(), "slices were fetched again\n{}", cluster.logs());
+    assert_eq!(before, after, "something was fetched\n{}", cluster.logs());
 }
 
 #[test]
