@@ -1,6 +1,9 @@
-//! What can be held against llama.cpp without a cluster: token ids of every golden file.
+//! What can be held against llama.cpp without a cluster: token ids of every golden file, to text
+//! and back, and from a conversation.
 
+use serde_json::json;
 use std::collections::BTreeSet;
+use woolly_engine::chat_template::{ChatTemplate, RenderOptions};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::quant::TensorType;
@@ -28,6 +31,29 @@ fn token_ids_of_every_golden_file_are_equal() {
     }
     // 7 tiny models with 3 texts each, granite-tiny with 3, smollm2 with 4; qwen has 4 more.
     assert!(files >= 28, "only {files} golden files were compared");
+}
+
+#[test]
+fn a_conversation_becomes_the_golden_tokens() {
+    let messages = json!([
+        { "role": "system", "content": "You are a helpful assistant." },
+        { "role": "user", "content": "Name three uses for a brick." },
+    ]);
+    let mut compared = 0;
+    for (model, texts) in golden::by_model(false) {
+        let is_it = |text: &&golden::Golden| text.text.contains("You are a helpful assistant.");
+        let Some(text) = texts.iter().find(is_it) else { continue };
+        let Some(path) = fixtures::model_of_golden(&model) else { continue };
+        let gguf = Gguf::open(&path).unwrap();
+        let tokenizer = Tokenizer::from_metadata(gguf.metadata()).unwrap();
+        let template = ChatTemplate::from_metadata(gguf.metadata(), &tokenizer).unwrap().unwrap();
+        let options = RenderOptions { add_generation_prompt: true, ..RenderOptions::default() };
+        let prompt = template.prompt(&messages, &options).unwrap();
+        assert_eq!(prompt.text(), text.text, "{model}");
+        assert_eq!(tokenizer.encode_chat(&prompt).unwrap(), text.tokens, "{model}");
+        compared += 1;
+    }
+    assert!(compared > 0, "smollm2 at least has the conversation");
 }
 
 #[test]
