@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OnceCell, Semaphore};
+use woolly_engine::gguf::FileIdentity;
 use woolly_engine::plan::{ModelLayout, SliceId, SlicePiece};
 use woolly_protocol::limits::SLICE_CHUNK;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
@@ -18,12 +19,29 @@ const READS_MAX: usize = 2;
 /// Hashes of one slice's chunks; whoever asks first has them computed.
 type ManifestCell = Arc<OnceCell<Arc<SliceManifest>>>;
 
+fn identity(file: &File) -> io::Result<FileIdentity> {
+    Ok(FileIdentity::of(&file.metadata()?))
+}
+
+fn check_unchanged(files: &[File], identities: &[FileIdentity]) -> io::Result<()> {
+    for (file, then) in files.iter().zip(identities) {
+        let now = identity(file)?;
+        if (now.size, now.modified_ns) != (then.size, then.modified_ns) {
+            let text = "its file was written to since it was opened; start the coordinator again";
+            return Err(io::Error::other(text));
+        }
+    }
+    Ok(())
+}
+
 /// One model's slices.
 #[derive(Debug)]
 pub struct SliceSource {
     fingerprint: [u8; 32],
     layout: Arc<ModelLayout>,
     files: Arc<Vec<File>>,
+    /// What the files were when they were opened.
+    identities: Arc<Vec<FileIdentity>>,
     /// One entry per slice at most: only slices of the model get one.
     manifests: Mutex<HashMap<SliceId, ManifestCell>>,
     reads: Arc<Semaphore>,
@@ -44,10 +62,13 @@ impl SliceSource {
             let name = |error| io::Error::other(format!("cannot read {}: {error}", path.display()));
             File::open(path).map_err(name)
         };
+        let files: Vec<File> = paths.iter().map(open).collect::<io::Result<_>>()?;
+        let identities = files.iter().map(identity).collect::<io::Result<_>>()?;
         Ok(SliceSource {
             fingerprint,
             layout,
-            files: Arc::new(paths.iter().map(open).collect::<io::Result<_>>()?),
+            files: Arc::new(files),
+            identities: Arc::new(identities),
             manifests: Mutex::default(),
             reads: Arc::new(Semaphore::new(READS_MAX)),
         })
@@ -74,7 +95,7 @@ impl SliceSource {
 
     async fn hash(&self, id: SliceId) -> Result<Arc<SliceManifest>, String> {
         let (layout, files) = (Arc::clone(&self.layout), Arc::clone(&self.files));
-        self.reading(move || {
+        self.reading(move |check| {
             let length = layout.slice_len(id);
             let count = length.div_ceil(SLICE_CHUNK as u64);
             let mut chunks = Vec::new();
@@ -82,6 +103,7 @@ impl SliceSource {
                 let bytes = read_chunk(&layout, &files, id, chunk)?;
                 chunks.push(*blake3::hash(&bytes).as_bytes());
             }
+            check()?;
             Ok(Arc::new(SliceManifest { length, chunks }))
         })
         .await
@@ -104,7 +126,12 @@ impl SliceSource {
             return Err(format!("{slice:?} has {count} chunks; chunk {chunk} was asked for"));
         }
         let (layout, files) = (Arc::clone(&self.layout), Arc::clone(&self.files));
-        self.reading(move || read_chunk(&layout, &files, id, chunk.into())).await
+        self.reading(move |check| {
+            let bytes = read_chunk(&layout, &files, id, chunk.into())?;
+            check()?;
+            Ok(bytes)
+        })
+        .await
     }
 
     fn slice(&self, fingerprint: &[u8; 32], slice: SliceKey) -> Result<SliceId, String> {
@@ -123,17 +150,19 @@ impl SliceSource {
         }
     }
 
-    /// Runs `read` on a thread for blocking work when it is its turn.
+    /// Runs `read` on a thread for blocking work when it is its turn. After it has read, `read` calls
+    /// what it is given: bytes of a file that was written to meanwhile are another model's.
     async fn reading<T: Send + 'static>(
         &self,
-        read: impl FnOnce() -> io::Result<T> + Send + 'static,
+        read: impl FnOnce(&dyn Fn() -> io::Result<()>) -> io::Result<T> + Send + 'static,
     ) -> Result<T, String> {
+        let (files, identities) = (Arc::clone(&self.files), Arc::clone(&self.identities));
         let permit = Arc::clone(&self.reads).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let done = tokio::task::spawn_blocking(move || {
             // Held until the read is over, also if nobody waits for it any more.
             let _permit = permit;
-            read()
+            read(&|| check_unchanged(&files, &identities))
         });
         match done.await {
             Ok(result) => result.map_err(|error| format!("cannot read the model: {error}")),

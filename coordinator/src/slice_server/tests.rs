@@ -27,7 +27,7 @@ struct Model {
     file: Vec<u8>,
     layout: Arc<ModelLayout>,
     server: Arc<SliceServer>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A model of two layers whose bytes are a running count.
@@ -81,7 +81,7 @@ fn model() -> Model {
         SliceSource::open(Arc::clone(&layout), std::slice::from_ref(&path), FINGERPRINT).unwrap();
     let server = Arc::new(SliceServer::new());
     server.offer(source);
-    Model { file: std::fs::read(&path).unwrap(), layout, server, _dir: dir }
+    Model { file: std::fs::read(&path).unwrap(), layout, server, dir }
 }
 
 impl Model {
@@ -206,6 +206,20 @@ async fn s_13_another_models_fingerprint_is_refused() {
     assert!(text.contains("another model"), "{text}");
     let text = client.refused(&SliceChunkRequest { fingerprint, slice, chunk: 0 }).await;
     assert!(text.contains("another model"), "{text}");
+}
+
+#[tokio::test]
+async fn s_13_a_file_that_was_written_to_is_not_served() {
+    let model = model();
+    let client = client(&model.server).await;
+    let mut file = model.file.clone();
+    file.push(0);
+    std::fs::write(model.dir.path().join("m.gguf"), file).unwrap();
+    let (fingerprint, slice) = (FINGERPRINT, SliceKey::Head);
+    let text = client.refused(&SliceManifestRequest { fingerprint, slice }).await;
+    assert!(text.contains("written to"), "{text}");
+    let text = client.refused(&SliceChunkRequest { fingerprint, slice, chunk: 0 }).await;
+    assert!(text.contains("written to"), "{text}");
 }
 
 #[tokio::test]
