@@ -72,7 +72,7 @@ impl Pool {
         self.level
     }
 
-    /// Runs `work` inside the pool: once per forward.
+    /// Runs `work` inside the pool: once for a forward's layers, and once for each tile of logits.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.threads {
             Threads::One => work(),

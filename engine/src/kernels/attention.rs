@@ -25,10 +25,12 @@ use crate::quant::f16::f16_to_f32;
 pub const TILE: usize = BLOCK_LEN;
 /// Positions whose online softmax is one.
 pub const RANGE: usize = 1024;
-/// Values of `queries · heads per key head · head width` that one task keeps.
+/// Values of `heads per key head · head width`, which one query keeps.
 const STATE_MAX: usize = 8192;
-/// Queries times heads per key head that one task keeps.
+/// Heads per key head.
 const HEADS_MAX: usize = 128;
+/// Queries of a chunk that are one task.
+const QUERIES: usize = 8;
 /// The widest head.
 pub const HEAD_DIM_MAX: usize = 256;
 
@@ -63,11 +65,6 @@ impl AttentionShape {
         }
         (self.group() > HEADS_MAX).then(|| format!("more than {HEADS_MAX} heads per key head"))
     }
-
-    /// Queries that one task takes together.
-    fn queries(&self) -> usize {
-        (STATE_MAX / (self.group() * self.head_dim)).min(HEADS_MAX / self.group()).clamp(1, 8)
-    }
 }
 
 /// Consecutive queries of one sequence.
@@ -93,20 +90,18 @@ pub fn attend(
     out: &mut [f32],
 ) {
     let width = shape.heads * shape.head_dim;
-    let queries = shape.queries();
     let rows = chunk.first_row * width..(chunk.first_row + chunk.rows) * width;
     let q = &q[rows.clone()];
-    // One task: `queries` rows and one key head. Tasks of one row are not neighbours in `out`, so
-    // they are handed out as columns of a view with one column per (row, key head).
-    pool.fill_pieces(&mut out[rows], queries * width, &|tile, out| {
-        let first = tile * queries;
+    // Some rows are a task; with few rows their key heads are tasks as well.
+    pool.fill_pieces(&mut out[rows], QUERIES * width, &|tile, out| {
+        let first = tile * QUERIES;
         let task = Task {
             shape,
             position: chunk.position + first,
             block_table: chunk.block_table,
             q: &q[first * width..first * width + out.len()],
         };
-        if pool.threads() == 1 || chunk.rows > queries * pool.threads() {
+        if pool.threads() == 1 || chunk.rows > QUERIES * pool.threads() {
             (0..shape.kv_heads).for_each(|head| task.heads(pool, cache, head, out));
         } else {
             task.split_heads(pool, cache, out);
