@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod chat_template;
 pub mod gguf;
+pub mod huge;
 pub mod kernels;
 pub mod kv;
 pub mod math;

@@ -16,11 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::{Advice, Mmap, MmapOptions};
 
 use super::{FileIdentity, Gguf, GgufError, open_regular};
+use crate::huge::page_size;
 use crate::plan::{ModelLayout, PlanError, SliceId};
 
-/// Bytes that a mapping's start is rounded down to where the system does not say how large its pages
-/// are: the largest in use on Linux.
-const PAGE_MAX: u64 = 64 << 10;
 /// Alignment of a tensor without which its values cannot be read in place.
 const TENSOR_ALIGNMENT: u64 = 4;
 /// Bytes that are read ahead and touched at once, so that progress shows.
@@ -157,7 +155,7 @@ impl Weights {
     ) -> Result<(), MapError> {
         wanted.sort_by_key(|tensor| tensor.offset);
         let spans = wanted.iter().map(|tensor| tensor.offset..tensor.offset + tensor.len);
-        let ranges = merged(spans, page_size());
+        let ranges = merged(spans, page_size() as u64);
         let mut mappings = Vec::with_capacity(ranges.len());
         for range in &ranges {
             let source = |source| MapError::Map { path: path.to_owned(), source };
@@ -265,13 +263,6 @@ fn open_of_size(path: &Path, expected: u64) -> Result<(File, FileIdentity), MapE
 fn is_same(a: &FileIdentity, b: &FileIdentity) -> bool {
     let contents = |i: &FileIdentity| (i.device, i.inode, i.size, i.modified_ns);
     contents(a) == contents(b)
-}
-
-/// Bytes of this machine's pages.
-fn page_size() -> u64 {
-    // SAFETY: asks for a number of the system and touches no memory of ours.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(PAGE_MAX)
 }
 
 /// Ranges that cover those given, which stand in order of their starts: begun on a page of `page`
