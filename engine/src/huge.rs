@@ -62,9 +62,14 @@ impl<T: Pod> Buffer<T> {
         self.len == 0
     }
 
-    /// Bytes that it takes once every page was touched.
+    /// Bytes of its values.
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
+    }
+
+    /// Bytes of memory that it takes once every page was touched.
+    pub fn page_bytes(&self) -> u64 {
+        whole_pages(self.bytes())
     }
 
     /// Brings all of it into memory and keeps it there, whatever else the machine needs memory for.
@@ -117,6 +122,45 @@ impl<T: Pod> fmt::Debug for Buffer<T> {
     }
 }
 
+/// Why memory cannot be locked, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{needed_kib} KiB cannot be locked in memory: {source}; {}", self.advice())]
+pub struct LockError {
+    needed_kib: u64,
+    limit_kib: Option<u64>,
+    source: io::Error,
+}
+
+impl LockError {
+    /// What the system said when `needed` bytes in all were to be locked.
+    pub fn new(needed: u64, source: io::Error) -> Self {
+        Self { needed_kib: needed.div_ceil(1024), limit_kib: lock_limit_kib(), source }
+    }
+
+    fn advice(&self) -> String {
+        let needed = self.needed_kib;
+        match self.limit_kib {
+            Some(limit) if limit < needed => format!(
+                "the limit RLIMIT_MEMLOCK is {limit} KiB: raise it with `ulimit -l {needed}` as \
+                 root, in /etc/security/limits.conf, or as LimitMEMLOCK={needed}K of a systemd unit"
+            ),
+            Some(limit) => format!(
+                "the limit RLIMIT_MEMLOCK is {limit} KiB, and something else was locked before, or \
+                 the machine has too little memory"
+            ),
+            None => "RLIMIT_MEMLOCK sets no limit: the machine has too little memory".to_owned(),
+        }
+    }
+}
+
+/// What this process may lock, in KiB; `None` if there is no limit.
+fn lock_limit_kib() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: the system writes one structure, which is ours; if it fails, nothing is written.
+    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur / 1024)
+}
+
 /// Maps `bytes` zeroed bytes, more than none, at a multiple of [`HUGE_PAGE`] if they are as many.
 fn map_zeroed(bytes: usize) -> io::Result<NonNull<u8>> {
     if bytes < HUGE_PAGE {
@@ -160,6 +204,11 @@ fn unmap(start: NonNull<u8>, bytes: usize) {
     // SAFETY: the range is a part of one of our mappings that nothing refers to any longer.
     let result = unsafe { libc::munmap(start.as_ptr().cast(), bytes) };
     debug_assert_eq!(result, 0, "the range was mapped");
+}
+
+/// Bytes of the pages that hold `bytes` bytes.
+pub(crate) fn whole_pages(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(page_size() as u64)
 }
 
 /// Bytes of this machine's pages.
@@ -207,6 +256,18 @@ mod tests {
         buffer.fill(1.0);
         buffer.lock().unwrap();
         assert_eq!(format!("{buffer:?}"), "Buffer { len: 0 }");
+    }
+
+    #[test]
+    fn a_refusal_to_lock_names_the_limit_and_the_remedy() {
+        let source = || io::Error::from_raw_os_error(libc::ENOMEM);
+        let refused = LockError { limit_kib: Some(64), ..LockError::new(5 << 20, source()) };
+        let text = refused.to_string();
+        for part in ["5120 KiB", "RLIMIT_MEMLOCK is 64 KiB", "ulimit -l 5120", "LimitMEMLOCK"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+        let unlimited = LockError { limit_kib: None, ..LockError::new(5 << 20, source()) };
+        assert!(unlimited.to_string().contains("too little memory"), "{unlimited}");
     }
 
     #[test]

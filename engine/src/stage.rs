@@ -7,6 +7,7 @@ use crate::batch::{Batch, BatchLimits};
 use crate::gguf::hyper::HyperParameters;
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::{Gguf, GgufError};
+use crate::huge::LockError;
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::matmul::matmul;
 use crate::kernels::rows;
@@ -365,6 +366,21 @@ impl Stage {
     /// Bytes of the model that are mapped.
     pub fn mapped_bytes(&self) -> u64 {
         self.weights.mapped_bytes()
+    }
+
+    /// The mapped weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Keeps the weights in memory from the moment that they are read in.
+    ///
+    /// # Errors
+    ///
+    /// The process may not lock that much; says what it needs and what the limit is.
+    pub fn lock(&self) -> Result<(), LockError> {
+        let needed = self.weights.page_bytes();
+        self.weights.lock().map_err(|source| LockError::new(needed, source))
     }
 
     /// Fills cache and buffers with NaN, so that a read of what was never written shows.

@@ -5,24 +5,36 @@
 //! SIGBUS when a page that is gone is read, and one that is overwritten changes the weights;
 //! neither can be prevented from here. [`Weights::check_unchanged`] tells the second, and the first
 //! where no page has been read yet.
+//!
+//! Huge pages: a page of a file is as large as the system made it when it came into the cache, and
+//! stays so. Mappings ask for huge ones, which counts for what is not in the cache yet;
+//! [`Weights::read_again`] has the rest forgotten first. The system places a mapping so that huge
+//! pages of the file are huge pages of memory, wherever in the file it begins.
 #![allow(unsafe_code, reason = "a mapping is memory that the compiler cannot reason about")]
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
+use std::num::NonZero;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 
 use memmap2::{Advice, Mmap, MmapOptions};
 
 use super::{FileIdentity, Gguf, GgufError, open_regular};
-use crate::huge::page_size;
+use crate::huge::{HUGE_PAGE, page_size, whole_pages};
 use crate::plan::{ModelLayout, PlanError, SliceId};
 
 /// Alignment of a tensor without which its values cannot be read in place.
 const TENSOR_ALIGNMENT: u64 = 4;
-/// Bytes that are read ahead and touched at once, so that progress shows.
-const POPULATE_BYTES: usize = 4 << 20;
+/// Bytes that a thread reads in at once: many huge pages, and progress still shows on a slow disk.
+const POPULATE_BYTES: usize = 16 << 20;
+/// Threads that read in: enough to keep a fast disk busy, few enough that a slow one is read nearly
+/// in order.
+const POPULATE_THREADS_MAX: usize = 4;
 /// Bytes from one touched byte to the next: the smallest page.
 const TOUCH_BYTES: usize = 4096;
 
@@ -39,7 +51,7 @@ pub enum MapError {
     #[error("part {part} of the model is known by its header only; map slice files instead")]
     NoFile { part: usize },
     #[error("{}: cannot be mapped: {source}", path.display())]
-    Map { path: PathBuf, source: std::io::Error },
+    Map { path: PathBuf, source: io::Error },
     #[error("{}: has {found} bytes, expected {expected}: it is not the file that was announced", path.display())]
     Size { path: PathBuf, expected: u64, found: u64 },
     #[error("{}: changed since its header was read: start again", path.display())]
@@ -64,7 +76,15 @@ struct MappedFile {
     path: PathBuf,
     file: File,
     identity: FileIdentity,
-    mappings: Vec<Mmap>,
+    mappings: Vec<Mapping>,
+}
+
+/// A part of a file in memory.
+#[derive(Debug)]
+struct Mapping {
+    /// Where in the file it begins.
+    offset: u64,
+    bytes: Mmap,
 }
 
 /// Where a tensor lies in memory.
@@ -160,13 +180,15 @@ impl Weights {
         for range in &ranges {
             let source = |source| MapError::Map { path: path.to_owned(), source };
             let len = usize::try_from(range.end - range.start)
-                .map_err(|error| source(std::io::Error::other(error)))?;
+                .map_err(|error| source(io::Error::other(error)))?;
             // SAFETY: the mapping is read-only and lies inside a regular file of the size that was
             // just checked. That nobody writes to the file is the documented duty of its owner; no
             // reference into the mapping outlives it, as `bytes` borrows from `self`.
             let mapping = unsafe { MmapOptions::new().offset(range.start).len(len).map(&file) }
                 .map_err(source)?;
-            mappings.push(mapping);
+            // Where the system gives none, it gives small ones.
+            let _ = mapping.advise(Advice::HugePage);
+            mappings.push(Mapping { offset: range.start, bytes: mapping });
         }
         for Wanted { name, offset, len } in wanted {
             if offset % TENSOR_ALIGNMENT != 0 {
@@ -190,7 +212,7 @@ impl Weights {
     /// in memory unless the model file's own alignment is smaller; at a multiple of 4 always.
     pub fn bytes(&self, tensor: &str) -> Option<&[u8]> {
         let place = self.tensors.get(tensor)?;
-        let mapping = &self.files[place.file].mappings[place.mapping];
+        let mapping = &self.files[place.file].mappings[place.mapping].bytes;
         Some(&mapping[place.offset..place.offset + place.len])
     }
 
@@ -200,23 +222,91 @@ impl Weights {
     }
 
     fn mappings(&self) -> impl Iterator<Item = &Mmap> {
-        self.files.iter().flat_map(|file| &file.mappings)
+        self.files.iter().flat_map(|file| &file.mappings).map(|mapping| &mapping.bytes)
     }
 
-    /// Reads every page in, so that no forward waits for the disk. Adds bytes to `progress` as they
-    /// come; all of them are [`mapped_bytes`](Self::mapped_bytes).
+    /// Reads every page in, so that no forward waits for the disk: in the order of the file, by a
+    /// few threads. Adds bytes to `progress` as they come; all of them are
+    /// [`mapped_bytes`](Self::mapped_bytes).
     pub fn populate(&self, progress: &AtomicU64) {
+        let pieces_of = |mapping| pieces(mapping).map(move |piece| (mapping, piece));
+        let pieces: Vec<(&Mmap, Range<usize>)> = self.mappings().flat_map(pieces_of).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some((mapping, piece)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                read_in(mapping, piece);
+                progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
+        };
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| {
+            for _ in 1..cores.min(POPULATE_THREADS_MAX).min(pieces.len()) {
+                // One that cannot be started is not missed: this thread works, too.
+                let _ = thread::Builder::new().name("populate".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+    }
+
+    /// Has the pages in the small ones that every system has. Call it before any is read.
+    pub fn use_small_pages(&self) {
         for mapping in self.mappings() {
-            // Advice: where it cannot be taken, the pages still come when they are touched.
-            let _ = mapping.advise(Advice::WillNeed);
-            for start in (0..mapping.len()).step_by(POPULATE_BYTES) {
-                let chunk = &mapping[start..mapping.len().min(start + POPULATE_BYTES)];
-                if mapping.advise_range(Advice::PopulateRead, start, chunk.len()).is_err() {
-                    touch(chunk);
-                }
-                progress.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            // A system that does not know this advice has no huge pages.
+            let _ = mapping.advise(Advice::NoHugePage);
+        }
+    }
+
+    /// Has the system forget what it keeps of the mapped ranges, so that they are read from the disk
+    /// again, now into huge pages. Call it before any page is read; what another process has mapped,
+    /// or what is not on the disk yet, is kept as it is.
+    ///
+    /// One huge page is tried first: `false` if the system gave none for these files, or if they
+    /// have no room for one. Then the rest was not forgotten.
+    pub fn read_again(&self) -> bool {
+        let sample = self.files.iter().find_map(|mapped| {
+            let mapping = mapped.mappings.iter().find_map(|m| Some((m, m.first_huge_page()?)));
+            mapping.map(|(mapping, page)| (&mapped.file, mapping, page))
+        });
+        let Some((file, mapping, page)) = sample else { return false };
+        forget(file, mapping.offset + page.start as u64, HUGE_PAGE);
+        read_in(&mapping.bytes, &page);
+        let found = huge_bytes_of(std::slice::from_ref(&addresses(&mapping.bytes[page])));
+        if found.is_none_or(|bytes| bytes == 0) {
+            return false;
+        }
+        for mapped in &self.files {
+            for Mapping { offset, bytes } in &mapped.mappings {
+                forget(&mapped.file, *offset, bytes.len());
             }
         }
+        true
+    }
+
+    /// Bytes that are in huge pages at present; `None` if the system does not say.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        huge_bytes_of(&self.mappings().map(|mapping| addresses(mapping)).collect::<Vec<_>>())
+    }
+
+    /// Bytes of the pages that the mappings lie on.
+    pub fn page_bytes(&self) -> u64 {
+        self.mappings().map(|mapping| whole_pages(mapping.len())).sum()
+    }
+
+    /// Keeps every page in memory from the moment that it is read in, which
+    /// [`populate`](Self::populate) does.
+    ///
+    /// # Errors
+    ///
+    /// The system's, most often because the process may not lock that much.
+    pub fn lock(&self) -> io::Result<()> {
+        for mapping in self.mappings() {
+            let (start, len) = (mapping.as_ptr().cast(), mapping.len());
+            // SAFETY: the range is mapped and ours; its contents do not change.
+            if unsafe { libc::mlock2(start, len, libc::MLOCK_ONFAULT) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
     }
 
     /// Checks that the files are what they were when they were mapped.
@@ -232,6 +322,68 @@ impl Weights {
         }
         Ok(())
     }
+}
+
+impl Mapping {
+    /// The first range of its bytes that could be one huge page.
+    fn first_huge_page(&self) -> Option<Range<usize>> {
+        let skipped = self.offset.next_multiple_of(HUGE_PAGE as u64) - self.offset;
+        let start = usize::try_from(skipped).ok()?;
+        (start + HUGE_PAGE <= self.bytes.len()).then_some(start..start + HUGE_PAGE)
+    }
+}
+
+/// The ranges of a mapping that are read in at once.
+fn pieces(mapping: &Mmap) -> impl Iterator<Item = Range<usize>> {
+    let len = mapping.len();
+    (0..len).step_by(POPULATE_BYTES).map(move |start| start..len.min(start + POPULATE_BYTES))
+}
+
+/// Reads in a part of a mapping that begins on a page.
+fn read_in(mapping: &Mmap, piece: &Range<usize>) {
+    if mapping.advise_range(Advice::PopulateRead, piece.start, piece.len()).is_err() {
+        touch(&mapping[piece.clone()]);
+    }
+}
+
+/// Drops a part of a file from the cache, as far as nobody uses it.
+fn forget(file: &File, offset: u64, len: usize) {
+    let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else { return };
+    // SAFETY: advice on an open file; it touches no memory of ours. Where it is not taken, the pages
+    // stay as they are.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+}
+
+fn addresses(bytes: &[u8]) -> Range<usize> {
+    let range = bytes.as_ptr_range();
+    range.start.addr()..range.end.addr()
+}
+
+/// Bytes in huge pages of this process's file mappings that overlap `ranges`.
+fn huge_bytes_of(ranges: &[Range<usize>]) -> Option<u64> {
+    Some(huge_bytes_in(&fs::read_to_string("/proc/self/smaps").ok()?, ranges))
+}
+
+/// As [`huge_bytes_of`], from the system's list of mappings.
+fn huge_bytes_in(list: &str, ranges: &[Range<usize>]) -> u64 {
+    let (mut bytes, mut ours) = (0, false);
+    for line in list.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let first = fields.next().unwrap_or_default();
+        match first {
+            "FilePmdMapped:" | "ShmemPmdMapped:" if ours => {
+                bytes += fields.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10;
+            }
+            _ if !first.ends_with(':') => {
+                let parse = |hex| usize::from_str_radix(hex, 16).ok();
+                let span = first.split_once('-').and_then(|(a, b)| Some(parse(a)?..parse(b)?));
+                let meets = |s: &Range<usize>, r: &Range<usize>| s.start < r.end && r.start < s.end;
+                ours = span.is_some_and(|span| ranges.iter().any(|range| meets(&span, range)));
+            }
+            _ => {}
+        }
+    }
+    bytes
 }
 
 /// Reads one byte of every page.
@@ -296,5 +448,23 @@ mod tests {
         assert_eq!(found, [0..20, 3 * PAGE..3 * PAGE + 9]);
         let found = merged(&[10..5 * PAGE, 20..30]);
         assert_eq!(found, std::iter::once(0..5 * PAGE).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn only_our_own_mappings_are_counted() {
+        let list = "\
+            7f0000000000-7f0000600000 r--s 00000000 fe:00 42 /models/with a: b.gguf\n\
+            Size:               6144 kB\n\
+            FilePmdMapped:      4096 kB\n\
+            VmFlags: rd mr me ms hg \n\
+            7f0000600000-7f0000800000 r--s 00600000 fe:00 42 /models/with a: b.gguf\n\
+            FilePmdMapped:      2048 kB\n\
+            ShmemPmdMapped:        0 kB\n";
+        let at =
+            |start: usize, len: usize| 0x7f00_0000_0000 + start..0x7f00_0000_0000 + start + len;
+        assert_eq!(huge_bytes_in(list, &[]), 0);
+        assert_eq!(huge_bytes_in(list, &[at(5, 9)]), 4 << 20);
+        assert_eq!(huge_bytes_in(list, &[at(0x60_0000, 1), at(0x80_0000, 1)]), 2 << 20);
+        assert_eq!(huge_bytes_in(list, &[at(0, 0x60_0000), at(0x60_0000, 9)]), 6 << 20);
     }
 }

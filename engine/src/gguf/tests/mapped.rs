@@ -193,3 +193,68 @@ fn odd_offsets_are_refused_where_values_must_be_read_in_place() {
     let error = Weights::from_model(&gguf, &[SliceId::Embedding]).unwrap_err();
     assert!(matches!(error, MapError::Misaligned { .. }), "{error}");
 }
+
+/// A model with a matrix of several huge pages, and the slices of its only layer.
+fn large_layer(directory: &Path) -> (Gguf, Vec<SliceId>) {
+    let name = "blk.0.attn_q.weight";
+    let model = small_model("llama", 1).without_tensor(name);
+    let values: Vec<u8> =
+        (0..3u32 << 19).flat_map(|i| (i.wrapping_mul(0x9e37_79b9)).to_le_bytes()).collect();
+    let gguf = written(&model.tensor(name, TensorType::F32, &[1024, 1536], values), directory);
+    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
+    (gguf, slices)
+}
+
+fn assert_same_as_file(weights: &Weights, gguf: &Gguf) {
+    let file = fs::read(gguf.parts()[0].path.as_ref().unwrap()).unwrap();
+    for tensor in gguf.tensors() {
+        let source = &file[tensor.offset as usize..][..tensor.len as usize];
+        assert!(weights.bytes(&tensor.name) == Some(source), "{}", tensor.name);
+    }
+}
+
+#[test]
+fn advice_about_pages_changes_no_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let (gguf, slices) = large_layer(directory.path());
+    for advise in [
+        (|_| {}) as fn(&Weights),
+        |weights| weights.use_small_pages(),
+        // Whether the system has huge pages for this file is its own affair.
+        |weights| _ = weights.read_again(),
+    ] {
+        let weights = Weights::from_model(&gguf, &slices).unwrap();
+        advise(&weights);
+        let progress = AtomicU64::new(0);
+        weights.populate(&progress);
+        assert_eq!(progress.load(Ordering::Relaxed), weights.mapped_bytes());
+        assert_same_as_file(&weights, &gguf);
+        assert!(weights.huge_bytes().is_none_or(|bytes| bytes <= weights.page_bytes()));
+    }
+}
+
+#[test]
+fn small_pages_are_small() {
+    let directory = tempfile::tempdir().unwrap();
+    let (gguf, slices) = large_layer(directory.path());
+    // In the cache in huge pages, if the system gives any.
+    fs::File::open(directory.path().join("m.gguf")).unwrap().sync_all().unwrap();
+    let huge = Weights::from_model(&gguf, &slices).unwrap();
+    let given = huge.read_again();
+    huge.populate(&AtomicU64::new(0));
+    if given {
+        assert!(huge.huge_bytes().is_some_and(|bytes| bytes >= 2 << 20), "{:?}", huge.huge_bytes());
+    }
+    let small = Weights::from_model(&gguf, &slices).unwrap();
+    small.use_small_pages();
+    small.populate(&AtomicU64::new(0));
+    assert!(small.huge_bytes().is_none_or(|bytes| bytes == 0), "{:?}", small.huge_bytes());
+}
+
+#[test]
+fn files_without_room_for_a_huge_page_are_not_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let gguf = written(&small_model("llama", 1), directory.path());
+    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
+    assert!(!Weights::from_model(&gguf, &slices).unwrap().read_again());
+}
