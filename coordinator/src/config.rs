@@ -131,6 +131,16 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_KV_MEMORY", value_name = "BYTES", value_parser = parse_size)]
     #[arg(help_heading = "Workers")]
     pub kv_memory: Option<u64>,
+    /// Huge pages for the weights of each local worker: auto, force or off, as in
+    /// `woolly-worker join` [default: auto]
+    #[arg(long, env = "WOOLLY_HUGE_PAGES", value_name = "HOW", help_heading = "Workers")]
+    #[arg(value_parser = ["auto", "force", "off"], hide_possible_values = true)]
+    pub huge_pages: Option<String>,
+    /// Local workers keep their weights in memory, whatever else the machine needs memory for. The
+    /// limit of locked memory (`ulimit -l`) must allow it
+    #[arg(long, env = "WOOLLY_MLOCK", help_heading = "Workers")]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub mlock: bool,
 
     /// Where keys, tokens and fingerprints are kept; one coordinator per folder
     /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]
@@ -256,6 +266,8 @@ impl ServeArgs {
             ("--threads", self.threads.is_some()),
             ("--memory", self.memory.is_some()),
             ("--kv-memory", self.kv_memory.is_some()),
+            ("--huge-pages", self.huge_pages.is_some()),
+            ("--mlock", self.mlock),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),

@@ -51,6 +51,10 @@ pub struct LocalWorkers {
     pub memory: Option<u64>,
     /// `--kv-memory` of each, bytes.
     pub kv_memory: Option<u64>,
+    /// `--huge-pages` of each.
+    pub huge_pages: Option<String>,
+    /// `--mlock` of each.
+    pub mlock: bool,
     /// `--idle-timeout` of each, for links to its neighbours.
     pub idle_timeout: Duration,
     /// The folder of the model's file.
@@ -144,6 +148,12 @@ fn arguments(config: &LocalWorkers, number: u32, state_dir: &Path, threads: u32)
     }
     if let Some(bytes) = config.kv_memory {
         add("--kv-memory", bytes.to_string().into());
+    }
+    if let Some(how) = &config.huge_pages {
+        add("--huge-pages", how.into());
+    }
+    if config.mlock {
+        arguments.push("--mlock".into());
     }
     arguments
 }

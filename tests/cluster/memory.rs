@@ -1,11 +1,13 @@
 //! What a worker maps and allocates: its own tensors, its KV cache, and little else.
 
 use std::path::Path;
+use std::process::Command;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::ModelLayout;
-use woolly_tests::cluster::{Cluster, Setup};
+use woolly_tests::cluster::{Cluster, READY_LIMIT, Setup};
 use woolly_tests::fixtures;
 use woolly_tests::memory::{PAGE, anonymous_bytes, mappings, of_file, page_hull};
+use woolly_tests::process::{Process, binary};
 
 /// Anonymous memory of a worker beyond its KV cache: code, runtimes, scratch.
 const ANONYMOUS_MAX: u64 = 200 << 20;
@@ -85,4 +87,43 @@ fn a_worker_maps_its_own_tensors_of_the_file() {
 #[test]
 fn a_worker_maps_only_the_slices_that_it_fetched() {
     check(fixtures::smollm2(), true);
+}
+
+#[test]
+fn a_worker_says_how_much_is_in_huge_pages() {
+    for how in ["auto", "force", "off"] {
+        let cluster =
+            Setup::of_two(fixtures::smollm2()).worker_flags(&["--huge-pages", how]).start();
+        for worker in &cluster.workers {
+            let log = worker.stderr();
+            let ready = log.lines().find(|line| line.contains("of it in huge pages"));
+            let ready = ready.unwrap_or_else(|| panic!("{}", cluster.logs()));
+            assert!(how != "off" || ready.contains(" 0 B of it in huge"), "{ready}");
+        }
+    }
+}
+
+/// A worker that may lock 64 KiB and no more, whoever runs the tests: root could lock anything.
+fn limited_worker(cluster: &mut Cluster) -> Process {
+    let words = cluster.join_words();
+    let script = "ulimit -l 64 || exit 99; if [ \"$(id -u)\" = 0 ]; then \
+                  exec setpriv --bounding-set=-ipc_lock --inh-caps=-ipc_lock -- \"$@\"; \
+                  else exec \"$@\"; fi";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(binary("woolly-worker")).args(&words[..2]);
+    command.args(["--mlock", "--state-dir"]).arg(cluster.folder().join("limited"));
+    Process::start_with_token("limited", &mut command, &words[3], cluster.folder())
+}
+
+#[test]
+fn weights_that_cannot_be_locked_are_refused_before_ready() {
+    let mut cluster = Setup::new(fixtures::granite_tiny()).workers(1).start_coordinator();
+    let mut worker = limited_worker(&mut cluster);
+    let log = worker.wait_for_stderr("--mlock: ", READY_LIMIT);
+    let line = log.lines().find(|line| line.contains("--mlock: ")).expect("it was waited for");
+    for part in ["RLIMIT_MEMLOCK is 64 KiB", "ulimit -l ", "LimitMEMLOCK="] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    assert!(!log.contains("ready after"), "{log}");
+    cluster.wait_for_readyz(503);
 }

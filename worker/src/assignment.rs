@@ -172,7 +172,8 @@ async fn hold(
     let (loaded, is_loaded) = oneshot::channel();
     let fetched_bytes = model.fetched_bytes;
     let (config, live) = (stage_config(assign), Arc::clone(live));
-    let load = Load { model, config, work: work_queue, results, loaded, live };
+    let pages = context.config.pages;
+    let load = Load { model, config, pages, work: work_queue, results, loaded, live };
     context.compute.load(load).await;
     let loaded = is_loaded
         .await
@@ -183,11 +184,12 @@ async fn hold(
         })?;
     drop(loading);
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Loaded { mapped_bytes, kv_bytes, scratch_bytes, .. } = loaded;
+    let Loaded { mapped_bytes, huge_bytes, kv_bytes, scratch_bytes, .. } = loaded;
     let ready = Ready { epoch, mapped_bytes, kv_bytes, scratch_bytes, fetched_bytes, load_ms };
     tracing::info!(
-        "plan {epoch}: ready after {load_ms} ms ({} mapped, {} KV, {} fetched)",
+        "plan {epoch}: ready after {load_ms} ms ({} mapped, {} of it in huge pages, {} KV, {} fetched)",
         show_size(mapped_bytes),
+        huge_bytes.map_or("an unknown part".to_owned(), show_size),
         show_size(kv_bytes),
         show_size(fetched_bytes)
     );

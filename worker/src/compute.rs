@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tokio                        compute thread (first of the pool)
-//!   load  ───── commands ────► map · populate · Stage::load
+//!   load  ───── commands ────► Stage::load · lock · populate
 //!   link  ───── work ────────► convert::compute          (bounded: in_flight_max)
 //!   link  ◄──── results ────── hidden states or Sampled  (bounded: in_flight_max)
 //! ```
@@ -12,6 +12,7 @@
 
 use crate::convert::{self, Computed, Work};
 use crate::counters::Counters;
+use crate::pages::Pages;
 use crate::source::Model;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -48,6 +49,8 @@ pub struct Load {
     pub model: Model,
     /// What the stage must hold.
     pub config: StageConfig,
+    /// In which pages.
+    pub pages: Pages,
     /// Forwards to compute.
     pub work: mpsc::Receiver<Work>,
     /// What came of them, in the same order.
@@ -69,6 +72,8 @@ pub struct Loaded {
     pub hidden: usize,
     /// Bytes of the model that are mapped.
     pub mapped_bytes: u64,
+    /// How many of them are in huge pages; `None` if the system does not say.
+    pub huge_bytes: Option<u64>,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
     /// Bytes of all other buffers.
@@ -134,25 +139,28 @@ fn run(pool: &Arc<Pool>, mut commands: mpsc::Receiver<Command>, counters: &Count
 }
 
 fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
-    let Load { model, config, mut work, results, loaded, live } = load;
+    let Load { model, config, pages, mut work, results, loaded, live } = load;
     if !live.load(SeqCst) {
         return;
     }
-    let Model { gguf, weights, in_use, .. } = model;
-    weights.populate(&counters.loaded);
-    let mut stage = match Stage::load(&gguf, weights, &config, Arc::clone(pool)) {
+    let Model { gguf, weights, fetched_bytes, in_use } = model;
+    pages.prepare(&weights, fetched_bytes > 0);
+    let stage = Stage::load(&gguf, weights, &config, Arc::clone(pool));
+    let mut stage = match stage.map_err(|error| error.to_string()).and_then(|s| locked(s, pages)) {
         Ok(stage) => stage,
-        Err(error) => {
-            let _ = loaded.send(Err(error.to_string()));
+        Err(text) => {
+            let _ = loaded.send(Err(text));
             return;
         }
     };
     drop(gguf);
+    stage.weights().populate(&counters.loaded);
     let facts = Loaded {
         is_first: stage.is_first(),
         is_last: stage.is_last(),
         hidden: stage.hidden_len(),
         mapped_bytes: stage.mapped_bytes(),
+        huge_bytes: stage.weights().huge_bytes(),
         kv_bytes: stage.kv_bytes(),
         scratch_bytes: stage.scratch_bytes(),
     };
@@ -177,6 +185,14 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
     drop(stage);
     // The slices' files may go once nothing maps them.
     drop(in_use);
+}
+
+/// The stage, its weights kept in memory if the flags say so: known before anything is read.
+fn locked(stage: Stage, pages: Pages) -> Result<Stage, String> {
+    if pages.mlock {
+        stage.lock().map_err(|error| format!("--mlock: {error}"))?;
+    }
+    Ok(stage)
 }
 
 fn micros(since: Instant) -> u64 {

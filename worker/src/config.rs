@@ -1,5 +1,6 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
+use crate::pages::Pages;
 use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
@@ -84,6 +85,9 @@ pub struct JoinArgs {
     /// weights, at most what 16 sequences of full length need]
     #[arg(long, value_name = "BYTES", env = "WOOLLY_KV_MEMORY", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
+    /// The pages of the weights.
+    #[command(flatten)]
+    pub pages: Pages,
     /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
     #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
     pub name: Option<String>,
@@ -176,6 +180,8 @@ pub struct Config {
     pub memory: Option<u64>,
     /// `--kv-memory` in bytes.
     pub kv_memory: Option<u64>,
+    /// `--huge-pages` and `--mlock`.
+    pub pages: Pages,
     /// Name in logs and plans.
     pub name: String,
     /// Silence after which a link between workers is broken.
@@ -288,6 +294,7 @@ impl JoinArgs {
             threads: self.threads.unwrap_or_else(threads_available),
             memory: self.memory,
             kv_memory: self.kv_memory,
+            pages: self.pages,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
             idle_timeout: self.idle_timeout,
             retry: self.retry,

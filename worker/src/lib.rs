@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod join;
 pub mod link;
 pub mod log;
+pub mod pages;
 pub mod progress;
 pub mod run;
 pub mod samplings;

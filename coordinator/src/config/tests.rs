@@ -63,15 +63,21 @@ fn contradicting_flags_are_refused() {
     assert!(
         counts(&["--cut", "1,2,3", "--workers", "2"]).unwrap_err().contains("each stage needs one")
     );
-    for flag in [["--threads", "2"], ["--memory", "1GiB"], ["--kv-memory", "1GiB"]] {
-        let line = ["--workers", "1", flag[0], flag[1]];
+    for flags in [
+        &["--threads", "2"][..],
+        &["--memory", "1GiB"],
+        &["--kv-memory", "1GiB"],
+        &["--huge-pages", "off"],
+        &["--mlock"],
+    ] {
+        let line = [&["--workers", "1"], flags].concat();
         assert!(counts(&line).unwrap_err().contains("for local workers"), "{line:?}");
     }
 }
 
 #[test]
 fn values_out_of_range_are_refused() {
-    let bad: [&[&str]; 18] = [
+    let bad: [&[&str]; 19] = [
         &["--http", "127.0.0.1"],
         &["--http", "127.0.0.1:65536"],
         &["--http", "127.0.0.1:-1"],
@@ -87,6 +93,7 @@ fn values_out_of_range_are_refused() {
         &["--cut", "17,,11"],
         &["--threads", "0"],
         &["--memory", "-1"],
+        &["--huge-pages", "always"],
         &["--idle-timeout", "10ms"],
         &["--ctx-size", "1048577"],
         &["--alias", ""],
