@@ -390,6 +390,25 @@ impl Stage {
         self.x.fill(f32::NAN);
     }
 
+    /// Fills the whole cache with numbers such as a sequence leaves there, so that rows at any
+    /// position can be computed without those before them (measurements only).
+    pub fn fill_cache(&mut self) {
+        let attention = self.shape.attention;
+        let len = attention.kv_heads * attention.head_dim;
+        // Spread over −1 to 1; a window that moves on from position to position.
+        let number = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) as i32 as f32 / 2147483648.0;
+        let numbers: Vec<f32> = (0..2 * len).map(number).collect();
+        for (layer, block) in
+            (0..self.layers.len()).flat_map(|l| (0..self.limits.kv_blocks).map(move |b| (l, b)))
+        {
+            for offset in 0..BLOCK_LEN {
+                let from = (block as usize * BLOCK_LEN + offset) % len;
+                let (keys, values) = (&numbers[from..from + len], &numbers[len - from..][..len]);
+                self.cache.write(layer, block, offset, keys, values);
+            }
+        }
+    }
+
     /// Makes one path add superblocks in the wrong order (tests only).
     #[cfg(test)]
     pub(crate) fn plant_bug(&mut self) {

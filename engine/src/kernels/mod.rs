@@ -35,6 +35,7 @@
 pub mod activations;
 pub mod attention;
 pub mod matmul;
+pub mod probes;
 pub mod rows;
 
 /// An instruction set that this machine has.
