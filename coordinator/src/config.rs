@@ -322,9 +322,9 @@ pub fn search_path() -> Option<OsString> {
 }
 
 /// Our own variables that a child worker must not see: they speak to the coordinator, and the
-/// worker has flags of the same names.
+/// worker has flags of the same names. Some are meant for both.
 pub fn variables_to_hide() -> Vec<OsString> {
-    const FOR_BOTH: [&str; 1] = ["WOOLLY_LOG"];
+    const FOR_BOTH: [&str; 2] = ["WOOLLY_LOG", "WOOLLY_SIMD"];
     let ours = |name: &OsString| {
         name.to_str().is_some_and(|name| name.starts_with("WOOLLY_") && !FOR_BOTH.contains(&name))
     };

@@ -1,11 +1,11 @@
 //! What a machine can do at most, measured: briefly for the planner, thoroughly for a benchmark.
 
+use crate::huge::{Buffer, HUGE_PAGE};
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::matmul::{Matrix, matmul};
 use crate::kernels::probes::{Int8Loop, allowed_cpus, pin, sum_words};
 use crate::pool::Pool;
 use crate::quant::TensorType;
-use memmap2::{Advice, MmapMut};
 use std::hint::black_box;
 use std::io;
 use std::ops::Range;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 const READ_BYTES: usize = 128 << 20;
 /// A measurement for the planner ends after the first round that passes it.
 const ENOUGH: Duration = Duration::from_millis(60);
-/// A huge page on the machines we support.
-const HUGE_PAGE: usize = 2 << 20;
+/// What the memory holds that is read.
+const PATTERN: u8 = 0x5a;
 /// Rounds of a thorough measurement, of which the best counts.
 const ROUNDS: usize = 3;
 /// How long a thread multiplies in each round.
@@ -34,7 +34,7 @@ const MULTIPLY_ROUNDS: u32 = 1 << 12;
 pub struct Probe {
     cpus: Vec<usize>,
     parts: Vec<Range<usize>>,
-    memory: MmapMut,
+    memory: Buffer<u8>,
 }
 
 /// What one measurement found.
@@ -62,32 +62,30 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// If the memory cannot be had, or is less than a huge page per thread.
+    /// If that is less than a huge page per thread.
+    ///
+    /// # Panics
+    ///
+    /// If the system does not give the memory.
     pub fn new(threads: usize, bytes: usize) -> io::Result<Self> {
-        let part = bytes / threads.max(1) / HUGE_PAGE * HUGE_PAGE;
+        let threads = threads.max(1);
+        let part = bytes / threads / HUGE_PAGE * HUGE_PAGE;
         if part == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // One more, of which the part before the first multiple of its size is left out.
-        let mut memory = MmapMut::map_anon(threads.max(1) * part + HUGE_PAGE)?;
-        // Where it cannot be had the probe reads ordinary pages.
-        #[cfg(target_os = "linux")]
-        let _ = memory.advise(Advice::HugePage);
-        let first = memory.as_ptr().align_offset(HUGE_PAGE).min(HUGE_PAGE);
-        let parts = (0..threads.max(1)).map(|i| first + i * part..first + (i + 1) * part);
-        let probe_parts = parts.collect::<Vec<_>>();
+        let mut memory = Buffer::new(threads * part);
         let cpus = allowed_cpus();
         std::thread::scope(|scope| {
-            let end = first + threads.max(1) * part;
-            for (i, part) in memory[first..end].chunks_exact_mut(part).enumerate() {
+            for (thread, part) in memory.chunks_exact_mut(part).enumerate() {
                 let cpus = &cpus;
                 scope.spawn(move || {
-                    bind(cpus, i);
-                    part.fill(0x5a);
+                    bind(cpus, thread);
+                    part.fill(PATTERN);
                 });
             }
         });
-        Ok(Self { cpus, parts: probe_parts, memory })
+        let parts = (0..threads).map(|i| i * part..(i + 1) * part).collect();
+        Ok(Self { cpus, parts, memory })
     }
 
     /// Bytes that all threads read in a round.
@@ -174,13 +172,11 @@ fn bind(cpus: &[usize], thread: usize) {
     }
 }
 
-/// Bytes per second that all threads read from memory together; 0 if there is no memory for it.
+/// Bytes per second that all threads read from memory together.
 pub fn read_bytes_per_s(pool: &Pool) -> u64 {
-    let Ok(mut memory) = MmapMut::map_anon(READ_BYTES) else { return 0 };
-    #[cfg(target_os = "linux")]
-    let _ = memory.advise(Advice::HugePage);
+    let mut memory = Buffer::new(READ_BYTES);
     // Written once, so that the pages are there.
-    memory.fill(0x5a);
+    memory.fill(PATTERN);
     let piece = memory.len() / pool.threads();
     best_per_s(READ_BYTES as u64, || {
         let total = AtomicU64::new(0);
@@ -233,7 +229,7 @@ mod tests {
         for (i, part) in probe.parts.iter().enumerate() {
             assert_eq!(part.len(), 3 * HUGE_PAGE);
             assert_eq!(probe.memory[part.start..].as_ptr().align_offset(HUGE_PAGE), 0);
-            assert!(probe.memory[part.clone()].iter().all(|byte| *byte == 0x5a));
+            assert!(probe.memory[part.clone()].iter().all(|byte| *byte == PATTERN));
             assert!(i == 0 || probe.parts[i - 1].end == part.start);
         }
         assert!(Probe::new(3, 3 * HUGE_PAGE - 1).is_err());

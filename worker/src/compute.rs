@@ -13,6 +13,7 @@
 use crate::convert::{self, Computed, Work};
 use crate::counters::Counters;
 use crate::pages::Pages;
+use crate::simd::Simd;
 use crate::source::Model;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -87,17 +88,17 @@ enum Command {
 }
 
 impl Compute {
-    /// Starts the thread with a pool of `threads`.
+    /// Starts the thread with a pool of `threads` that uses the instruction set `simd`.
     ///
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn start(threads: u32, counters: Arc<Counters>) -> std::io::Result<Compute> {
+    pub fn start(threads: u32, simd: Simd, counters: Arc<Counters>) -> std::io::Result<Compute> {
         let (commands, queue) = mpsc::channel(COMMANDS_QUEUED_MAX);
         let threads = usize::try_from(threads).unwrap_or(usize::MAX);
         std::thread::Builder::new()
             .name("compute-0".to_owned())
-            .spawn(move || run(&Pool::on_this_thread(threads), queue, &counters))?;
+            .spawn(move || run(&Pool::with_level(threads, simd.level()), queue, &counters))?;
         Ok(Compute { commands })
     }
 
@@ -188,7 +189,11 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
 }
 
 /// The stage, its weights kept in memory if the flags say so: known before anything is read.
-fn locked(stage: Stage, pages: Pages) -> Result<Stage, String> {
+///
+/// # Errors
+///
+/// The sentence to print: the limit of locked memory.
+pub fn locked(stage: Stage, pages: Pages) -> Result<Stage, String> {
     if pages.mlock {
         stage.lock().map_err(|error| format!("--mlock: {error}"))?;
     }

@@ -1,6 +1,9 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
+use crate::bench::config::BenchArgs;
 use crate::pages::Pages;
+use crate::simd::Simd;
+use crate::system::{parse_threads, threads_available};
 use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
@@ -17,8 +20,6 @@ pub const TOKEN_BYTES_MAX: u64 = 4096;
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// The longest idle time-out; as the coordinator's.
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
-/// Compute threads at most.
-const THREADS_MAX: u32 = 1024;
 
 /// Computes one stage of a model for a Woolly cluster.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Join a cluster and compute the stage that its coordinator gives out
     Join(Box<JoinArgs>),
+    /// Measure how fast this machine computes a model, and its limits beside it
+    Bench(Box<BenchArgs>),
     /// Show, check or clean the slices of models that are kept on this machine
     Slices(SlicesArgs),
 }
@@ -75,8 +78,13 @@ pub struct JoinArgs {
     pub state_dir: Option<PathBuf>,
     /// Compute threads, 1 to 1024 [default: the number of CPUs this process may use]
     #[arg(short = 't', long, value_name = "N", env = "WOOLLY_THREADS",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]
+          value_parser = parse_threads)]
     pub threads: Option<u32>,
+    /// Instruction set of the kernels: auto, scalar, avx2, avx512 or neon. The tokens are the same
+    /// with all of them
+    #[arg(long, value_name = "LEVEL", env = "WOOLLY_SIMD", default_value = "auto",
+          value_parser = Simd::parse)]
+    pub simd: Simd,
     /// Memory that this worker may use, in bytes or as 512MiB, 4GiB [default: 80 % of the
     /// machine's or the control group's, shared with other workers of this machine]
     #[arg(long, value_name = "BYTES", env = "WOOLLY_MEMORY", value_parser = parse_size)]
@@ -176,6 +184,8 @@ pub struct Config {
     pub slices_dir: PathBuf,
     /// Compute threads.
     pub threads: u32,
+    /// Instruction set of the kernels.
+    pub simd: Simd,
     /// `--memory` in bytes.
     pub memory: Option<u64>,
     /// `--kv-memory` in bytes.
@@ -292,6 +302,7 @@ impl JoinArgs {
             state_dir,
             slices_dir,
             threads: self.threads.unwrap_or_else(threads_available),
+            simd: self.simd,
             memory: self.memory,
             kv_memory: self.kv_memory,
             pages: self.pages,
@@ -315,12 +326,6 @@ impl JoinArgs {
             _ => TokenSource::None,
         }
     }
-}
-
-/// CPUs that this process may use.
-fn threads_available() -> u32 {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
-    u32::try_from(count).unwrap_or(u32::MAX).min(THREADS_MAX)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, String> {
@@ -391,7 +396,7 @@ mod tests {
         let folders = Folders { home: Some("/home/u".into()), ..Folders::default() };
         match cli.command {
             Command::Join(args) => args.resolve(&folders, "my host"),
-            Command::Slices(_) => unreachable!("the words begin with join"),
+            _ => unreachable!("the words begin with join"),
         }
     }
 
@@ -458,6 +463,7 @@ mod tests {
             ["--memory", "0"],
             ["--memory", "-1"],
             ["--memory", "1e3"],
+            ["--simd", "mmx"],
             ["--name", "a b"],
             ["--name", ""],
         ] {

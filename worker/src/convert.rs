@@ -59,11 +59,6 @@ pub fn numerics() -> u32 {
     woolly_engine::NUMERICS
 }
 
-/// The instruction set in use, for people.
-pub fn isa() -> &'static str {
-    woolly_engine::kernels::isa_level()
-}
-
 /// A slice by its name on the wire.
 pub fn slice_key(slice: SliceId) -> SliceKey {
     match slice {

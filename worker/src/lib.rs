@@ -4,6 +4,7 @@
 
 pub mod arrivals;
 pub mod assignment;
+pub mod bench;
 pub mod blocking;
 pub mod compute;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod run;
 pub mod samplings;
 pub mod session;
 pub mod shutdown;
+pub mod simd;
 pub mod slice_store;
 pub mod slices_command;
 pub mod source;

@@ -4,7 +4,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use woolly_worker::config::{Cli, Command, Config, Folders};
 use woolly_worker::run::{EXIT_ERROR, EXIT_USAGE};
-use woolly_worker::{log, run, slices_command, system};
+use woolly_worker::{bench, log, run, slices_command, system};
 
 /// Threads for sockets and timers; computing has its own.
 const RUNTIME_THREADS: usize = 2;
@@ -16,6 +16,13 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Join(args) => match args.resolve(&folders, &system::host_name()) {
             Ok(config) => join(config),
+            Err(mistakes) => complain(&mistakes, EXIT_USAGE),
+        },
+        Command::Bench(args) => match args.resolve() {
+            Ok(config) => match bench::run(&config, &mut std::io::stdout()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&error, EXIT_ERROR),
+            },
             Err(mistakes) => complain(&mistakes, EXIT_USAGE),
         },
         Command::Slices(args) => match slices_command::run(&args, &folders) {

@@ -81,8 +81,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
     check_memory(&config)?;
     let counters = Arc::new(Counters::default());
-    let compute = Compute::start(config.threads, Arc::clone(&counters))
+    let compute = Compute::start(config.threads, config.simd, Arc::clone(&counters))
         .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
+    tracing::info!("computing with {} threads, {}", config.threads, config.simd.name());
     let mut told = shutdown.clone();
     let work = async {
         let ended = || error("the compute thread has ended");

@@ -147,7 +147,7 @@ fn hello(context: &Context, advertise: SocketAddr, measured: Measured) -> Hello 
         kv_memory_bytes: config.kv_memory.unwrap_or(0),
         read_bytes_per_s: measured.read_bytes_per_s,
         macs_per_s: measured.macs_per_s,
-        isa: convert::isa().to_owned(),
+        isa: config.simd.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         local: config.child,
     }

@@ -1,9 +1,11 @@
-//! What the operating system says about this machine: its name and its memory.
+//! What the operating system says about this machine: its name, its memory and its CPUs.
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// The part of the machine's memory that workers may use when `--memory` is not given, in percent.
 const MEMORY_SHARE_PERCENT: u64 = 80;
+/// Compute threads at most.
+const THREADS_MAX: u32 = 1024;
 
 /// The host's name; empty if the system does not say.
 pub fn host_name() -> String {
@@ -33,6 +35,32 @@ pub fn memory_limit() -> Option<u64> {
         }
     }
     (limit > 0).then_some(limit)
+}
+
+/// Bytes of memory that this process could take now: what is free or can be freed, and not more than
+/// [`memory_limit`]. `None` if the system does not say.
+pub fn memory_available() -> Option<u64> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    Some(system.available_memory()).filter(|bytes| *bytes > 0).min(memory_limit())
+}
+
+/// Reads a number of compute threads.
+///
+/// # Errors
+///
+/// A sentence that says what was expected.
+pub fn parse_threads(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(threads @ 1..=THREADS_MAX) => Ok(threads),
+        _ => Err(format!("expected a number from 1 to {THREADS_MAX}")),
+    }
+}
+
+/// CPUs that this process may use.
+pub fn threads_available() -> u32 {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX).min(THREADS_MAX)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ fn help_explains_every_flag() {
         "--model-dir",
         "--state-dir",
         "--threads",
+        "--simd",
         "--memory",
         "--kv-memory",
         "--name",
@@ -42,6 +43,7 @@ fn help_explains_every_flag() {
         "--idle-timeout",
         "WOOLLY_TOKEN",
         "WOOLLY_LISTEN",
+        "WOOLLY_SIMD",
         "WOOLLY_KV_MEMORY",
     ] {
         assert!(help.contains(flag), "{flag} is missing in:\n{help}");
@@ -142,4 +144,42 @@ fn an_empty_store_is_listed_without_being_made() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("no slices"));
     }
     assert!(!state.exists());
+}
+
+fn tiny_model() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/models/granite-tiny.gguf").to_owned()
+}
+
+#[test]
+fn bench_prints_a_table_and_takes_the_level_from_the_environment() {
+    let model = tiny_model();
+    let arguments = ["bench", "--model", &model, "-p", "0", "-n", "1", "--repetitions", "1"];
+    let output = worker(&arguments).env("WOOLLY_SIMD", "scalar").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].contains("granite-tiny") && lines[0].contains("scalar"), "{text}");
+    assert!(lines[1].contains("tokens/s") && lines[2].contains("tg"), "{text}");
+}
+
+#[test]
+fn what_bench_cannot_do_is_refused() {
+    let model = tiny_model();
+    for (arguments, status, named) in [
+        (&["bench"][..], 2, "--model"),
+        (&["bench", "--model", "/no/such.gguf"], 1, "/no/such.gguf"),
+        (&["bench", "--model", &model, "--kv", "q4_0"], 2, "--kv"),
+        (&["bench", "--model", &model, "-p", "0", "-n", "0"], 2, "nothing to measure"),
+        (&["bench", "--model", &model, "--simd", "mmx"], 2, "expected auto, scalar"),
+        (&["bench", "--model", &model, "-b", "512", "--depth", "1048576"], 1, "are free"),
+    ] {
+        let output = run(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+        assert!(text.contains(named), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+    let output = worker(&["join", "h:1"]).env("WOOLLY_SIMD", "mmx").output().unwrap();
+    assert!(stderr(&output).contains("--simd"), "{}", stderr(&output));
 }
