@@ -3,6 +3,7 @@
 //! They use the widest instructions that the machine has, whatever [`Level`](super::Level) the
 //! kernels are held to: what they find is a limit of the machine.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::is_x86_feature_detected as has;
 
 /// The CPUs that the calling thread may run on, ascending; empty if the system does not say.
