@@ -1,43 +1,111 @@
 //! The KV cache of one stage: blocks of 32 positions, allocated once when the stage is loaded.
 //!
 //! ```text
-//! layer → block → kv head → position in block → head width     f16; keys and values apart
+//! layer → block → kv head → tile       keys and values apart
+//! tile of keys    head width × 32 positions
+//! tile of values  32 positions × head width
 //! ```
 //!
-//! Only the coordinator allocates blocks. What a slot holds before it is written is never read.
+//! Keys lie with positions side by side, so that scores of neighbouring positions are neighbouring
+//! lanes; values with the head's width side by side, for the same reason. A tile holds halves, or
+//! signed bytes followed by one half per 32 values of a position: the scale.
+//!
+//! Only the coordinator allocates blocks. What a slot holds before it is written is never used.
+
+use crate::huge::Buffer;
 
 /// Positions per block.
 pub const BLOCK_LEN: usize = 32;
+/// Values of a position that share a scale, if the cache has scales.
+pub const SCALE_LEN: usize = 32;
+
+/// How keys and values are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// Halves: 16 bits per value.
+    #[default]
+    F16,
+    /// Signed bytes with a half-precision scale per 32 values: 8.5 bits per value.
+    Q8_0,
+}
+
+impl KvType {
+    /// Every type.
+    pub const ALL: [Self; 2] = [Self::F16, Self::Q8_0];
+
+    /// Its name in flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        }
+    }
+
+    /// Bytes of a tile: the keys or the values of 32 positions of a head.
+    pub fn tile_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F16 => 2 * BLOCK_LEN * head_dim,
+            Self::Q8_0 => BLOCK_LEN * (head_dim + 2 * head_dim.div_ceil(SCALE_LEN)),
+        }
+    }
+}
 
 /// The cache of all layers of a stage.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<Layer>,
     blocks: usize,
-    kv_heads: usize,
-    head_dim: usize,
+    shape: CacheShape,
+}
+
+/// What is the same for all tiles.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheShape {
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// How values are held.
+    pub ty: KvType,
+}
+
+impl CacheShape {
+    /// Where the tile of a block and head starts.
+    #[inline(always)]
+    pub fn tile(&self, block: u32, kv_head: usize) -> usize {
+        (block as usize * self.kv_heads + kv_head) * self.ty.tile_bytes(self.head_dim)
+    }
 }
 
 #[derive(Debug)]
 struct Layer {
-    keys: Vec<u16>,
-    values: Vec<u16>,
+    keys: Buffer<u8>,
+    values: Buffer<u8>,
 }
 
 impl Cache {
     /// An empty cache of `blocks` blocks for each of `layers` layers.
     ///
     /// The memory is zeroed lazily by the system; pages are touched when a block is first written.
-    pub fn new(layers: usize, blocks: usize, kv_heads: usize, head_dim: usize) -> Self {
-        let len = blocks * kv_heads * BLOCK_LEN * head_dim;
+    pub fn new(layers: usize, blocks: usize, shape: CacheShape) -> Self {
+        let len = blocks * shape.kv_heads * shape.ty.tile_bytes(shape.head_dim);
         let layers =
-            (0..layers).map(|_| Layer { keys: vec![0; len], values: vec![0; len] }).collect();
-        Self { layers, blocks, kv_heads, head_dim }
+            (0..layers).map(|_| Layer { keys: Buffer::new(len), values: Buffer::new(len) });
+        Self { layers: layers.collect(), blocks, shape }
     }
 
     /// Bytes of the whole cache.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(|l| 2 * (l.keys.len() + l.values.len()) as u64).sum()
+        self.layers.iter().map(|l| (l.keys.bytes() + l.values.bytes()) as u64).sum()
+    }
+
+    /// Keeps the cache in memory.
+    ///
+    /// # Errors
+    ///
+    /// The system's, most often because the process may not lock that much.
+    pub fn lock(&self) -> std::io::Result<()> {
+        self.layers.iter().try_for_each(|l| l.keys.lock().and_then(|()| l.values.lock()))
     }
 
     /// Blocks per layer.
@@ -48,55 +116,46 @@ impl Cache {
     /// Fills every slot with NaN: what is read without having been written shows.
     pub fn poison(&mut self) {
         for layer in &mut self.layers {
-            layer.keys.fill(0x7e00);
-            layer.values.fill(0x7e00);
-        }
-    }
-
-    /// Writes the keys and values, `[kv_heads, head_dim]` each, of one position.
-    pub fn write(&mut self, layer: usize, block: u32, offset: usize, keys: &[f32], values: &[f32]) {
-        use half::slice::HalfFloatSliceExt;
-        assert!(offset < BLOCK_LEN, "a position inside its block");
-        let (heads, dim) = (self.kv_heads, self.head_dim);
-        let layer = &mut self.layers[layer];
-        for head in 0..heads {
-            let at = ((block as usize * heads + head) * BLOCK_LEN + offset) * dim;
-            let from = head * dim..(head + 1) * dim;
-            let to = bytemuck::cast_slice_mut::<u16, half::f16>(&mut layer.keys[at..at + dim]);
-            to.convert_from_f32_slice(&keys[from.clone()]);
-            let to = bytemuck::cast_slice_mut::<u16, half::f16>(&mut layer.values[at..at + dim]);
-            to.convert_from_f32_slice(&values[from]);
+            // As a half it is NaN, and so is the scale of bytes.
+            layer.keys.fill(0x7e);
+            layer.values.fill(0x7e);
         }
     }
 
     /// The cache of one layer, for reading.
     pub fn layer(&self, layer: usize) -> LayerCache<'_> {
         let Layer { keys, values } = &self.layers[layer];
-        LayerCache { keys, values, kv_heads: self.kv_heads, tile: BLOCK_LEN * self.head_dim }
+        LayerCache { keys, values, shape: self.shape }
+    }
+
+    /// The keys and the values of one layer, for writing.
+    pub fn layer_mut(&mut self, layer: usize) -> (CacheShape, &mut [u8], &mut [u8]) {
+        let Layer { keys, values } = &mut self.layers[layer];
+        (self.shape, keys, values)
     }
 }
 
 /// Keys and values of one layer.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
-    keys: &'a [u16],
-    values: &'a [u16],
-    kv_heads: usize,
-    tile: usize,
+    keys: &'a [u8],
+    values: &'a [u8],
+    /// What its tiles are like.
+    pub shape: CacheShape,
 }
 
 impl<'a> LayerCache<'a> {
-    /// The keys of one block and head, `[32, head_dim]` halves.
+    /// The tile of keys of one block and head.
     #[inline(always)]
-    pub fn keys(&self, block: u32, kv_head: usize) -> &'a [u16] {
-        let at = (block as usize * self.kv_heads + kv_head) * self.tile;
-        &self.keys[at..at + self.tile]
+    pub fn keys(&self, block: u32, kv_head: usize) -> &'a [u8] {
+        let at = self.shape.tile(block, kv_head);
+        &self.keys[at..at + self.shape.ty.tile_bytes(self.shape.head_dim)]
     }
 
-    /// The values of one block and head, `[32, head_dim]` halves.
+    /// The tile of values of one block and head.
     #[inline(always)]
-    pub fn values(&self, block: u32, kv_head: usize) -> &'a [u16] {
-        let at = (block as usize * self.kv_heads + kv_head) * self.tile;
-        &self.values[at..at + self.tile]
+    pub fn values(&self, block: u32, kv_head: usize) -> &'a [u8] {
+        let at = self.shape.tile(block, kv_head);
+        &self.values[at..at + self.shape.ty.tile_bytes(self.shape.head_dim)]
     }
 }

@@ -20,4 +20,4 @@ pub mod tokenizer;
 mod invariance;
 
 /// Version of the order of operations (see [`kernels`]). Workers with different ones share no plan.
-pub const NUMERICS: u32 = 1;
+pub const NUMERICS: u32 = 2;

@@ -2,7 +2,7 @@
 
 use crate::huge::{Buffer, HUGE_PAGE};
 use crate::kernels::activations::{Activations, Forms};
-use crate::kernels::matmul::{Matrix, matmul};
+use crate::kernels::matmul::{Matrix, Product, matmul};
 use crate::kernels::probes::{Int8Loop, allowed_cpus, pin, sum_words};
 use crate::pool::Pool;
 use crate::quant::TensorType;
@@ -196,12 +196,11 @@ pub fn macs_per_s(pool: &Pool) -> u64 {
     let bytes = vec![0x11u8; rows * ty.row_bytes(cols)];
     let forms = Forms::of(ty);
     let mut activations = Activations::new(tokens, cols, forms);
-    activations.values_mut(tokens, cols).fill(0.5);
-    activations.quantise(pool.level(), forms);
+    activations.fill(pool, (tokens, cols), forms, &|_, _, out| out.fill(0.5));
     let mut out = vec![0.0; tokens * rows];
     best_per_s((rows * cols * tokens) as u64, || {
         let matrix = Matrix { ty, rows, cols, bytes: &bytes };
-        pool.enter(|| matmul(pool, matrix, &activations, &mut out));
+        pool.enter(|| matmul(pool, &activations, [Product::new(matrix, &mut out)]));
         black_box(&out);
     })
 }

@@ -7,11 +7,11 @@ use crate::batch::{Batch, BatchLimits};
 use crate::gguf::hyper::HyperParameters;
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::{Gguf, GgufError};
-use crate::huge::LockError;
+use crate::huge::{Buffer, LockError};
 use crate::kernels::activations::{Activations, Forms};
-use crate::kernels::matmul::matmul;
+use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
-use crate::kv::{BLOCK_LEN, Cache};
+use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
 use crate::model::family::LayerShape;
 use crate::model::layer::{Layer, Run, Scratch};
 use crate::model::rope::Rope;
@@ -39,6 +39,8 @@ pub struct StageConfig {
     pub rows_max: usize,
     /// Chunks of a batch.
     pub chunks_max: usize,
+    /// How the cache holds keys and values.
+    pub kv_type: KvType,
 }
 
 /// Why a stage cannot be loaded.
@@ -102,7 +104,7 @@ pub struct Stage {
     cache: Cache,
     scratch: Scratch,
     /// `[rows, hidden]`.
-    x: Vec<f32>,
+    x: Buffer<f32>,
     /// `[rows, pairs]` of `[cos, sin]`.
     angles: Vec<[f32; 2]>,
 }
@@ -120,7 +122,7 @@ struct Head {
     logit_factor: f32,
     input: Activations,
     /// `[LOGIT_ROWS, vocab]`.
-    logits: Vec<f32>,
+    logits: Buffer<f32>,
     sampler: Sampler,
 }
 
@@ -166,13 +168,17 @@ impl Stage {
         let rope = Rope::new(&hyper, find.optional_vector("rope_freqs.weight", pairs)?.as_deref());
         let forms = layers.iter().fold(Forms::default(), |f, layer| f.or(layer.forms()));
         let (rows, attention) = (config.rows_max, shape.attention);
-        let blocks = config.kv_blocks as usize;
+        let cache = CacheShape {
+            kv_heads: attention.kv_heads,
+            head_dim: attention.head_dim,
+            ty: config.kv_type,
+        };
         Ok(Self {
             embedding: embedding.transpose()?,
             head: head.transpose()?,
-            cache: Cache::new(layers.len(), blocks, attention.kv_heads, attention.head_dim),
+            cache: Cache::new(layers.len(), config.kv_blocks as usize, cache),
             scratch: Scratch::new(&shape, rows, forms),
-            x: vec![0.0; rows * shape.hidden],
+            x: Buffer::new(rows * shape.hidden),
             angles: vec![[0.0; 2]; rows * pairs],
             limits: BatchLimits {
                 ctx_size: config.ctx_size,
@@ -299,17 +305,16 @@ impl Stage {
     ) -> Result<(), ForwardError> {
         let head = self.head.as_mut().ok_or(ForwardError::NotLast)?;
         let hidden = self.shape.hidden;
-        let mut left = batch.sample_rows().count();
-        let mut sampled = batch.sample_rows();
+        let (mut left, mut sampled) = (batch.sample_rows().count(), batch.sample_rows());
         while left > 0 {
             let count = left.min(LOGIT_ROWS);
-            let values = head.input.values_mut(count, hidden);
-            for to in values.chunks_exact_mut(hidden) {
-                let row = sampled.next().expect("counted before");
-                let x = &self.x[row * hidden..(row + 1) * hidden];
-                rows::rms_norm(self.pool.level(), x, &head.norm, self.shape.eps, to);
+            let mut places = [0; LOGIT_ROWS];
+            for (place, row) in places.iter_mut().zip(sampled.by_ref().take(count)) {
+                *place = row * hidden;
             }
-            let (logits, vocab, sampler) = head.logits(&self.pool, &self.weights);
+            let x = |row: usize| &self.x[places[row]..places[row] + hidden];
+            let run = HeadRun { pool: &self.pool, weights: &self.weights, eps: self.shape.eps };
+            let (logits, vocab, sampler) = head.logits(&run, count, &x);
             for logits in logits.chunks_exact_mut(vocab) {
                 work(logits, sampler);
             }
@@ -360,7 +365,7 @@ impl Stage {
     /// Bytes of all other buffers.
     pub fn scratch_bytes(&self) -> u64 {
         let head = self.head.as_ref().map_or(0, Head::bytes);
-        self.scratch.bytes() + head + 4 * self.x.len() as u64 + 8 * self.angles.len() as u64
+        self.scratch.bytes() + head + self.x.bytes() as u64 + 8 * self.angles.len() as u64
     }
 
     /// Bytes of the model that are mapped.
@@ -435,6 +440,13 @@ impl Embedding {
     }
 }
 
+/// What the head needs of the stage.
+struct HeadRun<'a> {
+    pool: &'a Pool,
+    weights: &'a Weights,
+    eps: f32,
+}
+
 impl Head {
     fn load(
         find: &Finder<'_>,
@@ -453,7 +465,7 @@ impl Head {
             norm: find.vector("output_norm.weight", shape.hidden)?,
             logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
             input: Activations::new(LOGIT_ROWS, shape.hidden, matrix.forms()),
-            logits: vec![0.0; LOGIT_ROWS * vocab],
+            logits: Buffer::new(LOGIT_ROWS * vocab),
             sampler: Sampler::new(pool.level(), vocab),
             matrix,
         })
@@ -474,19 +486,31 @@ impl Head {
         }
     }
 
-    /// The logits of the rows in `input`, with the vocabulary's size and the sampler.
-    fn logits(&mut self, pool: &Pool, weights: &Weights) -> (&mut [f32], usize, &mut Sampler) {
-        let vocab = self.matrix.rows();
-        self.input.quantise(pool.level(), self.matrix.forms());
-        let logits = &mut self.logits[..self.input.rows() * vocab];
-        pool.enter(|| matmul(pool, self.matrix.matrix(weights), &self.input, logits));
+    /// The logits of `count` rows `x`, with the vocabulary's size and the sampler.
+    fn logits<'a>(
+        &mut self,
+        run: &HeadRun<'_>,
+        count: usize,
+        x: &(impl Fn(usize) -> &'a [f32] + Sync),
+    ) -> (&mut [f32], usize, &mut Sampler) {
+        let (vocab, level) = (self.matrix.rows(), run.pool.level());
+        let logits = &mut self.logits[..count * vocab];
+        let (norm, eps) = (&self.norm, run.eps);
+        run.pool.enter(|| {
+            let shape = (count, norm.len());
+            self.input.fill(run.pool, shape, self.matrix.forms(), &|row, columns, out| {
+                rows::rms_norm_columns(level, x(row), norm, eps, columns, out);
+            });
+            let product = Product::new(self.matrix.matrix(run.weights), logits);
+            matmul(run.pool, &self.input, [product]);
+        });
         if self.logit_factor != 1.0 {
-            rows::scale(pool.level(), logits, self.logit_factor);
+            rows::scale(level, logits, self.logit_factor);
         }
         (logits, vocab, &mut self.sampler)
     }
 
     fn bytes(&self) -> u64 {
-        self.input.bytes() + 4 * self.logits.len() as u64 + self.sampler.bytes()
+        self.input.bytes() + self.logits.bytes() as u64 + self.sampler.bytes()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, SampleParams};
@@ -40,6 +41,7 @@ fn stage(threads: usize) -> Stage {
         kv_blocks: 32,
         rows_max: 64,
         chunks_max: 4,
+        kv_type: KvType::F16,
     };
     Stage::load(&gguf, weights, &config, Pool::on_this_thread(threads)).expect("it loads")
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowResult};
@@ -78,6 +79,7 @@ fn load(path: &Path) -> Stage {
         kv_blocks: 64,
         rows_max: CHUNK,
         chunks_max: 1,
+        kv_type: KvType::F16,
     };
     Stage::load(&gguf, weights, &config, Pool::on_this_thread(1)).expect("the stage loads")
 }
@@ -143,7 +145,11 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
             let margin = first.1 - second.1;
             let our_margin = f64::from(result.top[0].1 - result.top[1].1);
             if margin > 0.7 && our_margin > 0.7 {
-                assert_eq!(result.top[0].0, first.0, "{model}.{name} position {i}");
+                // At qwen's first position, with its huge activations, llama.cpp is not with the truth.
+                let true_first = truth.as_ref().map(|truth| top(&truth["positions"][i], 0).0);
+                let ours = result.top[0].0;
+                let agrees = ours == first.0 || (i == 0 && Some(ours) == true_first);
+                assert!(agrees, "{model}.{name} position {i}: {ours}, not {}", first.0);
             }
             // Qwen's first position is an outlier everywhere; of the others it counts.
             if i > 0 || model != "qwen2.5-coder-1.5b" {
@@ -175,8 +181,8 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
     assert!(to_llama.mean() <= tolerance, "{model} is off by {:.4}", to_llama.mean());
     if llama_to_truth.count > 0 {
         assert!(
-            to_truth.mean() <= 1.1 * llama_to_truth.mean(),
-            "{model} is further from the truth"
+            to_truth.mean() <= 0.8 * llama_to_truth.mean(),
+            "{model} is less than a fifth nearer to the truth than llama.cpp"
         );
     }
 }

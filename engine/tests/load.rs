@@ -4,6 +4,7 @@ use std::path::Path;
 use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::write::GgufWriter;
 use woolly_engine::gguf::{Array, Gguf, Value};
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
@@ -60,8 +61,14 @@ fn load_path(path: &Path) -> Result<Stage, String> {
     let gguf = Gguf::open(path).map_err(|e| text(&e))?;
     let layout = ModelLayout::new(&gguf).map_err(|e| text(&e))?;
     let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1)).map_err(|e| text(&e))?;
-    let config =
-        StageConfig { layers: 0..1, ctx_size: 64, kv_blocks: 2, rows_max: 4, chunks_max: 1 };
+    let config = StageConfig {
+        layers: 0..1,
+        ctx_size: 64,
+        kv_blocks: 2,
+        rows_max: 4,
+        chunks_max: 1,
+        kv_type: KvType::F16,
+    };
     Stage::load(&gguf, weights, &config, Pool::on_this_thread(1)).map_err(|e: LoadError| text(&e))
 }
 

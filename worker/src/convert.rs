@@ -77,6 +77,7 @@ pub fn stage_config(assign: &Assign) -> StageConfig {
         kv_blocks: assign.kv_blocks,
         rows_max: assign.rows_max as usize,
         chunks_max: CHUNKS_PER_MICROBATCH_MAX,
+        kv_type: KvType::F16,
     }
 }
 

@@ -9,10 +9,11 @@ use crate::batch::{Batch, ChunkRef};
 use crate::gguf::Gguf;
 use crate::gguf::mapped::Weights;
 use crate::kernels::Level;
+use crate::kv::KvType;
 use crate::plan::ModelLayout;
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
-pub use model::{Random, weights};
+pub use model::{Random, factor_places, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -67,6 +68,7 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
                 kv_blocks: blocks as u32,
                 rows_max: ctx + 3 * 64,
                 chunks_max: 4,
+                kv_type: KvType::F16,
             };
             let mut stage =
                 Stage::load(&gguf, weights, &config, Arc::clone(&pool)).expect("it loads");

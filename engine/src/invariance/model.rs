@@ -46,6 +46,11 @@ fn factors(ty: TensorType) -> &'static [(usize, f32)] {
     }
 }
 
+/// Where a quant block of type `ty` has its half-precision factors.
+pub fn factor_places(ty: TensorType) -> Vec<usize> {
+    factors(ty).iter().map(|(at, _)| *at).collect()
+}
+
 /// Random weights of size about `sigma`.
 pub fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> Vec<u8> {
     let blocks = count as usize / ty.block_len();

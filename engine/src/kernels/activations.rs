@@ -1,64 +1,76 @@
 //! The inputs of a matrix product, in each form that some weight format needs.
 //!
-//! Quantised once per distinct input, by the producer's caller; buffers are allocated at load.
+//! Quantised once per distinct input, by the threads that compute it. Tokens lie in tiles of at most
+//! [`TILE_TOKENS`]; a tile has one record per group of 32 values, with the tokens side by side in
+//! each field, so that a kernel reads it from front to back:
+//!
+//! ```text
+//! tile → group → field (13) → token      32 bits each
+//! fields 0–7   the quants, four bytes each
+//! fields 8–9   the scales of the first and of the last 16 quants, floats
+//! field  10    Σ scale · q over all 32, a float
+//! fields 11–12 −Σ q of the first and of the last 16 quants
+//! ```
+//!
+//! The two scales are one for the K-quants, whose kernels have scales of their own to apply; for the
+//! formats of 32 weights they differ, which brings the products closer to the truth.
 
 use super::{Level, per_level};
+use crate::huge::Buffer;
+use crate::pool::{Pool, Shared};
+use crate::quant::{GROUP, TensorType};
+use std::ops::Range;
+
+/// Tokens of a tile.
+pub const TILE_TOKENS: usize = 12;
+/// Fields of a record.
+pub const FIELDS: usize = 13;
+/// The first of the two fields of scales.
+pub const SCALE: usize = 8;
+/// The field of the scaled sum, which offsets are multiplied by.
+pub const OFFSET_SUM: usize = 10;
+/// The first of the two fields of sums.
+pub const SUMS: usize = 11;
+/// Values that a producer writes at a time.
+const PIECE: usize = 512;
 
 /// Which forms of an input the weights that meet it need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forms {
-    /// Quantised per 32 values, for quant blocks of 32.
+    /// As they are, for weights that are floats.
+    pub values: bool,
+    /// Quantised per 32 values, for weights in superblocks of 256.
     pub by_32: bool,
-    /// Quantised per 256 values, for quant blocks of 256.
-    pub by_256: bool,
+    /// Quantised per 16 values, for weights in quant blocks of 32.
+    pub by_16: bool,
 }
 
 impl Forms {
     /// What weights of type `ty` need.
-    pub fn of(ty: crate::quant::TensorType) -> Self {
-        Self { by_32: ty.block_len() == 32, by_256: ty.block_len() == 256 }
+    pub fn of(ty: TensorType) -> Self {
+        let len = ty.block_len();
+        Self { values: len == 1, by_32: len == 256, by_16: len == 32 }
     }
 
     /// What either needs.
     pub fn or(self, other: Self) -> Self {
-        Self { by_32: self.by_32 || other.by_32, by_256: self.by_256 || other.by_256 }
-    }
-}
-
-/// Rows of quantised values: `q` is `[rows, len]`, `scales` `[rows, len / BLOCK]`, `sums` one per 16.
-#[derive(Debug, Default)]
-pub struct Quantised {
-    pub(super) q: Vec<i16>,
-    pub(super) scales: Vec<f32>,
-    pub(super) sums: Vec<i16>,
-}
-
-/// One row of a [`Quantised`].
-#[derive(Clone, Copy)]
-pub(super) struct QuantisedRow<'a> {
-    pub q: &'a [i16],
-    pub scales: &'a [f32],
-    pub sums: &'a [i16],
-}
-
-impl Quantised {
-    fn with_capacity(rows: usize, len: usize, block: usize) -> Self {
         Self {
-            q: vec![0; rows * len],
-            scales: vec![0.0; rows * len / block],
-            sums: vec![0; rows * len / 16],
+            values: self.values || other.values,
+            by_32: self.by_32 || other.by_32,
+            by_16: self.by_16 || other.by_16,
         }
     }
+}
 
-    #[inline(always)]
-    pub(super) fn row(&self, row: usize, len: usize, block: usize) -> QuantisedRow<'_> {
-        let (scales, sums) = (len / block, len / 16);
-        QuantisedRow {
-            q: &self.q[row * len..(row + 1) * len],
-            scales: &self.scales[row * scales..(row + 1) * scales],
-            sums: &self.sums[row * sums..(row + 1) * sums],
-        }
-    }
+/// Records of consecutive groups for the tokens of one tile.
+#[derive(Clone, Copy)]
+pub struct Tile {
+    /// The first token's first record.
+    pub record: *const i32,
+    /// Tokens side by side.
+    pub width: usize,
+    /// Groups.
+    pub groups: usize,
 }
 
 /// Rows of an input with whichever forms were asked for.
@@ -69,30 +81,32 @@ pub struct Activations {
     rows_max: usize,
     len_max: usize,
     forms: Forms,
-    pub(super) values: Vec<f32>,
-    pub(super) by_32: Quantised,
-    pub(super) by_256: Quantised,
-    /// Makes one path add superblocks in the wrong order, to see that the tests notice.
+    values: Buffer<f32>,
+    by_32: Buffer<i32>,
+    by_16: Buffer<i32>,
+    /// Makes one path add groups in the wrong order, to see that the tests notice.
     #[cfg(test)]
     pub planted_bug: bool,
 }
 
+/// Writes a row's values of a range of columns.
+pub trait Producer: Fn(usize, Range<usize>, &mut [f32]) + Sync {}
+impl<P: Fn(usize, Range<usize>, &mut [f32]) + Sync> Producer for P {}
+
 impl Activations {
     /// Room for `rows_max` rows of at most `len_max` values in the `forms` given.
     pub fn new(rows_max: usize, len_max: usize, forms: Forms) -> Self {
-        let quantised = |wanted: bool, block: usize| match wanted {
-            true => Quantised::with_capacity(rows_max, len_max.next_multiple_of(block), block),
-            false => Quantised::default(),
-        };
+        let values = if forms.values { rows_max * len_max } else { 0 };
+        let records = rows_max * len_max.div_ceil(GROUP) * FIELDS;
         Self {
             rows: 0,
             len: 0,
             rows_max,
             len_max,
-            forms: Forms::default(),
-            values: vec![0.0; rows_max * len_max],
-            by_32: quantised(forms.by_32, 32),
-            by_256: quantised(forms.by_256, 256),
+            forms,
+            values: Buffer::new(values),
+            by_32: Buffer::new(if forms.by_32 { records } else { 0 }),
+            by_16: Buffer::new(if forms.by_16 { records } else { 0 }),
             #[cfg(test)]
             planted_bug: false,
         }
@@ -100,32 +114,54 @@ impl Activations {
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
-        let quantised = |q: &Quantised| q.q.len() * 2 + q.scales.len() * 4 + q.sums.len() * 2;
-        (self.values.len() * 4 + quantised(&self.by_32) + quantised(&self.by_256)) as u64
+        (self.values.bytes() + self.by_32.bytes() + self.by_16.bytes()) as u64
     }
 
-    /// The values of `rows` rows of `len`, to be written before [`quantise`](Self::quantise).
+    /// Fills the buffers with NaN: what is read without having been written shows.
+    pub fn poison(&mut self) {
+        self.values.fill(f32::NAN);
+        self.by_32.fill(f32::NAN.to_bits() as i32);
+        self.by_16.fill(f32::NAN.to_bits() as i32);
+    }
+
+    /// Makes the forms `forms` of `rows` rows of `len` values that `producer` computes piece by
+    /// piece, on all threads.
     ///
     /// # Panics
     ///
-    /// If they do not fit.
-    pub fn values_mut(&mut self, rows: usize, len: usize) -> &mut [f32] {
+    /// If they do not fit, a form was not provided for, or quants are asked for and `len` is no
+    /// multiple of 32.
+    pub fn fill(
+        &mut self,
+        pool: &Pool,
+        (rows, len): (usize, usize),
+        forms: Forms,
+        producer: &impl Producer,
+    ) {
         assert!(rows <= self.rows_max && len <= self.len_max, "within what was allocated");
+        assert!(self.forms.or(forms) == self.forms, "the form was provided for");
+        let quants = forms.by_32 || forms.by_16;
+        assert!(!quants || len.is_multiple_of(GROUP), "rows are whole groups of {GROUP}");
         (self.rows, self.len) = (rows, len);
-        self.forms = Forms::default();
-        &mut self.values[..rows * len]
-    }
-
-    /// Makes the other forms of the values; `len` must be a multiple of their block.
-    pub fn quantise(&mut self, level: Level, forms: Forms) {
-        let values = &self.values[..self.rows * self.len];
-        if forms.by_32 {
-            quantise_32(level, values, &mut self.by_32);
-        }
-        if forms.by_256 {
-            quantise_256(level, values, &mut self.by_256);
-        }
-        self.forms = forms;
+        // Many rows are shared out by tiles, few by columns.
+        let tiles = rows.div_ceil(TILE_TOKENS);
+        let pieces = len.div_ceil(PIECE);
+        let splits = if tiles >= pool.threads() { 1 } else { pool.threads().min(pieces) };
+        let target = Target {
+            values: Shared::new(&mut self.values),
+            by_32: Shared::new(&mut self.by_32),
+            by_16: Shared::new(&mut self.by_16),
+            rows,
+            len,
+            forms,
+        };
+        let level = pool.level();
+        pool.each(tiles * splits, &|_, unit| {
+            let (tile, split) = (unit / splits, unit % splits);
+            let columns = split * pieces / splits * PIECE..(split + 1) * pieces / splits * PIECE;
+            let columns = columns.start..columns.end.min(len);
+            target.fill(level, tile, columns, producer);
+        });
     }
 
     /// Rows held.
@@ -143,40 +179,142 @@ impl Activations {
         self.rows == 0
     }
 
-    /// The values of one row.
+    /// The values of one row; only if that form was made.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.len..(row + 1) * self.len]
     }
 
-    /// The forms that were made of the present values.
+    /// Tiles of the rows.
+    pub(super) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE_TOKENS)
+    }
+
+    /// The records of tile `index` for weights of type `ty`; only if that form was made.
+    pub(super) fn tile(&self, index: usize, ty: TensorType) -> Tile {
+        let records = self.records(ty);
+        let groups = self.len / GROUP;
+        let width = TILE_TOKENS.min(self.rows - index * TILE_TOKENS);
+        let record = records[index * TILE_TOKENS * groups * FIELDS..].as_ptr();
+        Tile { record, width, groups }
+    }
+
+    /// The forms that there is room for.
     pub fn forms(&self) -> Forms {
         self.forms
     }
+
+    fn records(&self, ty: TensorType) -> &[i32] {
+        if ty.block_len() == GROUP { &self.by_16 } else { &self.by_32 }
+    }
+
+    /// One row's record of one group for weights of type `ty`: fields in order.
+    pub(super) fn record(&self, ty: TensorType, row: usize, group: usize) -> [i32; FIELDS] {
+        let records = self.records(ty);
+        let (tile, token) = (row / TILE_TOKENS, row % TILE_TOKENS);
+        let (groups, width) = (self.len / GROUP, TILE_TOKENS.min(self.rows - tile * TILE_TOKENS));
+        let at = tile * TILE_TOKENS * groups * FIELDS + group * FIELDS * width + token;
+        std::array::from_fn(|field| records[at + field * width])
+    }
 }
 
-per_level! {
-    fn quantise_32(values: &[f32], out: &mut Quantised) = quantise_blocks::<32>;
-}
-per_level! {
-    fn quantise_256(values: &[f32], out: &mut Quantised) = quantise_blocks::<256>;
+/// Where the threads write.
+struct Target<'a> {
+    values: Shared<'a, f32>,
+    by_32: Shared<'a, i32>,
+    by_16: Shared<'a, i32>,
+    rows: usize,
+    len: usize,
+    forms: Forms,
 }
 
-#[inline(always)]
-fn quantise_blocks<const BLOCK: usize>(values: &[f32], out: &mut Quantised) {
-    let (values, rest) = values.as_chunks::<BLOCK>();
-    assert!(rest.is_empty(), "rows are whole blocks of {BLOCK}");
-    let (q, _) = out.q.as_chunks_mut::<BLOCK>();
-    for (i, x) in values.iter().enumerate() {
-        out.scales[i] = quantise_block(x, &mut q[i]);
-        for (sum, q) in out.sums[i * BLOCK / 16..].iter_mut().zip(q[i].as_chunks::<16>().0) {
-            *sum = q.iter().sum();
+impl Target<'_> {
+    fn fill(&self, level: Level, tile: usize, columns: Range<usize>, producer: &impl Producer) {
+        let first = tile * TILE_TOKENS;
+        let width = TILE_TOKENS.min(self.rows - first);
+        let groups = self.len / GROUP;
+        let mut piece = [0.0f32; PIECE];
+        for row in first..first + width {
+            for start in columns.clone().step_by(PIECE) {
+                let end = columns.end.min(start + PIECE);
+                let piece = &mut piece[..end - start];
+                producer(row, start..end, piece);
+                if self.forms.values {
+                    // SAFETY: this tile's rows and these columns are this unit's alone.
+                    let to =
+                        unsafe { self.values.part(row * self.len + start..row * self.len + end) };
+                    to.copy_from_slice(piece);
+                }
+                let record = first * groups * FIELDS + start / GROUP * FIELDS * width;
+                let at = Place { record, width, token: row - first };
+                if self.forms.by_32 {
+                    quantise_by_32(level, piece, &self.by_32, at);
+                }
+                if self.forms.by_16 {
+                    quantise_by_16(level, piece, &self.by_16, at);
+                }
+            }
         }
     }
 }
 
-/// One block: the scale is returned, the quants are written.
+/// Where the records of a token's consecutive groups are.
+#[derive(Clone, Copy)]
+struct Place {
+    record: usize,
+    width: usize,
+    token: usize,
+}
+
+per_level! {
+    fn quantise_by_32(values: &[f32], records: &Shared<'_, i32>, at: Place) = quantise_groups::<32>;
+}
+per_level! {
+    fn quantise_by_16(values: &[f32], records: &Shared<'_, i32>, at: Place) = quantise_groups::<16>;
+}
+
 #[inline(always)]
-fn quantise_block<const BLOCK: usize>(x: &[f32; BLOCK], q: &mut [i16; BLOCK]) -> f32 {
+fn quantise_groups<const BY: usize>(values: &[f32], records: &Shared<'_, i32>, at: Place) {
+    for (g, values) in values.as_chunks::<GROUP>().0.iter().enumerate() {
+        let fields = record_of::<BY>(values);
+        let first = at.record + g * FIELDS * at.width + at.token;
+        for (field, value) in fields.into_iter().enumerate() {
+            let index = first + field * at.width;
+            // SAFETY: this token's places in this group's record are this unit's alone.
+            unsafe { records.part(index..index + 1)[0] = value };
+        }
+    }
+}
+
+/// The record of 32 values with a scale for each `BY` of them: 16 or 32.
+#[inline(always)]
+fn record_of<const BY: usize>(x: &[f32; GROUP]) -> [i32; FIELDS] {
+    let (mut q, mut d) = ([0i8; GROUP], [0.0f32; 2]);
+    for (part, (x, q)) in x.as_chunks::<BY>().0.iter().zip(q.as_chunks_mut::<BY>().0).enumerate() {
+        let (quants, scale) = quantise(x);
+        *q = quants;
+        d[part..].fill(scale);
+    }
+    let mut fields = [0; FIELDS];
+    for (field, q) in fields.iter_mut().zip(q.as_chunks::<4>().0) {
+        *field = i32::from_le_bytes(q.map(|q| q as u8));
+    }
+    let sum = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    let sums = [sum(&q[..16]), sum(&q[16..])];
+    let scaled_sum = match BY {
+        GROUP => d[0] * (sums[0] + sums[1]) as f32,
+        _ => (sums[1] as f32).mul_add(d[1], d[0] * sums[0] as f32),
+    };
+    fields[SCALE] = d[0].to_bits() as i32;
+    fields[SCALE + 1] = d[1].to_bits() as i32;
+    fields[OFFSET_SUM] = scaled_sum.to_bits() as i32;
+    fields[SUMS] = -sums[0];
+    fields[SUMS + 1] = -sums[1];
+    fields
+}
+
+/// Values with one scale: quants and scale.
+#[inline(always)]
+pub(super) fn quantise<const LEN: usize>(x: &[f32; LEN]) -> ([i8; LEN], f32) {
     // Adding it rounds to the nearest integer, ties to even, for magnitudes below 2²².
     const MAGIC: f32 = 12_582_912.0;
     let mut max = 0.0f32;
@@ -189,20 +327,19 @@ fn quantise_block<const BLOCK: usize>(x: &[f32; BLOCK], q: &mut [i16; BLOCK]) ->
         finite &= x.is_finite();
     }
     if !finite {
-        q.fill(1);
-        return f32::NAN;
+        return ([1; LEN], f32::NAN);
     }
     let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
-    // Below 2⁻¹²⁰ the inverse overflows: such a block is zero for every purpose.
+    // Below 2⁻¹²⁰ the inverse overflows: such values are zero for every purpose.
     if !inverse.is_finite() {
-        q.fill(0);
-        return 0.0;
+        return ([0; LEN], 0.0);
     }
+    let mut q = [0i8; LEN];
     for (q, x) in q.iter_mut().zip(x) {
         let shifted = x * inverse + MAGIC;
-        *q = (shifted.to_bits().wrapping_sub(MAGIC.to_bits())) as i16;
+        *q = (shifted.to_bits().wrapping_sub(MAGIC.to_bits())) as i8;
     }
-    max / 127.0
+    (q, max / 127.0)
 }
 
 #[cfg(test)]
@@ -216,13 +353,52 @@ mod tests {
         x[1] = 2.5;
         x[2] = -3.5;
         x[3] = -127.0;
-        let mut q = [9; 32];
-        assert_eq!(quantise_block(&x, &mut q), 1.0);
+        x[20] = 7.0;
+        let (q, d) = quantise(&x);
+        assert_eq!(d, 1.0);
         assert_eq!(q[..5], [127, 2, -4, -127, 0]);
-        assert_eq!(quantise_block(&[0.0; 32], &mut q), 0.0);
-        assert_eq!(q, [0; 32]);
-        assert_eq!(quantise_block(&[1e-40; 32], &mut q), 0.0);
+        let record = record_of::<32>(&x);
+        let float = |field: usize| f32::from_bits(record[field] as u32);
+        assert_eq!(record[0].to_le_bytes(), [127, 2, 252, 129]);
+        assert_eq!([float(SCALE), float(SCALE + 1), float(OFFSET_SUM)], [1.0, 1.0, 5.0]);
+        assert_eq!(record[SUMS..], [2, -7]);
+        let record = record_of::<16>(&x);
+        let float = |field: usize| f32::from_bits(record[field] as u32);
+        assert_eq!(record[5].to_le_bytes(), [127, 0, 0, 0]);
+        assert_eq!([float(SCALE), float(SCALE + 1)], [1.0, 7.0 / 127.0]);
+        assert_eq!(float(OFFSET_SUM), 127.0f32.mul_add(7.0 / 127.0, -2.0));
+        assert_eq!(record[SUMS..], [2, -127]);
+        assert_eq!(quantise(&[0.0; 32]), ([0; 32], 0.0));
+        assert_eq!(quantise(&[1e-40; 32]), ([0; 32], 0.0));
         x[7] = f32::NAN;
-        assert!(quantise_block(&x, &mut q).is_nan());
+        assert!(quantise(&x).1.is_nan());
+    }
+
+    #[test]
+    fn every_row_has_its_record_whatever_the_rows_and_threads() {
+        for (threads, rows) in [(1, 1), (2, 1), (2, 13), (3, 40)] {
+            std::thread::spawn(move || {
+                let pool = Pool::on_this_thread(threads);
+                let forms = Forms { values: true, by_32: true, by_16: true };
+                let value = |row: usize, column: usize| (row * 100 + column % 97) as f32 - 40.0;
+                let mut activations = Activations::new(rows, 1120, forms);
+                activations.fill(&pool, (rows, 1120), forms, &|row, columns, out| {
+                    for (out, column) in out.iter_mut().zip(columns) {
+                        *out = value(row, column);
+                    }
+                });
+                for row in 0..rows {
+                    let expected: Vec<f32> = (0..1120).map(|c| value(row, c)).collect();
+                    assert_eq!(activations.row(row), expected);
+                    for (g, x) in expected.as_chunks::<GROUP>().0.iter().enumerate() {
+                        let (k, legacy) = (TensorType::Q4_K, TensorType::Q4_1);
+                        assert_eq!(activations.record(k, row, g), record_of::<32>(x));
+                        assert_eq!(activations.record(legacy, row, g), record_of::<16>(x));
+                    }
+                }
+            })
+            .join()
+            .expect("the pool's thread ends well");
+        }
     }
 }

@@ -1,36 +1,39 @@
 //! Causal attention over a paged cache.
 //!
-//! For one query and its key head: positions in ranges of [`RANGE`], each an online softmax over tiles
-//! of [`TILE`] positions ascending,
+//! For one query: positions in ranges of [`RANGE`] from 0, each an online softmax over tiles of
+//! [`TILE`] positions ascending,
 //!
 //! ```text
-//! s_j = (q · k_j) · scale               sixteen lanes and the tree
-//! m'  = max(m, s_j …)                   over the tile, ascending
+//! s_j = (Σ q_i · k_ji) · scale          one fused sum, i ascending; −∞ past the query's position
+//! m'  = max(m, s_j …)
 //! c   = exp(m − m')                     (0 before the first tile)
 //! p_j = exp(s_j − m')
-//! l   = l · c + Σ p_j                   p_j added one by one, ascending
+//! l   = fma(l, c, Σ p_j)                sixteen lanes (j and j + 16) and the tree
 //! a   = a · c, then fma(p_j, v_j, a)    ascending
 //! ```
 //!
-//! and the ranges merged ascending in the same way. The result is `a / l`. A position past the query's
-//! own is never read.
+//! and the ranges merged ascending in the same way. The result is `a / l`. Values past the query's
+//! own position are never multiplied.
+//!
+//! A task is some rows of one chunk and all query heads of one key head: keys and values are read,
+//! and widened, once for all of them.
 
-use super::{dot_f32, per_level};
+use super::accumulate::{COLUMNS, Operands, ROWS};
+use super::cache::{widen_keys, widen_values};
+use super::dispatch::accumulate;
+use super::scratch::Scratch;
+use super::{LANES, Level, per_level, sum_lanes};
 use crate::kv::{BLOCK_LEN, LayerCache};
 use crate::math;
-use crate::pool::Pool;
-use crate::quant::f16::f16_to_f32;
+use crate::pool::{Pool, Shared};
+use std::ops::Range;
 
 /// Positions whose scores are taken together: one block of the cache.
 pub const TILE: usize = BLOCK_LEN;
 /// Positions whose online softmax is one.
 pub const RANGE: usize = 1024;
-/// Values of `heads per key head · head width`, which one query keeps.
-const STATE_MAX: usize = 8192;
-/// Heads per key head.
-const HEADS_MAX: usize = 128;
-/// Queries of a chunk that are one task.
-const QUERIES: usize = 8;
+/// Query heads per key head, times the rows, of one task.
+pub const QUERIES_MAX: usize = 48;
 /// The widest head.
 pub const HEAD_DIM_MAX: usize = 256;
 
@@ -55,15 +58,21 @@ impl AttentionShape {
 
     /// Why the kernel cannot compute this shape, if it cannot.
     pub fn refusal(&self) -> Option<String> {
-        if self.head_dim > HEAD_DIM_MAX || self.group() * self.head_dim > STATE_MAX {
-            return Some(format!(
-                "{} query heads per key head of width {} (at most {HEAD_DIM_MAX} wide and \
-                 {STATE_MAX} values in all)",
-                self.group(),
-                self.head_dim
-            ));
+        if self.head_dim > HEAD_DIM_MAX {
+            return Some(format!("heads {} wide (at most {HEAD_DIM_MAX})", self.head_dim));
         }
-        (self.group() > HEADS_MAX).then(|| format!("more than {HEADS_MAX} heads per key head"))
+        (self.group() > QUERIES_MAX)
+            .then(|| format!("{} query heads per key head (at most {QUERIES_MAX})", self.group()))
+    }
+
+    /// Rows of a task.
+    fn rows(&self) -> usize {
+        QUERIES_MAX / self.group()
+    }
+
+    /// Values from one position to the next, or from one query to the next, in a task's buffers.
+    fn stride(&self) -> usize {
+        self.head_dim.next_multiple_of(COLUMNS)
     }
 }
 
@@ -80,91 +89,52 @@ pub struct QueryChunk<'a> {
     pub block_table: &'a [u32],
 }
 
-/// `out = attention(q)` for all rows of `chunk`; both are `[rows, heads · head_dim]` of the batch.
-pub fn attend(
+/// `out = attention(q)` for all rows of all `chunks`; both are `[rows, heads · head_dim]`.
+pub fn attend<'a, C>(
     pool: &Pool,
     shape: &AttentionShape,
     cache: LayerCache<'_>,
-    chunk: &QueryChunk<'_>,
+    chunks: C,
     q: &[f32],
     out: &mut [f32],
-) {
-    let width = shape.heads * shape.head_dim;
-    let rows = chunk.first_row * width..(chunk.first_row + chunk.rows) * width;
-    let q = &q[rows.clone()];
-    // Some rows are a task; with few rows their key heads are tasks as well.
-    pool.fill_pieces(&mut out[rows], QUERIES * width, &|tile, out| {
-        let first = tile * QUERIES;
-        let task = Task {
-            shape,
-            position: chunk.position + first,
-            block_table: chunk.block_table,
-            q: &q[first * width..first * width + out.len()],
-        };
-        if pool.threads() == 1 || chunk.rows > QUERIES * pool.threads() {
-            (0..shape.kv_heads).for_each(|head| task.heads(pool, cache, head, out));
-        } else {
-            task.split_heads(pool, cache, out);
+) where
+    C: Iterator<Item = QueryChunk<'a>> + Clone + Sync,
+{
+    let out = Shared::new(out);
+    let tasks = |chunk: &QueryChunk<'_>| chunk.rows.div_ceil(shape.rows()) * shape.kv_heads;
+    let total = chunks.clone().map(|chunk| tasks(&chunk)).sum();
+    pool.each(total, &|scratch, mut index| {
+        for chunk in chunks.clone() {
+            if index < tasks(&chunk) {
+                // The last rows have the most positions: first, so that no thread ends long after.
+                let tile = chunk.rows.div_ceil(shape.rows()) - 1 - index / shape.kv_heads;
+                let first = tile * shape.rows();
+                let task = Task {
+                    level: pool.level(),
+                    shape,
+                    cache,
+                    chunk,
+                    rows: first..chunk.rows.min(first + shape.rows()),
+                    kv_head: index % shape.kv_heads,
+                };
+                return task.run(scratch, q, &out);
+            }
+            index -= tasks(&chunk);
         }
     });
 }
 
 struct Task<'a> {
+    level: Level,
     shape: &'a AttentionShape,
-    position: usize,
-    block_table: &'a [u32],
-    q: &'a [f32],
-}
-
-impl Task<'_> {
-    /// One key head for all rows of the task.
-    fn heads(&self, pool: &Pool, cache: LayerCache<'_>, kv_head: usize, out: &mut [f32]) {
-        let width = self.shape.heads * self.shape.head_dim;
-        let group = self.shape.group() * self.shape.head_dim;
-        for row in 0..out.len() / width {
-            let at = row * width + kv_head * group;
-            let query = Query {
-                q: &self.q[at..at + group],
-                position: self.position + row,
-                block_table: self.block_table,
-                kv_head,
-            };
-            one_query(pool.level(), self.shape, cache, query, &mut out[at..at + group]);
-        }
-    }
-
-    /// Few rows: the key heads of each row are shared out as well.
-    fn split_heads(&self, pool: &Pool, cache: LayerCache<'_>, out: &mut [f32]) {
-        let group = self.shape.group() * self.shape.head_dim;
-        pool.fill_pieces(out, group, &|piece, out| {
-            let (row, kv_head) = (piece / self.shape.kv_heads, piece % self.shape.kv_heads);
-            let query = Query {
-                q: &self.q[piece * group..(piece + 1) * group],
-                position: self.position + row,
-                block_table: self.block_table,
-                kv_head,
-            };
-            one_query(pool.level(), self.shape, cache, query, out);
-        });
-    }
-}
-
-/// The query heads of one row that share a key head.
-#[derive(Clone, Copy)]
-struct Query<'a> {
-    q: &'a [f32],
-    position: usize,
-    block_table: &'a [u32],
+    cache: LayerCache<'a>,
+    chunk: QueryChunk<'a>,
+    /// Rows of the chunk.
+    rows: Range<usize>,
     kv_head: usize,
 }
 
-per_level! {
-    fn one_query(
-        shape: &AttentionShape, cache: LayerCache<'_>, query: Query<'_>, out: &mut [f32],
-    ) = one_query_any;
-}
-
-/// A running softmax of every head of the group: maximum and sum.
+/// A running softmax: maximum and sum.
 #[derive(Clone, Copy)]
 struct Running {
     max: f32,
@@ -173,88 +143,184 @@ struct Running {
 
 const EMPTY: Running = Running { max: f32::NEG_INFINITY, sum: 0.0 };
 
-#[inline(always)]
-fn one_query_any(shape: &AttentionShape, cache: LayerCache<'_>, query: Query<'_>, out: &mut [f32]) {
-    let (dim, group) = (shape.head_dim, shape.group());
-    let mut total = [EMPTY; HEADS_MAX];
-    let mut partial = [0.0f32; STATE_MAX];
-    let mut tile_values = [0.0f32; TILE * HEAD_DIM_MAX];
-    let mut scores = [[0.0f32; TILE]; HEADS_MAX];
-    let end = query.position + 1;
-    for range_start in (0..end).step_by(RANGE) {
-        let range_end = end.min(range_start + RANGE);
-        let mut running = [EMPTY; HEADS_MAX];
-        let partial = &mut partial[..group * dim];
-        partial.fill(0.0);
-        for start in (range_start..range_end).step_by(TILE) {
-            let count = TILE.min(range_end - start);
-            let block = query.block_table[start / TILE];
-            widen(cache.keys(block, query.kv_head), &mut tile_values[..count * dim]);
-            for (g, scores) in scores[..group].iter_mut().enumerate() {
-                let q = &query.q[g * dim..(g + 1) * dim];
-                for (j, score) in scores[..count].iter_mut().enumerate() {
-                    *score = dot_f32(q, &tile_values[j * dim..(j + 1) * dim]) * shape.scale;
+impl Task<'_> {
+    /// Queries: `group` per row.
+    fn queries(&self) -> usize {
+        self.rows.len() * self.shape.group()
+    }
+
+    /// Where query `index` is in `q` and `out`.
+    fn place(&self, index: usize) -> Range<usize> {
+        let (group, dim) = (self.shape.group(), self.shape.head_dim);
+        let row = self.chunk.first_row + self.rows.start + index / group;
+        let head = self.kv_head * group + index % group;
+        let at = (row * self.shape.heads + head) * dim;
+        at..at + dim
+    }
+
+    /// Positions that row `row` of the chunk sees.
+    fn end(&self, row: usize) -> usize {
+        self.chunk.position + row + 1
+    }
+
+    fn run(&self, scratch: &mut Scratch, q: &[f32], out: &Shared<'_, f32>) {
+        let (queries, dim) = (self.queries(), self.shape.head_dim);
+        for index in 0..queries {
+            let to = &mut scratch.queries[index * dim..(index + 1) * dim];
+            to.copy_from_slice(&q[self.place(index)]);
+        }
+        let mut total = [EMPTY; QUERIES_MAX];
+        for start in (0..self.end(self.rows.end - 1)).step_by(RANGE) {
+            let mut running = [EMPTY; QUERIES_MAX];
+            self.range(scratch, start, &mut running);
+            for index in 0..queries {
+                if self.end(self.rows.start + index / self.shape.group()) <= start {
+                    continue;
+                }
+                let at = index * self.shape.stride();
+                let a = &scratch.partial[at..at + dim];
+                // SAFETY: rows of this head are this task's alone.
+                let out = unsafe { out.part(self.place(index)) };
+                if start == 0 {
+                    total[index] = running[index];
+                    out.copy_from_slice(a);
+                } else {
+                    merge(&mut total[index], out, running[index], a);
                 }
             }
-            widen(cache.values(block, query.kv_head), &mut tile_values[..count * dim]);
-            for g in 0..group {
-                let acc = &mut partial[g * dim..(g + 1) * dim];
-                add_tile(&mut running[g], &mut scores[g][..count], &tile_values, acc);
-            }
         }
-        for g in 0..group {
-            let (a, out) = (&partial[g * dim..(g + 1) * dim], &mut out[g * dim..(g + 1) * dim]);
-            if range_start == 0 {
-                total[g] = running[g];
-                out.copy_from_slice(a);
-            } else {
-                merge(&mut total[g], out, running[g], a);
+        for (index, total) in total[..queries].iter().enumerate() {
+            // SAFETY: as above.
+            for out in unsafe { out.part(self.place(index)) } {
+                *out /= total.sum;
             }
         }
     }
-    for g in 0..group {
-        for out in &mut out[g * dim..(g + 1) * dim] {
-            *out /= total[g].sum;
+
+    /// One range of positions, to `scratch.partial`.
+    fn range(&self, scratch: &mut Scratch, start: usize, running: &mut [Running; QUERIES_MAX]) {
+        let (stride, group) = (self.shape.stride(), self.shape.group());
+        scratch.partial[..self.queries() * stride].fill(0.0);
+        let end = self.end(self.rows.end - 1).min(start + RANGE);
+        for start in (start..end).step_by(TILE) {
+            let block = self.chunk.block_table[start / TILE];
+            // Rows that see none of the tile are passed over; those that see all go together.
+            let first_row = (self.rows.start..self.rows.end)
+                .find(|row| self.end(*row) > start)
+                .expect("the last row sees the tile");
+            let first = (first_row - self.rows.start) * group;
+            self.scores(scratch, block, first);
+            let count = TILE.min(end - start);
+            let values = self.cache.values(block, self.kv_head);
+            widen_values(self.level, self.cache.shape, values, count, stride, &mut scratch.tile);
+            for index in first..self.queries() {
+                let count = TILE.min(self.end(self.rows.start + index / group) - start);
+                let scores = &mut scratch.scores[index * TILE..(index + 1) * TILE];
+                let acc = &mut scratch.partial[index * stride..(index + 1) * stride];
+                let scores = scores.first_chunk_mut().expect("a tile of scores");
+                softmax(self.level, self.shape.scale, count, scores, &mut running[index], acc);
+            }
+            let whole = self.end(first_row) >= start + TILE;
+            let step = if whole { self.queries() } else { group };
+            for part in (first..self.queries()).step_by(step) {
+                let part_end = self.queries().min(part + step);
+                let count = TILE.min(self.end(self.rows.start + part / group) - start);
+                self.add_values(scratch, part..part_end, count);
+            }
+        }
+    }
+
+    /// Scores of queries `first` and up with a tile of keys.
+    fn scores(&self, scratch: &mut Scratch, block: u32, first: usize) {
+        let dim = self.shape.head_dim;
+        let keys = self.cache.keys(block, self.kv_head);
+        widen_keys(self.level, self.cache.shape, keys, &mut scratch.tile);
+        for index in (first..self.queries()).step_by(ROWS) {
+            let count = ROWS.min(self.queries() - index);
+            let operands = Operands {
+                a: scratch.queries[index * dim..].as_ptr(),
+                a_stride: dim,
+                b: scratch.tile.as_ptr(),
+                b_stride: TILE,
+                c: scratch.scores[index * TILE..].as_mut_ptr(),
+                c_stride: TILE,
+                columns: TILE,
+                depth: dim,
+                fresh: true,
+            };
+            // SAFETY: the queries, the tile and the scores are there in these sizes.
+            unsafe { accumulate(self.level, count, operands) };
+        }
+    }
+
+    /// Adds the first `count` values of the tile to queries `range`, by their scores.
+    fn add_values(&self, scratch: &mut Scratch, range: Range<usize>, count: usize) {
+        let stride = self.shape.stride();
+        for first in range.clone().step_by(ROWS) {
+            let rows = ROWS.min(range.end - first);
+            let operands = Operands {
+                a: scratch.scores[first * TILE..].as_ptr(),
+                a_stride: TILE,
+                b: scratch.tile.as_ptr(),
+                b_stride: stride,
+                c: scratch.partial[first * stride..].as_mut_ptr(),
+                c_stride: stride,
+                columns: stride,
+                depth: count,
+                fresh: false,
+            };
+            // SAFETY: as above.
+            unsafe { accumulate(self.level, rows, operands) };
         }
     }
 }
 
-#[inline(always)]
-fn widen(halves: &[u16], out: &mut [f32]) {
-    for (out, bits) in out.iter_mut().zip(halves) {
-        *out = f16_to_f32(*bits);
-    }
+per_level! {
+    /// Turns the scores of one query with a tile, of which it sees `count`, into probabilities, and
+    /// scales what the earlier tiles gave.
+    fn softmax(
+        scale: f32, count: usize, scores: &mut [f32; TILE], running: &mut Running, acc: &mut [f32],
+    ) = softmax_any;
 }
 
-/// One tile of one head: `scores` become probabilities, `acc` takes their share of the values.
 #[inline(always)]
-fn add_tile(running: &mut Running, scores: &mut [f32], values: &[f32], acc: &mut [f32]) {
+fn softmax_any(
+    scale: f32,
+    count: usize,
+    scores: &mut [f32; TILE],
+    running: &mut Running,
+    acc: &mut [f32],
+) {
+    for (j, score) in scores.iter_mut().enumerate() {
+        *score = if j < count { *score * scale } else { f32::NEG_INFINITY };
+    }
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        let (a, b) = (scores[i], scores[i + LANES]);
+        *lane = if a > b { a } else { b };
+    }
     let mut max = running.max;
-    for score in scores.iter() {
-        max = if *score > max { *score } else { max };
+    for lane in lanes {
+        max = if lane > max { lane } else { max };
     }
     let correction = math::exp(running.max - max);
-    let mut sum = running.sum * correction;
     for score in scores.iter_mut() {
         *score = math::exp(*score - max);
     }
-    for p in scores.iter() {
-        sum += p;
+    for i in 0..LANES {
+        lanes[i] = scores[i] + scores[i + LANES];
     }
-    for a in acc.iter_mut() {
-        *a *= correction;
-    }
-    let dim = acc.len();
-    for (p, v) in scores.iter().zip(values.chunks_exact(dim)) {
-        for (a, v) in acc.iter_mut().zip(v) {
-            *a = p.mul_add(*v, *a);
+    let sum = running.sum.mul_add(correction, sum_lanes(lanes));
+    // A factor of one changes nothing.
+    if correction != 1.0 {
+        for a in acc.iter_mut() {
+            *a *= correction;
         }
     }
     *running = Running { max, sum };
 }
 
 /// Merges a later range into the total.
-#[inline(always)]
 fn merge(total: &mut Running, out: &mut [f32], range: Running, acc: &[f32]) {
     let max = if range.max > total.max { range.max } else { total.max };
     let (old, new) = (math::exp(total.max - max), math::exp(range.max - max));

@@ -1,18 +1,20 @@
 //! Weights times activations: `out[t, r] = Σ W[r, k] · x[t, k]`.
 //!
-//! A panel of weight rows is one thread's. Each quant block is unpacked once for a tile of tokens.
+//! Threads share out rows of weights. Few tokens meet the weights as they are read; for many, a panel
+//! of rows is unpacked once for up to [`PASS_TOKENS`] of them.
 
-use super::activations::{Activations, QuantisedRow};
-use super::{LANES, add_lanes, per_level, sum_lanes};
-use crate::pool::{Panel, Pool};
-use crate::quant::TensorType;
-use crate::quant::f16::{bf16_to_f32, f16_to_f32};
-use crate::quant::k_quants::{Block256, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
-use crate::quant::legacy::{Block32, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
+use super::dispatch::{FEW, Kernels, Many, kernels};
+use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
+use super::{floats, gemm, scalar};
+use crate::pool::{Pool, Shared};
+use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
 
-/// Tokens whose sums are kept while a weight row is read once.
-const TILE: usize = 64;
+/// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
+const UNIT_BYTES: usize = 32 << 10;
+/// Units per thread at least, so that all end at about the same time.
+const UNITS: usize = 8;
 
 /// A weight matrix as it lies in the file: `rows` rows of `cols` weights.
 #[derive(Clone, Copy)]
@@ -27,241 +29,246 @@ pub struct Matrix<'a> {
     pub bytes: &'a [u8],
 }
 
-/// `out = activations · Wᵀ`, `[activations.rows(), matrix.rows]`.
+/// One matrix to multiply with, and what becomes of the products.
+pub struct Product<'a> {
+    /// The weights.
+    pub matrix: Matrix<'a>,
+    /// Added to each token's products: one value per row.
+    pub bias: Option<&'a [f32]>,
+    /// Outputs are added to what `out` has, times this, fused; otherwise they replace it.
+    pub add_scaled: Option<f32>,
+    /// `[tokens, matrix.rows]`.
+    pub out: &'a mut [f32],
+}
+
+impl<'a> Product<'a> {
+    /// Plain products.
+    pub fn new(matrix: Matrix<'a>, out: &'a mut [f32]) -> Self {
+        Self { matrix, bias: None, add_scaled: None, out }
+    }
+}
+
+/// Computes `products` of the same activations, all of them in one region of the pool.
 ///
 /// # Panics
 ///
 /// If the shapes do not agree, or the activations lack the form that the weights need.
-pub fn matmul(pool: &Pool, matrix: Matrix<'_>, activations: &Activations, out: &mut [f32]) {
-    assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
-    assert_eq!(out.len(), activations.rows() * matrix.rows, "outputs of the matrix");
-    assert_eq!(matrix.bytes.len(), matrix.rows * matrix.ty.row_bytes(matrix.cols), "its bytes");
-    let (need, have) = (super::activations::Forms::of(matrix.ty), activations.forms());
-    assert!(have.or(need) == have, "the activations are quantised for these weights");
-    // Small enough to share out evenly, large enough that taking a panel costs nothing beside it.
-    let grain = matrix.rows.div_ceil(8 * pool.threads()).clamp(8, 128);
-    pool.fill_columns(out, matrix.rows, grain, &|mut panel| {
-        panel_of_rows(pool.level(), matrix, activations, &mut panel);
+pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: [Product<'_>; N]) {
+    let mut end = 0;
+    let jobs = products.map(|product| {
+        let Product { matrix, bias, add_scaled, out } = product;
+        assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
+        assert_eq!(out.len(), activations.rows() * matrix.rows, "outputs of the matrix");
+        assert_eq!(matrix.bytes.len(), matrix.rows * matrix.ty.row_bytes(matrix.cols), "its bytes");
+        assert!(bias.is_none_or(|bias| bias.len() == matrix.rows), "one bias per output");
+        let (need, have) = (Forms::of(matrix.ty), activations.forms());
+        assert!(have.or(need) == have, "the activations are quantised for these weights");
+        let unit = unit_rows(pool, &matrix, activations.rows());
+        let first = end;
+        end += matrix.rows.div_ceil(unit);
+        let kernels = kernels(pool.level(), matrix.ty);
+        let kernels = kernels.filter(|kernels| matrix.rows >= kernels.lanes);
+        Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, first, activations }
+    });
+    pool.each(end, &|scratch, index| {
+        let job = jobs.iter().rfind(|job| job.first <= index).expect("the first starts at 0");
+        let start = (index - job.first) * job.unit;
+        job.rows(pool, scratch, start..job.matrix.rows.min(start + job.unit));
     });
 }
 
-per_level! {
-    fn panel_of_rows(
-        matrix: Matrix<'_>, activations: &Activations, panel: &mut Panel<'_, f32>,
-    ) = panel_of_any;
-}
-
-#[inline(always)]
-fn panel_of_any(matrix: Matrix<'_>, activations: &Activations, panel: &mut Panel<'_, f32>) {
-    match matrix.ty {
-        TensorType::F32 => floats::<4>(matrix, activations, panel, f32::from_le_bytes),
-        TensorType::F16 => {
-            floats::<2>(matrix, activations, panel, |b| f16_to_f32(u16::from_le_bytes(b)))
-        }
-        TensorType::BF16 => {
-            floats::<2>(matrix, activations, panel, |b| bf16_to_f32(u16::from_le_bytes(b)))
-        }
-        TensorType::Q4_0 => blocks_32::<BlockQ4_0>(matrix, activations, panel),
-        TensorType::Q4_1 => blocks_32::<BlockQ4_1>(matrix, activations, panel),
-        TensorType::Q5_0 => blocks_32::<BlockQ5_0>(matrix, activations, panel),
-        TensorType::Q5_1 => blocks_32::<BlockQ5_1>(matrix, activations, panel),
-        TensorType::Q8_0 => blocks_32::<BlockQ8_0>(matrix, activations, panel),
-        TensorType::Q2_K => blocks_256::<BlockQ2K>(matrix, activations, panel),
-        TensorType::Q3_K => blocks_256::<BlockQ3K>(matrix, activations, panel),
-        TensorType::Q4_K => blocks_256::<BlockQ4K>(matrix, activations, panel),
-        TensorType::Q5_K => blocks_256::<BlockQ5K>(matrix, activations, panel),
-        TensorType::Q6_K => blocks_256::<BlockQ6K>(matrix, activations, panel),
+/// Rows of one unit of work: a multiple of [`PASS_ROWS`].
+fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
+    if tokens > FEW {
+        return PASS_ROWS;
     }
+    let enough = UNIT_BYTES.div_ceil(matrix.ty.row_bytes(matrix.cols));
+    let share = matrix.rows / (UNITS * pool.threads());
+    enough.min(share).next_multiple_of(PASS_ROWS).max(PASS_ROWS)
 }
 
-/// Weights of a row that are unpacked before any token meets them.
-const SEGMENT: usize = 2048;
+struct Job<'a> {
+    matrix: Matrix<'a>,
+    kernels: Option<&'static Kernels>,
+    bias: Option<&'a [f32]>,
+    add_scaled: Option<f32>,
+    out: Shared<'a, f32>,
+    /// Rows per unit, and the first unit's number.
+    unit: usize,
+    first: usize,
+    activations: &'a Activations,
+}
 
-/// Exact: the largest sums are 32 · 255 · 127 and 256 · 4096 · 127.
-#[inline(always)]
-fn dot_i16<const LEN: usize>(w: &[i16; LEN], y: &[i16; LEN]) -> i32 {
-    let mut sum = 0i32;
-    for i in 0..LEN {
-        sum += i32::from(w[i]) * i32::from(y[i]);
+impl Job<'_> {
+    /// All outputs of some rows.
+    fn rows(&self, pool: &Pool, scratch: &mut Scratch, rows: Range<usize>) {
+        if Forms::of(self.matrix.ty).values {
+            let set = |token, row, value| self.set(token, row, &[value]);
+            return floats::rows(pool.level(), self.matrix, self.activations, rows, &set);
+        }
+        match self.kernels {
+            Some(kernels) if !self.has_planted_bug() => match self.activations.rows() {
+                0..=FEW => self.few(kernels, rows),
+                _ => self.many(kernels, scratch, rows),
+            },
+            _ => self.by_definition(rows),
+        }
     }
-    sum
-}
 
-/// A run of unpacked quant blocks of 32.
-struct Run32 {
-    q: [[i16; 32]; SEGMENT / 32],
-    scale: [f32; SEGMENT / 32],
-    offset: [f32; SEGMENT / 32],
-}
-
-#[inline(always)]
-fn blocks_32<B: Block32>(
-    matrix: Matrix<'_>,
-    activations: &Activations,
-    panel: &mut Panel<'_, f32>,
-) {
-    let row_bytes = matrix.ty.row_bytes(matrix.cols);
-    let mut run = Run32 {
-        q: [[0; 32]; SEGMENT / 32],
-        scale: [0.0; SEGMENT / 32],
-        offset: [0.0; SEGMENT / 32],
-    };
-    for first in (0..activations.rows()).step_by(TILE) {
-        let count = TILE.min(activations.rows() - first);
-        for r in panel.range() {
-            let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
-            let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [0.0f32; TILE];
-            for (s, blocks) in blocks.chunks(SEGMENT / 32).enumerate() {
-                for (i, block) in blocks.iter().enumerate() {
-                    let w = block.unpack();
-                    (run.q[i], run.scale[i], run.offset[i]) = (w.q, w.scale, w.offset);
-                }
-                for (t, acc) in acc[..count].iter_mut().enumerate() {
-                    let y = activations.by_32.row(first + t, matrix.cols, 32);
-                    *acc = add_run_32::<B>(&run, y, s * SEGMENT / 32, blocks.len(), *acc);
+    fn by_definition(&self, rows: Range<usize>) {
+        let bytes = self.matrix.ty.row_bytes(self.matrix.cols);
+        for r in rows {
+            let row = &self.matrix.bytes[r * bytes..(r + 1) * bytes];
+            for tile in 0..self.activations.tiles() {
+                let reversed = self.has_planted_bug();
+                let sums = scalar::products(self.matrix.ty, row, self.activations, tile, reversed);
+                for (t, sum) in sums.iter().enumerate() {
+                    let token = tile * TILE_TOKENS + t;
+                    if token < self.activations.rows() {
+                        self.set(token, r, &[*sum]);
+                    }
                 }
             }
-            for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, *acc);
-            }
         }
     }
-}
 
-/// `acc` after `count` blocks, of which the first is block `start` of the row.
-#[inline(always)]
-fn add_run_32<B: Block32>(
-    run: &Run32,
-    y: QuantisedRow<'_>,
-    start: usize,
-    count: usize,
-    mut acc: f32,
-) -> f32 {
-    let q = &y.q.as_chunks::<32>().0[start..start + count];
-    let scales = &y.scales[start..start + count];
-    let sums = &y.sums.as_chunks::<2>().0[start..start + count];
-    for b in 0..count {
-        let d = scales[b];
-        acc = (run.scale[b] * d).mul_add(dot_i16(&run.q[b], &q[b]) as f32, acc);
-        if B::HAS_OFFSET {
-            let sum = i32::from(sums[b][0]) + i32::from(sums[b][1]);
-            acc = (run.offset[b] * d).mul_add(sum as f32, acc);
-        }
+    #[cfg(not(test))]
+    fn has_planted_bug(&self) -> bool {
+        false
     }
-    acc
-}
 
-/// A run of unpacked superblocks.
-struct Run256 {
-    w: [[i16; 256]; SEGMENT / 256],
-    d: [f32; SEGMENT / 256],
-    dmin: [f32; SEGMENT / 256],
-    mins: [[i16; 16]; SEGMENT / 256],
-}
+    #[cfg(test)]
+    fn has_planted_bug(&self) -> bool {
+        self.activations.planted_bug && self.activations.rows() > 1
+    }
 
-#[inline(always)]
-fn blocks_256<B: Block256>(
-    matrix: Matrix<'_>,
-    activations: &Activations,
-    panel: &mut Panel<'_, f32>,
-) {
-    let row_bytes = matrix.ty.row_bytes(matrix.cols);
-    let mut run = Run256 {
-        w: [[0; 256]; SEGMENT / 256],
-        d: [0.0; SEGMENT / 256],
-        dmin: [0.0; SEGMENT / 256],
-        mins: [[0; 16]; SEGMENT / 256],
-    };
-    for first in (0..activations.rows()).step_by(TILE) {
-        let count = TILE.min(activations.rows() - first);
-        for r in panel.range() {
-            let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
-            let blocks = bytemuck::cast_slice::<u8, B>(row);
-            let mut acc = [0.0f32; TILE];
-            for (s, blocks) in blocks.chunks(SEGMENT / 256).enumerate() {
-                for (i, block) in blocks.iter().enumerate() {
-                    let w = block.unpack();
-                    (run.w[i], run.d[i], run.dmin[i], run.mins[i]) = (w.w, w.d, w.dmin, w.mins);
-                }
-                let reversed = reversed(activations, count);
-                for (t, acc) in acc[..count].iter_mut().enumerate() {
-                    let y = activations.by_256.row(first + t, matrix.cols, 256);
-                    let start = s * SEGMENT / 256;
-                    *acc = add_run_256::<B>(&run, y, start..start + blocks.len(), reversed, *acc);
-                }
-            }
-            for (t, acc) in acc[..count].iter().enumerate() {
-                panel.set(first + t, r, *acc);
+    /// The rows of the panel whose first wanted row is `first`, at group `group`: the last panel of a
+    /// matrix reaches back.
+    fn panel(&self, kernels: &Kernels, first: usize, group: usize) -> (usize, *const u8, usize) {
+        let Matrix { ty, rows, cols, bytes } = self.matrix;
+        let start = first.min(rows - kernels.lanes);
+        let stride = ty.row_bytes(cols);
+        let base = bytes[start * stride + ty.row_bytes(group * GROUP)..].as_ptr();
+        (start, base, stride)
+    }
+
+    /// A few tokens: weights are read once.
+    fn few(&self, kernels: &Kernels, rows: Range<usize>) {
+        let tokens = self.activations.rows();
+        let tile = self.activations.tile(0, self.matrix.ty);
+        let mut sums = [0.0f32; FEW * PASS_ROWS];
+        let panel_bytes = kernels.lanes * self.matrix.ty.row_bytes(self.matrix.cols);
+        for first in rows.clone().step_by(kernels.lanes) {
+            let (start, base, stride) = self.panel(kernels, first, 0);
+            let ahead = base.wrapping_add(panel_bytes);
+            // SAFETY: the level exists only on a machine with its instructions; the panel's rows are
+            // inside the matrix, whose length was checked, and the tile has all their groups.
+            unsafe { kernels.few[tokens - 1](base, stride, tile, ahead, sums.as_mut_ptr()) };
+            let end = rows.end.min(first + kernels.lanes);
+            for token in 0..tokens {
+                let at = token * kernels.lanes;
+                self.set(token, first, &sums[at + first - start..at + end - start]);
             }
         }
     }
-}
 
-/// `acc` after the superblocks `range` of the row, which `run` holds.
-#[inline(always)]
-fn add_run_256<B: Block256>(
-    run: &Run256,
-    y: QuantisedRow<'_>,
-    range: Range<usize>,
-    reversed: bool,
-    mut acc: f32,
-) -> f32 {
-    let q = &y.q.as_chunks::<256>().0[range.clone()];
-    let scales = &y.scales[range.clone()];
-    let sums = &y.sums.as_chunks::<16>().0[range.clone()];
-    for i in 0..range.len() {
-        let b = if reversed { range.len() - 1 - i } else { i };
-        let d = scales[b];
-        acc = (run.d[b] * d).mul_add(dot_i16(&run.w[b], &q[b]) as f32, acc);
-        if B::HAS_MINS {
-            let mins = dot_i16(&run.mins[b], &sums[b]) as f32;
-            acc = (-(run.dmin[b] * d)).mul_add(mins, acc);
+    /// Many tokens: weights are unpacked once for each pass.
+    fn many(&self, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
+        let width = kernels.lanes * kernels.panels;
+        for first in rows.clone().step_by(width) {
+            let rows = first..rows.end.min(first + width);
+            for tokens in
+                (0..self.activations.rows()).step_by(PASS_TOKENS / TILE_TOKENS * TILE_TOKENS)
+            {
+                let end =
+                    self.activations.rows().min(tokens + PASS_TOKENS / TILE_TOKENS * TILE_TOKENS);
+                self.pass(kernels, scratch, rows.clone(), tokens..end);
+            }
         }
     }
-    acc
-}
 
-/// Superblocks are added in ascending order.
-#[cfg(not(test))]
-#[inline(always)]
-fn reversed(_activations: &Activations, _tokens: usize) -> bool {
-    false
-}
-
-/// As above, unless a test planted a bug: tiles of several tokens go downwards.
-#[cfg(test)]
-fn reversed(activations: &Activations, tokens: usize) -> bool {
-    activations.planted_bug && tokens > 1
-}
-
-#[inline(always)]
-fn floats<const BYTES: usize>(
-    matrix: Matrix<'_>,
-    activations: &Activations,
-    panel: &mut Panel<'_, f32>,
-    value: impl Fn([u8; BYTES]) -> f32 + Copy,
-) {
-    let row_bytes = matrix.ty.row_bytes(matrix.cols);
-    let mut segment = [0.0f32; SEGMENT];
-    for first in (0..activations.rows()).step_by(TILE) {
-        let count = TILE.min(activations.rows() - first);
-        for r in panel.range() {
-            let row = &matrix.bytes[r * row_bytes..(r + 1) * row_bytes];
-            let (weights, _) = row.as_chunks::<BYTES>();
-            let mut lanes = [[0.0f32; LANES]; TILE];
-            for (s, weights) in weights.chunks(SEGMENT).enumerate() {
-                for (out, w) in segment.iter_mut().zip(weights) {
-                    *out = value(*w);
-                }
-                let range = s * SEGMENT..s * SEGMENT + weights.len();
-                for (t, lanes) in lanes[..count].iter_mut().enumerate() {
-                    let x = &activations.row(first + t)[range.clone()];
-                    add_lanes(&segment[..weights.len()], x, lanes);
+    fn pass(
+        &self,
+        kernels: &Kernels,
+        scratch: &mut Scratch,
+        rows: Range<usize>,
+        tokens: Range<usize>,
+    ) {
+        let groups = self.matrix.cols / GROUP;
+        for group in (0..groups).step_by(gemm::GROUPS) {
+            let count = gemm::GROUPS.min(groups - group);
+            for index in 0..kernels.panels {
+                let first = rows.start + index * kernels.lanes;
+                let (_, base, stride) = self.panel(kernels, first, group);
+                let to = scratch.unpacked.as_mut_ptr();
+                // SAFETY: as for `few`; the buffer holds this many groups.
+                unsafe { (kernels.unpack)(base, stride, count, index, to) };
+            }
+            self.for_tiles(kernels, tokens.clone(), &mut |tile, token, kernel| {
+                let Tile { record, width, .. } = tile;
+                // SAFETY: the record of this group is inside the tile's.
+                let record = unsafe { record.add(group * super::activations::FIELDS * width) };
+                let tile = Tile { record, width, groups: count };
+                let at = (token - tokens.start) * kernels.panels * kernels.lanes;
+                let sums = scratch.sums[at..].as_mut_ptr();
+                // SAFETY: as for `few`; the weights were unpacked, the sums of a pass fit.
+                unsafe { kernel(scratch.unpacked.as_ptr(), tile, group == 0, sums) };
+            });
+        }
+        for token in tokens.clone() {
+            for index in 0..kernels.panels {
+                let first = rows.start + index * kernels.lanes;
+                let start = first.min(self.matrix.rows - kernels.lanes);
+                let end = rows.end.min(first + kernels.lanes);
+                if first < end {
+                    let at = (token - tokens.start) * kernels.panels + index;
+                    let sums = &scratch.sums[at * kernels.lanes..(at + 1) * kernels.lanes];
+                    self.set(token, first, &sums[first - start..end - start]);
                 }
             }
-            for (t, lanes) in lanes[..count].iter().enumerate() {
-                panel.set(first + t, r, sum_lanes(*lanes));
+        }
+    }
+
+    /// Hands over the products of consecutive rows.
+    #[inline]
+    fn set(&self, token: usize, row: usize, products: &[f32]) {
+        let at = token * self.matrix.rows + row;
+        // SAFETY: rows are one unit's alone.
+        let out = unsafe { self.out.part(at..at + products.len()) };
+        match (self.bias, self.add_scaled) {
+            (None, None) => out.copy_from_slice(products),
+            (None, Some(scale)) => {
+                for (out, product) in out.iter_mut().zip(products) {
+                    *out = product.mul_add(scale, *out);
+                }
+            }
+            (Some(bias), scale) => {
+                let bias = &bias[row..row + products.len()];
+                for ((out, product), bias) in out.iter_mut().zip(products).zip(bias) {
+                    *out = match scale {
+                        None => product + bias,
+                        Some(scale) => (product + bias).mul_add(scale, *out),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Calls `work` with each part of a tile that one kernel takes: the tile from the part's first
+    /// token on, that token, and the kernel.
+    fn for_tiles(
+        &self,
+        kernels: &Kernels,
+        tokens: Range<usize>,
+        work: &mut dyn FnMut(Tile, usize, Many),
+    ) {
+        for index in tokens.start / TILE_TOKENS..tokens.end.div_ceil(TILE_TOKENS) {
+            let tile = self.activations.tile(index, self.matrix.ty);
+            for first in (0..tile.width).step_by(kernels.many.len()) {
+                let count = kernels.many.len().min(tile.width - first);
+                // SAFETY: the token is in the tile.
+                let record = unsafe { tile.record.add(first) };
+                work(Tile { record, ..tile }, index * TILE_TOKENS + first, kernels.many[count - 1]);
             }
         }
     }

@@ -1,42 +1,56 @@
 //! The arithmetic of the engine, and the order in which it is done.
 //!
-//! # Order of operations, `NUMERICS` = 1
+//! # Order of operations, `NUMERICS` = 2
 //!
-//! * **Activations** for weights with quant blocks of 32 (256) are quantised per 32 (256) values:
-//!   `d = max|x| / 127`, `q = round_ties_even(x · (127 / max|x|))`; all zero if `max|x|` is 0.
-//! * **Dot product, blocks of 32**: per output, blocks ascending:
-//!   `acc = fma(scale · d, Σ q·y, acc)`, then where the format has an offset
-//!   `acc = fma(offset · d, Σ y, acc)`. The inner sums are exact integers.
-//! * **Dot product, blocks of 256**: per output, superblocks ascending:
-//!   `acc = fma(d_w · d, Σ scale·q·y, acc)`, then where the format has minimums
-//!   `acc = fma(−(dmin · d), Σ min·y, acc)`. The inner sums are exact integers. One sum, not two: the
-//!   products of unsigned quants and the minimums cancel, and apart they would be rounded while large.
+//! * **Activations** for quantised weights are quantised per 32 values for superblocks of 256, per 16
+//!   for quant blocks of 32: `d = max|x| / 127`, `q = round_ties_even(x · (127 / max|x|))`; all zero if
+//!   `max|x|` is 0.
+//! * **Dot product of quantised weights**: per output one sum, groups of 32 weights ascending. Inner
+//!   sums are exact integers turned into floats, scales `a` and offsets `b` of a group exact products
+//!   of what the quant block holds. With one or two scales per group of a superblock:
+//!   `s = (Σ q·y) · a`, or `s = fma(Σ₂ q·y, a₂, (Σ₁ q·y) · a₁)`, for the first and last 16 weights;
+//!   `acc = fma(s, d, acc)`. With quant blocks of 32: `s = fma(Σ₂ q·y, d₂, (Σ₁ q·y) · d₁)`;
+//!   `acc = fma(s, a, acc)`. Then where the format has offsets `acc = fma(b, d · Σ y, acc)`, for the
+//!   first and then the last 16 where there are two; `d₁ · Σ₁ y + d₂ · Σ₂ y`, the latter fused, where
+//!   there are two scales. One sum of products and offsets, because they cancel.
 //! * **F32, F16, BF16 weights** meet f32 activations: sixteen lanes, element `i` in lane `i mod 16`,
 //!   ascending, fused; then lanes `l` and `l + 8`, `l + 4`, `l + 2`, `l + 1` are added.
 //! * **RMS norm**: squares in sixteen fused lanes and the same tree; `1 / sqrt(mean + eps)`; then
 //!   `(x · inverse) · weight`.
 //! * **Attention**: positions from 0 in ranges of 1,024; in a range an online softmax over tiles of 32
-//!   positions ascending (scores in sixteen lanes and the tree, times the scale); the ranges are merged
-//!   ascending. Keys and values are read as the cache holds them. See `attention`.
+//!   positions ascending; the ranges are merged ascending. Keys and values are read as the cache holds
+//!   them. See `attention`.
 //! * `exp`, `silu` and the rotary tables are in [`math`](crate::math).
 //!
 //! An output's operations do not depend on the rows or tokens beside it, nor on the thread.
 //!
 //! # Instruction sets
 //!
-//! Each kernel is one generic function, compiled once per [`Level`] with that level's instructions.
-//! Nothing in it may be reordered by a compiler, so every level gives the same bits.
+//! Products of quantised weights and the products of the attention are written once over
+//! [`simd::Simd`], which each instruction set implements; `scalar` is their definition. The rest is
+//! plain code, compiled once per [`Level`]. Nothing in either may be reordered by a compiler, so every
+//! level gives the same bits.
 
 #![allow(
     unsafe_code,
     reason = "functions compiled for an instruction set are called after detection"
 )]
 
+mod accumulate;
 pub mod activations;
 pub mod attention;
+pub mod cache;
+mod direct;
+mod dispatch;
+mod floats;
+mod formats;
+mod gemm;
 pub mod matmul;
 pub mod probes;
 pub mod rows;
+mod scalar;
+pub mod scratch;
+mod simd;
 
 /// An instruction set that this machine has.
 ///
@@ -49,6 +63,8 @@ enum Isa {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
 }
@@ -66,7 +82,15 @@ impl Level {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") && has!("fma") && has!("f16c") && has!("bmi2") {
                 levels.push(Self(Isa::Avx2));
-                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
+                if has!("avxvnni") {
+                    levels.push(Self(Isa::AvxVnni));
+                }
+                if has!("avx512f")
+                    && has!("avx512bw")
+                    && has!("avx512vl")
+                    && has!("avx512dq")
+                    && has!("avx512vnni")
+                {
                     levels.push(Self(Isa::Avx512));
                 }
             }
@@ -86,6 +110,8 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
         }
     }
@@ -103,7 +129,7 @@ macro_rules! per_level {
         #[allow(clippy::too_many_arguments, reason = "the level comes on top of the body's own")]
         $vis fn $name(level: $crate::kernels::Level, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c,bmi2")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2")]
             fn avx512($($arg: $ty),*) {
                 $body($($arg),*);
             }
@@ -116,7 +142,9 @@ macro_rules! per_level {
                 $crate::kernels::Isa::Scalar => $body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: this level exists only if the machine has these instructions.
-                $crate::kernels::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                $crate::kernels::Isa::Avx2 | $crate::kernels::Isa::AvxVnni => unsafe {
+                    avx2($($arg),*)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::kernels::Isa::Avx512 => unsafe { avx512($($arg),*) },

@@ -2,26 +2,33 @@
 
 use super::{LANES, dot_f32, per_level};
 use crate::math;
+use std::ops::Range;
 
 per_level! {
     /// `out = (x / sqrt(mean(x²) + eps)) · weight`, row by row; rows have `weight.len()` values.
     pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_rows;
 }
 per_level! {
-    /// `out = silu(gate) · up`.
-    pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_values;
+    /// Columns `columns` of `(x / sqrt(mean(x²) + eps)) · weight` for one row `x`.
+    pub fn rms_norm_columns(
+        x: &[f32], weight: &[f32], eps: f32, columns: Range<usize>, out: &mut [f32],
+    ) = rms_norm_part;
 }
 per_level! {
-    /// `x = x + scale · y`, fused.
-    pub fn add_scaled(x: &mut [f32], y: &[f32], scale: f32) = add_scaled_values;
+    /// `out = silu(gate) · up`.
+    pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_values;
 }
 per_level! {
     /// `x = x · scale`.
     pub fn scale(x: &mut [f32], scale: f32) = scale_values;
 }
 per_level! {
-    /// Adds `bias` to each row of `x`.
-    pub fn add_bias(x: &mut [f32], bias: &[f32]) = add_bias_rows;
+    /// Rotates each head of one row by the angles whose `[cos, sin]` are in `table`.
+    ///
+    /// `table` has one entry per pair; what a head has beyond `2 · table.len()` values stays.
+    pub fn rotate(
+        row: &mut [f32], head_dim: usize, pairing: Pairing, table: &[[f32; 2]],
+    ) = rotate_heads;
 }
 per_level! {
     /// `total = Σ exp(x − max)`, in sixteen double-precision lanes, element `i` in lane `i mod 16`.
@@ -32,10 +39,15 @@ per_level! {
 fn rms_norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let len = weight.len();
     for (x, out) in x.chunks_exact(len).zip(out.chunks_exact_mut(len)) {
-        let inverse = 1.0 / (dot_f32(x, x) / len as f32 + eps).sqrt();
-        for i in 0..len {
-            out[i] = (x[i] * inverse) * weight[i];
-        }
+        rms_norm_part(x, weight, eps, 0..len, out);
+    }
+}
+
+#[inline(always)]
+fn rms_norm_part(x: &[f32], weight: &[f32], eps: f32, columns: Range<usize>, out: &mut [f32]) {
+    let inverse = 1.0 / (dot_f32(x, x) / x.len() as f32 + eps).sqrt();
+    for ((x, weight), out) in x[columns.clone()].iter().zip(&weight[columns]).zip(out) {
+        *out = (x * inverse) * weight;
     }
 }
 
@@ -47,25 +59,9 @@ fn swiglu_values(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn add_scaled_values(x: &mut [f32], y: &[f32], scale: f32) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = y.mul_add(scale, *x);
-    }
-}
-
-#[inline(always)]
 fn scale_values(x: &mut [f32], scale: f32) {
     for x in x {
         *x *= scale;
-    }
-}
-
-#[inline(always)]
-fn add_bias_rows(x: &mut [f32], bias: &[f32]) {
-    for row in x.chunks_exact_mut(bias.len()) {
-        for (x, bias) in row.iter_mut().zip(bias) {
-            *x += bias;
-        }
     }
 }
 
@@ -93,10 +89,8 @@ pub enum Pairing {
     Halves,
 }
 
-/// Rotates each head of one row by the angles whose `[cos, sin]` are in `table`.
-///
-/// `table` has one entry per pair; what a head has beyond `2 · table.len()` values stays.
-pub fn rotate(row: &mut [f32], head_dim: usize, pairing: Pairing, table: &[[f32; 2]]) {
+#[inline(always)]
+fn rotate_heads(row: &mut [f32], head_dim: usize, pairing: Pairing, table: &[[f32; 2]]) {
     let pairs = table.len();
     for head in row.chunks_exact_mut(head_dim) {
         for (i, [cos, sin]) in table.iter().enumerate() {
@@ -148,8 +142,10 @@ mod tests {
                     assert!((f64::from(row[i]) - truth).abs() <= 1e-6 * truth.abs().max(1e-3));
                 }
                 out.extend(row.iter().map(|v| v.to_bits()));
-                add_scaled(level, &mut row, &x, 0.22);
-                add_bias(level, &mut row, &y);
+                let part = len / 3..len;
+                let mut columns = vec![0.0; part.len()];
+                rms_norm_columns(level, &x, &y, 1e-5, part.clone(), &mut columns);
+                out.extend(columns.iter().map(|v| v.to_bits()));
                 scale(level, &mut row, 1.5);
                 out.extend(row.iter().map(|v| v.to_bits()));
                 let mut total = 0.0;

@@ -2,10 +2,12 @@
 
 use super::activations::{Activations, Forms};
 use super::attention::{AttentionShape, QueryChunk, RANGE, attend};
-use super::matmul::{Matrix, matmul};
+use super::cache::{Rotation, store};
+use super::matmul::{Matrix, Product, matmul};
+use super::rows::Pairing;
 use super::*;
 use crate::invariance::Random;
-use crate::kv::{BLOCK_LEN, Cache};
+use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
 use crate::pool::Pool;
 use crate::quant::{TensorType, dequantize_row};
 
@@ -32,43 +34,66 @@ fn at_every_level(compute: impl Fn(&Pool) -> Vec<f32> + Sync) -> Vec<f32> {
     first.expect("there is always a level")
 }
 
-/// What the quantised activations stand for: `q · d` per value.
+/// Activations with a few large values, as real hidden states have.
+fn activations(
+    pool: &Pool,
+    random: &mut Random,
+    shape: (usize, usize),
+    forms: Forms,
+) -> Activations {
+    let (tokens, cols) = shape;
+    let values: Vec<f32> =
+        (0..tokens * cols).map(|i| random.value() * if i % 97 == 0 { 40.0 } else { 1.0 }).collect();
+    let mut activations = Activations::new(tokens, cols, forms);
+    activations.fill(pool, shape, forms, &|row, columns, out| {
+        out.copy_from_slice(&values[row * cols..][columns]);
+    });
+    activations
+}
+
+/// What the activations stand for: `q · d` per value.
 fn meant(activations: &Activations, ty: TensorType, row: usize) -> Vec<f64> {
-    let len = activations.len();
-    let of = |quantised: &super::activations::Quantised, block: usize| {
-        let row = quantised.row(row, len, block);
-        (0..len).map(|i| f64::from(row.q[i]) * f64::from(row.scales[i / block])).collect()
-    };
-    match ty.block_len() {
-        32 => of(&activations.by_32, 32),
-        256 => of(&activations.by_256, 256),
-        _ => activations.row(row).iter().map(|x| f64::from(*x)).collect(),
+    if ty.block_len() == 1 {
+        return activations.row(row).iter().map(|x| f64::from(*x)).collect();
     }
+    (0..activations.len() / 32)
+        .flat_map(|group| {
+            let record = activations.record(ty, row, group);
+            let d = [8, 9].map(|field| f64::from(f32::from_bits(record[field] as u32)));
+            (0..32).map(move |i| f64::from(record[i / 4].to_le_bytes()[i % 4] as i8) * d[i / 16])
+        })
+        .collect()
+}
+
+/// The products at every level, compared; the levels' own activations are compared on the way.
+fn products(ty: TensorType, bytes: &[u8], shape: (usize, usize, usize), seed: u64) -> Vec<f32> {
+    let (rows, cols, tokens) = shape;
+    at_every_level(|pool| {
+        let activations = activations(pool, &mut Random(seed), (tokens, cols), Forms::of(ty));
+        let mut out = vec![f32::NAN; tokens * rows];
+        let matrix = Matrix { ty, rows, cols, bytes };
+        matmul(pool, &activations, [Product::new(matrix, &mut out)]);
+        out
+    })
 }
 
 #[test]
 fn products_of_every_format_equal_the_definition_and_the_sum_in_double_precision() {
     let mut random = Random(11);
     for ty in TensorType::ALL {
-        for (rows, cols, tokens) in [(1, 256, 1), (9, 2304, 3), (19, 2816, 65)] {
+        for shape in [(1, 256, 1), (9, 2304, 3), (47, 2816, 65), (33, 4352, 8), (16, 768, 9)] {
+            let (rows, cols, tokens) = shape;
             let bytes = random_rows(&mut random, ty, rows, cols);
-            let mut activations = Activations::new(tokens, cols, Forms::of(ty));
-            for (i, x) in activations.values_mut(tokens, cols).iter_mut().enumerate() {
-                // A few large values, as real hidden states have.
-                *x = random.value() * if i % 97 == 0 { 40.0 } else { 1.0 };
-            }
-            activations.quantise(Level::SCALAR, Forms::of(ty));
-            let out = at_every_level(|pool| {
-                let mut out = vec![f32::NAN; tokens * rows];
-                matmul(pool, Matrix { ty, rows, cols, bytes: &bytes }, &activations, &mut out);
-                out
-            });
+            let seed = random.next();
+            let out = products(ty, &bytes, shape, seed);
+            let pool = Pool::with_level(1, Level::SCALAR);
+            let x = activations(&pool, &mut Random(seed), (tokens, cols), Forms::of(ty));
             let row_bytes = ty.row_bytes(cols);
             let mut weights = vec![0.0; cols];
             for r in 0..rows {
                 dequantize_row(ty, &bytes[r * row_bytes..(r + 1) * row_bytes], &mut weights);
                 for t in 0..tokens {
-                    let x = meant(&activations, ty, t);
+                    let x = meant(&x, ty, t);
                     let products = weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * x);
                     let size: f64 = products.clone().map(f64::abs).sum();
                     let error = (f64::from(out[t * rows + r]) - products.sum::<f64>()).abs();
@@ -79,21 +104,84 @@ fn products_of_every_format_equal_the_definition_and_the_sum_in_double_precision
     }
 }
 
+/// Every number of tokens up to two tiles, and lengths that are no multiple of what is unpacked
+/// together.
 #[test]
-fn quantised_activations_are_the_same_on_every_level() {
-    let mut random = Random(3);
-    let values: Vec<f32> = (0..2048).map(|_| random.value() * 10.0).collect();
-    let forms = Forms { by_32: true, by_256: true };
-    at_every_level(|pool| {
-        let mut activations = Activations::new(2, 1024, forms);
-        activations.values_mut(2, 1024).copy_from_slice(&values);
-        activations.quantise(pool.level(), forms);
-        let all = |q: &super::activations::Quantised| {
-            let ints = q.q.iter().chain(&q.sums).map(|v| f32::from(*v));
-            ints.chain(q.scales.iter().copied()).collect::<Vec<_>>()
-        };
-        [all(&activations.by_32), all(&activations.by_256)].concat()
-    });
+fn products_are_the_same_for_every_number_of_tokens_and_every_length() {
+    let mut random = Random(29);
+    for ty in TensorType::ALL {
+        let block = ty.block_len().max(32);
+        for blocks in [1, 2, 3] {
+            let cols = blocks * block;
+            let bytes = random_rows(&mut random, ty, 40, cols);
+            let mut first: Option<Vec<f32>> = None;
+            for tokens in 1..=25 {
+                let out = products(ty, &bytes, (40, cols, tokens), 5);
+                let expected = first.get_or_insert_with(|| out[..40].to_vec());
+                assert_eq!(out[..40], expected[..], "{ty}, {cols} columns, {tokens} tokens");
+            }
+        }
+    }
+}
+
+/// Bytes of all ones, all zeros and other extremes: every quant, scale and minimum at its limit, with
+/// factors that are subnormal, negative, zero and large.
+#[test]
+fn extreme_blocks_give_the_same_bits_on_every_level() {
+    let factors = [0x0001u16, 0x8001, 0x03ff, 0x7bff, 0xfbff, 0x0000, 0x8000, 0x3c00];
+    for ty in TensorType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
+        for fill in [0x00u8, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
+            let (rows, cols) = (32, 2 * ty.block_len());
+            let mut bytes = vec![fill; rows * ty.row_bytes(cols)];
+            for (i, block) in bytes.chunks_exact_mut(ty.block_bytes()).enumerate() {
+                for at in crate::invariance::factor_places(ty) {
+                    let factor = factors[(i + at) % factors.len()];
+                    block[at..at + 2].copy_from_slice(&factor.to_le_bytes());
+                }
+            }
+            for tokens in [1, 13] {
+                at_every_level(|pool| {
+                    let forms = Forms::of(ty);
+                    let mut activations = Activations::new(tokens, cols, forms);
+                    activations.fill(pool, (tokens, cols), forms, &|row, columns, out| {
+                        for (out, column) in out.iter_mut().zip(columns) {
+                            *out = [127.0, -127.0, 1.0, 0.0][(row + column / 16) % 4];
+                        }
+                    });
+                    let mut out = vec![f32::NAN; tokens * rows];
+                    let matrix = Matrix { ty, rows, cols, bytes: &bytes };
+                    matmul(pool, &activations, [Product::new(matrix, &mut out)]);
+                    assert!(out.iter().all(|v| v.is_finite()), "{ty}");
+                    out
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn biases_and_scaled_sums_are_the_same_on_every_level_and_right() {
+    let mut random = Random(17);
+    let (rows, cols, ty) = (50, 512, TensorType::Q4_K);
+    let bytes = random_rows(&mut random, ty, rows, cols);
+    let bias: Vec<f32> = (0..rows).map(|_| random.value()).collect();
+    for tokens in [1, 20] {
+        let plain = products(ty, &bytes, (rows, cols, tokens), 3);
+        let out = at_every_level(|pool| {
+            let x = activations(pool, &mut Random(3), (tokens, cols), Forms::of(ty));
+            let matrix = Matrix { ty, rows, cols, bytes: &bytes };
+            let mut biased = vec![1.0; tokens * rows];
+            let mut added = vec![1.0; tokens * rows];
+            let a = Product { bias: Some(&bias), ..Product::new(matrix, &mut biased) };
+            let b = Product { add_scaled: Some(0.5), ..Product::new(matrix, &mut added) };
+            matmul(pool, &x, [a, b]);
+            [biased, added].concat()
+        });
+        for (i, plain) in plain.iter().enumerate() {
+            assert_eq!(out[i], plain + bias[i % rows]);
+            assert_eq!(out[tokens * rows + i], plain.mul_add(0.5, 1.0));
+        }
+    }
 }
 
 /// Attention by its formula, in double precision, over the halves that the cache holds.
@@ -125,6 +213,31 @@ fn reference(
         .collect()
 }
 
+/// Writes keys and values at positions from 0, unrotated.
+fn fill_cache(
+    cache: &mut Cache,
+    shape: &AttentionShape,
+    table: &[u32],
+    keys: &[Vec<f32>],
+    values: &[Vec<f32>],
+) {
+    let pool = Pool::with_level(1, Level::SCALAR);
+    let rotation = Rotation {
+        attention: shape,
+        pairing: Pairing::Halves,
+        eps: 1e-5,
+        q_norm: None,
+        k_norm: None,
+        angles: &vec![[1.0, 0.0]; keys.len()],
+        pairs: 1,
+    };
+    let chunk = QueryChunk { first_row: 0, rows: keys.len(), position: 0, block_table: table };
+    let mut q = vec![0.0; keys.len() * shape.heads * shape.head_dim];
+    let (mut k, v) = (keys.concat(), values.concat());
+    let chunks = std::iter::once(chunk);
+    store(&pool, &rotation, chunks, cache.layer_mut(0), (&mut q, &mut k, &v));
+}
+
 #[test]
 fn attention_equals_the_formula_across_tiles_and_ranges_on_every_level() {
     let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 48, scale: 0.31 };
@@ -137,17 +250,17 @@ fn attention_equals_the_formula_across_tiles_and_ranges_on_every_level() {
     let (keys, values) = (rows(positions, kv_width), rows(positions, kv_width));
     let blocks = positions.div_ceil(BLOCK_LEN);
     let table: Vec<u32> = (0..blocks as u32).rev().collect();
-    let mut cache = Cache::new(1, blocks, 2, 48);
+    let mut cache =
+        Cache::new(1, blocks, CacheShape { kv_heads: 2, head_dim: 48, ty: KvType::F16 });
     cache.poison();
-    for (position, (k, v)) in keys.iter().zip(&values).enumerate() {
-        cache.write(0, table[position / BLOCK_LEN], position % BLOCK_LEN, k, v);
-    }
+    fill_cache(&mut cache, &shape, &table, &keys, &values);
     for (position, count) in [(0, 1), (30, 5), (RANGE - 3, 20), (positions - 1, 1)] {
         let q: Vec<f32> = rows(count, width).concat();
         let out = at_every_level(|pool| {
             let mut out = vec![f32::NAN; count * width];
             let chunk = QueryChunk { first_row: 0, rows: count, position, block_table: &table };
-            pool.enter(|| attend(pool, &shape, cache.layer(0), &chunk, &q, &mut out));
+            let chunks = std::iter::once(chunk);
+            attend(pool, &shape, cache.layer(0), chunks, &q, &mut out);
             out
         });
         for row in 0..count {

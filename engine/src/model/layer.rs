@@ -9,11 +9,13 @@ use super::family::LayerShape;
 use super::tensor::{Finder, MatrixRef};
 use crate::batch::Batch;
 use crate::gguf::mapped::Weights;
+use crate::huge::Buffer;
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::attention::{QueryChunk, attend};
-use crate::kernels::matmul::matmul;
+use crate::kernels::cache::{Rotation, store};
+use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
-use crate::kv::{BLOCK_LEN, Cache};
+use crate::kv::Cache;
 use crate::pool::Pool;
 use crate::stage::LoadError;
 
@@ -48,11 +50,14 @@ impl Projection {
         })
     }
 
-    fn apply(&self, run: &Run<'_>, input: &Activations, out: &mut [f32]) {
-        matmul(run.pool, self.matrix.matrix(run.weights), input, out);
-        if let Some(bias) = &self.bias {
-            rows::add_bias(run.pool.level(), out, bias);
-        }
+    fn product<'a>(&'a self, run: &Run<'a>, out: &'a mut [f32]) -> Product<'a> {
+        let bias = self.bias.as_deref();
+        Product { bias, ..Product::new(self.matrix.matrix(run.weights), out) }
+    }
+
+    /// The products times `scale`, added to `out`.
+    fn added<'a>(&'a self, run: &Run<'a>, scale: f32, out: &'a mut [f32]) -> Product<'a> {
+        Product { add_scaled: Some(scale), ..self.product(run, out) }
     }
 }
 
@@ -70,16 +75,33 @@ pub struct Run<'a> {
     pub angles: &'a [[f32; 2]],
 }
 
+impl<'a> Run<'a> {
+    /// The batch's chunks with their rows.
+    fn chunks(&self) -> impl Iterator<Item = QueryChunk<'a>> + Clone + use<'a> {
+        let mut end = 0;
+        self.batch.chunks().iter().map(move |chunk| {
+            let first_row = end;
+            end += chunk.token_count as usize;
+            QueryChunk {
+                first_row,
+                rows: chunk.token_count as usize,
+                position: chunk.position as usize,
+                block_table: chunk.block_table,
+            }
+        })
+    }
+}
+
 /// Buffers of a forward, allocated when the stage is loaded; sizes are for the largest batch.
 #[derive(Debug)]
 pub struct Scratch {
     input: Activations,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    added: Vec<f32>,
+    q: Buffer<f32>,
+    k: Buffer<f32>,
+    v: Buffer<f32>,
+    gate: Buffer<f32>,
+    up: Buffer<f32>,
+    attended: Buffer<f32>,
 }
 
 impl Scratch {
@@ -88,26 +110,26 @@ impl Scratch {
         let widest = shape.hidden.max(shape.q_width()).max(shape.ffn);
         Self {
             input: Activations::new(rows, widest, forms),
-            q: vec![0.0; rows * shape.q_width()],
-            k: vec![0.0; rows * shape.kv_width()],
-            v: vec![0.0; rows * shape.kv_width()],
-            gate: vec![0.0; rows * shape.ffn],
-            up: vec![0.0; rows * shape.ffn],
-            added: vec![0.0; rows * shape.hidden],
+            q: Buffer::new(rows * shape.q_width()),
+            k: Buffer::new(rows * shape.kv_width()),
+            v: Buffer::new(rows * shape.kv_width()),
+            gate: Buffer::new(rows * shape.ffn),
+            up: Buffer::new(rows * shape.ffn),
+            attended: Buffer::new(rows * shape.q_width()),
         }
     }
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
-        let floats = [&self.q, &self.k, &self.v, &self.gate, &self.up, &self.added];
-        self.input.bytes() + floats.iter().map(|f| 4 * f.len() as u64).sum::<u64>()
+        let floats = [&self.q, &self.k, &self.v, &self.gate, &self.up, &self.attended];
+        self.input.bytes() + floats.iter().map(|f| f.bytes() as u64).sum::<u64>()
     }
 
     /// Fills every buffer with NaN: what is read without having been written shows.
     pub fn poison(&mut self) {
-        for buffer in
-            [&mut self.q, &mut self.k, &mut self.v, &mut self.gate, &mut self.up, &mut self.added]
-        {
+        self.input.poison();
+        let Self { q, k, v, gate, up, attended, .. } = self;
+        for buffer in [q, k, v, gate, up, attended] {
             buffer.fill(f32::NAN);
         }
     }
@@ -177,77 +199,53 @@ impl Layer {
         x: &mut [f32],
         s: &mut Scratch,
     ) {
-        let (shape, level, count) = (run.shape, run.pool.level(), run.batch.rows());
-        let values = s.input.values_mut(count, shape.hidden);
-        rows::rms_norm(level, x, &self.attention_norm, shape.eps, values);
+        let (pool, shape, count) = (run.pool, run.shape, run.batch.rows());
         let forms = self.q.matrix.forms().or(self.k.matrix.forms()).or(self.v.matrix.forms());
-        s.input.quantise(level, forms);
+        norm(run, x, &self.attention_norm, forms, &mut s.input);
         let (q, k) = (&mut s.q[..count * shape.q_width()], &mut s.k[..count * shape.kv_width()]);
         let v = &mut s.v[..count * shape.kv_width()];
-        self.q.apply(run, &s.input, q);
-        self.k.apply(run, &s.input, k);
-        self.v.apply(run, &s.input, v);
-        // The projections have been read: the input's buffer takes the normed heads.
-        for (heads, norm) in [(&mut *q, &self.q_norm), (&mut *k, &self.k_norm)] {
-            if let Some(norm) = norm {
-                let normed = s.input.values_mut(count, heads.len() / count);
-                rows::rms_norm(level, heads, norm, shape.eps, normed);
-                heads.copy_from_slice(normed);
-            }
-        }
-        rotate_rows(run, q, shape.q_width());
-        rotate_rows(run, k, shape.kv_width());
-        write_cache(run, index, cache, k, v);
-        let out = s.input.values_mut(count, shape.q_width());
-        let mut first_row = 0;
-        for chunk in run.batch.chunks() {
-            let chunk = QueryChunk {
-                first_row,
-                rows: chunk.token_count as usize,
-                position: chunk.position as usize,
-                block_table: chunk.block_table,
-            };
-            attend(run.pool, &shape.attention, cache.layer(index), &chunk, q, out);
-            first_row += chunk.rows;
-        }
-        s.input.quantise(level, self.output.matrix.forms());
-        let added = &mut s.added[..count * shape.hidden];
-        self.output.apply(run, &s.input, added);
-        rows::add_scaled(level, x, added, shape.residual_scale);
+        let products = [self.q.product(run, q), self.k.product(run, k), self.v.product(run, v)];
+        matmul(pool, &s.input, products);
+        let rotation = Rotation {
+            attention: &shape.attention,
+            pairing: shape.family.pairing,
+            eps: shape.eps,
+            q_norm: self.q_norm.as_deref(),
+            k_norm: self.k_norm.as_deref(),
+            angles: run.angles,
+            pairs: run.angles.len() / count,
+        };
+        store(pool, &rotation, run.chunks(), cache.layer_mut(index), (q, k, v));
+        let attended = &mut s.attended[..count * shape.q_width()];
+        attend(pool, &shape.attention, cache.layer(index), run.chunks(), q, attended);
+        let (width, attended) = (shape.q_width(), &*attended);
+        s.input.fill(pool, (count, width), self.output.matrix.forms(), &|row, columns, out| {
+            out.copy_from_slice(&attended[row * width..][columns]);
+        });
+        matmul(pool, &s.input, [self.output.added(run, shape.residual_scale, x)]);
     }
 
     fn feed_forward(&self, run: &Run<'_>, x: &mut [f32], s: &mut Scratch) {
-        let (shape, level, count) = (run.shape, run.pool.level(), run.batch.rows());
-        let values = s.input.values_mut(count, shape.hidden);
-        rows::rms_norm(level, x, &self.ffn_norm, shape.eps, values);
-        s.input.quantise(level, self.gate.matrix.forms().or(self.up.matrix.forms()));
+        let (pool, shape, count) = (run.pool, run.shape, run.batch.rows());
+        let forms = self.gate.matrix.forms().or(self.up.matrix.forms());
+        norm(run, x, &self.ffn_norm, forms, &mut s.input);
         let (gate, up) = (&mut s.gate[..count * shape.ffn], &mut s.up[..count * shape.ffn]);
-        self.gate.apply(run, &s.input, gate);
-        self.up.apply(run, &s.input, up);
-        rows::swiglu(level, gate, up, s.input.values_mut(count, shape.ffn));
-        s.input.quantise(level, self.down.matrix.forms());
-        let added = &mut s.added[..count * shape.hidden];
-        self.down.apply(run, &s.input, added);
-        rows::add_scaled(level, x, added, shape.residual_scale);
+        matmul(pool, &s.input, [self.gate.product(run, gate), self.up.product(run, up)]);
+        let (gate, up, width) = (&*gate, &*up, shape.ffn);
+        s.input.fill(pool, (count, width), self.down.matrix.forms(), &|row, columns, out| {
+            let (gate, up) = (&gate[row * width..][columns.clone()], &up[row * width..][columns]);
+            rows::swiglu(pool.level(), gate, up, out);
+        });
+        matmul(pool, &s.input, [self.down.added(run, shape.residual_scale, x)]);
     }
 }
 
-fn rotate_rows(run: &Run<'_>, heads: &mut [f32], width: usize) {
-    let pairs = run.angles.len() / run.batch.rows();
-    for (row, angles) in heads.chunks_exact_mut(width).zip(run.angles.chunks_exact(pairs)) {
-        rows::rotate(row, run.shape.attention.head_dim, run.shape.family.pairing, angles);
-    }
-}
-
-fn write_cache(run: &Run<'_>, layer: usize, cache: &mut Cache, k: &[f32], v: &[f32]) {
-    let width = run.shape.kv_width();
-    let mut rows = k.chunks_exact(width).zip(v.chunks_exact(width));
-    for chunk in run.batch.chunks() {
-        let first = chunk.position as usize;
-        for position in first..first + chunk.token_count as usize {
-            let (k, v) = rows.next().expect("one row per token");
-            let block = chunk.block_table[position / BLOCK_LEN];
-            cache.write(layer, block, position % BLOCK_LEN, k, v);
-        }
-    }
+/// The normed rows of `x` in the `forms` that the next products need.
+fn norm(run: &Run<'_>, x: &[f32], weight: &[f32], forms: Forms, input: &mut Activations) {
+    let (shape, level) = (run.shape, run.pool.level());
+    let width = shape.hidden;
+    input.fill(run.pool, (run.batch.rows(), width), forms, &|row, columns, out| {
+        let x = &x[row * width..(row + 1) * width];
+        rows::rms_norm_columns(level, x, weight, shape.eps, columns, out);
+    });
 }

@@ -1,34 +1,12 @@
 //! Quant blocks of 256 weights: Q2_K, Q3_K, Q4_K, Q5_K, Q6_K.
 //!
 //! A superblock has groups of 16 or 32 weights with small integer scales (and minimums) under one or
-//! two half-precision factors. [`unpack`](Block256::unpack) multiplies each quant by its group's
-//! scale, which is exact in 16 bits: weight `i` is `d · w[i] − dmin · mins[i / 16]`.
+//! two half-precision factors. A factor times a small integer is exact in single precision.
 //! Source: `ggml-common.h` and `ggml-quants.c` of ggml.
 
 use super::f16::half;
+use super::{Block, GROUP, Group, PerGroup};
 use bytemuck::{Pod, Zeroable};
-
-/// A superblock's integers with what they are multiplied by.
-pub struct Unpacked256 {
-    /// Quants times their group's scale: at most 128 · 32 in magnitude.
-    pub w: [i16; 256],
-    /// Factor of `w`.
-    pub d: f32,
-    /// Factor of `mins`; 0 for formats without minimums.
-    pub dmin: f32,
-    /// One minimum per 16 weights.
-    pub mins: [i16; 16],
-}
-
-/// A format with 256 weights per quant block.
-pub trait Block256: Pod {
-    /// Whether the format has minimums.
-    const HAS_MINS: bool;
-    /// The block's integers and factors.
-    fn unpack(&self) -> Unpacked256;
-    /// The block's weights, bit for bit as ggml dequantises them.
-    fn dequantize(&self, out: &mut [f32; 256]);
-}
 
 /// 2-bit quants, 16 groups with 4-bit scales and minimums.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -112,14 +90,29 @@ fn q3_scales(s: &[u8; 12]) -> [i16; 16] {
     scales
 }
 
+/// Groups of 16 with a scale each, and an offset each.
 #[inline(always)]
-fn pairs_to_16(mins: [i16; 8]) -> [i16; 16] {
-    let mut out = [0; 16];
-    for j in 0..8 {
-        out[2 * j] = mins[j];
-        out[2 * j + 1] = mins[j];
+fn by_16(
+    q: &[i16; 256],
+    out: &mut [Group],
+    scale: impl Fn(usize) -> f32,
+    offset: impl Fn(usize) -> f32,
+) {
+    for (g, out) in out.iter_mut().enumerate() {
+        out.q = q.as_chunks::<GROUP>().0[g];
+        out.scale = [scale(2 * g), scale(2 * g + 1)];
+        out.offset = [offset(2 * g), offset(2 * g + 1)];
     }
-    out
+}
+
+/// Groups of 32 with Q4_K's and Q5_K's scales and minimums.
+#[inline(always)]
+fn by_pairs(q: &[i16; 256], s: &[u8; 12], d: f32, dmin: f32, out: &mut [Group]) {
+    let (scales, mins) = six_bit_pairs(s);
+    for (g, out) in out.iter_mut().enumerate() {
+        let q = q.as_chunks::<GROUP>().0[g];
+        *out = Group::even(q, d * f32::from(scales[g]), -(dmin * f32::from(mins[g])));
+    }
 }
 
 impl BlockQ2K {
@@ -135,32 +128,6 @@ impl BlockQ2K {
             }
         }
         q
-    }
-}
-
-impl Block256 for BlockQ2K {
-    const HAS_MINS: bool = true;
-    #[inline(always)]
-    fn unpack(&self) -> Unpacked256 {
-        let mut w = self.quants();
-        let mut mins = [0; 16];
-        for g in 0..16 {
-            let scale = i16::from(self.scales[g] & 15);
-            mins[g] = i16::from(self.scales[g] >> 4);
-            for w in &mut w[16 * g..16 * g + 16] {
-                *w *= scale;
-            }
-        }
-        Unpacked256 { w, d: half(self.d), dmin: half(self.dmin), mins }
-    }
-
-    fn dequantize(&self, out: &mut [f32; 256]) {
-        let q = self.quants();
-        let (d, dmin) = (half(self.d), half(self.dmin));
-        for (i, out) in out.iter_mut().enumerate() {
-            let s = self.scales[i / 16];
-            *out = (d * f32::from(s & 15)) * f32::from(q[i]) - dmin * f32::from(s >> 4);
-        }
     }
 }
 
@@ -181,30 +148,6 @@ impl BlockQ3K {
     }
 }
 
-impl Block256 for BlockQ3K {
-    const HAS_MINS: bool = false;
-    #[inline(always)]
-    fn unpack(&self) -> Unpacked256 {
-        let mut w = self.quants();
-        let scales = q3_scales(&self.scales);
-        for g in 0..16 {
-            for w in &mut w[16 * g..16 * g + 16] {
-                *w *= scales[g];
-            }
-        }
-        Unpacked256 { w, d: half(self.d), dmin: 0.0, mins: [0; 16] }
-    }
-
-    fn dequantize(&self, out: &mut [f32; 256]) {
-        let q = self.quants();
-        let scales = q3_scales(&self.scales);
-        let d = half(self.d);
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = (d * f32::from(scales[i / 16])) * f32::from(q[i]);
-        }
-    }
-}
-
 /// Low nibbles of 32 bytes are one group of 32, high nibbles the next.
 #[inline(always)]
 fn nibble_groups(bytes: &[u8; 128]) -> [i16; 256] {
@@ -219,41 +162,6 @@ fn nibble_groups(bytes: &[u8; 128]) -> [i16; 256] {
     q
 }
 
-/// Multiplies eight groups of 32 by their scales.
-#[inline(always)]
-fn scale_groups(q: &mut [i16; 256], scales: [i16; 8]) {
-    for g in 0..8 {
-        for q in &mut q[32 * g..32 * g + 32] {
-            *q *= scales[g];
-        }
-    }
-}
-
-/// `d · scale · q − dmin · min` in ggml's order, for Q4_K and Q5_K.
-fn dequantize_pairs(q: &[i16; 256], s: &[u8; 12], d: f32, dmin: f32, out: &mut [f32; 256]) {
-    let (scales, mins) = six_bit_pairs(s);
-    for (i, out) in out.iter_mut().enumerate() {
-        let g = i / 32;
-        *out = (d * f32::from(scales[g])) * f32::from(q[i]) - dmin * f32::from(mins[g]);
-    }
-}
-
-impl Block256 for BlockQ4K {
-    const HAS_MINS: bool = true;
-    #[inline(always)]
-    fn unpack(&self) -> Unpacked256 {
-        let mut w = nibble_groups(&self.quants);
-        let (scales, mins) = six_bit_pairs(&self.scales);
-        scale_groups(&mut w, scales);
-        Unpacked256 { w, d: half(self.d), dmin: half(self.dmin), mins: pairs_to_16(mins) }
-    }
-
-    fn dequantize(&self, out: &mut [f32; 256]) {
-        let q = nibble_groups(&self.quants);
-        dequantize_pairs(&q, &self.scales, half(self.d), half(self.dmin), out);
-    }
-}
-
 impl BlockQ5K {
     #[inline(always)]
     fn quants(&self) -> [i16; 256] {
@@ -264,21 +172,6 @@ impl BlockQ5K {
             }
         }
         q
-    }
-}
-
-impl Block256 for BlockQ5K {
-    const HAS_MINS: bool = true;
-    #[inline(always)]
-    fn unpack(&self) -> Unpacked256 {
-        let mut w = self.quants();
-        let (scales, mins) = six_bit_pairs(&self.scales);
-        scale_groups(&mut w, scales);
-        Unpacked256 { w, d: half(self.d), dmin: half(self.dmin), mins: pairs_to_16(mins) }
-    }
-
-    fn dequantize(&self, out: &mut [f32; 256]) {
-        dequantize_pairs(&self.quants(), &self.scales, half(self.d), half(self.dmin), out);
     }
 }
 
@@ -301,25 +194,57 @@ impl BlockQ6K {
     }
 }
 
-impl Block256 for BlockQ6K {
-    const HAS_MINS: bool = false;
+impl Block for BlockQ2K {
+    const GROUPS: usize = 8;
+    const SCALES: PerGroup = PerGroup::Two;
+    const OFFSETS: PerGroup = PerGroup::Two;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked256 {
-        let mut w = self.quants();
-        for g in 0..16 {
-            let scale = i16::from(self.scales[g]);
-            for w in &mut w[16 * g..16 * g + 16] {
-                *w *= scale;
-            }
-        }
-        Unpacked256 { w, d: half(self.d), dmin: 0.0, mins: [0; 16] }
+    fn unpack(&self, out: &mut [Group]) {
+        let (d, dmin, s) = (half(self.d), half(self.dmin), &self.scales);
+        let scale = |i: usize| d * f32::from(s[i] & 15);
+        by_16(&self.quants(), out, scale, |i| -(dmin * f32::from(s[i] >> 4)));
     }
+}
 
-    fn dequantize(&self, out: &mut [f32; 256]) {
-        let q = self.quants();
+impl Block for BlockQ3K {
+    const GROUPS: usize = 8;
+    const SCALES: PerGroup = PerGroup::Two;
+    const OFFSETS: PerGroup = PerGroup::None;
+    #[inline(always)]
+    fn unpack(&self, out: &mut [Group]) {
+        let (d, scales) = (half(self.d), q3_scales(&self.scales));
+        by_16(&self.quants(), out, |i| d * f32::from(scales[i]), |_| 0.0);
+    }
+}
+
+impl Block for BlockQ4K {
+    const GROUPS: usize = 8;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::One;
+    #[inline(always)]
+    fn unpack(&self, out: &mut [Group]) {
+        let q = nibble_groups(&self.quants);
+        by_pairs(&q, &self.scales, half(self.d), half(self.dmin), out);
+    }
+}
+
+impl Block for BlockQ5K {
+    const GROUPS: usize = 8;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::One;
+    #[inline(always)]
+    fn unpack(&self, out: &mut [Group]) {
+        by_pairs(&self.quants(), &self.scales, half(self.d), half(self.dmin), out);
+    }
+}
+
+impl Block for BlockQ6K {
+    const GROUPS: usize = 8;
+    const SCALES: PerGroup = PerGroup::Two;
+    const OFFSETS: PerGroup = PerGroup::None;
+    #[inline(always)]
+    fn unpack(&self, out: &mut [Group]) {
         let d = half(self.d);
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = (d * f32::from(self.scales[i / 16])) * f32::from(q[i]);
-        }
+        by_16(&self.quants(), out, |i| d * f32::from(self.scales[i]), |_| 0.0);
     }
 }

@@ -1,39 +1,11 @@
 //! Quant blocks of 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 //!
-//! Each block says twice what it means: [`dequantize`](Block32::dequantize) gives the weights
-//! themselves, and [`unpack`](Block32::unpack) the integers, scale and offset that the dot product
-//! with 8-bit activations works on: weight `i` is `scale · q[i] + offset`.
+//! Each is one group with one scale and, for Q4_1 and Q5_1, one offset.
 //! Source: `ggml-common.h` and `ggml-quants.c` of ggml.
 
 use super::f16::half;
+use super::{Block, Group, PerGroup};
 use bytemuck::{Pod, Zeroable};
-
-/// A block's integers with what they are multiplied by and what is added.
-pub struct Unpacked32 {
-    /// Signed quants.
-    pub q: [i16; 32],
-    /// Factor of each quant.
-    pub scale: f32,
-    /// Added to each weight; 0 for formats without it.
-    pub offset: f32,
-}
-
-/// A format with 32 weights per quant block.
-pub trait Block32: Pod {
-    /// Whether the format has an offset.
-    const HAS_OFFSET: bool;
-    /// The block's integers, scale and offset.
-    fn unpack(&self) -> Unpacked32;
-    /// The block's weights, bit for bit as ggml dequantises them.
-    #[inline(always)]
-    fn dequantize(&self, out: &mut [f32; 32]) {
-        let Unpacked32 { q, scale, offset } = self.unpack();
-        for (out, q) in out.iter_mut().zip(q) {
-            let product = f32::from(q) * scale;
-            *out = if Self::HAS_OFFSET { product + offset } else { product };
-        }
-    }
-}
 
 /// 32 nibbles around 8 with one scale.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -107,46 +79,57 @@ fn five_bits(bytes: &[u8; 16], high: [u8; 4], bias: i16) -> [i16; 32] {
     q
 }
 
-impl Block32 for BlockQ4_0 {
-    const HAS_OFFSET: bool = false;
+impl Block for BlockQ4_0 {
+    const GROUPS: usize = 1;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::None;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked32 {
-        Unpacked32 { q: nibbles(&self.nibbles, 8), scale: half(self.scale), offset: 0.0 }
+    fn unpack(&self, out: &mut [Group]) {
+        let q = nibbles(&self.nibbles, 8);
+        out[0] = Group::even(q, half(self.scale), 0.0);
     }
 }
 
-impl Block32 for BlockQ4_1 {
-    const HAS_OFFSET: bool = true;
+impl Block for BlockQ4_1 {
+    const GROUPS: usize = 1;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::One;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked32 {
+    fn unpack(&self, out: &mut [Group]) {
         let q = nibbles(&self.nibbles, 0);
-        Unpacked32 { q, scale: half(self.scale), offset: half(self.offset) }
+        out[0] = Group::even(q, half(self.scale), half(self.offset));
     }
 }
 
-impl Block32 for BlockQ5_0 {
-    const HAS_OFFSET: bool = false;
+impl Block for BlockQ5_0 {
+    const GROUPS: usize = 1;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::None;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked32 {
+    fn unpack(&self, out: &mut [Group]) {
         let q = five_bits(&self.nibbles, self.high, 16);
-        Unpacked32 { q, scale: half(self.scale), offset: 0.0 }
+        out[0] = Group::even(q, half(self.scale), 0.0);
     }
 }
 
-impl Block32 for BlockQ5_1 {
-    const HAS_OFFSET: bool = true;
+impl Block for BlockQ5_1 {
+    const GROUPS: usize = 1;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::One;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked32 {
+    fn unpack(&self, out: &mut [Group]) {
         let q = five_bits(&self.nibbles, self.high, 0);
-        Unpacked32 { q, scale: half(self.scale), offset: half(self.offset) }
+        out[0] = Group::even(q, half(self.scale), half(self.offset));
     }
 }
 
-impl Block32 for BlockQ8_0 {
-    const HAS_OFFSET: bool = false;
+impl Block for BlockQ8_0 {
+    const GROUPS: usize = 1;
+    const SCALES: PerGroup = PerGroup::One;
+    const OFFSETS: PerGroup = PerGroup::None;
     #[inline(always)]
-    fn unpack(&self) -> Unpacked32 {
+    fn unpack(&self, out: &mut [Group]) {
         let q = self.quants.map(i16::from);
-        Unpacked32 { q, scale: half(self.scale), offset: 0.0 }
+        out[0] = Group::even(q, half(self.scale), 0.0);
     }
 }

@@ -7,8 +7,71 @@ pub mod k_quants;
 pub mod legacy;
 
 use bytemuck::Pod;
-use k_quants::{Block256, BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
-use legacy::{Block32, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
+use legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+
+/// Weights that share their scales: 32 consecutive ones of a row.
+pub const GROUP: usize = 32;
+
+/// 32 weights as the dot product with 8-bit activations takes them: weight `i` is
+/// `scale[i / 16] · q[i] + offset[i / 16]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Group {
+    /// Signed quants, at most 128 in magnitude.
+    pub q: [i16; GROUP],
+    /// Factors of the first and the last 16 quants; exact products of what the block holds.
+    pub scale: [f32; 2],
+    /// What is added to the first and the last 16 weights; 0 for formats without it.
+    pub offset: [f32; 2],
+}
+
+impl Group {
+    /// A group with one scale and one offset.
+    #[inline(always)]
+    fn even(q: [i16; GROUP], scale: f32, offset: f32) -> Self {
+        Self { q, scale: [scale; 2], offset: [offset; 2] }
+    }
+}
+
+/// How many different values a group has of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerGroup {
+    /// None at all.
+    None,
+    /// One for 32 weights.
+    One,
+    /// One for each 16 weights.
+    Two,
+}
+
+/// A quantised format: what its quant block means.
+pub trait Block: Pod {
+    /// Groups per quant block.
+    const GROUPS: usize;
+    /// Scales per group: one or two.
+    const SCALES: PerGroup;
+    /// Offsets per group.
+    const OFFSETS: PerGroup;
+
+    /// The block's groups; `out` has [`GROUPS`](Self::GROUPS).
+    fn unpack(&self, out: &mut [Group]);
+
+    /// The block's weights, bit for bit as ggml dequantises them.
+    #[inline(always)]
+    fn dequantize(&self, out: &mut [f32]) {
+        let mut groups = [Group::default(); 8];
+        self.unpack(&mut groups[..Self::GROUPS]);
+        for (group, out) in groups.iter().zip(out.as_chunks_mut::<GROUP>().0) {
+            for (i, out) in out.iter_mut().enumerate() {
+                let product = group.scale[i / 16] * f32::from(group.q[i]);
+                *out = match Self::OFFSETS {
+                    PerGroup::None => product,
+                    _ => product + group.offset[i / 16],
+                };
+            }
+        }
+    }
+}
 
 /// The element types that a tensor can have. The number is GGUF's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,16 +187,16 @@ pub fn dequantize_row(ty: TensorType, bytes: &[u8], out: &mut [f32]) {
         TensorType::BF16 => {
             each::<2, 1>(bytes, out, |b, o| o[0] = f16::bf16_to_f32(u16::from_le_bytes(*b)));
         }
-        TensorType::Q4_0 => blocks(bytes, out, BlockQ4_0::dequantize),
-        TensorType::Q4_1 => blocks(bytes, out, BlockQ4_1::dequantize),
-        TensorType::Q5_0 => blocks(bytes, out, BlockQ5_0::dequantize),
-        TensorType::Q5_1 => blocks(bytes, out, BlockQ5_1::dequantize),
-        TensorType::Q8_0 => blocks(bytes, out, BlockQ8_0::dequantize),
-        TensorType::Q2_K => blocks(bytes, out, BlockQ2K::dequantize),
-        TensorType::Q3_K => blocks(bytes, out, BlockQ3K::dequantize),
-        TensorType::Q4_K => blocks(bytes, out, BlockQ4K::dequantize),
-        TensorType::Q5_K => blocks(bytes, out, BlockQ5K::dequantize),
-        TensorType::Q6_K => blocks(bytes, out, BlockQ6K::dequantize),
+        TensorType::Q4_0 => blocks::<BlockQ4_0>(bytes, out),
+        TensorType::Q4_1 => blocks::<BlockQ4_1>(bytes, out),
+        TensorType::Q5_0 => blocks::<BlockQ5_0>(bytes, out),
+        TensorType::Q5_1 => blocks::<BlockQ5_1>(bytes, out),
+        TensorType::Q8_0 => blocks::<BlockQ8_0>(bytes, out),
+        TensorType::Q2_K => blocks::<BlockQ2K>(bytes, out),
+        TensorType::Q3_K => blocks::<BlockQ3K>(bytes, out),
+        TensorType::Q4_K => blocks::<BlockQ4K>(bytes, out),
+        TensorType::Q5_K => blocks::<BlockQ5K>(bytes, out),
+        TensorType::Q6_K => blocks::<BlockQ6K>(bytes, out),
     }
 }
 
@@ -149,13 +212,9 @@ fn each<const BYTES: usize, const LEN: usize>(
     }
 }
 
-fn blocks<B: Pod, const LEN: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    dequantize: impl Fn(&B, &mut [f32; LEN]),
-) {
-    let (out, _) = out.as_chunks_mut::<LEN>();
-    for (block, out) in bytemuck::cast_slice::<u8, B>(bytes).iter().zip(out) {
-        dequantize(block, out);
+fn blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = bytemuck::cast_slice::<u8, B>(bytes);
+    for (block, out) in blocks.iter().zip(out.chunks_exact_mut(B::GROUPS * GROUP)) {
+        block.dequantize(out);
     }
 }

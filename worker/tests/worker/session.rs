@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowResult};
@@ -28,8 +29,14 @@ fn expected(coordinator: &Coordinator) -> RowResult {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
     let weights = Weights::from_model(&gguf, &slices).unwrap();
-    let config =
-        StageConfig { layers: 0..LAYERS, ctx_size: 64, kv_blocks: 4, rows_max: 32, chunks_max: 1 };
+    let config = StageConfig {
+        layers: 0..LAYERS,
+        ctx_size: 64,
+        kv_blocks: 4,
+        rows_max: 32,
+        chunks_max: 1,
+        kv_type: KvType::F16,
+    };
     let mut stage = Stage::load(&gguf, weights, &config, Pool::on_this_thread(1)).unwrap();
     let chunks = [ChunkRef { position: 0, token_count: 5, sample_rows: 1, block_table: &[0] }];
     let batch = Batch::new(&chunks, stage.limits()).unwrap();

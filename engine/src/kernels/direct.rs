@@ -1,0 +1,173 @@
+//! Products with a few tokens: a group of weights meets every token while it is in registers.
+//!
+//! One panel of rows at a time; weights are read once for up to [`TOKENS`] tokens.
+
+use super::activations::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
+use super::formats::{Format, Sink};
+use super::simd::{Rows, Simd};
+use std::marker::PhantomData;
+
+/// Tokens that share one pass over the weights.
+pub const TOKENS: usize = 8;
+
+/// The running sums of `T` tokens.
+struct Sums<S: Simd, F: Format, const T: usize> {
+    /// The first token's record of the group that comes next.
+    y: *const i32,
+    width: usize,
+    acc: [S::F; T],
+    format: PhantomData<F>,
+}
+
+/// The integer that part `part` of a group's products starts from: minus the bias's share.
+///
+/// # Safety
+///
+/// As for all of [`Simd`]; `y` has the record of a token, its fields `width` apart.
+#[inline(always)]
+pub(super) unsafe fn start<S: Simd, F: Format>(y: *const i32, width: usize, part: usize) -> S::I {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let bias = if F::WIDE { S::WIDE_BIAS } else { F::BIAS };
+        let Some(bias) = bias else { return S::splat(0) };
+        let sum = S::broadcast(y.add((SUMS + part) * width));
+        let sum = match F::PARTS {
+            1 => S::add(sum, S::broadcast(y.add((SUMS + 1) * width))),
+            _ => sum,
+        };
+        S::shl_by(sum, bias)
+    }
+}
+
+/// A group's products by the scales of its parts, after part `part`: the weights' scales, or the
+/// activations' where those are finer.
+///
+/// # Safety
+///
+/// As for [`start`].
+#[inline(always)]
+pub(super) unsafe fn scaled<S: Simd, F: Format>(
+    sum: S::F,
+    (part, dot): (usize, S::I),
+    scale: S::F,
+    y: *const i32,
+    width: usize,
+) -> S::F {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let factor = match F::FINE {
+            true => S::broadcast_f(y.add((SCALE + part) * width).cast::<f32>()),
+            false => scale,
+        };
+        match part {
+            0 => S::mul(S::to_f(dot), factor),
+            _ => S::fma(S::to_f(dot), factor, sum),
+        }
+    }
+}
+
+/// `acc` after a group whose products by the scales of its parts are `sum`.
+///
+/// # Safety
+///
+/// As for [`start`].
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd, F: Format>(
+    acc: S::F,
+    sum: S::F,
+    (scale, offset): (S::F, [S::F; 2]),
+    y: *const i32,
+    width: usize,
+) -> S::F {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let field = |index: usize| S::broadcast_f(y.add(index * width).cast::<f32>());
+        let d = if F::FINE { scale } else { field(SCALE) };
+        let acc = S::fma(sum, d, acc);
+        match F::OFFSETS {
+            0 => acc,
+            1 => S::fma(offset[0], field(OFFSET_SUM), acc),
+            _ => {
+                // The record has the sums negated.
+                let sum = |i: usize| S::to_f(S::broadcast(y.add((SUMS + i) * width)));
+                let acc = S::fma(offset[0], S::neg(S::mul(d, sum(0))), acc);
+                S::fma(offset[1], S::neg(S::mul(d, sum(1))), acc)
+            }
+        }
+    }
+}
+
+impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
+    #[inline(always)]
+    unsafe fn group(&mut self, g: usize, q: [S::I; 8], scale: [S::F; 2], offset: [S::F; 2]) {
+        // SAFETY: the records of the row's groups are there, and as the caller promises.
+        unsafe {
+            let y = self.y.add(g * FIELDS * self.width);
+            let mut sums = [S::splat_f(0.0); T];
+            for part in 0..F::PARTS {
+                let mut dots = [S::splat(0); T];
+                for (t, dot) in dots.iter_mut().enumerate() {
+                    *dot = start::<S, F>(y.add(t), self.width, part);
+                }
+                for k in part * 8 / F::PARTS..(part + 1) * 8 / F::PARTS {
+                    for (t, dot) in dots.iter_mut().enumerate() {
+                        let y = S::broadcast(y.add(k * self.width + t));
+                        *dot = match F::WIDE {
+                            true => S::dot_wide(*dot, q[k], y),
+                            false => S::dot(*dot, q[k], y),
+                        };
+                    }
+                }
+                for (t, sum) in sums.iter_mut().enumerate() {
+                    let (dot, y) = ((part, dots[t]), y.add(t));
+                    *sum = scaled::<S, F>(*sum, dot, scale[part], y, self.width);
+                }
+            }
+            for (t, acc) in self.acc.iter_mut().enumerate() {
+                let factors = (scale[0], offset);
+                *acc = finish::<S, F>(*acc, sums[t], factors, y.add(t), self.width);
+            }
+        }
+    }
+}
+
+/// The products of a panel's rows with the first `T` tokens of `tile`: one vector per token, one
+/// lane per row. `ahead` is what will be read after this panel.
+///
+/// # Safety
+///
+/// As for all of [`Simd`]; the rows have `tile.groups` groups.
+#[inline(always)]
+pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
+    rows: Rows,
+    tile: Tile,
+    ahead: *const u8,
+) -> [S::F; T] {
+    const LINE: usize = 64;
+    // SAFETY: steps of whole blocks inside the rows; the records are there; and as promised.
+    unsafe {
+        let mut sums = Sums::<S, F, T> {
+            y: tile.record,
+            width: tile.width,
+            acc: [S::splat_f(0.0); T],
+            format: PhantomData,
+        };
+        let (mut rows, mut ahead) = (rows, ahead);
+        let blocks = tile.groups / F::GROUPS;
+        for _ in 0..blocks / F::BLOCKS {
+            F::unpack::<S, _>(rows, &mut sums);
+            sums.y = sums.y.add(F::BLOCKS * F::GROUPS * FIELDS * tile.width);
+            rows = rows.advanced(F::BLOCKS * F::BYTES);
+            for line in 0..(F::BLOCKS * F::BYTES * S::LANES).div_ceil(LINE) {
+                S::prefetch(ahead.wrapping_add(line * LINE));
+            }
+            ahead = ahead.wrapping_add(F::BLOCKS * F::BYTES * S::LANES);
+        }
+        for _ in 0..blocks % F::BLOCKS {
+            F::unpack_one::<S, _>(rows, &mut sums);
+            sums.y = sums.y.add(F::GROUPS * FIELDS * tile.width);
+            rows = rows.advanced(F::BYTES);
+        }
+        sums.acc
+    }
+}

@@ -1,0 +1,183 @@
+//! The vector kernels of each instruction set, by format.
+
+use super::accumulate::{self, Operands};
+use super::activations::Tile;
+use super::direct;
+use super::formats::{Format, k_quants, legacy};
+use super::gemm;
+use super::simd::{Rows, Simd};
+use super::{Isa, Level};
+use crate::quant::TensorType;
+
+/// Tokens that share one pass over the weights.
+pub const FEW: usize = direct::TOKENS;
+
+/// The products of the rows of a panel, which begin at `base`, `stride` bytes apart, with the first
+/// tokens of a tile: `[token][lane]` to `out`. `ahead` is what will be read next.
+pub type Few =
+    unsafe fn(base: *const u8, stride: usize, tile: Tile, ahead: *const u8, out: *mut f32);
+/// See [`gemm::unpack`].
+pub type Unpack =
+    unsafe fn(base: *const u8, stride: usize, groups: usize, index: usize, to: *mut i32);
+/// See [`gemm::product`].
+pub type Many = unsafe fn(weights: *const i32, tile: Tile, fresh: bool, sums: *mut f32);
+
+/// One format's kernels for one instruction set.
+///
+/// Calling one is sound on a machine that has the instructions, with the memory that it names.
+pub struct Kernels {
+    /// Rows of a panel.
+    pub lanes: usize,
+    /// Panels that the product with many tokens takes together.
+    pub panels: usize,
+    /// Tokens that it takes together: there is one kernel for each number up to it.
+    pub many: &'static [Many],
+    /// For 1 to [`FEW`] tokens.
+    pub few: [Few; FEW],
+    /// Unpacks for the product with many tokens.
+    pub unpack: Unpack,
+}
+
+/// Compiles the kernels for an instruction set.
+macro_rules! instruction_set {
+    ($module:ident, $simd:ty, $panels:literal, [$($tokens:literal),*], $features:literal) => {
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            unsafe fn few<F: Format, const T: usize>(
+                base: *const u8, stride: usize, tile: Tile, ahead: *const u8, out: *mut f32,
+            ) {
+                // SAFETY: as the caller promises; these are the instructions.
+                unsafe {
+                    let rows = Rows::new(base, stride);
+                    let sums = direct::panel::<$simd, F, T>(rows, tile, ahead);
+                    for (t, sums) in sums.into_iter().enumerate() {
+                        <$simd>::store_f(out.add(t * <$simd>::LANES), sums);
+                    }
+                }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn unpack<F: Format>(
+                base: *const u8, stride: usize, groups: usize, index: usize, to: *mut i32,
+            ) {
+                // SAFETY: as above.
+                unsafe { gemm::unpack::<$simd, F>(Rows::new(base, stride), groups, index, to) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn many<F: Format, const T: usize>(
+                weights: *const i32, tile: Tile, fresh: bool, sums: *mut f32,
+            ) {
+                // SAFETY: as above.
+                unsafe { gemm::product::<$simd, F, $panels, T>(weights, tile, fresh, sums) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn accumulate<const T: usize>(operands: Operands) {
+                // SAFETY: as above.
+                unsafe { accumulate::accumulate::<$simd, T>(operands) }
+            }
+
+            pub const ACCUMULATE: [unsafe fn(Operands); accumulate::ROWS] = [
+                accumulate::<1>, accumulate::<2>, accumulate::<3>,
+                accumulate::<4>, accumulate::<5>, accumulate::<6>,
+            ];
+
+            struct Of<F>(std::marker::PhantomData<F>);
+            impl<F: Format> Of<F> {
+                const KERNELS: Kernels = Kernels {
+                    lanes: <$simd>::LANES,
+                    panels: $panels,
+                    many: &[$(many::<F, $tokens>),*],
+                    few: [
+                        few::<F, 1>, few::<F, 2>, few::<F, 3>, few::<F, 4>,
+                        few::<F, 5>, few::<F, 6>, few::<F, 7>, few::<F, 8>,
+                    ],
+                    unpack: unpack::<F>,
+                };
+            }
+
+            pub fn kernels(ty: TensorType) -> Option<&'static Kernels> {
+                Some(match ty {
+                    TensorType::Q4_0 => const { &Of::<legacy::Q4_0>::KERNELS },
+                    TensorType::Q4_1 => const { &Of::<legacy::Q4_1>::KERNELS },
+                    TensorType::Q5_0 => const { &Of::<legacy::Q5_0>::KERNELS },
+                    TensorType::Q5_1 => const { &Of::<legacy::Q5_1>::KERNELS },
+                    TensorType::Q8_0 => const { &Of::<legacy::Q8_0>::KERNELS },
+                    TensorType::Q2_K => const { &Of::<k_quants::Q2K>::KERNELS },
+                    TensorType::Q3_K => const { &Of::<k_quants::Q3K>::KERNELS },
+                    TensorType::Q4_K => const { &Of::<k_quants::Q4K>::KERNELS },
+                    TensorType::Q5_K => const { &Of::<k_quants::Q5K>::KERNELS },
+                    TensorType::Q6_K => const { &Of::<k_quants::Q6K>::KERNELS },
+                    TensorType::F32 | TensorType::F16 | TensorType::BF16 => return None,
+                })
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    avx512,
+    super::super::simd::avx512::Avx512,
+    2,
+    [1, 2, 3, 4, 5, 6],
+    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    avx2,
+    super::super::simd::avx2::Avx2<false>,
+    1,
+    [1, 2, 3, 4],
+    "avx2,fma,f16c,bmi2"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    avxvnni,
+    super::super::simd::avx2::Avx2<true>,
+    1,
+    [1, 2, 3, 4],
+    "avx2,fma,f16c,bmi2,avxvnni"
+);
+
+/// The kernels of `level` for weights of type `ty`; `None` where the scalar definition computes.
+pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
+    match level.0 {
+        Isa::Scalar => None,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::kernels(ty),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => avxvnni::kernels(ty),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::kernels(ty),
+    }
+}
+
+/// [`accumulate::accumulate`] for `rows` rows.
+///
+/// # Safety
+///
+/// The operands are there; `rows` is 1 to [`accumulate::ROWS`].
+pub unsafe fn accumulate(level: Level, rows: usize, operands: Operands) {
+    let kernels = match level.0 {
+        Isa::Scalar => None,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Some(&avx2::ACCUMULATE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => Some(&avxvnni::ACCUMULATE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => Some(&avx512::ACCUMULATE),
+    };
+    // SAFETY: the level exists only on a machine with its instructions; and as the caller promises.
+    unsafe {
+        match kernels {
+            Some(kernels) => kernels[rows - 1](operands),
+            None => accumulate::by_definition(operands, rows),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What one compute thread needs beside inputs and outputs. Allocated with the pool.
+
+use super::attention::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
+use super::gemm::UNPACKED_LEN;
+use crate::huge::Buffer;
+
+/// Tokens that meet a panel of unpacked weights before the next panel is unpacked.
+pub const PASS_TOKENS: usize = 512;
+/// Rows of the widest pair of panels.
+pub const PASS_ROWS: usize = 32;
+
+/// The buffers of one thread.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Unpacked weights.
+    pub(super) unpacked: Buffer<i32>,
+    /// Sums of a pass: [`PASS_TOKENS`] · [`PASS_ROWS`].
+    pub(super) sums: Buffer<f32>,
+    /// One block of keys or values, as floats.
+    pub(super) tile: Buffer<f32>,
+    /// Queries of an attention task, one after the other.
+    pub(super) queries: Buffer<f32>,
+    /// Scores of the queries of an attention task.
+    pub(super) scores: Buffer<f32>,
+    /// Their values so far, in this range of positions.
+    pub(super) partial: Buffer<f32>,
+}
+
+impl Scratch {
+    /// Buffers for one thread.
+    pub fn new() -> Self {
+        Self {
+            unpacked: Buffer::new(UNPACKED_LEN),
+            sums: Buffer::new(PASS_TOKENS * PASS_ROWS),
+            tile: Buffer::new(TILE * HEAD_DIM_MAX),
+            queries: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
+            scores: Buffer::new(QUERIES_MAX * TILE),
+            partial: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
+        }
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
