@@ -9,6 +9,8 @@ use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::{Gguf, GgufError};
 use crate::huge::{Buffer, LockError};
 use crate::kernels::activations::{Activations, Forms};
+use crate::kernels::attention::QueryChunk;
+use crate::kernels::cache::{Rotation, store};
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
 use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
@@ -378,14 +380,15 @@ impl Stage {
         &self.weights
     }
 
-    /// Keeps the weights in memory from the moment that they are read in.
+    /// Keeps the cache in memory, and the weights from the moment that they are read in.
     ///
     /// # Errors
     ///
     /// The process may not lock that much; says what it needs and what the limit is.
     pub fn lock(&self) -> Result<(), LockError> {
-        let needed = self.weights.page_bytes();
-        self.weights.lock().map_err(|source| LockError::new(needed, source))
+        let needed = self.weights.page_bytes() + self.cache.bytes();
+        let locked = self.weights.lock().and_then(|()| self.cache.lock());
+        locked.map_err(|source| LockError::new(needed, source))
     }
 
     /// Fills cache and buffers with NaN, so that a read of what was never written shows.
@@ -399,17 +402,30 @@ impl Stage {
     /// position can be computed without those before them (measurements only).
     pub fn fill_cache(&mut self) {
         let attention = self.shape.attention;
-        let len = attention.kv_heads * attention.head_dim;
-        // Spread over −1 to 1; a window that moves on from position to position.
+        let len = BLOCK_LEN * attention.kv_heads * attention.head_dim;
+        // Spread over −1 to 1; the values are others than the keys.
         let number = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) as i32 as f32 / 2147483648.0;
-        let numbers: Vec<f32> = (0..2 * len).map(number).collect();
-        for (layer, block) in
-            (0..self.layers.len()).flat_map(|l| (0..self.limits.kv_blocks).map(move |b| (l, b)))
-        {
-            for offset in 0..BLOCK_LEN {
-                let from = (block as usize * BLOCK_LEN + offset) % len;
-                let (keys, values) = (&numbers[from..from + len], &numbers[len - from..][..len]);
-                self.cache.write(layer, block, offset, keys, values);
+        let values: Vec<f32> = (len..2 * len).map(number).collect();
+        let angles = [[1.0, 0.0]; BLOCK_LEN];
+        for layer in 0..self.layers.len() {
+            for block in 0..self.limits.kv_blocks {
+                let mut keys: Vec<f32> = (0..len).map(number).collect();
+                let mut q = vec![0.0; len * attention.group()];
+                let rotation = Rotation {
+                    attention: &attention,
+                    pairing: self.shape.family.pairing,
+                    eps: self.shape.eps,
+                    q_norm: None,
+                    k_norm: None,
+                    angles: &angles,
+                    pairs: 1,
+                };
+                let table = [block];
+                let chunk =
+                    QueryChunk { first_row: 0, rows: BLOCK_LEN, position: 0, block_table: &table };
+                let to = self.cache.layer_mut(layer);
+                let rows = (&mut q[..], &mut keys[..], &values[..]);
+                store(&self.pool, &rotation, std::iter::once(chunk), to, rows);
             }
         }
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, SampleParams};
 use woolly_engine::stage::{Input, Stage, StageConfig};

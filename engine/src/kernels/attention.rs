@@ -213,12 +213,13 @@ impl Task<'_> {
             let count = TILE.min(end - start);
             let values = self.cache.values(block, self.kv_head);
             widen_values(self.level, self.cache.shape, values, count, stride, &mut scratch.tile);
-            for index in first..self.queries() {
+            let queries = self.queries();
+            for (index, running) in running.iter_mut().enumerate().take(queries).skip(first) {
                 let count = TILE.min(self.end(self.rows.start + index / group) - start);
                 let scores = &mut scratch.scores[index * TILE..(index + 1) * TILE];
                 let acc = &mut scratch.partial[index * stride..(index + 1) * stride];
                 let scores = scores.first_chunk_mut().expect("a tile of scores");
-                softmax(self.level, self.shape.scale, count, scores, &mut running[index], acc);
+                softmax(self.level, self.shape.scale, count, scores, running, acc);
             }
             let whole = self.end(first_row) >= start + TILE;
             let step = if whole { self.queries() } else { group };

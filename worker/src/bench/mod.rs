@@ -188,6 +188,7 @@ impl Bench<'_> {
             kv_blocks: u32::try_from(blocks(self.cases)).expect("checked with the memory"),
             rows_max: batch_max.max(CHUNK_ROWS) as usize,
             chunks_max: batch_max as usize,
+            kv_type: woolly_engine::kv::KvType::F16,
         }
     }
 

@@ -57,16 +57,15 @@ impl Rows {
     /// The rows `bytes` further on.
     #[inline(always)]
     pub fn advanced(self, bytes: usize) -> Self {
-        let (mut base, mut stride) = (self.base.wrapping_add(bytes), self.stride);
+        let mut stride = self.stride;
         // Without this the compiler turns every row into a pointer of its own again.
         // SAFETY: no instruction at all.
         unsafe {
             std::arch::asm!(
-                "/* {0} {1} */", inout(reg) base, inout(reg) stride,
-                options(nomem, nostack, preserves_flags)
+                "/* {0} */", inout(reg) stride, options(nomem, nostack, preserves_flags)
             );
         }
-        Self::new(base, stride)
+        Self::new(self.base.wrapping_add(bytes), stride)
     }
 }
 
