@@ -136,8 +136,8 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_HUGE_PAGES", value_name = "HOW", help_heading = "Workers")]
     #[arg(value_parser = ["auto", "force", "off"], hide_possible_values = true)]
     pub huge_pages: Option<String>,
-    /// Local workers keep their weights in memory, whatever else the machine needs memory for. The
-    /// limit of locked memory (`ulimit -l`) must allow it
+    /// Local workers keep their weights and KV cache in memory, whatever else the machine needs
+    /// memory for. The limit of locked memory (`ulimit -l`) must allow it
     #[arg(long, env = "WOOLLY_MLOCK", help_heading = "Workers")]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub mlock: bool,

@@ -19,6 +19,9 @@ pub const ALIGNMENT: usize = 64;
 
 /// Bytes of a page where the system does not say how many it has: the most in use on Linux.
 const PAGE_MAX: usize = 64 << 10;
+/// Bytes that whole pages take beyond the buffers and mappings that lie on them, with room to spare:
+/// a limit that is raised to what an error names must be high enough.
+const LOCK_ROUNDING: u64 = 16 << 20;
 
 /// A fixed number of values in memory of their own, all zero at first.
 ///
@@ -65,11 +68,6 @@ impl<T: Pod> Buffer<T> {
     /// Bytes of its values.
     pub fn bytes(&self) -> usize {
         self.len * size_of::<T>()
-    }
-
-    /// Bytes of memory that it takes once every page was touched.
-    pub fn page_bytes(&self) -> u64 {
-        whole_pages(self.bytes())
     }
 
     /// Brings all of it into memory and keeps it there, whatever else the machine needs memory for.
@@ -134,7 +132,8 @@ pub struct LockError {
 impl LockError {
     /// What the system said when `needed` bytes in all were to be locked.
     pub fn new(needed: u64, source: io::Error) -> Self {
-        Self { needed_kib: needed.div_ceil(1024), limit_kib: lock_limit_kib(), source }
+        let needed_kib = needed.saturating_add(LOCK_ROUNDING) / 1024;
+        Self { needed_kib, limit_kib: lock_limit_kib(), source }
     }
 
     fn advice(&self) -> String {
@@ -259,11 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_buffer_is_still_zeroed_and_writable() {
+        // One page: less than any system's limit.
+        let mut buffer = Buffer::<u8>::new(4096);
+        buffer.lock().unwrap();
+        assert!(buffer.iter().all(|&byte| byte == 0));
+        buffer.fill(7);
+        assert!(buffer.iter().all(|&byte| byte == 7));
+    }
+
+    #[test]
     fn a_refusal_to_lock_names_the_limit_and_the_remedy() {
         let source = || io::Error::from_raw_os_error(libc::ENOMEM);
         let refused = LockError { limit_kib: Some(64), ..LockError::new(5 << 20, source()) };
         let text = refused.to_string();
-        for part in ["5120 KiB", "RLIMIT_MEMLOCK is 64 KiB", "ulimit -l 5120", "LimitMEMLOCK"] {
+        for part in ["21504 KiB", "RLIMIT_MEMLOCK is 64 KiB", "ulimit -l 21504", "LimitMEMLOCK"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
         let unlimited = LockError { limit_kib: None, ..LockError::new(5 << 20, source()) };

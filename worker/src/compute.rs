@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! tokio                        compute thread (first of the pool)
-//!   load  ───── commands ────► Stage::load · lock · populate
+//!   load  ───── commands ────► populate · Stage::load · lock
 //!   link  ───── work ────────► convert::compute          (bounded: in_flight_max)
 //!   link  ◄──── results ────── hidden states or Sampled  (bounded: in_flight_max)
 //! ```
@@ -146,6 +146,8 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
     }
     let Model { gguf, weights, fetched_bytes, in_use } = model;
     pages.prepare(&weights, fetched_bytes > 0);
+    // First, and not while the stage is made, which would read a little here and there.
+    weights.populate(&counters.loaded);
     let stage = Stage::load(&gguf, weights, &config, Arc::clone(pool));
     let mut stage = match stage.map_err(|error| error.to_string()).and_then(|s| locked(s, pages)) {
         Ok(stage) => stage,
@@ -155,7 +157,6 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
         }
     };
     drop(gguf);
-    stage.weights().populate(&counters.loaded);
     let facts = Loaded {
         is_first: stage.is_first(),
         is_last: stage.is_last(),
@@ -188,7 +189,7 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
     drop(in_use);
 }
 
-/// The stage, its weights kept in memory if the flags say so: known before anything is read.
+/// The stage, kept in memory if the flags say so.
 ///
 /// # Errors
 ///

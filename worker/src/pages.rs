@@ -12,8 +12,8 @@ pub struct Pages {
     /// that from the disk again; `off` takes small pages
     #[arg(long, value_name = "HOW", env = "WOOLLY_HUGE_PAGES", default_value = "auto")]
     pub huge_pages: HugePages,
-    /// Keep the weights in memory, whatever else the machine needs memory for. The limit of locked
-    /// memory (`ulimit -l`) must allow it
+    /// Keep the weights and the KV cache in memory, whatever else the machine needs memory for. The
+    /// limit of locked memory (`ulimit -l`) must allow it
     #[arg(long, env = "WOOLLY_MLOCK", value_parser = BoolishValueParser::new())]
     pub mlock: bool,
 }

@@ -15,12 +15,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::num::NonZero;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, Mmap, MmapOptions};
 
@@ -30,11 +28,8 @@ use crate::plan::{ModelLayout, PlanError, SliceId};
 
 /// Alignment of a tensor without which its values cannot be read in place.
 const TENSOR_ALIGNMENT: u64 = 4;
-/// Bytes that a thread reads in at once: many huge pages, and progress still shows on a slow disk.
+/// Bytes that are read in at once: many huge pages, and progress still shows on a slow disk.
 const POPULATE_BYTES: usize = 16 << 20;
-/// Threads that read in: enough to keep a fast disk busy, few enough that a slow one is read nearly
-/// in order.
-const POPULATE_THREADS_MAX: usize = 4;
 /// Bytes from one touched byte to the next: the smallest page.
 const TOUCH_BYTES: usize = 4096;
 
@@ -225,27 +220,19 @@ impl Weights {
         self.files.iter().flat_map(|file| &file.mappings).map(|mapping| &mapping.bytes)
     }
 
-    /// Reads every page in, so that no forward waits for the disk: in the order of the file, by a
-    /// few threads. Adds bytes to `progress` as they come; all of them are
-    /// [`mapped_bytes`](Self::mapped_bytes).
+    /// Reads every page in, in the order of the file, so that no forward waits for the disk. Adds
+    /// bytes to `progress` as they come; all of them are [`mapped_bytes`](Self::mapped_bytes).
+    ///
+    /// By one thread, and best before anything else is read: what is read beside it disturbs the
+    /// system's read-ahead, so that it is no faster and some pages are small.
     pub fn populate(&self, progress: &AtomicU64) {
-        let pieces_of = |mapping| pieces(mapping).map(move |piece| (mapping, piece));
-        let pieces: Vec<(&Mmap, Range<usize>)> = self.mappings().flat_map(pieces_of).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some((mapping, piece)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
-                read_in(mapping, piece);
+        for mapping in self.mappings() {
+            for start in (0..mapping.len()).step_by(POPULATE_BYTES) {
+                let piece = start..mapping.len().min(start + POPULATE_BYTES);
+                read_in(mapping, &piece);
                 progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
             }
-        };
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        thread::scope(|scope| {
-            for _ in 1..cores.min(POPULATE_THREADS_MAX).min(pieces.len()) {
-                // One that cannot be started is not missed: this thread works, too.
-                let _ = thread::Builder::new().name("populate".into()).spawn_scoped(scope, work);
-            }
-            work();
-        });
+        }
     }
 
     /// Has the pages in the small ones that every system has. Call it before any is read.
@@ -331,12 +318,6 @@ impl Mapping {
         let start = usize::try_from(skipped).ok()?;
         (start + HUGE_PAGE <= self.bytes.len()).then_some(start..start + HUGE_PAGE)
     }
-}
-
-/// The ranges of a mapping that are read in at once.
-fn pieces(mapping: &Mmap) -> impl Iterator<Item = Range<usize>> {
-    let len = mapping.len();
-    (0..len).step_by(POPULATE_BYTES).map(move |start| start..len.min(start + POPULATE_BYTES))
 }
 
 /// Reads in a part of a mapping that begins on a page.

@@ -169,10 +169,10 @@ impl Bench<'_> {
         let slices = self.layout.stage_slices(0..self.layout.layers);
         let weights = Weights::from_model(self.gguf, &slices).map_err(|error| error.to_string())?;
         self.config.pages.prepare(&weights, false);
+        weights.populate(&AtomicU64::new(0));
         let stage = Stage::load(self.gguf, weights, &self.stage_config(), Arc::clone(pool))
             .map_err(|error| error.to_string())?;
         let stage = locked(stage, self.config.pages)?;
-        stage.weights().populate(&AtomicU64::new(0));
         if let Some(huge) = stage.weights().huge_bytes() {
             let (huge, all) = (show_size(huge), show_size(stage.mapped_bytes()));
             tracing::info!("weights in huge pages: {huge} of {all}");

@@ -10,6 +10,7 @@ use super::{small_model, weights};
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, HeaderPart};
+use crate::huge::LockError;
 use crate::plan::{ByteRange, ModelLayout, SliceId, SlicePiece};
 use crate::quant::TensorType;
 
@@ -231,6 +232,19 @@ fn advice_about_pages_changes_no_byte() {
         assert_same_as_file(&weights, &gguf);
         assert!(weights.huge_bytes().is_none_or(|bytes| bytes <= weights.page_bytes()));
     }
+}
+
+#[test]
+fn locked_weights_are_the_same_or_the_limit_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (gguf, slices) = large_layer(directory.path());
+    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    if let Err(error) = weights.lock() {
+        let text = LockError::new(weights.page_bytes(), error).to_string();
+        assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
+    }
+    weights.populate(&AtomicU64::new(0));
+    assert_same_as_file(&weights, &gguf);
 }
 
 #[test]
