@@ -235,6 +235,24 @@ mod tests {
     }
 
     #[test]
+    fn its_threads_have_the_cpus_that_were_there_before_a_pool_took_one() {
+        let run = std::thread::spawn(|| {
+            let cpus = allowed_cpus();
+            let probe = Probe::new(cpus.len(), cpus.len() * HUGE_PAGE).expect("memory for a test");
+            // With as many threads as CPUs, the pool keeps the calling thread on the first.
+            let pool = Pool::on_this_thread(cpus.len());
+            assert_eq!(allowed_cpus(), cpus[..1]);
+            for round in probe.rounds(&|_| allowed_cpus().iter().sum::<usize>() as f64) {
+                let found: Vec<usize> = round.iter().map(|work| work.amount as usize).collect();
+                assert_eq!(found, cpus);
+            }
+            drop(pool);
+            assert_eq!(allowed_cpus(), cpus);
+        });
+        run.join().expect("all CPUs are used");
+    }
+
+    #[test]
     fn a_measurement_finds_both_limits_and_the_better_ones_are_kept() {
         let limits = Probe::new(2, 2 * HUGE_PAGE).expect("memory for a test").measure();
         assert!(limits.read_bytes_per_s > 0.0 && limits.macs_per_s > 0.0);
