@@ -80,8 +80,8 @@ pub struct JoinArgs {
     #[arg(short = 't', long, value_name = "N", env = "WOOLLY_THREADS",
           value_parser = parse_threads)]
     pub threads: Option<u32>,
-    /// Instruction set of the kernels: auto, scalar, avx2, avx512 or neon. The tokens are the same
-    /// with all of them
+    /// Instruction set of the kernels: auto, scalar, avx2, avxvnni, avx512 or neon. The tokens
+    /// are the same with all of them
     #[arg(long, value_name = "LEVEL", env = "WOOLLY_SIMD", default_value = "auto",
           value_parser = Simd::parse)]
     pub simd: Simd,

@@ -3,7 +3,7 @@
 use woolly_engine::kernels::Level;
 
 /// All levels that there are on some machine, and the word for the best one.
-const NAMES: [&str; 5] = ["auto", "scalar", "avx2", "avx512", "neon"];
+const NAMES: [&str; 6] = ["auto", "scalar", "avx2", "avxvnni", "avx512", "neon"];
 
 /// An instruction set that this machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
