@@ -5,6 +5,7 @@ use crate::simd::Simd;
 use crate::system::{parse_threads, threads_available};
 use clap::Args;
 use std::path::PathBuf;
+use woolly_engine::kv::KvType;
 
 /// Tokens of one test, and positions before it, at most.
 const TOKENS_MAX: i64 = 1 << 20;
@@ -43,16 +44,16 @@ pub struct BenchArgs {
     #[arg(long, value_name = "POSITIONS,…", value_delimiter = ',', default_value = "0",
           value_parser = clap::value_parser!(u32).range(0..=TOKENS_MAX))]
     pub depth: Vec<u32>,
-    /// Type of the KV cache: f16
+    /// Type of the KV cache: f16 or q8_0
     #[arg(long, value_name = "TYPE,…", value_delimiter = ',', default_value = "f16",
           value_parser = parse_kv)]
-    pub kv: Vec<Kv>,
+    pub kv: Vec<KvType>,
     /// Runs of each test that count; one more warms up
     #[arg(long, value_name = "N", default_value = "5",
           value_parser = clap::value_parser!(u32).range(1..=REPETITIONS_MAX))]
     pub repetitions: u32,
-    /// Instruction set: auto, scalar, avx2, avx512 or neon. The limits are measured with the best
-    /// one all the same
+    /// Instruction set: auto, scalar, avx2, avxvnni, avx512 or neon. The limits are
+    /// measured with the best one all the same
     #[arg(long, value_name = "LEVEL", env = "WOOLLY_SIMD", default_value = "auto",
           value_parser = Simd::parse)]
     pub simd: Simd,
@@ -62,22 +63,6 @@ pub struct BenchArgs {
     /// One JSON object per figure and line instead of a table
     #[arg(long)]
     pub json: bool,
-}
-
-/// How the cache holds keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kv {
-    /// Halves.
-    F16,
-}
-
-impl Kv {
-    /// Its name in flags and figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kv::F16 => "f16",
-        }
-    }
 }
 
 /// What is to be measured, checked.
@@ -96,7 +81,7 @@ pub struct BenchConfig {
     /// Positions before each test.
     pub depth: Vec<u32>,
     /// Types of the cache.
-    pub kv: Vec<Kv>,
+    pub kv: Vec<KvType>,
     /// Runs that count.
     pub repetitions: u32,
     /// Instruction set of the kernels.
@@ -164,12 +149,9 @@ impl BenchArgs {
     }
 }
 
-fn parse_kv(text: &str) -> Result<Kv, String> {
-    match text {
-        "f16" => Ok(Kv::F16),
-        "q8_0" => Err("a KV cache of q8_0 is not supported; expected f16".to_owned()),
-        _ => Err("expected f16".to_owned()),
-    }
+fn parse_kv(text: &str) -> Result<KvType, String> {
+    let named = KvType::ALL.into_iter().find(|ty| ty.name() == text);
+    named.ok_or_else(|| format!("expected one of {}", KvType::ALL.map(KvType::name).join(", ")))
 }
 
 #[cfg(test)]
@@ -193,7 +175,7 @@ mod tests {
         assert_eq!((config.batch.as_slice(), config.depth.as_slice()), (&[1][..], &[0][..]));
         assert_eq!(
             (config.kv.as_slice(), config.repetitions, config.json),
-            (&[Kv::F16][..], 5, false)
+            (&[KvType::F16][..], 5, false)
         );
         assert_eq!(config.threads.len(), 1);
     }
@@ -212,7 +194,7 @@ mod tests {
             "--depth",
             "0,4096",
             "--kv",
-            "f16",
+            "f16,q8_0",
             "--repetitions",
             "3",
             "--simd",
@@ -222,7 +204,7 @@ mod tests {
         .unwrap();
         assert_eq!((config.prefill, config.decode), (vec![128, 512], vec![64]));
         assert_eq!((config.batch, config.threads), (vec![1, 2, 4, 8, 16], vec![1, 2]));
-        assert_eq!((config.depth, config.kv), (vec![0, 4096], vec![Kv::F16]));
+        assert_eq!((config.depth, config.kv), (vec![0, 4096], KvType::ALL.to_vec()));
         assert_eq!((config.repetitions, config.simd.name(), config.json), (3, "scalar", true));
         assert!(parse(&["-p", "0"]).unwrap().prefill.is_empty());
         assert!(parse(&["-n", "0"]).unwrap().decode.is_empty());
@@ -244,8 +226,8 @@ mod tests {
             (&["-t", "0"], "--threads"),
             (&["-t", "1,1025"], "--threads"),
             (&["--depth", "x"], "--depth"),
-            (&["--kv", "q8_0"], "q8_0 is not supported"),
             (&["--kv", "f32"], "--kv"),
+            (&["--kv", "f16,q4_0"], "expected one of f16, q8_0"),
             (&["--repetitions", "0"], "--repetitions"),
             (&["--simd", "mmx"], "--simd"),
             (&["-b", &many], "-b: 65 values"),

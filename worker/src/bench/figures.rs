@@ -1,7 +1,7 @@
 //! What is measured, what it costs at least, and how a figure is written.
 
-use super::config::Kv;
 use serde_json::{Value, json};
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::{BLOCK_LEN, ModelLayout, SliceId};
 use woolly_engine::probe::Limits;
 
@@ -66,14 +66,14 @@ impl Cost {
     /// included, and each sequence reads its embedding row, keys and values. In a prefill the weights
     /// of the layers are read once per chunk, and the output matrix once, for the last row; this
     /// row's multiplications by it are not counted.
-    pub fn of(layout: &ModelLayout, kv: Kv, case: &Case) -> Self {
+    pub fn of(layout: &ModelLayout, kv: KvType, case: &Case) -> Self {
         let bytes = |slice| -> f64 {
             layout.slice_tensors(slice).iter().map(|tensor| tensor.source.len as f64).sum()
         };
         let row = bytes(SliceId::Embedding) / f64::from(layout.vocab);
         let head = bytes(SliceId::Head);
         let all = layout.stage_bytes_per_token(0..layout.layers) as f64;
-        let position = kv_bytes_per_position(layout, kv);
+        let position = kv_block_bytes(layout, kv) as f64 / f64::from(BLOCK_LEN);
         // The first token attends to itself and all before it, the last one to n − 1 more.
         let attended = f64::from(case.depth) + f64::from(case.n + 1) / 2.0;
         let wide = f64::from(layout.heads) * f64::from(layout.head_dim);
@@ -94,11 +94,10 @@ impl Cost {
     }
 }
 
-/// Bytes of the keys and values of one position on all layers.
-fn kv_bytes_per_position(layout: &ModelLayout, kv: Kv) -> f64 {
-    match kv {
-        Kv::F16 => layout.kv_block_bytes(layout.layers) as f64 / f64::from(BLOCK_LEN),
-    }
+/// Bytes of a block of the cache: keys and values of [`BLOCK_LEN`] positions on all layers.
+pub fn kv_block_bytes(layout: &ModelLayout, kv: KvType) -> u64 {
+    let tile = kv.tile_bytes(layout.head_dim as usize) as u64;
+    u64::from(layout.layers) * 2 * u64::from(layout.kv_heads) * tile
 }
 
 /// Tokens per second of all sequences together.
@@ -139,7 +138,7 @@ pub struct Figure {
     /// Compute threads.
     pub threads: u32,
     /// Type of the cache.
-    pub kv: Kv,
+    pub kv: KvType,
     /// Name of the instruction set.
     pub simd: &'static str,
     /// What was measured.
@@ -280,7 +279,7 @@ mod tests {
     /// and 8 layers of 4 heads of 64 multiplications, twice: 4,096 both.
     #[test]
     fn a_decode_step_reads_the_weights_once_for_all_sequences() {
-        let cost = |n, batch, depth| Cost::of(&tiny(), Kv::F16, &case(false, n, batch, depth));
+        let cost = |n, batch, depth| Cost::of(&tiny(), KvType::F16, &case(false, n, batch, depth));
         assert_eq!(
             cost(1, 1, 0),
             Cost { bytes_per_token: 3_705_042.0, macs_per_token: 5_771_264.0 }
@@ -292,9 +291,20 @@ mod tests {
         );
     }
 
+    /// Of 64 bytes and two scales per head instead of 64 halves: 2,176 a position.
+    #[test]
+    fn a_cache_of_bytes_costs_less_to_read_and_the_same_to_compute() {
+        let (layout, case) = (tiny(), case(false, 4, 2, 10));
+        assert_eq!(KvType::ALL.map(|kv| kv_block_bytes(&layout, kv)), [32 * 4096, 32 * 2176]);
+        assert_eq!(kv_block_bytes(&layout, KvType::F16), layout.kv_block_bytes(layout.layers));
+        let [halves, bytes] = KvType::ALL.map(|kv| Cost::of(&layout, kv, &case));
+        assert_eq!(bytes.bytes_per_token, halves.bytes_per_token - 12.5 * (4096.0 - 2176.0));
+        assert_eq!(bytes.macs_per_token, halves.macs_per_token);
+    }
+
     #[test]
     fn a_prefill_reads_the_layers_once_per_chunk_and_the_head_once() {
-        let cost = |n, depth| Cost::of(&tiny(), Kv::F16, &case(true, n, 1, depth));
+        let cost = |n, depth| Cost::of(&tiny(), KvType::F16, &case(true, n, 1, depth));
         assert_eq!(cost(1, 0), Cost { bytes_per_token: 3_705_042.0, macs_per_token: 4_722_688.0 });
         // Chunks end at 612 and 700 positions; 400.5 are attended to on average.
         assert_eq!(
@@ -308,7 +318,7 @@ mod tests {
             model: "tiny".to_owned(),
             case: case(false, 64, 4, 0),
             threads: 2,
-            kv: Kv::F16,
+            kv: KvType::F16,
             simd: "avx2",
             speeds: Speeds { median: 20.0, min: 19.12345, max: 21.0 },
             cost: Cost { bytes_per_token: 1e9, macs_per_token: 5e9 },

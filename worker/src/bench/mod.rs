@@ -9,8 +9,8 @@ pub mod runner;
 use crate::compute::locked;
 use crate::system;
 use crate::units::show_size;
-use config::{BenchConfig, Kv};
-use figures::{CHUNK_ROWS, Case, Cost, Figure, Speeds};
+use config::BenchConfig;
+use figures::{CHUNK_ROWS, Case, Cost, Figure, Speeds, kv_block_bytes};
 use runner::Runner;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::probe::{Limits, Probe};
@@ -79,7 +80,7 @@ fn blocks(cases: &[Case]) -> u64 {
 
 /// Bytes that the probe may take. The model is mapped, but must stay in memory all the same.
 fn check_memory(config: &BenchConfig, layout: &ModelLayout, cases: &[Case]) -> Result<u64, String> {
-    let kv = |_: &Kv| blocks(cases).saturating_mul(layout.kv_block_bytes(layout.layers));
+    let kv = |kv: &KvType| blocks(cases).saturating_mul(kv_block_bytes(layout, *kv));
     let kv = config.kv.iter().map(kv).max().unwrap_or(0);
     let weights = layout.stage_bytes(0..layout.layers);
     let needed = weights.saturating_add(kv).saturating_add(SPARE_BYTES);
@@ -148,7 +149,7 @@ impl Bench<'_> {
         let pool = Pool::with_level(threads, self.config.simd.level());
         let mut before = probe.measure();
         for &kv in &self.config.kv {
-            let mut runner = Runner::new(self.stage(&pool)?);
+            let mut runner = Runner::new(self.stage(&pool, kv)?);
             for case in self.cases {
                 let speeds = self.speeds(&mut runner, case)?;
                 let after = probe.measure();
@@ -165,12 +166,12 @@ impl Bench<'_> {
     }
 
     /// The whole model, as a worker loads a stage.
-    fn stage(&self, pool: &Arc<Pool>) -> Result<Stage, String> {
+    fn stage(&self, pool: &Arc<Pool>, kv: KvType) -> Result<Stage, String> {
         let slices = self.layout.stage_slices(0..self.layout.layers);
         let weights = Weights::from_model(self.gguf, &slices).map_err(|error| error.to_string())?;
         self.config.pages.prepare(&weights, false);
         weights.populate(&AtomicU64::new(0));
-        let stage = Stage::load(self.gguf, weights, &self.stage_config(), Arc::clone(pool))
+        let stage = Stage::load(self.gguf, weights, &self.stage_config(kv), Arc::clone(pool))
             .map_err(|error| error.to_string())?;
         let stage = locked(stage, self.config.pages)?;
         if let Some(huge) = stage.weights().huge_bytes() {
@@ -180,7 +181,7 @@ impl Bench<'_> {
         Ok(stage)
     }
 
-    fn stage_config(&self) -> StageConfig {
+    fn stage_config(&self, kv_type: KvType) -> StageConfig {
         let batch_max = self.cases.iter().map(|case| case.batch).max().unwrap_or(1);
         StageConfig {
             layers: 0..self.layout.layers,
@@ -188,7 +189,7 @@ impl Bench<'_> {
             kv_blocks: u32::try_from(blocks(self.cases)).expect("checked with the memory"),
             rows_max: batch_max.max(CHUNK_ROWS) as usize,
             chunks_max: batch_max as usize,
-            kv_type: woolly_engine::kv::KvType::F16,
+            kv_type,
         }
     }
 
@@ -199,7 +200,7 @@ impl Bench<'_> {
         runs.collect::<Result<Vec<f64>, String>>().map(Speeds::of)
     }
 
-    fn figure(&self, kv: Kv, case: &Case, speeds: Speeds, limits: Limits) -> Figure {
+    fn figure(&self, kv: KvType, case: &Case, speeds: Speeds, limits: Limits) -> Figure {
         Figure {
             model: model_name(self.config),
             case: *case,
@@ -250,7 +251,7 @@ mod tests {
             batch: vec![1, 3],
             threads: vec![1, 2],
             depth: vec![0, 40],
-            kv: vec![Kv::F16],
+            kv: KvType::ALL.to_vec(),
             repetitions: 2,
             simd: Simd::parse("scalar").unwrap(),
             pages: Pages { huge_pages: HugePages::Auto, mlock: false },
@@ -279,12 +280,18 @@ mod tests {
             }
             let number = |key: &str| figure[key].as_u64().unwrap();
             let test = figure["test"].as_str().unwrap().to_owned();
-            tests.push((number("threads"), number("depth"), test, number("n"), number("batch")));
+            let kv = figure["kv"].as_str().unwrap().to_owned();
+            tests.push((
+                (number("threads"), kv, number("depth")),
+                (test, number("n"), number("batch")),
+            ));
         }
         let mut expected = Vec::new();
-        for (threads, depth) in [(1, 0), (1, 40), (2, 0), (2, 40)] {
-            for (test, n, batch) in [("pp", 5, 1), ("pp", 33, 1), ("tg", 2, 1), ("tg", 2, 3)] {
-                expected.push((threads, depth, test.to_owned(), n, batch));
+        for (threads, kv) in [(1, "f16"), (1, "q8_0"), (2, "f16"), (2, "q8_0")] {
+            for depth in [0, 40] {
+                for (test, n, batch) in [("pp", 5, 1), ("pp", 33, 1), ("tg", 2, 1), ("tg", 2, 3)] {
+                    expected.push(((threads, kv.to_owned(), depth), (test.to_owned(), n, batch)));
+                }
             }
         }
         assert_eq!(tests, expected);
