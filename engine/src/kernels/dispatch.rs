@@ -145,6 +145,9 @@ instruction_set!(
     "avx2,fma,f16c,bmi2,avxvnni"
 );
 
+#[cfg(target_arch = "aarch64")]
+instruction_set!(neon, super::super::simd::neon::Neon, 2, [1, 2, 3, 4, 5, 6], "neon,dotprod");
+
 /// The kernels of `level` for weights of type `ty`; `None` where the scalar definition computes.
 pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
     match level.0 {
@@ -155,6 +158,8 @@ pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
         Isa::AvxVnni => avxvnni::kernels(ty),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernels(ty),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::kernels(ty),
     }
 }
 
@@ -172,6 +177,8 @@ pub unsafe fn accumulate(level: Level, rows: usize, operands: Operands) {
         Isa::AvxVnni => Some(&avxvnni::ACCUMULATE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => Some(&avx512::ACCUMULATE),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Some(&neon::ACCUMULATE),
     };
     // SAFETY: the level exists only on a machine with its instructions; and as the caller promises.
     unsafe {

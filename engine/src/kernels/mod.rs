@@ -67,6 +67,8 @@ enum Isa {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Level {
@@ -75,7 +77,7 @@ impl Level {
 
     /// The levels that this machine has, slowest first.
     pub fn available() -> Vec<Self> {
-        #[allow(unused_mut, reason = "other targets have one level so far")]
+        #[allow(unused_mut, reason = "other targets have one level")]
         let mut levels = vec![Self::SCALAR];
         #[cfg(target_arch = "x86_64")]
         {
@@ -95,6 +97,10 @@ impl Level {
                 }
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            levels.push(Self(Isa::Neon));
+        }
         levels
     }
 
@@ -113,6 +119,8 @@ impl Level {
             Isa::AvxVnni => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
         }
     }
 }
@@ -138,6 +146,11 @@ macro_rules! per_level {
             fn avx2($($arg: $ty),*) {
                 $body($($arg),*);
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            fn neon($($arg: $ty),*) {
+                $body($($arg),*);
+            }
             match level.0 {
                 $crate::kernels::Isa::Scalar => $body($($arg),*),
                 #[cfg(target_arch = "x86_64")]
@@ -148,6 +161,9 @@ macro_rules! per_level {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::kernels::Isa::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                $crate::kernels::Isa::Neon => unsafe { neon($($arg),*) },
             }
         }
     };

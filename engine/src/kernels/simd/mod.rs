@@ -10,6 +10,8 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 
 /// Up to sixteen consecutive weight rows of a matrix, at the quant block that is next in each.
 ///
