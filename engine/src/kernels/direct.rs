@@ -10,12 +10,18 @@ use std::marker::PhantomData;
 /// Tokens that share one pass over the weights.
 pub const TOKENS: usize = 8;
 
+/// Bytes ahead in each row that are asked for: the longest wait for memory, at the speed of one row.
+/// Rows of a lane follow each other, so at a row's end this is the next one.
+const AHEAD: usize = 1024;
+
 /// The running sums of `T` tokens.
 struct Sums<S: Simd, F: Format, const T: usize> {
     /// The first token's record of the group that comes next.
     y: *const i32,
     width: usize,
     acc: [S::F; T],
+    /// The blocks that are being unpacked.
+    rows: Rows,
     format: PhantomData<F>,
 }
 
@@ -97,12 +103,29 @@ pub(super) unsafe fn finish<S: Simd, F: Format>(
     }
 }
 
+impl<S: Simd, F: Format, const T: usize> Sums<S, F, T> {
+    /// Asks for what some rows will have [`AHEAD`] bytes further on. Every group does so for its share
+    /// of the rows: all at once would wait for each other.
+    #[inline(always)]
+    fn prefetch(&self, g: usize) {
+        const LINE: usize = 64;
+        let (groups, bytes) = (F::BLOCKS * F::GROUPS, F::BLOCKS * F::BYTES);
+        for row in g * S::LANES / groups..(g + 1) * S::LANES / groups {
+            for line in 0..bytes.div_ceil(LINE) {
+                // SAFETY: an address that does not exist is passed over.
+                unsafe { S::prefetch(self.rows.at(row, AHEAD + line * LINE)) };
+            }
+        }
+    }
+}
+
 impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
     #[inline(always)]
     unsafe fn group(&mut self, g: usize, q: [S::I; 8], scale: [S::F; 2], offset: [S::F; 2]) {
         // SAFETY: the records of the row's groups are there, and as the caller promises.
         unsafe {
             let y = self.y.add(g * FIELDS * self.width);
+            self.prefetch(g);
             let mut sums = [S::splat_f(0.0); T];
             for (part, scale) in scale.iter().enumerate().take(F::PARTS) {
                 let mut dots = [S::splat(0); T];
@@ -133,7 +156,7 @@ impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
 }
 
 /// The products of a panel's rows with the first `T` tokens of `tile`: one vector per token, one
-/// lane per row. `ahead` is what will be read after this panel.
+/// lane per row.
 ///
 /// # Safety
 ///
@@ -142,27 +165,23 @@ impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
 pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
     rows: Rows,
     tile: Tile,
-    ahead: *const u8,
 ) -> [S::F; T] {
-    const LINE: usize = 64;
     // SAFETY: steps of whole blocks inside the rows; the records are there; and as promised.
     unsafe {
         let mut sums = Sums::<S, F, T> {
             y: tile.record,
             width: tile.width,
             acc: [S::splat_f(0.0); T],
+            rows,
             format: PhantomData,
         };
-        let (mut rows, mut ahead) = (rows, ahead);
+        let mut rows = rows;
         let blocks = tile.groups / F::GROUPS;
         for _ in 0..blocks / F::BLOCKS {
+            sums.rows = rows;
             F::unpack::<S, _>(rows, &mut sums);
             sums.y = sums.y.add(F::BLOCKS * F::GROUPS * FIELDS * tile.width);
             rows = rows.advanced(F::BLOCKS * F::BYTES);
-            for line in 0..(F::BLOCKS * F::BYTES * S::LANES).div_ceil(LINE) {
-                S::prefetch(ahead.wrapping_add(line * LINE));
-            }
-            ahead = ahead.wrapping_add(F::BLOCKS * F::BYTES * S::LANES);
         }
         for _ in 0..blocks % F::BLOCKS {
             F::unpack_one::<S, _>(rows, &mut sums);

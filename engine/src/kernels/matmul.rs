@@ -12,7 +12,7 @@ use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
 
 /// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
-const UNIT_BYTES: usize = 32 << 10;
+const UNIT_BYTES: usize = 512 << 10;
 /// Units per thread at least, so that all end at about the same time.
 const UNITS: usize = 8;
 
@@ -77,14 +77,23 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
     });
 }
 
-/// Rows of one unit of work: a multiple of [`PASS_ROWS`].
+/// Rows of one unit of work: a multiple of [`PASS_ROWS`], or of half of it.
 fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
+    // Lanes whose rows begin at the same place of a page contend for the same lines of the cache.
+    const PAGE: usize = 4096;
+    const APART: usize = 256;
     if tokens > FEW {
         return PASS_ROWS;
     }
-    let enough = UNIT_BYTES.div_ceil(matrix.ty.row_bytes(matrix.cols));
-    let share = matrix.rows / (UNITS * pool.threads());
-    enough.min(share).next_multiple_of(PASS_ROWS).max(PASS_ROWS)
+    let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
+    let enough = UNIT_BYTES.div_ceil(row_bytes * lanes);
+    let share = matrix.rows / (UNITS * pool.threads() * lanes);
+    let length = enough.min(share).max(1);
+    let collides = |length: &usize| {
+        let offset = length * row_bytes % PAGE;
+        offset.min(PAGE - offset) < APART
+    };
+    (1..=length).rev().find(|length| !collides(length)).unwrap_or(length) * lanes
 }
 
 struct Job<'a> {
@@ -153,21 +162,41 @@ impl Job<'_> {
     }
 
     /// A few tokens: weights are read once.
+    ///
+    /// Each lane takes neighbouring rows one after the other, so that the processor sees as many long
+    /// streams through memory as there are lanes, and reads ahead in each.
     fn few(&self, kernels: &Kernels, rows: Range<usize>) {
         let tokens = self.activations.rows();
         let tile = self.activations.tile(0, self.matrix.ty);
+        let (lanes, row_bytes) = (kernels.lanes, self.matrix.ty.row_bytes(self.matrix.cols));
         let mut sums = [0.0f32; FEW * PASS_ROWS];
-        let panel_bytes = kernels.lanes * self.matrix.ty.row_bytes(self.matrix.cols);
-        for first in rows.clone().step_by(kernels.lanes) {
-            let (start, base, stride) = self.panel(kernels, first, 0);
-            let ahead = base.wrapping_add(panel_bytes);
-            // SAFETY: the level exists only on a machine with its instructions; the panel's rows are
-            // inside the matrix, whose length was checked, and the tile has all their groups.
-            unsafe { kernels.few[tokens - 1](base, stride, tile, ahead, sums.as_mut_ptr()) };
-            let end = rows.end.min(first + kernels.lanes);
+        let length = rows.len() / lanes;
+        let product = |first: usize, step: usize, sums: &mut [f32]| {
+            let base = self.matrix.bytes[first * row_bytes..].as_ptr();
+            // SAFETY: the level exists only on a machine with its instructions; the rows from
+            // `first` on, `step` apart, are inside the matrix, whose length was checked, and the tile
+            // has all their groups.
+            unsafe {
+                kernels.few[tokens - 1](base, step * row_bytes, tile, sums.as_mut_ptr());
+            }
+        };
+        for i in 0..length {
+            product(rows.start + i, length, &mut sums);
             for token in 0..tokens {
-                let at = token * kernels.lanes;
-                self.set(token, first, &sums[at + first - start..at + end - start]);
+                for lane in 0..lanes {
+                    let sum = sums[token * lanes + lane];
+                    self.set(token, rows.start + lane * length + i, &[sum]);
+                }
+            }
+        }
+        // What is left is the end of a panel that reaches back.
+        let first = rows.start + length * lanes;
+        if first < rows.end {
+            let start = rows.end - lanes;
+            product(start, 1, &mut sums);
+            for token in 0..tokens {
+                let at = token * lanes;
+                self.set(token, first, &sums[at + first - start..at + lanes]);
             }
         }
     }
