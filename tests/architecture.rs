@@ -28,12 +28,8 @@ const NAMES_BOTH: [(&str, &str); 3] = [
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 4] = [
-    "engine/src/kernels/",
-    "engine/src/pool.rs",
-    "engine/src/huge.rs",
-    "engine/src/gguf/mapped.rs",
-];
+const UNSAFE_PLACES: [&str; 4] =
+    ["engine/src/kernels/", "engine/src/pool/", "engine/src/huge.rs", "engine/src/gguf/mapped.rs"];
 
 /// What the scheduler and the cluster core must not contain: they are told the time and the events,
 /// and say what to do. (An address is a value; a socket is not.)

@@ -8,18 +8,18 @@ use crate::gguf::hyper::HyperParameters;
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::{Gguf, GgufError};
 use crate::huge::{Buffer, LockError};
-use crate::kernels::activations::{Activations, Forms};
+use crate::kernels::activations::Forms;
 use crate::kernels::attention::QueryChunk;
 use crate::kernels::cache::{Rotation, store};
-use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
 use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
+use crate::model::ends::{Embedding, Head, HeadRun};
 use crate::model::family::LayerShape;
 use crate::model::layer::{Layer, Run, Scratch};
 use crate::model::rope::Rope;
-use crate::model::tensor::{Finder, MatrixRef};
+use crate::model::tensor::Finder;
 use crate::pool::Pool;
-use crate::quant::{TensorType, dequantize_row};
+use crate::quant::TensorType;
 use crate::sampler::{RowRequest, RowResult, Sampler};
 use std::ops::Range;
 use std::sync::Arc;
@@ -109,23 +109,6 @@ pub struct Stage {
     x: Buffer<f32>,
     /// `[rows, pairs]` of `[cos, sin]`.
     angles: Vec<[f32; 2]>,
-}
-
-#[derive(Debug)]
-struct Embedding {
-    matrix: MatrixRef,
-    scale: f32,
-}
-
-#[derive(Debug)]
-struct Head {
-    norm: Vec<f32>,
-    matrix: MatrixRef,
-    logit_factor: f32,
-    input: Activations,
-    /// `[LOGIT_ROWS, vocab]`.
-    logits: Buffer<f32>,
-    sampler: Sampler,
 }
 
 impl Stage {
@@ -356,7 +339,7 @@ impl Stage {
 
     /// Tokens of the vocabulary; 0 unless it is the last stage.
     pub fn vocab(&self) -> usize {
-        self.head.as_ref().map_or(0, |head| head.matrix.rows())
+        self.head.as_ref().map_or(0, Head::vocab)
     }
 
     /// Bytes of the KV cache.
@@ -438,95 +421,4 @@ impl Stage {
 
     /// The cache's positions per block.
     pub const BLOCK_LEN: usize = BLOCK_LEN;
-}
-
-impl Embedding {
-    /// Writes the embedding of each token to a row of `x`.
-    fn rows(&self, weights: &Weights, tokens: &[u32], x: &mut [f32]) -> Result<(), ForwardError> {
-        let matrix = self.matrix.matrix(weights);
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= matrix.rows) {
-            return Err(ForwardError::Token { token: *token, vocab: matrix.rows });
-        }
-        let bytes = matrix.ty.row_bytes(matrix.cols);
-        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(matrix.cols)) {
-            let row = *token as usize * bytes;
-            dequantize_row(matrix.ty, &matrix.bytes[row..row + bytes], x);
-        }
-        Ok(())
-    }
-}
-
-/// What the head needs of the stage.
-struct HeadRun<'a> {
-    pool: &'a Pool,
-    weights: &'a Weights,
-    eps: f32,
-}
-
-impl Head {
-    fn load(
-        find: &Finder<'_>,
-        hyper: &HyperParameters,
-        shape: &LayerShape,
-        pool: &Pool,
-        vocab: usize,
-    ) -> Result<Self, LoadError> {
-        // Without a matrix of its own the output is the embedding's.
-        let name = match find.gguf.tensor("output.weight") {
-            Some(_) => "output.weight",
-            None => "token_embd.weight",
-        };
-        let matrix = find.matrix(name, vocab, shape.hidden)?;
-        Ok(Self {
-            norm: find.vector("output_norm.weight", shape.hidden)?,
-            logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
-            input: Activations::new(LOGIT_ROWS, shape.hidden, matrix.forms()),
-            logits: Buffer::new(LOGIT_ROWS * vocab),
-            sampler: Sampler::new(pool.level(), vocab),
-            matrix,
-        })
-    }
-
-    fn check(&self, request: &RowRequest<'_>) -> Result<(), ForwardError> {
-        let vocab = self.matrix.rows();
-        let check = |token: u32| match (token as usize) < vocab {
-            true => Ok(()),
-            false => Err(ForwardError::Token { token, vocab }),
-        };
-        match request {
-            RowRequest::Score { target, .. } => check(*target),
-            RowRequest::Sample { params: p, .. } => {
-                p.logit_bias.iter().try_for_each(|e| check(e.0))?;
-                p.prompt_counts.iter().chain(p.output_counts).try_for_each(|e| check(e.0))
-            }
-        }
-    }
-
-    /// The logits of `count` rows `x`, with the vocabulary's size and the sampler.
-    fn logits<'a>(
-        &mut self,
-        run: &HeadRun<'_>,
-        count: usize,
-        x: &(impl Fn(usize) -> &'a [f32] + Sync),
-    ) -> (&mut [f32], usize, &mut Sampler) {
-        let (vocab, level) = (self.matrix.rows(), run.pool.level());
-        let logits = &mut self.logits[..count * vocab];
-        let (norm, eps) = (&self.norm, run.eps);
-        run.pool.enter(|| {
-            let shape = (count, norm.len());
-            self.input.fill(run.pool, shape, self.matrix.forms(), &|row, columns, out| {
-                rows::rms_norm_columns(level, x(row), norm, eps, columns, out);
-            });
-            let product = Product::new(self.matrix.matrix(run.weights), logits);
-            matmul(run.pool, &self.input, [product]);
-        });
-        if self.logit_factor != 1.0 {
-            rows::scale(level, logits, self.logit_factor);
-        }
-        (logits, vocab, &mut self.sampler)
-    }
-
-    fn bytes(&self) -> u64 {
-        self.input.bytes() + self.logits.bytes() as u64 + self.sampler.bytes()
-    }
 }

@@ -1,6 +1,7 @@
 //! A small product of floats: `c[t, :] += Σ a[t, k] · b[k, :]`, `k` ascending, one fused sum per output.
 
 use super::simd::Simd;
+use crate::quant::f16::f16_to_f32;
 
 /// Rows of `a` that are taken together at most.
 pub const ROWS: usize = 6;
@@ -62,6 +63,29 @@ pub(super) unsafe fn accumulate<S: Simd, const T: usize>(o: Operands) {
                 S::store_f(c.add(S::LANES), acc[1]);
             }
         }
+    }
+}
+
+/// Halves as floats.
+///
+/// # Safety
+///
+/// As for all of [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn widen<S: Simd>(from: &[[u8; 2]], to: &mut [f32]) {
+    let whole = from.len().min(to.len()) / S::LANES * S::LANES;
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: inside both slices.
+        unsafe { S::store_f(to[i..].as_mut_ptr(), S::load_halves(from[i..].as_ptr().cast())) };
+    }
+    widen_by_definition(&from[whole..], &mut to[whole..]);
+}
+
+/// The definition of [`widen`].
+#[inline(always)]
+pub(super) fn widen_by_definition(from: &[[u8; 2]], to: &mut [f32]) {
+    for (to, bits) in to.iter_mut().zip(from) {
+        *to = f16_to_f32(u16::from_le_bytes(*bits));
     }
 }
 

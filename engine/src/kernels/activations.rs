@@ -184,6 +184,11 @@ impl Activations {
         &self.values[row * self.len..(row + 1) * self.len]
     }
 
+    /// The values of row `row` and of those after it; only if that form was made.
+    pub(super) fn rows_from(&self, row: usize) -> &[f32] {
+        &self.values[row * self.len..self.rows * self.len]
+    }
+
     /// Tiles of the rows.
     pub(super) fn tiles(&self) -> usize {
         self.rows.div_ceil(TILE_TOKENS)

@@ -212,7 +212,8 @@ impl Task<'_> {
             self.scores(scratch, block, first);
             let count = TILE.min(end - start);
             let values = self.cache.values(block, self.kv_head);
-            widen_values(self.level, self.cache.shape, values, count, stride, &mut scratch.tile);
+            let out = &mut scratch.tile;
+            widen_values(self.level, self.cache.shape, (values, count), stride, out);
             let queries = self.queries();
             for (index, running) in running.iter_mut().enumerate().take(queries).skip(first) {
                 let count = TILE.min(self.end(self.rows.start + index / group) - start);

@@ -2,6 +2,7 @@
 
 use super::activations::quantise;
 use super::attention::{AttentionShape, QueryChunk};
+use super::dispatch::widen;
 use super::rows::{Pairing, rms_norm, rotate};
 use super::{Level, per_level};
 use crate::kv::{BLOCK_LEN, CacheShape, KvType, SCALE_LEN};
@@ -163,15 +164,47 @@ fn write_bytes(
     }
 }
 
+/// A tile of keys as floats, `[head_dim, 32]`.
+pub fn widen_keys(level: Level, shape: CacheShape, tile: &[u8], out: &mut [f32]) {
+    match shape.ty {
+        KvType::F16 => {
+            let len = shape.head_dim * BLOCK_LEN;
+            widen(level, tile.as_chunks::<2>().0, &mut out[..len]);
+        }
+        KvType::Q8_0 => widen_key_bytes(level, shape.head_dim, tile, out),
+    }
+}
+
+/// The first `count` positions of a tile of values as floats, `[count, stride]`.
+pub fn widen_values(
+    level: Level,
+    shape: CacheShape,
+    (tile, count): (&[u8], usize),
+    stride: usize,
+    out: &mut [f32],
+) {
+    let dim = shape.head_dim;
+    match shape.ty {
+        KvType::F16 if stride == dim => {
+            widen(level, tile[..2 * count * dim].as_chunks::<2>().0, &mut out[..count * dim]);
+        }
+        KvType::F16 => {
+            let tile = tile.chunks_exact(2 * dim).take(count);
+            for (halves, out) in tile.zip(out.chunks_exact_mut(stride)) {
+                widen(level, halves.as_chunks::<2>().0, &mut out[..dim]);
+            }
+        }
+        KvType::Q8_0 => widen_value_bytes(level, dim, (tile, count), stride, out),
+    }
+}
+
 per_level! {
-    /// A tile of keys as floats, `[head_dim, 32]`.
-    pub fn widen_keys(shape: CacheShape, tile: &[u8], out: &mut [f32]) = widen_keys_any;
+    fn widen_key_bytes(dim: usize, tile: &[u8], out: &mut [f32]) = widen_key_bytes_any;
 }
 per_level! {
-    /// The first `count` positions of a tile of values as floats, `[count, stride]`.
-    pub fn widen_values(
-        shape: CacheShape, tile: &[u8], count: usize, stride: usize, out: &mut [f32],
-    ) = widen_values_any;
+    fn widen_value_bytes(
+        dim: usize, tile: (&[u8], usize), stride: usize, out: &mut [f32],
+    ) = widen_value_bytes_any;
 }
 
 #[inline(always)]
@@ -180,60 +213,40 @@ fn half_at(bytes: &[u8], index: usize) -> f32 {
 }
 
 #[inline(always)]
-fn widen_halves(halves: &[u8], out: &mut [f32]) {
-    for (out, bits) in out.iter_mut().zip(halves.as_chunks::<2>().0) {
-        *out = f16_to_f32(u16::from_le_bytes(*bits));
-    }
-}
-
-#[inline(always)]
-fn widen_keys_any(shape: CacheShape, tile: &[u8], out: &mut [f32]) {
-    let dim = shape.head_dim;
-    match shape.ty {
-        KvType::F16 => widen_halves(tile, &mut out[..dim * BLOCK_LEN]),
-        KvType::Q8_0 => {
-            let (quants, scales) = tile.split_at(dim * BLOCK_LEN);
-            let quants = quants.as_chunks::<BLOCK_LEN>().0;
-            let out = out.as_chunks_mut::<BLOCK_LEN>().0;
-            let mut scale = [0.0f32; BLOCK_LEN];
-            for d in 0..dim {
-                if d % SCALE_LEN == 0 {
-                    let from = d / SCALE_LEN * BLOCK_LEN;
-                    for (i, scale) in scale.iter_mut().enumerate() {
-                        *scale = half_at(scales, from + i);
-                    }
-                }
-                for i in 0..BLOCK_LEN {
-                    out[d][i] = f32::from(quants[d][i] as i8) * scale[i];
-                }
+fn widen_key_bytes_any(dim: usize, tile: &[u8], out: &mut [f32]) {
+    let (quants, scales) = tile.split_at(dim * BLOCK_LEN);
+    let quants = quants.as_chunks::<BLOCK_LEN>().0;
+    let out = out.as_chunks_mut::<BLOCK_LEN>().0;
+    let mut scale = [0.0f32; BLOCK_LEN];
+    for d in 0..dim {
+        if d % SCALE_LEN == 0 {
+            let from = d / SCALE_LEN * BLOCK_LEN;
+            for (i, scale) in scale.iter_mut().enumerate() {
+                *scale = half_at(scales, from + i);
             }
+        }
+        for i in 0..BLOCK_LEN {
+            out[d][i] = f32::from(quants[d][i] as i8) * scale[i];
         }
     }
 }
 
 #[inline(always)]
-fn widen_values_any(shape: CacheShape, tile: &[u8], count: usize, stride: usize, out: &mut [f32]) {
-    let dim = shape.head_dim;
-    match shape.ty {
-        KvType::F16 => {
-            for (halves, out) in
-                tile.chunks_exact(2 * dim).zip(out.chunks_exact_mut(stride)).take(count)
-            {
-                widen_halves(halves, &mut out[..dim]);
-            }
-        }
-        KvType::Q8_0 => {
-            let (quants, scales) = tile.split_at(dim * BLOCK_LEN);
-            let groups = dim.div_ceil(SCALE_LEN);
-            for (j, out) in out.chunks_exact_mut(stride).take(count).enumerate() {
-                let quants = &quants[j * dim..(j + 1) * dim];
-                for g in 0..groups {
-                    let scale = half_at(scales, j * groups + g);
-                    let range = g * SCALE_LEN..dim.min((g + 1) * SCALE_LEN);
-                    for (out, q) in out[range.clone()].iter_mut().zip(&quants[range]) {
-                        *out = f32::from(*q as i8) * scale;
-                    }
-                }
+fn widen_value_bytes_any(
+    dim: usize,
+    (tile, count): (&[u8], usize),
+    stride: usize,
+    out: &mut [f32],
+) {
+    let (quants, scales) = tile.split_at(dim * BLOCK_LEN);
+    let groups = dim.div_ceil(SCALE_LEN);
+    for (j, out) in out.chunks_exact_mut(stride).take(count).enumerate() {
+        let quants = &quants[j * dim..(j + 1) * dim];
+        for g in 0..groups {
+            let scale = half_at(scales, j * groups + g);
+            let range = g * SCALE_LEN..dim.min((g + 1) * SCALE_LEN);
+            for (out, q) in out[range.clone()].iter_mut().zip(&quants[range]) {
+                *out = f32::from(*q as i8) * scale;
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The vector kernels of each instruction set, by format.
 
-use super::accumulate::{self, Operands};
+use super::accumulate;
 use super::activations::Tile;
 use super::direct;
+use super::floats::{self, Float, Operands};
 use super::formats::{Format, k_quants, legacy};
 use super::gemm;
 use super::simd::{Rows, Simd};
@@ -37,9 +38,31 @@ pub struct Kernels {
     pub unpack: Unpack,
 }
 
+/// Products of float weights: `[row][token]`.
+pub type Floats = unsafe fn(operands: Operands<'_>, out: &mut [f32]);
+
+/// One float format's kernels for one instruction set: see [`floats::products`].
+pub struct FloatKernels {
+    /// Rows that are taken together.
+    pub rows: usize,
+    /// Tokens that are taken together.
+    pub tokens: usize,
+    /// For that many of both.
+    pub many: Floats,
+    /// For one row and that many tokens.
+    pub row: Floats,
+    /// For that many rows and one token.
+    pub token: Floats,
+    /// For one row and one token.
+    pub one: Floats,
+}
+
 /// Compiles the kernels for an instruction set.
 macro_rules! instruction_set {
-    ($module:ident, $simd:ty, $panels:literal, [$($tokens:literal),*], $features:literal) => {
+    (
+        $module:ident, $simd:ty, $panels:literal, [$($tokens:literal),*],
+        $float_rows:literal x $float_tokens:literal, $features:literal
+    ) => {
         mod $module {
             use super::*;
 
@@ -74,12 +97,43 @@ macro_rules! instruction_set {
             }
 
             #[target_feature(enable = $features)]
-            unsafe fn accumulate<const T: usize>(operands: Operands) {
+            unsafe fn accumulate<const T: usize>(operands: accumulate::Operands) {
                 // SAFETY: as above.
                 unsafe { accumulate::accumulate::<$simd, T>(operands) }
             }
 
-            pub const ACCUMULATE: [unsafe fn(Operands); accumulate::ROWS] = [
+            #[target_feature(enable = $features)]
+            pub unsafe fn widen(from: &[[u8; 2]], to: &mut [f32]) {
+                // SAFETY: as above.
+                unsafe { accumulate::widen::<$simd>(from, to) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn floats<W: Float, const R: usize, const T: usize>(
+                operands: Operands<'_>, out: &mut [f32],
+            ) {
+                // SAFETY: as above.
+                unsafe { floats::products::<$simd, W, R, T>(operands, out) }
+            }
+
+            const fn float_kernels<W: Float>() -> FloatKernels {
+                FloatKernels {
+                    rows: $float_rows,
+                    tokens: $float_tokens,
+                    many: floats::<W, $float_rows, $float_tokens>,
+                    row: floats::<W, 1, $float_tokens>,
+                    token: floats::<W, $float_rows, 1>,
+                    one: floats::<W, 1, 1>,
+                }
+            }
+
+            pub const FLOATS: [FloatKernels; 3] = [
+                float_kernels::<floats::F32>(),
+                float_kernels::<floats::F16>(),
+                float_kernels::<floats::BF16>(),
+            ];
+
+            pub const ACCUMULATE: [unsafe fn(accumulate::Operands); accumulate::ROWS] = [
                 accumulate::<1>, accumulate::<2>, accumulate::<3>,
                 accumulate::<4>, accumulate::<5>, accumulate::<6>,
             ];
@@ -123,6 +177,7 @@ instruction_set!(
     super::super::simd::avx512::Avx512,
     2,
     [1, 2, 3, 4, 5, 6],
+    4 x 6,
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2"
 );
 
@@ -132,6 +187,7 @@ instruction_set!(
     super::super::simd::avx2::Avx2<false>,
     1,
     [1, 2, 3, 4],
+    2 x 3,
     "avx2,fma,f16c,bmi2"
 );
 
@@ -141,6 +197,7 @@ instruction_set!(
     super::super::simd::avx2::Avx2<true>,
     1,
     [1, 2, 3, 4],
+    2 x 3,
     "avx2,fma,f16c,bmi2,avxvnni"
 );
 
@@ -167,7 +224,7 @@ pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
 /// # Safety
 ///
 /// The operands are there; `rows` is 1 to [`accumulate::ROWS`].
-pub unsafe fn accumulate(level: Level, rows: usize, operands: Operands) {
+pub unsafe fn accumulate(level: Level, rows: usize, operands: accumulate::Operands) {
     let kernels = match level.0 {
         Isa::Scalar => None,
         #[cfg(target_arch = "x86_64")]
@@ -184,6 +241,40 @@ pub unsafe fn accumulate(level: Level, rows: usize, operands: Operands) {
         match kernels {
             Some(kernels) => kernels[rows - 1](operands),
             None => accumulate::by_definition(operands, rows),
+        }
+    }
+}
+
+/// The kernels of `level` for float weights of type `ty`; `None` where the definition computes.
+pub fn float_kernels(level: Level, ty: TensorType) -> Option<&'static FloatKernels> {
+    let kernels: &'static [FloatKernels; 3] = match level.0 {
+        Isa::Scalar => return None,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => &avx2::FLOATS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => &avxvnni::FLOATS,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => &avx512::FLOATS,
+    };
+    Some(match ty {
+        TensorType::F16 => &kernels[1],
+        TensorType::BF16 => &kernels[2],
+        _ => &kernels[0],
+    })
+}
+
+/// `from` as floats.
+pub fn widen(level: Level, from: &[[u8; 2]], to: &mut [f32]) {
+    // SAFETY: a level exists only on a machine with its instructions.
+    unsafe {
+        match level.0 {
+            Isa::Scalar => accumulate::widen_by_definition(from, to),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::widen(from, to),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::widen(from, to),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::widen(from, to),
         }
     }
 }

@@ -4,9 +4,11 @@
 //! of rows is unpacked once for up to [`PASS_TOKENS`] of them.
 
 use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
-use super::dispatch::{FEW, Kernels, Many, kernels};
+use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
+use super::floats::{self, Operands};
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
-use super::{floats, gemm, scalar};
+use super::simd::prefetch_far;
+use super::{Level, gemm, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
@@ -15,6 +17,9 @@ use std::ops::Range;
 const UNIT_BYTES: usize = 512 << 10;
 /// Units per thread at least, so that all end at about the same time.
 const UNITS: usize = 8;
+
+/// Products that a kernel for float weights computes together at most.
+const FLOATS_MAX: usize = 24;
 
 /// A weight matrix as it lies in the file: `rows` rows of `cols` weights.
 #[derive(Clone, Copy)]
@@ -77,6 +82,31 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
     });
 }
 
+/// Lines of memory that will be read soon.
+struct Ahead {
+    base: *const u8,
+    /// Bytes from one row to the next.
+    stride: usize,
+    /// Lines per row and of all rows.
+    lines: usize,
+    end: usize,
+    next: usize,
+}
+
+impl Ahead {
+    const LINE: usize = 64;
+
+    /// Asks for the next of `calls` parts.
+    fn ask(&mut self, calls: usize) {
+        let end = self.end.min(self.next + self.end.div_ceil(calls));
+        for line in self.next..end {
+            let offset = line / self.lines * self.stride + line % self.lines * Self::LINE;
+            prefetch_far(self.base.wrapping_add(offset));
+        }
+        self.next = end;
+    }
+}
+
 /// Rows of one unit of work: a multiple of [`PASS_ROWS`], or of half of it.
 fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
     // Lanes whose rows begin at the same place of a page contend for the same lines of the cache.
@@ -112,8 +142,7 @@ impl Job<'_> {
     /// All outputs of some rows.
     fn rows(&self, pool: &Pool, scratch: &mut Scratch, rows: Range<usize>) {
         if Forms::of(self.matrix.ty).values {
-            let set = |token, row, value| self.set(token, row, &[value]);
-            return floats::rows(pool.level(), self.matrix, self.activations, rows, &set);
+            return self.floats(pool.level(), rows);
         }
         match self.kernels {
             Some(kernels) if !self.has_planted_bug() => match self.activations.rows() {
@@ -121,6 +150,44 @@ impl Job<'_> {
                 _ => self.many(kernels, scratch, rows),
             },
             _ => self.by_definition(rows),
+        }
+    }
+
+    /// Float weights.
+    fn floats(&self, level: Level, rows: Range<usize>) {
+        let Matrix { ty, cols, bytes, .. } = self.matrix;
+        let (row_bytes, tokens) = (ty.row_bytes(cols), self.activations.rows());
+        let weights = |row: usize| &bytes[row * row_bytes..];
+        let Some(kernels) = float_kernels(level, ty) else {
+            for (row, token) in rows.flat_map(|r| (0..tokens).map(move |t| (r, t))) {
+                let (weights, values) = (&weights(row)[..row_bytes], self.activations.row(token));
+                self.set(token, row, &[floats::by_definition(ty, weights, values)]);
+            }
+            return;
+        };
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = if row + kernels.rows <= rows.end { kernels.rows } else { 1 };
+            let mut token = 0;
+            while token < tokens {
+                let beside = if token + kernels.tokens <= tokens { kernels.tokens } else { 1 };
+                let values = self.activations.rows_from(token);
+                let operands = Operands { weights: weights(row), values, cols };
+                let kernel = match (count, beside) {
+                    (1, 1) => kernels.one,
+                    (1, _) => kernels.row,
+                    (_, 1) => kernels.token,
+                    _ => kernels.many,
+                };
+                let mut out = [0.0f32; FLOATS_MAX];
+                // SAFETY: the level exists only on a machine with its instructions.
+                unsafe { kernel(operands, &mut out) };
+                for (i, out) in out[..count * beside].iter().enumerate() {
+                    self.set(token + i % beside, row + i / beside, &[*out]);
+                }
+                token += beside;
+            }
+            row += count;
         }
     }
 
@@ -233,7 +300,10 @@ impl Job<'_> {
                 // SAFETY: as for `few`; the buffer holds this many groups.
                 unsafe { (kernels.unpack)(base, stride, count, index, to) };
             }
+            let mut ahead = self.ahead(&rows, group);
+            let calls = tokens.len().div_ceil(kernels.many.len());
             self.for_tiles(kernels, tokens.clone(), &mut |tile, token, kernel| {
+                ahead.ask(calls);
                 let Tile { record, width, .. } = tile;
                 // SAFETY: the record of this group is inside the tile's.
                 let record = unsafe { record.add(group * super::activations::FIELDS * width) };
@@ -256,6 +326,18 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// What is unpacked after the groups of `rows` from `group` on: the next groups, or the next rows.
+    fn ahead(&self, rows: &Range<usize>, group: usize) -> Ahead {
+        let Matrix { ty, cols, bytes, .. } = self.matrix;
+        let (groups, stride) = (cols / GROUP, ty.row_bytes(cols));
+        let next = group + gemm::GROUPS;
+        let (first, group) = if next < groups { (rows.start, next) } else { (rows.end, 0) };
+        let count = gemm::GROUPS.min(groups - group);
+        let base = bytes.as_ptr().wrapping_add(first * stride + ty.row_bytes(group * GROUP));
+        let lines = ty.row_bytes(count * GROUP).div_ceil(Ahead::LINE);
+        Ahead { base, stride, lines, end: lines * rows.len(), next: 0 }
     }
 
     /// Hands over the products of consecutive rows.

@@ -31,6 +31,10 @@ per_level! {
     ) = rotate_heads;
 }
 per_level! {
+    /// The largest value; `None` if one is not finite, or there is none.
+    pub fn finite_max(x: &[f32], max: &mut Option<f32>) = finite_max_values;
+}
+per_level! {
     /// `total = Σ exp(x − max)`, in sixteen double-precision lanes, element `i` in lane `i mod 16`.
     pub fn sum_exp(x: &[f32], max: f32, total: &mut f64) = sum_exp_values;
 }
@@ -63,6 +67,28 @@ fn scale_values(x: &mut [f32], scale: f32) {
     for x in x {
         *x *= scale;
     }
+}
+
+#[inline(always)]
+fn finite_max_values(x: &[f32], max: &mut Option<f32>) {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    // All bits of the exponent are set in what is not finite, and only there.
+    let mut wrong = [0u32; LANES];
+    let (groups, rest) = x.as_chunks::<LANES>();
+    for x in groups {
+        for i in 0..LANES {
+            lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
+            wrong[i] |= u32::from(x[i].to_bits() & EXPONENT == EXPONENT);
+        }
+    }
+    for x in rest {
+        lanes[0] = if *x > lanes[0] { *x } else { lanes[0] };
+        wrong[0] |= u32::from(!x.is_finite());
+    }
+    let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+    let finite = wrong.iter().all(|wrong| *wrong == 0) && !x.is_empty();
+    *max = finite.then_some(largest);
 }
 
 #[inline(always)]
@@ -148,6 +174,15 @@ mod tests {
                 out.extend(columns.iter().map(|v| v.to_bits()));
                 scale(level, &mut row, 1.5);
                 out.extend(row.iter().map(|v| v.to_bits()));
+                let mut max = None;
+                finite_max(level, &x, &mut max);
+                assert_eq!(max, x.iter().copied().reduce(f32::max));
+                for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut y = x.clone();
+                    y[len / 2] = wrong;
+                    finite_max(level, &y, &mut max);
+                    assert_eq!(max, None);
+                }
                 let mut total = 0.0;
                 sum_exp(level, &x, 4.0, &mut total);
                 let truth: f64 = x.iter().map(|x| (f64::from(*x) - 4.0).exp()).sum();

@@ -1,5 +1,6 @@
 //! A model's layers as one description filled from metadata: no architecture has code of its own.
 
+pub mod ends;
 pub mod family;
 pub mod layer;
 pub mod rope;

@@ -62,6 +62,18 @@ pub struct SampleParams<'a> {
     pub mask: &'a [u64],
 }
 
+impl SampleParams<'_> {
+    /// Whether the most likely token is the choice, whatever it is.
+    fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+            && self.repetition_penalty == 1.0
+            && self.frequency_penalty == 0.0
+            && self.presence_penalty == 0.0
+            && self.logit_bias.is_empty()
+            && self.mask.is_empty()
+    }
+}
+
 /// What came of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowResult {
@@ -102,10 +114,9 @@ impl Sampler {
     /// If a token id is not below `logits.len()`.
     pub fn row(&mut self, logits: &mut [f32], request: &RowRequest<'_>) -> RowResult {
         let failed = RowResult { token: 0, logprob: 0.0, top: Vec::new(), non_finite: true };
-        if logits.iter().any(|l| !l.is_finite()) {
-            return failed;
-        }
-        let (_, max) = best(logits).expect("a vocabulary is not empty");
+        let mut max = None;
+        rows::finite_max(self.level, logits, &mut max);
+        let Some(max) = max else { return failed };
         let mut total = 0.0;
         rows::sum_exp(self.level, logits, max, &mut total);
         let log_total = f64::from(max) + math::ln64(total);
@@ -114,6 +125,10 @@ impl Sampler {
         let top = most_likely(logits, top).into_iter().map(|(t, l)| (t, logprob(l))).collect();
         let token = match request {
             RowRequest::Score { target, .. } => Some((*target, logits[*target as usize])),
+            RowRequest::Sample { params, .. } if params.is_greedy() => {
+                let token = logits.iter().position(|logit| *logit == max);
+                token.map(|token| (token as u32, max))
+            }
             RowRequest::Sample { params, .. } => self.sample(logits, params),
         };
         match token {

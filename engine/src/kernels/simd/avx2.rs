@@ -95,6 +95,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_loadu_ps(from) }
     }
     #[inline(always)]
+    unsafe fn load_halves(from: *const u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bfloats(from: *const u16) -> __m256 {
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+    #[inline(always)]
     unsafe fn store(to: *mut i32, v: __m256i) {
         unsafe { _mm256_storeu_si256(to.cast(), v) }
     }

@@ -71,6 +71,26 @@ impl Rows {
     }
 }
 
+/// Asks for the cache line at `from`, which need not exist, in the second-level cache.
+#[inline(always)]
+pub fn prefetch_far(from: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this kind has the instruction; it has no effect that shows.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(from.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl2keep, [{0}]", in(reg) from, options(nostack, preserves_flags, readonly)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = from;
+}
+
 /// One instruction set. `I` has [`LANES`](Self::LANES) 32-bit integers, each also four bytes; `F` as
 /// many floats.
 ///
@@ -102,6 +122,10 @@ pub trait Simd: Copy {
     unsafe fn load(from: *const i32) -> Self::I;
     /// Consecutive floats.
     unsafe fn load_f(from: *const f32) -> Self::F;
+    /// Consecutive halves.
+    unsafe fn load_halves(from: *const u16) -> Self::F;
+    /// Consecutive bfloats.
+    unsafe fn load_bfloats(from: *const u16) -> Self::F;
     /// To consecutive integers.
     unsafe fn store(to: *mut i32, v: Self::I);
     /// To consecutive floats.

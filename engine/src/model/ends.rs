@@ -1,0 +1,141 @@
+//! The two ends of a model: token ids to hidden states, and hidden states to logits.
+
+use crate::gguf::hyper::HyperParameters;
+use crate::gguf::mapped::Weights;
+use crate::huge::Buffer;
+use crate::kernels::activations::Activations;
+use crate::kernels::matmul::{Product, matmul};
+use crate::kernels::rows;
+use crate::model::family::LayerShape;
+use crate::model::tensor::{Finder, MatrixRef};
+use crate::pool::Pool;
+use crate::quant::dequantize_row;
+use crate::sampler::{RowRequest, Sampler};
+use crate::stage::{ForwardError, LOGIT_ROWS, LoadError};
+
+/// What the first stage begins with.
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    pub(crate) matrix: MatrixRef,
+    pub(crate) scale: f32,
+}
+
+/// What the last stage ends with.
+#[derive(Debug)]
+pub(crate) struct Head {
+    norm: Vec<f32>,
+    matrix: MatrixRef,
+    logit_factor: f32,
+    input: Activations,
+    /// `[LOGIT_ROWS, vocab]`.
+    logits: Buffer<f32>,
+    sampler: Sampler,
+}
+
+/// What the head needs of the stage.
+pub(crate) struct HeadRun<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) weights: &'a Weights,
+    pub(crate) eps: f32,
+}
+
+impl Embedding {
+    /// Writes the embedding of each token to a row of `x`.
+    pub(crate) fn rows(
+        &self,
+        weights: &Weights,
+        tokens: &[u32],
+        x: &mut [f32],
+    ) -> Result<(), ForwardError> {
+        let matrix = self.matrix.matrix(weights);
+        if let Some(token) = tokens.iter().find(|t| **t as usize >= matrix.rows) {
+            return Err(ForwardError::Token { token: *token, vocab: matrix.rows });
+        }
+        let bytes = matrix.ty.row_bytes(matrix.cols);
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(matrix.cols)) {
+            let row = *token as usize * bytes;
+            dequantize_row(matrix.ty, &matrix.bytes[row..row + bytes], x);
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    /// Finds the head's tensors and allocates what it needs.
+    ///
+    /// # Errors
+    ///
+    /// A tensor is missing or has another shape than the hyper-parameters say.
+    pub(crate) fn load(
+        find: &Finder<'_>,
+        hyper: &HyperParameters,
+        shape: &LayerShape,
+        pool: &Pool,
+        vocab: usize,
+    ) -> Result<Self, LoadError> {
+        // Without a matrix of its own the output is the embedding's.
+        let name = match find.gguf.tensor("output.weight") {
+            Some(_) => "output.weight",
+            None => "token_embd.weight",
+        };
+        let matrix = find.matrix(name, vocab, shape.hidden)?;
+        Ok(Self {
+            norm: find.vector("output_norm.weight", shape.hidden)?,
+            logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
+            input: Activations::new(LOGIT_ROWS, shape.hidden, matrix.forms()),
+            logits: Buffer::new(LOGIT_ROWS * vocab),
+            sampler: Sampler::new(pool.level(), vocab),
+            matrix,
+        })
+    }
+
+    /// Refuses a token that is not in the vocabulary.
+    pub(crate) fn check(&self, request: &RowRequest<'_>) -> Result<(), ForwardError> {
+        let vocab = self.matrix.rows();
+        let check = |token: u32| match (token as usize) < vocab {
+            true => Ok(()),
+            false => Err(ForwardError::Token { token, vocab }),
+        };
+        match request {
+            RowRequest::Score { target, .. } => check(*target),
+            RowRequest::Sample { params: p, .. } => {
+                p.logit_bias.iter().try_for_each(|e| check(e.0))?;
+                p.prompt_counts.iter().chain(p.output_counts).try_for_each(|e| check(e.0))
+            }
+        }
+    }
+
+    /// The logits of `count` rows `x`, with the vocabulary's size and the sampler.
+    pub(crate) fn logits<'a>(
+        &mut self,
+        run: &HeadRun<'_>,
+        count: usize,
+        x: &(impl Fn(usize) -> &'a [f32] + Sync),
+    ) -> (&mut [f32], usize, &mut Sampler) {
+        let (vocab, level) = (self.matrix.rows(), run.pool.level());
+        let logits = &mut self.logits[..count * vocab];
+        let (norm, eps) = (&self.norm, run.eps);
+        run.pool.enter(|| {
+            let shape = (count, norm.len());
+            self.input.fill(run.pool, shape, self.matrix.forms(), &|row, columns, out| {
+                rows::rms_norm_columns(level, x(row), norm, eps, columns, out);
+            });
+            let product = Product::new(self.matrix.matrix(run.weights), logits);
+            matmul(run.pool, &self.input, [product]);
+        });
+        if self.logit_factor != 1.0 {
+            rows::scale(level, logits, self.logit_factor);
+        }
+        (logits, vocab, &mut self.sampler)
+    }
+
+    /// Bytes of its buffers.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.input.bytes() + self.logits.bytes() as u64 + self.sampler.bytes()
+    }
+
+    /// Tokens of the vocabulary.
+    pub(crate) fn vocab(&self) -> usize {
+        self.matrix.rows()
+    }
+}
