@@ -280,12 +280,13 @@ per_level! {
 #[inline(always)]
 fn quantise_groups<const BY: usize>(values: &[f32], records: &Shared<'_, i32>, at: Place) {
     for (g, values) in values.as_chunks::<GROUP>().0.iter().enumerate() {
-        let fields = record_of::<BY>(values);
-        let first = at.record + g * FIELDS * at.width + at.token;
-        for (field, value) in fields.into_iter().enumerate() {
-            let index = first + field * at.width;
-            // SAFETY: this token's places in this group's record are this unit's alone.
-            unsafe { records.part(index..index + 1)[0] = value };
+        let first = at.record + g * FIELDS * at.width;
+        // SAFETY: this token's places in this group's record are this unit's alone.
+        let record = unsafe { records.part(first..first + FIELDS * at.width) };
+        for (place, value) in
+            record[at.token..].iter_mut().step_by(at.width).zip(record_of::<BY>(values))
+        {
+            *place = value;
         }
     }
 }

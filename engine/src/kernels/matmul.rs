@@ -8,13 +8,15 @@ use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
 use super::simd::prefetch_far;
-use super::{Level, gemm, scalar};
+use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
 
 /// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
 const UNIT_BYTES: usize = 512 << 10;
+/// Rows of a unit at most: their products with a few tokens have to fit the thread's buffer.
+const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / FEW;
 /// Units per thread at least, so that all end at about the same time.
 const UNITS: usize = 8;
 
@@ -82,28 +84,83 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
     });
 }
 
+/// Products of consecutive rows with consecutive tokens.
+struct Sums<'a> {
+    /// The first token's products, and what comes after them.
+    values: &'a [f32],
+    /// Values from one token's products to the next one's.
+    stride: usize,
+    tokens: Range<usize>,
+    rows: Range<usize>,
+}
+
+per_level! {
+    /// Writes products to the outputs of `job`, which are its unit's alone.
+    fn hand_over(job: &Job<'_>, sums: &Sums<'_>) = hand_over_any;
+}
+
+#[inline(always)]
+fn hand_over_any(job: &Job<'_>, sums: &Sums<'_>) {
+    let Range { start: row, end } = sums.rows;
+    for (i, token) in sums.tokens.clone().enumerate() {
+        let products = &sums.values[i * sums.stride..][..end - row];
+        let at = token * job.matrix.rows + row;
+        // SAFETY: rows are one unit's alone.
+        let out = unsafe { job.out.part(at..at + products.len()) };
+        match (job.bias, job.add_scaled) {
+            (None, None) => {
+                for (out, product) in out.iter_mut().zip(products) {
+                    *out = *product;
+                }
+            }
+            (None, Some(scale)) => {
+                for (out, product) in out.iter_mut().zip(products) {
+                    *out = product.mul_add(scale, *out);
+                }
+            }
+            (Some(bias), scale) => {
+                let bias = &bias[row..end];
+                for ((out, product), bias) in out.iter_mut().zip(products).zip(bias) {
+                    *out = match scale {
+                        None => product + bias,
+                        Some(scale) => (product + bias).mul_add(scale, *out),
+                    };
+                }
+            }
+        }
+    }
+}
+
 /// Lines of memory that will be read soon.
 struct Ahead {
-    base: *const u8,
+    /// The row that is being asked for.
+    row: *const u8,
     /// Bytes from one row to the next.
     stride: usize,
-    /// Lines per row and of all rows.
+    /// Lines per row.
     lines: usize,
-    end: usize,
-    next: usize,
+    /// Rows that are left.
+    rows: usize,
+    /// The row's next line.
+    line: usize,
 }
 
 impl Ahead {
     const LINE: usize = 64;
 
-    /// Asks for the next of `calls` parts.
-    fn ask(&mut self, calls: usize) {
-        let end = self.end.min(self.next + self.end.div_ceil(calls));
-        for line in self.next..end {
-            let offset = line / self.lines * self.stride + line % self.lines * Self::LINE;
-            prefetch_far(self.base.wrapping_add(offset));
+    /// Asks for `count` lines.
+    fn ask(&mut self, count: usize) {
+        for _ in 0..count {
+            if self.rows == 0 {
+                return;
+            }
+            prefetch_far(self.row.wrapping_add(self.line * Self::LINE));
+            self.line += 1;
+            if self.line == self.lines {
+                (self.row, self.line) = (self.row.wrapping_add(self.stride), 0);
+                self.rows -= 1;
+            }
         }
-        self.next = end;
     }
 }
 
@@ -116,7 +173,7 @@ fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
         return PASS_ROWS;
     }
     let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
-    let enough = UNIT_BYTES.div_ceil(row_bytes * lanes);
+    let enough = (UNIT_BYTES / row_bytes).min(UNIT_ROWS) / lanes;
     let share = matrix.rows / (UNITS * pool.threads() * lanes);
     let length = enough.min(share).max(1);
     let collides = |length: &usize| {
@@ -146,10 +203,10 @@ impl Job<'_> {
         }
         match self.kernels {
             Some(kernels) if !self.has_planted_bug() => match self.activations.rows() {
-                0..=FEW => self.few(kernels, rows),
-                _ => self.many(kernels, scratch, rows),
+                0..=FEW => self.few(pool.level(), kernels, scratch, rows),
+                _ => self.many(pool, kernels, scratch, rows),
             },
-            _ => self.by_definition(rows),
+            _ => self.by_definition(pool.level(), rows),
         }
     }
 
@@ -161,7 +218,7 @@ impl Job<'_> {
         let Some(kernels) = float_kernels(level, ty) else {
             for (row, token) in rows.flat_map(|r| (0..tokens).map(move |t| (r, t))) {
                 let (weights, values) = (&weights(row)[..row_bytes], self.activations.row(token));
-                self.set(token, row, &[floats::by_definition(ty, weights, values)]);
+                self.set(level, token, row, &[floats::by_definition(ty, weights, values)]);
             }
             return;
         };
@@ -183,7 +240,7 @@ impl Job<'_> {
                 // SAFETY: the level exists only on a machine with its instructions.
                 unsafe { kernel(operands, &mut out) };
                 for (i, out) in out[..count * beside].iter().enumerate() {
-                    self.set(token + i % beside, row + i / beside, &[*out]);
+                    self.set(level, token + i % beside, row + i / beside, &[*out]);
                 }
                 token += beside;
             }
@@ -191,7 +248,7 @@ impl Job<'_> {
         }
     }
 
-    fn by_definition(&self, rows: Range<usize>) {
+    fn by_definition(&self, level: Level, rows: Range<usize>) {
         let bytes = self.matrix.ty.row_bytes(self.matrix.cols);
         for r in rows {
             let row = &self.matrix.bytes[r * bytes..(r + 1) * bytes];
@@ -201,7 +258,7 @@ impl Job<'_> {
                 for (t, sum) in sums.iter().enumerate() {
                     let token = tile * TILE_TOKENS + t;
                     if token < self.activations.rows() {
-                        self.set(token, r, &[*sum]);
+                        self.set(level, token, r, &[*sum]);
                     }
                 }
             }
@@ -232,12 +289,14 @@ impl Job<'_> {
     ///
     /// Each lane takes neighbouring rows one after the other, so that the processor sees as many long
     /// streams through memory as there are lanes, and reads ahead in each.
-    fn few(&self, kernels: &Kernels, rows: Range<usize>) {
+    fn few(&self, level: Level, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
         let tokens = self.activations.rows();
         let tile = self.activations.tile(0, self.matrix.ty);
         let (lanes, row_bytes) = (kernels.lanes, self.matrix.ty.row_bytes(self.matrix.cols));
         let mut sums = [0.0f32; FEW * PASS_ROWS];
-        let length = rows.len() / lanes;
+        let (count, length) = (rows.len(), rows.len() / lanes);
+        // The unit's products, token by token.
+        let gathered = &mut scratch.sums[..tokens * count];
         let product = |first: usize, step: usize, sums: &mut [f32]| {
             let base = self.matrix.bytes[first * row_bytes..].as_ptr();
             // SAFETY: the level exists only on a machine with its instructions; the rows from
@@ -249,27 +308,26 @@ impl Job<'_> {
         };
         for i in 0..length {
             product(rows.start + i, length, &mut sums);
-            for token in 0..tokens {
-                for lane in 0..lanes {
-                    let sum = sums[token * lanes + lane];
-                    self.set(token, rows.start + lane * length + i, &[sum]);
+            for (token, sums) in sums.chunks_exact(lanes).take(tokens).enumerate() {
+                for (lane, sum) in sums.iter().enumerate() {
+                    gathered[token * count + lane * length + i] = *sum;
                 }
             }
         }
         // What is left is the end of a panel that reaches back.
-        let first = rows.start + length * lanes;
-        if first < rows.end {
-            let start = rows.end - lanes;
-            product(start, 1, &mut sums);
-            for token in 0..tokens {
-                let at = token * lanes;
-                self.set(token, first, &sums[at + first - start..at + lanes]);
+        let left = count - length * lanes;
+        if left > 0 {
+            product(rows.end - lanes, 1, &mut sums);
+            for (token, sums) in sums.chunks_exact(lanes).take(tokens).enumerate() {
+                gathered[(token + 1) * count - left..(token + 1) * count]
+                    .copy_from_slice(&sums[lanes - left..]);
             }
         }
+        hand_over(level, self, &Sums { values: gathered, stride: count, tokens: 0..tokens, rows });
     }
 
     /// Many tokens: weights are unpacked once for each pass.
-    fn many(&self, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
+    fn many(&self, pool: &Pool, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
         let width = kernels.lanes * kernels.panels;
         for first in rows.clone().step_by(width) {
             let rows = first..rows.end.min(first + width);
@@ -278,17 +336,17 @@ impl Job<'_> {
             {
                 let end =
                     self.activations.rows().min(tokens + PASS_TOKENS / TILE_TOKENS * TILE_TOKENS);
-                self.pass(kernels, scratch, rows.clone(), tokens..end);
+                self.pass(pool, kernels, scratch, (rows.clone(), tokens..end));
             }
         }
     }
 
     fn pass(
         &self,
+        pool: &Pool,
         kernels: &Kernels,
         scratch: &mut Scratch,
-        rows: Range<usize>,
-        tokens: Range<usize>,
+        (rows, tokens): (Range<usize>, Range<usize>),
     ) {
         let groups = self.matrix.cols / GROUP;
         for group in (0..groups).step_by(gemm::GROUPS) {
@@ -301,9 +359,10 @@ impl Job<'_> {
                 unsafe { (kernels.unpack)(base, stride, count, index, to) };
             }
             let mut ahead = self.ahead(&rows, group);
-            let calls = tokens.len().div_ceil(kernels.many.len());
+            let share = ahead.lines * ahead.rows;
+            let share = share.div_ceil(tokens.len().div_ceil(kernels.many.len()));
             self.for_tiles(kernels, tokens.clone(), &mut |tile, token, kernel| {
-                ahead.ask(calls);
+                ahead.ask(share);
                 let Tile { record, width, .. } = tile;
                 // SAFETY: the record of this group is inside the tile's.
                 let record = unsafe { record.add(group * super::activations::FIELDS * width) };
@@ -314,16 +373,18 @@ impl Job<'_> {
                 unsafe { kernel(scratch.unpacked.as_ptr(), tile, group == 0, sums) };
             });
         }
-        for token in tokens.clone() {
-            for index in 0..kernels.panels {
-                let first = rows.start + index * kernels.lanes;
-                let start = first.min(self.matrix.rows - kernels.lanes);
-                let end = rows.end.min(first + kernels.lanes);
-                if first < end {
-                    let at = (token - tokens.start) * kernels.panels + index;
-                    let sums = &scratch.sums[at * kernels.lanes..(at + 1) * kernels.lanes];
-                    self.set(token, first, &sums[first - start..end - start]);
-                }
+        for index in 0..kernels.panels {
+            let first = rows.start + index * kernels.lanes;
+            let start = first.min(self.matrix.rows - kernels.lanes);
+            let end = rows.end.min(first + kernels.lanes);
+            if first < end {
+                let sums = Sums {
+                    values: &scratch.sums[index * kernels.lanes + first - start..],
+                    stride: kernels.panels * kernels.lanes,
+                    tokens: tokens.clone(),
+                    rows: first..end,
+                };
+                hand_over(pool.level(), self, &sums);
             }
         }
     }
@@ -337,32 +398,14 @@ impl Job<'_> {
         let count = gemm::GROUPS.min(groups - group);
         let base = bytes.as_ptr().wrapping_add(first * stride + ty.row_bytes(group * GROUP));
         let lines = ty.row_bytes(count * GROUP).div_ceil(Ahead::LINE);
-        Ahead { base, stride, lines, end: lines * rows.len(), next: 0 }
+        Ahead { row: base, stride, lines, rows: rows.len(), line: 0 }
     }
 
-    /// Hands over the products of consecutive rows.
-    #[inline]
-    fn set(&self, token: usize, row: usize, products: &[f32]) {
-        let at = token * self.matrix.rows + row;
-        // SAFETY: rows are one unit's alone.
-        let out = unsafe { self.out.part(at..at + products.len()) };
-        match (self.bias, self.add_scaled) {
-            (None, None) => out.copy_from_slice(products),
-            (None, Some(scale)) => {
-                for (out, product) in out.iter_mut().zip(products) {
-                    *out = product.mul_add(scale, *out);
-                }
-            }
-            (Some(bias), scale) => {
-                let bias = &bias[row..row + products.len()];
-                for ((out, product), bias) in out.iter_mut().zip(products).zip(bias) {
-                    *out = match scale {
-                        None => product + bias,
-                        Some(scale) => (product + bias).mul_add(scale, *out),
-                    };
-                }
-            }
-        }
+    /// Hands over the products of consecutive rows with one token.
+    fn set(&self, level: Level, token: usize, row: usize, products: &[f32]) {
+        let rows = row..row + products.len();
+        let sums = Sums { values: products, stride: 0, tokens: token..token + 1, rows };
+        hand_over(level, self, &sums);
     }
 
     /// Calls `work` with each part of a tile that one kernel takes: the tile from the part's first
