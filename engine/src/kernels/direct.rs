@@ -119,6 +119,7 @@ impl<S: Simd, F: Format, const T: usize> Sums<S, F, T> {
     }
 }
 
+#[allow(clippy::needless_range_loop, reason = "see the loops")]
 impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
     #[inline(always)]
     unsafe fn group(&mut self, g: usize, q: [S::I; 8], scale: [S::F; 2], offset: [S::F; 2]) {
@@ -127,24 +128,24 @@ impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
             let y = self.y.add(g * FIELDS * self.width);
             self.prefetch(g);
             let mut sums = [S::splat_f(0.0); T];
-            for (part, scale) in scale.iter().enumerate().take(F::PARTS) {
+            // Indices, because the compiler unrolls these loops and keeps arrays in registers only then.
+            for part in 0..F::PARTS {
                 let mut dots = [S::splat(0); T];
                 for (t, dot) in dots.iter_mut().enumerate() {
                     *dot = start::<S, F>(y.add(t), self.width, part);
                 }
-                let quants = part * 8 / F::PARTS..(part + 1) * 8 / F::PARTS;
-                for (k, q) in q.iter().enumerate().take(quants.end).skip(quants.start) {
+                for k in part * 8 / F::PARTS..(part + 1) * 8 / F::PARTS {
                     for (t, dot) in dots.iter_mut().enumerate() {
                         let y = S::broadcast(y.add(k * self.width + t));
                         *dot = match F::WIDE {
-                            true => S::dot_wide(*dot, *q, y),
-                            false => S::dot(*dot, *q, y),
+                            true => S::dot_wide(*dot, q[k], y),
+                            false => S::dot(*dot, q[k], y),
                         };
                     }
                 }
                 for (t, sum) in sums.iter_mut().enumerate() {
                     let (dot, y) = ((part, dots[t]), y.add(t));
-                    *sum = scaled::<S, F>(*sum, dot, *scale, y, self.width);
+                    *sum = scaled::<S, F>(*sum, dot, scale[part], y, self.width);
                 }
             }
             for (t, acc) in self.acc.iter_mut().enumerate() {

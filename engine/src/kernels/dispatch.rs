@@ -202,7 +202,14 @@ instruction_set!(
 );
 
 #[cfg(target_arch = "aarch64")]
-instruction_set!(neon, super::super::simd::neon::Neon, 2, [1, 2, 3, 4, 5, 6], "neon,dotprod");
+instruction_set!(
+    neon,
+    super::super::simd::neon::Neon,
+    2,
+    [1, 2, 3, 4, 5, 6],
+    2 x 3,
+    "neon,dotprod"
+);
 
 /// The kernels of `level` for weights of type `ty`; `None` where the scalar definition computes.
 pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
@@ -255,6 +262,8 @@ pub fn float_kernels(level: Level, ty: TensorType) -> Option<&'static FloatKerne
         Isa::AvxVnni => &avxvnni::FLOATS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => &avx512::FLOATS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => &neon::FLOATS,
     };
     Some(match ty {
         TensorType::F16 => &kernels[1],
@@ -275,6 +284,8 @@ pub fn widen(level: Level, from: &[[u8; 2]], to: &mut [f32]) {
             Isa::AvxVnni => avxvnni::widen(from, to),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::widen(from, to),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::widen(from, to),
         }
     }
 }

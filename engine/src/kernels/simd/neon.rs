@@ -74,6 +74,14 @@ impl Simd for Neon {
         unsafe { vld1q_f32(from) }
     }
     #[inline(always)]
+    unsafe fn load_halves(from: *const u16) -> float32x4_t {
+        unsafe { widened(vreinterpret_s16_u16(vld1_u16(from))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bfloats(from: *const u16) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from))) }
+    }
+    #[inline(always)]
     unsafe fn store(to: *mut i32, v: int32x4_t) {
         unsafe { vst1q_s32(to, v) }
     }
