@@ -10,9 +10,18 @@ use std::marker::PhantomData;
 /// Tokens that share one pass over the weights.
 pub const TOKENS: usize = 8;
 
-/// Bytes ahead in each row that are asked for: the longest wait for memory, at the speed of one row.
-/// Rows of a lane follow each other, so at a row's end this is the next one.
+/// Bytes ahead in each lane's stream that are asked for: the longest wait for memory, at the speed of
+/// one row.
 const AHEAD: usize = 1024;
+
+/// How a lane's stream through memory goes on after the row at hand.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    /// Bytes from the start of this row to the end of the lane's rows.
+    pub left: usize,
+    /// Bytes from there to where the lane's rows of the next unit of work begin.
+    pub jump: usize,
+}
 
 /// The running sums of `T` tokens.
 struct Sums<S: Simd, F: Format, const T: usize> {
@@ -20,8 +29,9 @@ struct Sums<S: Simd, F: Format, const T: usize> {
     y: *const i32,
     width: usize,
     acc: [S::F; T],
-    /// The blocks that are being unpacked.
+    /// The blocks that are being unpacked, and how far from them what is asked for lies.
     rows: Rows,
+    ahead: usize,
     format: PhantomData<F>,
 }
 
@@ -104,7 +114,7 @@ pub(super) unsafe fn finish<S: Simd, F: Format>(
 }
 
 impl<S: Simd, F: Format, const T: usize> Sums<S, F, T> {
-    /// Asks for what some rows will have [`AHEAD`] bytes further on. Every group does so for its share
+    /// Asks for what some lanes will have [`AHEAD`] bytes further on. Every group does so for its share
     /// of the rows: all at once would wait for each other.
     #[inline(always)]
     fn prefetch(&self, g: usize) {
@@ -113,7 +123,7 @@ impl<S: Simd, F: Format, const T: usize> Sums<S, F, T> {
         for row in g * S::LANES / groups..(g + 1) * S::LANES / groups {
             for line in 0..bytes.div_ceil(LINE) {
                 // SAFETY: an address that does not exist is passed over.
-                unsafe { S::prefetch(self.rows.at(row, AHEAD + line * LINE)) };
+                unsafe { S::prefetch(self.rows.at(row, self.ahead + line * LINE)) };
             }
         }
     }
@@ -166,6 +176,7 @@ impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
 pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
     rows: Rows,
     tile: Tile,
+    stream: Stream,
 ) -> [S::F; T] {
     // SAFETY: steps of whole blocks inside the rows; the records are there; and as promised.
     unsafe {
@@ -174,12 +185,17 @@ pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
             width: tile.width,
             acc: [S::splat_f(0.0); T],
             rows,
+            ahead: 0,
             format: PhantomData,
         };
         let mut rows = rows;
         let blocks = tile.groups / F::GROUPS;
-        for _ in 0..blocks / F::BLOCKS {
+        for step in 0..blocks / F::BLOCKS {
             sums.rows = rows;
+            sums.ahead = match step * F::BLOCKS * F::BYTES + AHEAD < stream.left {
+                true => AHEAD,
+                false => AHEAD + stream.jump,
+            };
             F::unpack::<S, _>(rows, &mut sums);
             sums.y = sums.y.add(F::BLOCKS * F::GROUPS * FIELDS * tile.width);
             rows = rows.advanced(F::BLOCKS * F::BYTES);

@@ -2,7 +2,7 @@
 
 use super::accumulate;
 use super::activations::Tile;
-use super::direct;
+use super::direct::{self, Stream};
 use super::floats::{self, Float, Operands};
 use super::formats::{Format, k_quants, legacy};
 use super::gemm;
@@ -15,7 +15,7 @@ pub const FEW: usize = direct::TOKENS;
 
 /// The products of the rows of a panel, which begin at `base`, `stride` bytes apart, with the first
 /// tokens of a tile: `[token][lane]` to `out`.
-pub type Few = unsafe fn(base: *const u8, stride: usize, tile: Tile, out: *mut f32);
+pub type Few = unsafe fn(base: *const u8, stride: usize, tile: Tile, stream: Stream, out: *mut f32);
 /// See [`gemm::unpack`].
 pub type Unpack =
     unsafe fn(base: *const u8, stride: usize, groups: usize, index: usize, to: *mut i32);
@@ -68,12 +68,12 @@ macro_rules! instruction_set {
 
             #[target_feature(enable = $features)]
             unsafe fn few<F: Format, const T: usize>(
-                base: *const u8, stride: usize, tile: Tile, out: *mut f32,
+                base: *const u8, stride: usize, tile: Tile, stream: Stream, out: *mut f32,
             ) {
                 // SAFETY: as the caller promises; these are the instructions.
                 unsafe {
                     let rows = Rows::new(base, stride);
-                    let sums = direct::panel::<$simd, F, T>(rows, tile);
+                    let sums = direct::panel::<$simd, F, T>(rows, tile, stream);
                     for (t, sums) in sums.into_iter().enumerate() {
                         <$simd>::store_f(out.add(t * <$simd>::LANES), sums);
                     }

@@ -4,6 +4,7 @@
 //! of rows is unpacked once for up to [`PASS_TOKENS`] of them.
 
 use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
+use super::direct::Stream;
 use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
@@ -297,17 +298,19 @@ impl Job<'_> {
         let (count, length) = (rows.len(), rows.len() / lanes);
         // The unit's products, token by token.
         let gathered = &mut scratch.sums[..tokens * count];
-        let product = |first: usize, step: usize, sums: &mut [f32]| {
+        let product = |first: usize, step: usize, left: usize, sums: &mut [f32]| {
+            let stream = Stream { left: left * row_bytes, jump: (lanes - 1) * length * row_bytes };
             let base = self.matrix.bytes[first * row_bytes..].as_ptr();
             // SAFETY: the level exists only on a machine with its instructions; the rows from
             // `first` on, `step` apart, are inside the matrix, whose length was checked, and the tile
             // has all their groups.
             unsafe {
-                kernels.few[tokens - 1](base, step * row_bytes, tile, sums.as_mut_ptr());
+                let stride = step * row_bytes;
+                kernels.few[tokens - 1](base, stride, tile, stream, sums.as_mut_ptr());
             }
         };
         for i in 0..length {
-            product(rows.start + i, length, &mut sums);
+            product(rows.start + i, length, length - i, &mut sums);
             for (token, sums) in sums.chunks_exact(lanes).take(tokens).enumerate() {
                 for (lane, sum) in sums.iter().enumerate() {
                     gathered[token * count + lane * length + i] = *sum;
@@ -317,7 +320,7 @@ impl Job<'_> {
         // What is left is the end of a panel that reaches back.
         let left = count - length * lanes;
         if left > 0 {
-            product(rows.end - lanes, 1, &mut sums);
+            product(rows.end - lanes, 1, 1, &mut sums);
             for (token, sums) in sums.chunks_exact(lanes).take(tokens).enumerate() {
                 gathered[(token + 1) * count - left..(token + 1) * count]
                     .copy_from_slice(&sums[lanes - left..]);
