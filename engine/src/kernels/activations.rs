@@ -22,7 +22,7 @@ use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
 
 /// Tokens of a tile.
-pub const TILE_TOKENS: usize = 12;
+pub const TILE_TOKENS: usize = 24;
 /// Fields of a record.
 pub const FIELDS: usize = 13;
 /// The first of the two fields of scales.
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn every_row_has_its_record_whatever_the_rows_and_threads() {
-        for (threads, rows) in [(1, 1), (2, 1), (2, 13), (3, 40)] {
+        for (threads, rows) in [(1, 1), (2, 1), (2, 25), (3, 80)] {
             std::thread::spawn(move || {
                 let pool = Pool::on_this_thread(threads);
                 let forms = Forms { values: true, by_32: true, by_16: true };

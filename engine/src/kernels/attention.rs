@@ -22,6 +22,7 @@ use super::accumulate::{COLUMNS, Operands, ROWS};
 use super::cache::{widen_keys, widen_values};
 use super::dispatch::accumulate;
 use super::scratch::Scratch;
+use super::simd::prefetch_far;
 use super::{LANES, Level, per_level, sum_lanes};
 use crate::kv::{BLOCK_LEN, LayerCache};
 use crate::math;
@@ -204,6 +205,9 @@ impl Task<'_> {
         let end = self.end(self.rows.end - 1).min(start + RANGE);
         for start in (start..end).step_by(TILE) {
             let block = self.chunk.block_table[start / TILE];
+            if start + TILE < end {
+                self.ask_for(self.chunk.block_table[start / TILE + 1]);
+            }
             // Rows that see none of the tile are passed over; those that see all go together.
             let first_row = (self.rows.start..self.rows.end)
                 .find(|row| self.end(*row) > start)
@@ -228,6 +232,18 @@ impl Task<'_> {
                 let part_end = self.queries().min(part + step);
                 let count = TILE.min(self.end(self.rows.start + part / group) - start);
                 self.add_values(scratch, part..part_end, count);
+            }
+        }
+    }
+
+    /// Asks for the keys and values of a block that comes next: blocks do not follow each other in memory.
+    fn ask_for(&self, block: u32) {
+        const LINE: usize = 64;
+        let (keys, values) =
+            (self.cache.keys(block, self.kv_head), self.cache.values(block, self.kv_head));
+        for tile in [keys, values] {
+            for line in tile.chunks(LINE) {
+                prefetch_far(line.as_ptr());
             }
         }
     }

@@ -17,7 +17,10 @@ use std::ops::Range;
 /// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
 const UNIT_BYTES: usize = 512 << 10;
 /// Rows of a unit at most: their products with a few tokens have to fit the thread's buffer.
-const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / FEW;
+const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / SEVERAL;
+/// Tokens up to which unpacking a panel again for each [`FEW`] costs less than keeping it unpacked.
+const SEVERAL: usize = 2 * FEW;
+const _: () = assert!(SEVERAL <= TILE_TOKENS);
 /// Units per thread at least, so that all end at about the same time.
 const UNITS: usize = 8;
 
@@ -170,7 +173,7 @@ fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
     // Lanes whose rows begin at the same place of a page contend for the same lines of the cache.
     const PAGE: usize = 4096;
     const APART: usize = 256;
-    if tokens > FEW {
+    if tokens > SEVERAL {
         return PASS_ROWS;
     }
     let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
@@ -204,7 +207,7 @@ impl Job<'_> {
         }
         match self.kernels {
             Some(kernels) if !self.has_planted_bug() => match self.activations.rows() {
-                0..=FEW => self.few(pool.level(), kernels, scratch, rows),
+                0..=SEVERAL => self.few(pool.level(), kernels, scratch, rows),
                 _ => self.many(pool, kernels, scratch, rows),
             },
             _ => self.by_definition(pool.level(), rows),
@@ -286,7 +289,7 @@ impl Job<'_> {
         (start, base, stride)
     }
 
-    /// A few tokens: weights are read once.
+    /// A few tokens: weights are read from memory once, and unpacked once for each [`FEW`].
     ///
     /// Each lane takes neighbouring rows one after the other, so that the processor sees as many long
     /// streams through memory as there are lanes, and reads ahead in each.
@@ -294,19 +297,23 @@ impl Job<'_> {
         let tokens = self.activations.rows();
         let tile = self.activations.tile(0, self.matrix.ty);
         let (lanes, row_bytes) = (kernels.lanes, self.matrix.ty.row_bytes(self.matrix.cols));
-        let mut sums = [0.0f32; FEW * PASS_ROWS];
+        let mut sums = [0.0f32; SEVERAL * PASS_ROWS];
         let (count, length) = (rows.len(), rows.len() / lanes);
         // The unit's products, token by token.
         let gathered = &mut scratch.sums[..tokens * count];
         let product = |first: usize, step: usize, left: usize, sums: &mut [f32]| {
             let stream = Stream { left: left * row_bytes, jump: (lanes - 1) * length * row_bytes };
             let base = self.matrix.bytes[first * row_bytes..].as_ptr();
-            // SAFETY: the level exists only on a machine with its instructions; the rows from
-            // `first` on, `step` apart, are inside the matrix, whose length was checked, and the tile
-            // has all their groups.
-            unsafe {
-                let stride = step * row_bytes;
-                kernels.few[tokens - 1](base, stride, tile, stream, sums.as_mut_ptr());
+            for first in (0..tokens).step_by(FEW) {
+                let kernel = kernels.few[FEW.min(tokens - first) - 1];
+                let to = sums[first * lanes..].as_mut_ptr();
+                // SAFETY: the level exists only on a machine with its instructions; the rows from
+                // `first` on, `step` apart, are inside the matrix, whose length was checked, and the tile
+                // has all their groups.
+                unsafe {
+                    let tile = Tile { record: tile.record.add(first), ..tile };
+                    kernel(base, step * row_bytes, tile, stream, to);
+                }
             }
         };
         for i in 0..length {
