@@ -1,7 +1,8 @@
 //! The same bits, whatever the stages, chunks, batch mates, threads and instruction set.
 //!
-//! A run computes one sequence at one point of the matrix and hashes the bits of all its logits. Cache
-//! and buffers are filled with NaN first, so that a slot read before it was written shows as well.
+//! A run computes one sequence at one point of the matrix and hashes the bits of all its logits; each
+//! type of the cache has one hash. Cache and buffers are filled with NaN first, so that a slot read
+//! before it was written shows as well.
 
 mod model;
 
@@ -17,7 +18,7 @@ pub use model::{Random, factor_places, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One point of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,7 @@ struct Point {
     /// Sequences beside it.
     beside: usize,
     threads: usize,
+    kv: KvType,
     level: Level,
     bug: bool,
 }
@@ -68,7 +70,7 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
                 kv_blocks: blocks as u32,
                 rows_max: ctx + 3 * 64,
                 chunks_max: 4,
-                kv_type: KvType::F16,
+                kv_type: point.kv,
             };
             let mut stage =
                 Stage::load(&gguf, weights, &config, Arc::clone(&pool)).expect("it loads");
@@ -159,11 +161,13 @@ fn hash_apart(path: &Path, point: Point, len: usize) -> blake3::Hash {
     std::thread::spawn(move || hash(&path, point, len)).join().expect("the run ends well")
 }
 
-const PLAIN: Point =
-    Point { stages: 1, chunk: 0, beside: 0, threads: 1, level: Level::SCALAR, bug: false };
-
-/// All points have one hash; two are computed at a time.
-fn check(path: &Path, points: &[Point], len: usize) {
+/// The hashes of all points, some computed at a time.
+fn hashes(
+    path: &Path,
+    points: &[Point],
+    len: usize,
+    at_a_time: usize,
+) -> Vec<(Point, blake3::Hash)> {
     let next = AtomicUsize::new(0);
     let hashes = Mutex::new(Vec::new());
     let work = || {
@@ -173,15 +177,46 @@ fn check(path: &Path, points: &[Point], len: usize) {
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(work);
-        scope.spawn(work);
+        for _ in 0..at_a_time {
+            scope.spawn(work);
+        }
     });
-    let hashes = hashes.into_inner().expect("both have ended");
-    assert_eq!(hashes.len(), points.len());
-    let (reference, expected) = hashes[0];
-    for (point, hash) in hashes {
+    hashes.into_inner().expect("all have ended")
+}
+
+/// Threads that wait for each other lose much time beside others, so only one check runs at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The one hash of all points. Those with one thread are computed two at a time.
+fn check(path: &Path, points: &[Point], len: usize) -> blake3::Hash {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (alone, together): (Vec<Point>, Vec<Point>) = points.iter().partition(|p| p.threads == 1);
+    let mut found = hashes(path, &alone, len, 2);
+    found.extend(hashes(path, &together, len, 1));
+    drop(turn);
+    assert_eq!(found.len(), points.len());
+    let (reference, expected) = found[0];
+    for (point, hash) in found {
         assert_eq!(hash, expected, "{point:?} differs from {reference:?}");
     }
+    expected
+}
+
+/// The points of all types of the cache, checked; no two types may have the same hash.
+fn check_each_kv(path: &Path, points: impl Fn(KvType) -> Vec<Point>, len: usize) {
+    let [halves, bytes] = KvType::ALL.map(|kv| check(path, &points(kv), len));
+    assert_ne!(halves, bytes, "the type of the cache is obeyed");
+}
+
+fn plain(level: Level, kv: KvType) -> Point {
+    Point { stages: 1, chunk: 0, beside: 0, threads: 1, kv, level, bug: false }
+}
+
+/// The levels that long runs are made at: all but the definition, if there are others.
+fn fast_levels() -> Vec<Level> {
+    let fast: Vec<Level> =
+        Level::available().into_iter().filter(|level| *level != Level::SCALAR).collect();
+    if fast.is_empty() { vec![Level::SCALAR] } else { fast }
 }
 
 fn synthetic() -> (tempfile::TempDir, PathBuf) {
@@ -194,77 +229,82 @@ fn synthetic() -> (tempfile::TempDir, PathBuf) {
 /// 1,100 positions: more than one range of the attention, and not a multiple of a block.
 const LEN: usize = 1100;
 
+/// Of all combinations those that together have every choice of three dimensions (halves) or of two
+/// (bytes).
 #[test]
-fn matrix_of_stages_chunks_batch_mates_and_threads_has_one_hash() {
-    let (_folder, path) = synthetic();
-    let mut points = Vec::new();
-    for stages in [1, 2, 3] {
-        for chunk in [0, 1, 7, 32] {
-            for beside in [0, 3] {
-                for threads in [1, 2] {
-                    let level = Level::best();
-                    points.push(Point { stages, chunk, beside, threads, level, bug: false });
+fn matrix_of_stages_chunks_batch_mates_and_threads_has_one_hash_per_kv_type() {
+    let points = |kv| {
+        let mut points = Vec::new();
+        for stages in [1, 2, 3] {
+            for (c, chunk) in [0, 1, 7, 32].into_iter().enumerate() {
+                for (b, beside) in [0, 3].into_iter().enumerate() {
+                    let wanted = kv == KvType::F16 || b == (stages + c) % 2;
+                    let threads = match kv {
+                        KvType::F16 => 1 + (stages + c + b) % 2,
+                        KvType::Q8_0 => 1 + (stages + c / 2) % 2,
+                    };
+                    let stages = stages as u32;
+                    let point =
+                        Point { stages, chunk, beside, threads, ..plain(Level::best(), kv) };
+                    points.extend(wanted.then_some(point));
                 }
             }
         }
-    }
-    check(&path, &points, LEN);
+        assert_eq!(points.len(), if kv == KvType::F16 { 24 } else { 12 });
+        points
+    };
+    let (_folder, path) = synthetic();
+    check_each_kv(&path, points, LEN);
 }
 
 #[test]
 fn every_instruction_set_has_the_hash_of_the_scalar_one() {
     let (_folder, path) = synthetic();
-    let points = Level::available()
-        .into_iter()
-        .flat_map(|level| [0, 7].map(|chunk| Point { level, chunk, ..PLAIN }))
-        .collect::<Vec<_>>();
-    check(&path, &points, 150);
+    let points = |levels: &[Level], chunks: &[usize], kv| {
+        let at =
+            |level| chunks.iter().map(move |chunk| Point { chunk: *chunk, ..plain(level, kv) });
+        levels.iter().flat_map(|level| at(*level)).collect::<Vec<_>>()
+    };
+    check_each_kv(&path, |kv| points(&Level::available(), &[0, 1, 7], kv), 40);
     // Beyond the first range of the attention; the scalar level would take minutes for that.
-    let vectors: Vec<Point> = points.into_iter().filter(|p| p.level != Level::SCALAR).collect();
-    check(&path, &vectors, LEN);
+    check_each_kv(&path, |kv| points(&fast_levels(), &[32], kv), LEN);
 }
 
 #[test]
 fn a_planted_bug_turns_the_matrix_red() {
     let (_folder, path) = synthetic();
-    let level = Level::best();
-    let points = [0, 1, 7].map(|chunk| Point { bug: true, chunk, level, ..PLAIN });
-    let red = std::panic::catch_unwind(|| check(&path, &points, 60));
+    let points =
+        |bug| [0, 1, 7].map(|chunk| Point { bug, chunk, ..plain(Level::best(), KvType::F16) });
+    let red = std::panic::catch_unwind(|| check(&path, &points(true), 20));
     assert!(red.is_err(), "tiles of several tokens are wrong, single ones are right");
     // Without the bug the same points agree.
-    check(&path, &points.map(|point| Point { bug: false, ..point }), 60);
+    check(&path, &points(false), 20);
 }
 
-/// Eight named corners of the matrix for real models.
-fn corners(path: &Path, len: usize) {
-    let level = Level::best();
-    let named = [
-        ("whole, alone, one stage, one thread", Point { level, ..PLAIN }),
-        ("whole, two threads", Point { level, threads: 2, ..PLAIN }),
-        ("token by token", Point { level, chunk: 1, ..PLAIN }),
-        (
-            "token by token beside others, two stages",
-            Point { level, chunk: 1, beside: 3, stages: 2, ..PLAIN },
-        ),
-        (
-            "chunks of 7, three stages, two threads",
-            Point { level, chunk: 7, stages: 3, threads: 2, ..PLAIN },
-        ),
-        ("chunks of 32 beside others", Point { level, chunk: 32, beside: 3, ..PLAIN }),
-        (
-            "whole beside others, two stages, two threads",
-            Point { level, beside: 3, stages: 2, threads: 2, ..PLAIN },
-        ),
-        (
-            "chunks of 32, lowest instruction set, three stages",
-            Point { chunk: 32, stages: 3, ..PLAIN },
-        ),
-    ];
-    let mut expected = None;
-    for (name, point) in named {
-        let hash = hash_apart(path, point, len);
-        assert_eq!(*expected.get_or_insert(hash), hash, "corner: {name}");
-    }
+/// Eight corners of the matrix for real models.
+fn eight_corners(level: Level, kv: KvType) -> [Point; 8] {
+    let plain = plain(level, kv);
+    [
+        plain,
+        Point { threads: 2, ..plain },
+        Point { chunk: 1, ..plain },
+        Point { chunk: 1, beside: 3, stages: 2, ..plain },
+        Point { chunk: 7, stages: 3, threads: 2, ..plain },
+        Point { chunk: 32, beside: 3, ..plain },
+        Point { beside: 3, stages: 2, threads: 2, ..plain },
+        Point { chunk: 32, stages: 3, ..plain },
+    ]
+}
+
+/// The corners at every level with `len` positions; the scalar one with `few`, because it is slow.
+fn corners(path: &Path, len: usize, few: usize) {
+    let all = |kv| fast_levels().iter().flat_map(|level| eight_corners(*level, kv)).collect();
+    check_each_kv(path, all, len);
+    let scalar = |kv| {
+        let at = |level| [plain(level, kv), Point { chunk: 7, stages: 3, ..plain(level, kv) }];
+        [Level::SCALAR, Level::best()].into_iter().flat_map(at).collect()
+    };
+    check_each_kv(path, scalar, few);
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -272,33 +312,33 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 #[test]
-fn eight_corners_of_granite_tiny_have_one_hash() {
-    corners(&fixture("granite-tiny.gguf"), 300);
+fn eight_corners_of_granite_tiny_have_one_hash_per_kv_type() {
+    corners(&fixture("granite-tiny.gguf"), 300, 70);
 }
 
 #[test]
-fn eight_corners_of_every_tiny_family_have_one_hash() {
+fn eight_corners_of_every_tiny_family_have_one_hash_per_kv_type() {
     for model in ["tiny-qwen2", "tiny-qwen3", "tiny-yarn"] {
-        corners(&fixture(&format!("{model}.gguf")), 70);
+        corners(&fixture(&format!("{model}.gguf")), 70, 70);
     }
 }
 
 #[test]
-fn eight_corners_of_smollm2_have_one_hash() {
+fn eight_corners_of_smollm2_have_one_hash_per_kv_type() {
     let script = fixture("../../scripts/fetch_model.sh");
     let output = std::process::Command::new("bash").arg(script).output().expect("bash runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the model could not be fetched: {errors}");
     let path = String::from_utf8(output.stdout).expect("a path");
-    corners(Path::new(path.trim_end()), 70);
+    corners(Path::new(path.trim_end()), 70, 12);
 }
 
 /// If the folder that `WOOLLY_TEST_MODELS` names has it.
 #[test]
-fn eight_corners_of_qwen_have_one_hash_where_it_is() {
+fn eight_corners_of_qwen_have_one_hash_per_kv_type_where_it_is() {
     let Some(folder) = std::env::var_os("WOOLLY_TEST_MODELS").map(PathBuf::from) else { return };
     let path = folder.join("qwen2.5-coder-1.5b-q4_k_m.gguf");
     if path.exists() {
-        corners(&path, 20);
+        corners(&path, 20, 8);
     }
 }

@@ -1,5 +1,5 @@
-//! A model that uses every weight format: 3 layers, width 1,280 (5 superblocks), feed-forward
-//! width 2,816 (11 superblocks), 20 query heads on 4 key heads.
+//! A model that uses every weight format: 3 layers, width 768 (3 superblocks), feed-forward width
+//! 1,792 (7 superblocks), 12 query heads on 4 key heads.
 
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Array, Value};
@@ -8,8 +8,8 @@ use std::path::Path;
 
 pub const LAYERS: u32 = 3;
 pub const VOCAB: u32 = 320;
-const HIDDEN: u64 = 1280;
-const FFN: u64 = 2816;
+const HIDDEN: u64 = 768;
+const FFN: u64 = 1792;
 const KV: u64 = 256;
 
 /// SplitMix64.
@@ -89,7 +89,7 @@ pub fn write(path: &Path) {
         .kv("llama.context_length", Value::U32(4096))
         .kv("llama.embedding_length", Value::U32(HIDDEN as u32))
         .kv("llama.feed_forward_length", Value::U32(FFN as u32))
-        .kv("llama.attention.head_count", Value::U32(20))
+        .kv("llama.attention.head_count", Value::U32(12))
         .kv("llama.attention.head_count_kv", Value::U32(4))
         .kv("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5))
         .kv("llama.rope.freq_base", Value::F32(10_000.0))

@@ -159,6 +159,60 @@ fn extreme_blocks_give_the_same_bits_on_every_level() {
     }
 }
 
+/// Memory whose last byte is the last one before a page that nobody may touch.
+struct Guarded {
+    start: *mut u8,
+    pages: usize,
+    len: usize,
+}
+
+impl Guarded {
+    const PAGE: usize = 64 << 10;
+
+    fn new(bytes: &[u8]) -> Self {
+        let pages = bytes.len().next_multiple_of(Self::PAGE);
+        // SAFETY: new memory of our own, of which the last page is closed again.
+        unsafe {
+            let (access, kind) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            let start = libc::mmap(std::ptr::null_mut(), pages + Self::PAGE, access, kind, -1, 0);
+            assert_ne!(start, libc::MAP_FAILED, "there is memory");
+            let start = start.cast::<u8>();
+            assert_eq!(libc::mprotect(start.add(pages).cast(), Self::PAGE, libc::PROT_NONE), 0);
+            std::ptr::copy(bytes.as_ptr(), start.add(pages - bytes.len()), bytes.len());
+            Self { start, pages, len: bytes.len() }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: written when it was made, and ours until it is dropped.
+        unsafe { std::slice::from_raw_parts(self.start.add(self.pages - self.len), self.len) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: mapped when it was made; nothing refers to it any more.
+        unsafe { libc::munmap(self.start.cast(), self.pages + Self::PAGE) };
+    }
+}
+
+#[test]
+fn nothing_behind_the_last_row_is_read() {
+    let mut random = Random(31);
+    for ty in TensorType::ALL {
+        let cols = 3 * ty.block_len().max(32);
+        for rows in [16, 17, 40] {
+            let bytes = random_rows(&mut random, ty, rows, cols);
+            let guarded = Guarded::new(&bytes);
+            for tokens in [1, 6, 20] {
+                let out = products(ty, guarded.bytes(), (rows, cols, tokens), 2);
+                assert_eq!(out, products(ty, &bytes, (rows, cols, tokens), 2), "{ty}");
+            }
+        }
+    }
+}
+
 #[test]
 fn biases_and_scaled_sums_are_the_same_on_every_level_and_right() {
     let mut random = Random(17);
@@ -184,30 +238,42 @@ fn biases_and_scaled_sums_are_the_same_on_every_level_and_right() {
     }
 }
 
-/// Attention by its formula, in double precision, over the halves that the cache holds.
+/// What the cache holds of the keys or values of one position.
+fn held(ty: KvType, row: &[f32], head_dim: usize) -> Vec<f64> {
+    let half = |x: f32| half::f16::from_f32(x).to_f64();
+    let groups = row.chunks(head_dim).flat_map(|head| head.chunks(32));
+    groups
+        .flat_map(|group| match ty {
+            KvType::F16 => group.iter().map(|x| half(*x)).collect::<Vec<_>>(),
+            KvType::Q8_0 => {
+                let mut padded = [0.0; 32];
+                padded[..group.len()].copy_from_slice(group);
+                let (q, d) = super::activations::quantise(&padded);
+                q[..group.len()].iter().map(|q| f64::from(*q) * half(d)).collect()
+            }
+        })
+        .collect()
+}
+
+/// Attention by its formula, in double precision, over what the cache holds.
 fn reference(
     shape: &AttentionShape,
-    keys: &[Vec<f32>],
-    values: &[Vec<f32>],
+    keys: &[Vec<f64>],
+    values: &[Vec<f64>],
     q: &[f32],
 ) -> Vec<f64> {
     let (dim, group) = (shape.head_dim, shape.group());
-    let as_half = |x: f32| half::f16::from_f32(x).to_f64();
     (0..shape.heads)
         .flat_map(|head| {
             let at = head / group * dim;
             let q = &q[head * dim..(head + 1) * dim];
-            let dot = |k: &Vec<f32>| -> f64 {
-                (0..dim).map(|i| f64::from(q[i]) * as_half(k[at + i])).sum()
-            };
+            let dot = |k: &Vec<f64>| -> f64 { (0..dim).map(|i| f64::from(q[i]) * k[at + i]).sum() };
             let scores: Vec<f64> = keys.iter().map(|k| dot(k) * f64::from(shape.scale)).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let p: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let total: f64 = p.iter().sum();
             (0..dim)
-                .map(|i| {
-                    p.iter().zip(values).map(|(p, v)| p * as_half(v[at + i])).sum::<f64>() / total
-                })
+                .map(|i| p.iter().zip(values).map(|(p, v)| p * v[at + i]).sum::<f64>() / total)
                 .collect::<Vec<_>>()
         })
         .collect()
@@ -240,21 +306,31 @@ fn fill_cache(
 
 #[test]
 fn attention_equals_the_formula_across_tiles_and_ranges_on_every_level() {
-    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 48, scale: 0.31 };
-    let (width, kv_width) = (6 * 48, 2 * 48);
-    let positions = RANGE + 75;
+    let shape =
+        |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, scale: 0.31 };
+    for ty in KvType::ALL {
+        check_attention(ty, shape(6, 2, 48), RANGE + 75);
+        check_attention(ty, shape(2, 2, 64), 70);
+        check_attention(ty, shape(14, 2, 80), 70);
+    }
+}
+
+fn check_attention(ty: KvType, shape: AttentionShape, positions: usize) {
+    let (heads, kv_heads, dim) = (shape.heads, shape.kv_heads, shape.head_dim);
+    let width = heads * dim;
     let mut random = Random(5);
     let mut rows = |count: usize, width: usize| -> Vec<Vec<f32>> {
         (0..count).map(|_| (0..width).map(|_| random.value()).collect()).collect()
     };
-    let (keys, values) = (rows(positions, kv_width), rows(positions, kv_width));
+    let (keys, values) = (rows(positions, kv_heads * dim), rows(positions, kv_heads * dim));
     let blocks = positions.div_ceil(BLOCK_LEN);
     let table: Vec<u32> = (0..blocks as u32).rev().collect();
-    let mut cache =
-        Cache::new(1, blocks, CacheShape { kv_heads: 2, head_dim: 48, ty: KvType::F16 });
+    let mut cache = Cache::new(1, blocks, CacheShape { kv_heads, head_dim: dim, ty });
     cache.poison();
     fill_cache(&mut cache, &shape, &table, &keys, &values);
-    for (position, count) in [(0, 1), (30, 5), (RANGE - 3, 20), (positions - 1, 1)] {
+    let [keys, values] = [keys, values]
+        .map(|rows| rows.iter().map(|row| held(ty, row, dim)).collect::<Vec<Vec<f64>>>());
+    for (position, count) in [(0, 1), (30, 5), (positions - 23, 20), (positions - 1, 1)] {
         let q: Vec<f32> = rows(count, width).concat();
         let out = at_every_level(|pool| {
             let mut out = vec![f32::NAN; count * width];
@@ -269,7 +345,7 @@ fn attention_equals_the_formula_across_tiles_and_ranges_on_every_level() {
             let truth = reference(&shape, &keys[..end], &values[..end], q);
             for (i, truth) in truth.iter().enumerate() {
                 let ours = f64::from(out[row * width + i]);
-                assert!((ours - truth).abs() < 2e-6, "row {row} value {i}: {ours}, {truth}");
+                assert!((ours - truth).abs() < 4e-6, "row {row} value {i}: {ours}, {truth}");
             }
         }
     }
