@@ -27,7 +27,7 @@
 //! # Instruction sets
 //!
 //! Products of quantised weights and the products of the attention are written once over
-//! [`simd::Simd`], which each instruction set implements; `scalar` is their definition. The rest is
+//! `simd::Simd`, which each instruction set implements; `scalar` is their definition. The rest is
 //! plain code, compiled once per [`Level`]. Nothing in either may be reordered by a compiler, so every
 //! level gives the same bits.
 

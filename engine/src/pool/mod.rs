@@ -1,6 +1,6 @@
 //! The compute threads of a stage and how they share out one operation's outputs.
 //!
-//! Threads come from rayon; what they do between two forwards and inside one is the [`team`]'s. The
+//! Threads come from rayon; what they do between two forwards and inside one is the `team`'s. The
 //! thread that makes the pool is its first member. Threads split outputs, never sums: what an output
 //! is does not depend on how many there are.
 
