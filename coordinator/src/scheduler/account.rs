@@ -72,17 +72,14 @@ impl Scheduler {
     ///
     /// An answer that does not belong to the oldest microbatch in flight or does not fit it. The
     /// last stage is faulty; the scheduler is as it was.
-    pub fn handle_sampled(
-        &mut self,
-        _now: Duration,
-        sampled: &Sampled,
-    ) -> Result<(), SampledError> {
+    pub fn handle_sampled(&mut self, now: Duration, sampled: &Sampled) -> Result<(), SampledError> {
         if self.plan.is_none_or(|plan| plan.epoch != sampled.epoch) {
             self.stale_answers += 1;
             return Ok(());
         }
         self.check(sampled)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
+        self.traffic.answered(now, sampled.microbatch);
         let mut rows = sampled.rows.as_slice();
         for chunk in &in_flight.chunks {
             let (own, rest) = rows.split_at(chunk.answer_rows());

@@ -119,6 +119,8 @@ pub struct Counts {
     pub preemptions: u64,
     /// Answers to an earlier plan that were dropped since the start.
     pub stale_answers: u64,
+    /// Reports of stages that belong to nothing that is remembered, since the start.
+    pub unknown_timings: u64,
     /// Rows sent since the start.
     pub rows: u64,
 }

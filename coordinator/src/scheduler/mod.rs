@@ -45,10 +45,12 @@ mod sequence;
 mod step;
 #[cfg(test)]
 pub(crate) mod tests;
+mod timing;
 
 pub use account::SampledError;
 pub use limits::{Counts, PlanLimits, SchedulerConfig};
 pub use step::Step;
+pub use timing::StageTiming;
 
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
 use blocks::Blocks;
@@ -56,6 +58,7 @@ use sequence::{Phase, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use step::InFlight;
+use timing::Traffic;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 
 /// The scheduler. See the [module](self) for how to drive it.
@@ -85,7 +88,10 @@ pub struct Scheduler {
     next_microbatch: MicrobatchId,
     preemptions: u64,
     stale_answers: u64,
+    unknown_timings: u64,
     rows: u64,
+    /// What was sent of late.
+    traffic: Traffic,
 }
 
 impl Scheduler {
@@ -113,7 +119,9 @@ impl Scheduler {
             next_microbatch: MicrobatchId(1),
             preemptions: 0,
             stale_answers: 0,
+            unknown_timings: 0,
             rows: 0,
+            traffic: Traffic::default(),
         }
     }
 
@@ -134,8 +142,9 @@ impl Scheduler {
 
     /// What becomes of the sequences when a pipeline is lost: they fail. A replay from the token
     /// logs would go here and nowhere else.
-    fn lose_pipeline(&mut self, _now: Duration) {
+    fn lose_pipeline(&mut self, now: Duration) {
         self.in_flight.clear();
+        self.traffic.clear(now);
         self.waiting.clear();
         self.running.clear();
         self.prefilling.clear();
@@ -232,6 +241,7 @@ impl Scheduler {
             kv_blocks: self.blocks.count(),
             preemptions: self.preemptions,
             stale_answers: self.stale_answers,
+            unknown_timings: self.unknown_timings,
             rows: self.rows,
         }
     }

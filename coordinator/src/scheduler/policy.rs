@@ -1,6 +1,7 @@
 //! Which rows go into the next microbatch.
 
 use super::Scheduler;
+use super::limits::to_u32;
 use super::memory::Grown;
 use super::sequence::Phase;
 use super::step::{Room, Step, StepBuilder};
@@ -25,8 +26,10 @@ impl Scheduler {
         self.add_prefills(&mut builder, room);
         self.add_decodes(&mut builder, room);
 
-        self.rows += builder.rows() as u64;
+        let (rows, decodes) = (to_u32(builder.rows()), to_u32(builder.decodes));
+        self.rows += u64::from(rows);
         let (step, in_flight) = builder.finish(&plan, self.next_microbatch, now)?;
+        self.traffic.sent(now, self.next_microbatch, rows, rows - decodes);
         self.next_microbatch.0 += 1;
         self.in_flight.push_back(in_flight);
         Some(step)
