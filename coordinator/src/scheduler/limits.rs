@@ -25,6 +25,27 @@ pub struct SchedulerConfig {
     pub running_max: usize,
     /// Rows of one microbatch at most: decode rows first, the rest is prefill.
     pub rows_per_step: usize,
+    /// The longest gap between two tokens of a stream that prefill beside it should cause.
+    pub itl_target: ItlTarget,
+    /// In how many groups decoding sequences travel, as far as so many microbatches may be in
+    /// flight; `None` lets measurements choose.
+    pub decode_groups: Option<u32>,
+}
+
+/// The longest gap between two tokens of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItlTarget {
+    /// In percent of the gap that decoding has when no prompt is computed beside it.
+    Percent(u32),
+    /// A time.
+    Time(Duration),
+}
+
+impl Default for ItlTarget {
+    /// Twice the gap of decoding alone.
+    fn default() -> Self {
+        Self::Percent(200)
+    }
 }
 
 impl Default for SchedulerConfig {
@@ -33,6 +54,8 @@ impl Default for SchedulerConfig {
             waiting_max: WAITING_DEFAULT,
             running_max: RUNNING_DEFAULT,
             rows_per_step: ROWS_PER_STEP_DEFAULT,
+            itl_target: ItlTarget::default(),
+            decode_groups: None,
         }
     }
 }
@@ -69,10 +92,10 @@ impl PlanLimits {
         if penalties { all.min(PENALTY_TOKENS_MAX) } else { all }
     }
 
-    /// Microbatches with decode rows in flight at most: one per stage keeps every stage busy. More
-    /// would only cut the same rows into smaller groups, and each group reads all weights again.
-    pub(super) fn decode_groups(&self) -> usize {
-        to_usize(self.stages.min(self.in_flight_max))
+    /// Microbatches with decode rows in flight at most: one for each stage to compute and one on its
+    /// way.
+    pub(super) fn decode_groups_max(&self) -> usize {
+        to_usize((self.stages + 1).min(self.in_flight_max))
     }
 
     /// # Panics

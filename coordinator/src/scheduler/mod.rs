@@ -38,6 +38,9 @@
 
 mod account;
 mod blocks;
+mod budget;
+mod curve;
+mod grouping;
 mod limits;
 mod memory;
 mod policy;
@@ -45,19 +48,23 @@ mod sequence;
 mod step;
 #[cfg(test)]
 pub(crate) mod tests;
+mod times;
 mod timing;
 
 pub use account::SampledError;
-pub use limits::{Counts, PlanLimits, SchedulerConfig};
+pub use limits::{Counts, ItlTarget, PlanLimits, SchedulerConfig};
 pub use step::Step;
 pub use timing::StageTiming;
 
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
 use blocks::Blocks;
+use budget::Budget;
+use grouping::Grouping;
 use sequence::{Phase, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use step::InFlight;
+use times::StageTimes;
 use timing::Traffic;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 
@@ -92,6 +99,9 @@ pub struct Scheduler {
     rows: u64,
     /// What was sent of late.
     traffic: Traffic,
+    times: StageTimes,
+    grouping: Grouping,
+    budget: Budget,
 }
 
 impl Scheduler {
@@ -101,6 +111,8 @@ impl Scheduler {
             waiting_max: config.waiting_max.max(1),
             running_max: config.running_max.max(1),
             rows_per_step: config.rows_per_step.max(1),
+            decode_groups: config.decode_groups.map(|groups| groups.max(1)),
+            ..config
         };
         Self {
             config,
@@ -122,6 +134,9 @@ impl Scheduler {
             unknown_timings: 0,
             rows: 0,
             traffic: Traffic::default(),
+            times: StageTimes::default(),
+            grouping: Grouping::default(),
+            budget: Budget::default(),
         }
     }
 
@@ -138,6 +153,9 @@ impl Scheduler {
         self.lose_pipeline(now);
         self.blocks = Blocks::new(plan.map_or(0, |plan| plan.kv_blocks));
         self.plan = plan;
+        self.times = StageTimes::new(plan.map_or(0, |plan| plan.stages));
+        self.grouping = Grouping::default();
+        self.budget = Budget::default();
     }
 
     /// What becomes of the sequences when a pipeline is lost: they fail. A replay from the token

@@ -1,18 +1,23 @@
 //! Which rows go into the next microbatch.
 
 use super::Scheduler;
-use super::limits::to_u32;
+use super::budget::{CHUNK_MIN, Situation};
+use super::grouping::predict;
+use super::limits::{PlanLimits, to_u32, to_usize};
 use super::memory::Grown;
 use super::sequence::Phase;
 use super::step::{Room, Step, StepBuilder};
 use std::ops::Bound;
 use std::time::Duration;
 
+/// Prompts that are looked at to know how much is left to prefill.
+const PROMPTS_LOOKED_AT: usize = 16;
+
 impl Scheduler {
     /// The next microbatch, if the pipeline has room and there is work.
     pub fn poll_step(&mut self, now: Duration) -> Option<Step> {
         let plan = self.plan?;
-        if self.in_flight.len() >= super::limits::to_usize(plan.in_flight_max) {
+        if self.in_flight.len() >= to_usize(plan.in_flight_max) {
             return None;
         }
         let room = Room::whole(&plan, self.config.rows_per_step);
@@ -21,31 +26,61 @@ impl Scheduler {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
             decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
+        let groups = self.groups(now, &plan);
         let mut builder = StepBuilder::default();
-        self.add_decodes(&mut builder, decode_room);
-        self.add_prefills(&mut builder, room);
-        self.add_decodes(&mut builder, room);
+        self.add_decodes(&mut builder, decode_room, groups);
+        if let Some(rows) = self.rows_with_prefill(now, &plan, groups, (room.rows, builder.decodes))
+        {
+            self.add_prefills(&mut builder, room.with_rows(rows));
+        }
+        self.add_decodes(&mut builder, room, groups);
 
         let (rows, decodes) = (to_u32(builder.rows()), to_u32(builder.decodes));
-        self.rows += u64::from(rows);
         let (step, in_flight) = builder.finish(&plan, self.next_microbatch, now)?;
+        self.rows += u64::from(rows);
         self.traffic.sent(now, self.next_microbatch, rows, rows - decodes);
+        if in_flight.decodes {
+            self.grouping.sent();
+        }
+        if in_flight.prefills {
+            self.budget.sent();
+        }
         self.next_microbatch.0 += 1;
         self.in_flight.push_back(in_flight);
         Some(step)
     }
 
+    /// Sequences that only wait for their next token, or for their first.
+    fn decoding(&self) -> usize {
+        self.running.len() - self.prefilling.len()
+    }
+
+    /// How many groups the decoding sequences travel in.
+    fn groups(&mut self, now: Duration, plan: &PlanLimits) -> usize {
+        if let Some(forced) = self.config.decode_groups {
+            return to_usize(forced.min(plan.in_flight_max));
+        }
+        let streams = self.decoding();
+        if streams == 0 {
+            return 1;
+        }
+        let quiet = self.prefilling.is_empty();
+        self.grouping.choose(&self.times, now, (streams, plan.decode_groups_max()), quiet)
+    }
+
     /// The newest token of sequences that wait for their next one, longest wait first.
     ///
     /// Takes only this microbatch's share of all decoding sequences, so that they stay spread over
-    /// the pipeline; and none while every stage has a microbatch of them already, so that those who
-    /// wait join one group instead of making another.
-    fn add_decodes(&mut self, builder: &mut StepBuilder, room: Room) {
-        let groups = self.plan.map_or(1, |plan| plan.decode_groups());
-        if self.in_flight.iter().filter(|in_flight| in_flight.decodes).count() >= groups {
+    /// the groups; and none while all groups are in flight, so that those who wait join one group
+    /// instead of making another.
+    fn add_decodes(&mut self, builder: &mut StepBuilder, room: Room, groups: usize) {
+        let in_flight = self.in_flight.iter().filter(|in_flight| in_flight.decodes).count();
+        let Some(missing) = groups.checked_sub(in_flight).filter(|missing| *missing > 0) else {
             return;
-        }
-        let share = (self.running.len() - self.prefilling.len()).div_ceil(groups);
+        };
+        // What the groups that are missing would have if they left at once; at most an equal part.
+        let here = (builder.decodes + self.ready.len()).div_ceil(missing);
+        let share = self.decoding().div_ceil(groups).min(here);
         let mut skipped = Vec::new();
         while builder.decodes < share {
             let Some(id) = self.ready.pop_front() else { break };
@@ -66,6 +101,39 @@ impl Scheduler {
                 self.ready.push_front(id);
             }
         }
+    }
+
+    /// Rows that the microbatch may have with prefill, `decodes` of them being there already; `None`
+    /// if it may have no prefill.
+    fn rows_with_prefill(
+        &mut self,
+        now: Duration,
+        plan: &PlanLimits,
+        groups: usize,
+        (rows_max, decodes): (usize, usize),
+    ) -> Option<usize> {
+        let first = *self.prefilling.first()?;
+        let streams = self.decoding();
+        if streams == 0 {
+            let others = self.prefilling.iter().skip(1).take(PROMPTS_LOOKED_AT);
+            let others: usize = others.map(|id| self.sequence(*id).pending()).sum();
+            // The first counts whole, or its chunks would shrink as it goes on.
+            let left = self.sequence(first).compute_end() + others;
+            return Some(self.budget.alone(&self.times, rows_max, left));
+        }
+        let groups = groups.min(streams);
+        let situation = Situation { groups, decodes: streams.div_ceil(groups), rows_max };
+        let times = &self.times;
+        let quiet = || predict(times, now, streams, groups).map(|quiet| quiet.period);
+        let target = self.config.itl_target;
+        let beside = self.budget.beside(times, plan, target, situation, quiet);
+        let alone = decodes == 0;
+        if (alone && self.in_flight.len() >= beside.in_flight)
+            || (beside.one && self.in_flight.iter().any(|in_flight| in_flight.prefills))
+        {
+            return None;
+        }
+        Some(beside.rows.max(decodes + CHUNK_MIN))
     }
 
     /// The next chunks of prompts, and of token logs that are computed again, oldest first.

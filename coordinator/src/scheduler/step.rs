@@ -58,6 +58,11 @@ impl Room {
         }
     }
 
+    /// The same with so many rows at most.
+    pub(super) fn with_rows(self, rows: usize) -> Self {
+        Self { rows: self.rows.min(rows), ..self }
+    }
+
     /// What decode may take while prompts wait to be computed: three quarters. `keep_one` leaves at
     /// least one row and chunk, for plans so small that a quarter is nothing.
     pub(super) fn without_prefill_share(self, keep_one: bool) -> Self {
@@ -123,6 +128,8 @@ pub(super) struct InFlight {
     pub(super) chunks: Vec<SentChunk>,
     /// Whether it holds decode rows.
     pub(super) decodes: bool,
+    /// Whether it holds prefill rows.
+    pub(super) prefills: bool,
     /// What the answer may hold: the target of each scored row (`None` if it is sampled) and the
     /// greatest number of other tokens.
     pub(super) asked: Vec<(Option<u32>, u8)>,
@@ -189,6 +196,7 @@ impl StepBuilder {
             sent_at: now,
             chunks: self.sent,
             decodes: self.decodes > 0,
+            prefills: self.used.rows > self.decodes,
             asked: self.rows.iter().map(asked).collect(),
         };
         let epoch = plan.epoch;

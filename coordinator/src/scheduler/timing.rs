@@ -1,6 +1,7 @@
 //! What the stages report of each microbatch, matched with what the scheduler remembers of it.
 
 use super::Scheduler;
+use super::times::Measured;
 use std::collections::VecDeque;
 use std::time::Duration;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
@@ -8,6 +9,8 @@ use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 /// Microbatches that are remembered for reports that are still to come. A worker reports with its
 /// heartbeats, so a report may be half a second late.
 const REMEMBERED_MAX: usize = 4096;
+/// A stage that waited for less than this may have had the input before it was ready for it.
+const IDLE_MIN: Duration = Duration::from_micros(50);
 
 /// One stage's report of one microbatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub(super) struct Remembered {
     /// What the stages that reported took in all, and how many did.
     pub(super) compute: Duration,
     pub(super) reports: u32,
+    /// Whether a stage may have had something else to do when it came.
+    pub(super) queued: bool,
 }
 
 /// The microbatches of the present plan that were sent of late.
@@ -87,18 +92,26 @@ impl Traffic {
             area: self.area,
             compute: Duration::ZERO,
             reports: 0,
+            queued: false,
         });
     }
 
     /// A microbatch was answered.
     pub(super) fn answered(&mut self, now: Duration, id: MicrobatchId) {
-        self.advance(now);
+        self.update_overlap(now, id);
         self.in_flight -= 1;
+        if let Some(remembered) = self.get(id) {
+            remembered.round_trip = Some(now.saturating_sub(remembered.sent_at));
+        }
+    }
+
+    /// Brings the overlap of a microbatch that is still in flight up to date.
+    fn update_overlap(&mut self, now: Duration, id: MicrobatchId) {
+        self.advance(now);
         let area = self.area;
         let Some(remembered) = self.get(id) else { return };
         let passed = now.saturating_sub(remembered.sent_at);
-        remembered.round_trip = Some(passed);
-        if !passed.is_zero() {
+        if remembered.round_trip.is_none() && !passed.is_zero() {
             remembered.overlap = ((area - remembered.area) / passed.as_secs_f64()) as f32;
         }
     }
@@ -115,19 +128,30 @@ impl Scheduler {
     /// stages and of microbatches that are no longer remembered are counted and not used.
     pub fn handle_timing(
         &mut self,
-        _now: Duration,
+        now: Duration,
         epoch: PlanEpoch,
         stage: usize,
         timing: &StageTiming,
     ) {
         let known = self.plan.filter(|plan| plan.epoch == epoch);
         let known = known.is_some_and(|plan| stage < super::limits::to_usize(plan.stages));
+        self.traffic.update_overlap(now, timing.microbatch);
         let Some(remembered) = known.then(|| self.traffic.get(timing.microbatch)).flatten() else {
             self.unknown_timings += 1;
             return;
         };
         remembered.compute += timing.compute;
         remembered.reports += 1;
+        remembered.queued |= timing.wait < IDLE_MIN;
+        let of = *remembered;
+        let has_prefill = of.prefill_rows > 0;
+        let (rows, overlap, time) = (of.rows, of.overlap, timing.compute);
+        self.times.observe(now, stage, Measured { rows, has_prefill, overlap, time });
+        let complete = super::limits::to_usize(of.reports) == self.times.stages();
+        if let Some(round_trip) = of.round_trip.filter(|_| complete && !of.queued && !has_prefill) {
+            let outside = round_trip.saturating_sub(of.compute);
+            self.times.observe_overhead(outside.as_secs_f64());
+        }
     }
 }
 

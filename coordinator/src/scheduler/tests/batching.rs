@@ -70,7 +70,7 @@ fn decoding_sequences_are_spread_over_the_stages() {
     answer(&mut scheduler, &prompts);
     let mut in_flight: Vec<_> = std::iter::from_fn(|| scheduler.poll_step(T0)).collect();
     let sizes: Vec<_> = in_flight.iter().map(|step| step.forward.chunks.len()).collect();
-    assert_eq!(sizes, [3, 3, 1], "three groups for three stages, none above its share");
+    assert_eq!(sizes, [3, 2, 2], "three groups for three stages, as equal as can be");
     // Group by group, each sequence gets one token per round, whoever else is in flight.
     for round in 1..20 {
         for _ in 0..3 {

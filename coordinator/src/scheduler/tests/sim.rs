@@ -100,6 +100,7 @@ impl Sim {
             waiting_max: rng.pick(&[3, 100]),
             running_max: rng.pick(&[1, 4, 100, 100]),
             rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
+            ..SchedulerConfig::default()
         };
         let mut sim = Self {
             tight: seed.is_multiple_of(5),

@@ -1,0 +1,304 @@
+//! How many groups the decoding sequences travel in.
+//!
+//! With `g` groups of `n` rows each, every sequence gets one token per period:
+//!
+//! ```text
+//! period(g) = max( sum over stages of t(n) + overhead,  g × the slowest stage's t(n) )
+//! ```
+//!
+//! The first term is one group's way through all stages, the second is what the slowest stage has to
+//! compute. Tokens per second are the sequences over the period, so the most tokens and the smallest
+//! gap are the same choice; what is within [`TIE`] goes to the fewer groups.
+
+use super::times::{Estimate, StageTimes};
+use std::time::Duration;
+
+/// Predictions this close are equal: fewer groups read the weights less often.
+const TIE: f64 = 0.01;
+/// A change must promise as much more, or groups would come and go with the noise.
+const HYSTERESIS: f64 = 0.02;
+/// A try must be able to win as much.
+const TRY_GAIN: f64 = 1.03;
+/// Rounds that a try takes.
+const TRY_ROUNDS: usize = 3;
+/// Rounds between tries: a try that loses a third costs 2 %.
+const ROUNDS_BETWEEN_TRIES: usize = 48;
+/// Rounds before the first try.
+const ROUNDS_BEFORE_TRY: usize = 8;
+/// Rounds between changes.
+const ROUNDS_BETWEEN_CHANGES: usize = 4;
+/// Decode microbatches between decisions, or as many as there are stages if they are more.
+const DECIDE_EVERY: usize = 8;
+/// A decision is taken at once when the sequences have become more or fewer by this part.
+const STREAMS_CHANGED: usize = 8;
+
+/// What so many groups would give.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Prediction {
+    /// Seconds from one token of a sequence to its next.
+    pub(super) period: f64,
+    /// The least that it may turn out to be; `period` if everything was measured.
+    pub(super) hoped: f64,
+}
+
+/// Predicts the period of so many sequences in so many groups; `None` while a stage is unknown.
+pub(super) fn predict(
+    times: &StageTimes,
+    now: Duration,
+    streams: usize,
+    groups: usize,
+) -> Option<Prediction> {
+    let (whole, larger) = (streams / groups, streams % groups);
+    let overlap = groups.min(times.stages());
+    let (mut through, mut slowest) = ((0.0, 0.0), (0.0_f64, 0.0_f64));
+    for stage in 0..times.stages() {
+        let at = |rows: usize| times.decode(now, stage, overlap, rows as f64);
+        let most = at(whole + usize::from(larger > 0))?;
+        let least = if larger > 0 && whole > 0 { at(whole)? } else { most };
+        let all = |value: fn(&Estimate) -> f64| {
+            let small = if whole > 0 { groups - larger } else { 0 };
+            value(&most) * larger as f64 + value(&least) * small as f64
+        };
+        through = (through.0 + most.seconds, through.1 + most.hoped);
+        slowest = (slowest.0.max(all(|e| e.seconds)), slowest.1.max(all(|e| e.hoped)));
+    }
+    let overhead = times.overhead();
+    let period = (through.0 + overhead).max(slowest.0);
+    Some(Prediction { period, hoped: (through.1 + overhead).max(slowest.1) })
+}
+
+/// A number of groups that is tried for a few rounds.
+#[derive(Clone, Copy, Debug)]
+struct Try {
+    groups: usize,
+    microbatches_left: usize,
+}
+
+/// The choice of the number of groups.
+#[derive(Debug, Default)]
+pub(super) struct Grouping {
+    /// 0 before the first decision.
+    groups: usize,
+    streams: usize,
+    /// Decode microbatches since the last decision, and since groups changed.
+    since_decision: usize,
+    since_change: usize,
+    tried: Option<Try>,
+    until_try: usize,
+}
+
+impl Grouping {
+    /// A microbatch with decode rows was sent.
+    pub(super) fn sent(&mut self) {
+        self.since_decision += 1;
+        self.since_change += 1;
+        self.until_try = self.until_try.saturating_sub(1);
+        if let Some(tried) = &mut self.tried {
+            tried.microbatches_left = tried.microbatches_left.saturating_sub(1);
+        }
+    }
+
+    /// How many groups `streams` decoding sequences travel in: 1 to `most`. `quiet` if nothing but
+    /// decode rows is sent, so that a try measures what it is about.
+    pub(super) fn choose(
+        &mut self,
+        times: &StageTimes,
+        now: Duration,
+        (streams, most): (usize, usize),
+        quiet: bool,
+    ) -> usize {
+        let most = most.min(streams).max(1);
+        if self.due(times.stages(), streams) {
+            let changed = self.streams_changed(streams);
+            self.streams = streams;
+            self.since_decision = 0;
+            self.decide(times, now, most, quiet, changed);
+        }
+        self.tried.map_or(self.groups, |tried| tried.groups).clamp(1, most)
+    }
+
+    fn streams_changed(&self, streams: usize) -> bool {
+        self.streams.abs_diff(streams) * STREAMS_CHANGED > self.streams
+    }
+
+    fn due(&self, stages: usize, streams: usize) -> bool {
+        let over = self.tried.is_some_and(|tried| tried.microbatches_left == 0);
+        let time = self.since_decision >= DECIDE_EVERY.max(stages);
+        self.groups == 0 || over || time || self.streams_changed(streams)
+    }
+
+    fn decide(
+        &mut self,
+        times: &StageTimes,
+        now: Duration,
+        most: usize,
+        quiet: bool,
+        changed: bool,
+    ) {
+        let over = |tried: &Try| changed || !quiet || tried.microbatches_left == 0;
+        if self.tried.as_ref().is_some_and(|tried| !over(tried)) {
+            return;
+        }
+        if self.tried.take().is_some() {
+            self.since_change = 0;
+        }
+        if self.groups == 0 {
+            self.until_try = ROUNDS_BEFORE_TRY * times.stages();
+        }
+        let Some((best, present)) = self.best(times, now, most) else {
+            // Nothing is known: one group for each stage.
+            self.groups = times.stages().min(most);
+            return;
+        };
+        let recent = self.since_change < ROUNDS_BETWEEN_CHANGES * self.groups;
+        if best != self.groups && (changed || !recent) {
+            self.groups = best;
+            self.since_change = 0;
+        } else if quiet && self.until_try == 0 && present.hoped >= present.period {
+            self.tried = self.worth_a_try(times, now, most, present.period);
+            if let Some(tried) = self.tried {
+                self.until_try = ROUNDS_BETWEEN_TRIES * self.groups.max(tried.groups);
+                self.since_change = 0;
+            }
+        }
+    }
+
+    /// The best number of groups, the present one if it is nearly as good, and its prediction.
+    fn best(&self, times: &StageTimes, now: Duration, most: usize) -> Option<(usize, Prediction)> {
+        let mut found = Vec::new();
+        for groups in candidates(times.stages(), self.groups, most) {
+            found.push((groups, predict(times, now, self.streams, groups)?));
+        }
+        let least = found.iter().map(|(_, p)| p.period).fold(f64::INFINITY, f64::min);
+        let good =
+            |slack: f64| move |(_, p): &&(usize, Prediction)| p.period * (1.0 - slack) <= least;
+        let present = found.iter().find(|(groups, _)| *groups == self.groups);
+        let present = present.filter(good(HYSTERESIS));
+        present.or_else(|| found.iter().find(good(TIE))).copied()
+    }
+
+    /// A neighbour that was never measured and may be better.
+    fn worth_a_try(
+        &self,
+        times: &StageTimes,
+        now: Duration,
+        most: usize,
+        period: f64,
+    ) -> Option<Try> {
+        let here = self.groups;
+        let near = [here - 1, here + 1, here / 2, here * 2];
+        let near = near.into_iter().filter(|groups| (1..=most).contains(groups) && *groups != here);
+        let hopes = near.filter_map(|groups| {
+            let prediction = predict(times, now, self.streams, groups)?;
+            let unknown = prediction.hoped < prediction.period;
+            (unknown && prediction.hoped * TRY_GAIN <= period).then_some((groups, prediction))
+        });
+        let (groups, _) = hopes.min_by(|a, b| a.1.hoped.total_cmp(&b.1.hoped))?;
+        Some(Try { groups, microbatches_left: TRY_ROUNDS * groups })
+    }
+}
+
+/// Numbers of groups to compare, ascending: all if they are few, else the ends, the present one with
+/// its neighbours, and two to an octave between.
+fn candidates(stages: usize, present: usize, most: usize) -> Vec<usize> {
+    const ALL: usize = 8;
+    let near = [present.saturating_sub(1), present, present + 1, stages, stages + 1];
+    let octaves = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|power| *power <= most);
+    let some = octaves.flat_map(|power| [power, power + power / 2]).chain(near);
+    let mut found: Vec<_> = (1..=ALL).chain(some).filter(|g| (1..=most).contains(g)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::times::Measured;
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    /// Two stages with a time in microseconds for each (overlap, rows).
+    fn measured(samples: &[(u32, u32, u64)]) -> StageTimes {
+        let mut times = StageTimes::new(2);
+        for (overlap, rows, us) in samples {
+            let (rows, overlap, time) = (*rows, *overlap as f32, Duration::from_micros(*us));
+            for stage in 0..2 {
+                times.observe(NOW, stage, Measured { rows, has_prefill: false, overlap, time });
+            }
+        }
+        times
+    }
+
+    fn chosen(times: &StageTimes, streams: usize) -> usize {
+        Grouping::default().choose(times, NOW, (streams, 3), true)
+    }
+
+    #[test]
+    fn the_period_is_the_way_through_or_the_slowest_stage() {
+        let times = measured(&[(1, 8, 500), (2, 4, 300), (2, 3, 260), (2, 2, 200)]);
+        let us = |groups| (predict(&times, NOW, 8, groups).unwrap().period * 1e6).round();
+        assert_eq!(us(1), 1000.0, "one group through both stages");
+        assert_eq!(us(2), 600.0, "two of four");
+        assert_eq!(us(3), 720.0, "3 + 3 + 2 rows at one stage");
+    }
+
+    #[test]
+    fn without_measurements_there_is_a_group_for_each_stage() {
+        assert_eq!(chosen(&StageTimes::new(2), 8), 2);
+        assert_eq!(chosen(&StageTimes::new(2), 1), 1);
+    }
+
+    #[test]
+    fn it_splits_where_time_grows_with_the_rows_and_not_where_the_bus_is_shared() {
+        assert_eq!(chosen(&measured(&[(1, 8, 500), (2, 4, 300)]), 8), 2);
+        assert_eq!(chosen(&measured(&[(1, 8, 300), (2, 4, 500)]), 8), 1);
+        // Nearly equal: the fewer.
+        assert_eq!(chosen(&measured(&[(1, 8, 302), (2, 4, 300)]), 8), 1);
+    }
+
+    #[test]
+    fn what_is_nearly_as_good_is_kept() {
+        let mut grouping = Grouping::default();
+        let times = measured(&[(1, 8, 500), (2, 4, 400)]);
+        assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 2);
+        let times = measured(&[(1, 8, 500), (2, 4, 505)]);
+        for _ in 0..100 {
+            grouping.sent();
+            assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 2);
+        }
+        let times = measured(&[(1, 8, 500), (2, 4, 520)]);
+        (0..DECIDE_EVERY).for_each(|_| grouping.sent());
+        assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 1);
+    }
+
+    #[test]
+    fn a_number_that_may_win_is_tried_for_a_few_rounds_and_then_again_much_later() {
+        let mut grouping = Grouping::default();
+        // Two groups are known; one may be as fast with the memory alone.
+        let times = measured(&[(2, 4, 300)]);
+        let mut tries = Vec::new();
+        for sent in 0..400 {
+            if grouping.choose(&times, NOW, (8, 2), true) == 1 {
+                tries.push(sent);
+            }
+            grouping.sent();
+        }
+        assert_eq!(tries[..3], [16, 17, 18]);
+        assert!(tries.len() <= 4 * TRY_ROUNDS, "{tries:?}");
+        assert!(tries[3] >= 100, "{tries:?}");
+        // Not while prompts are computed beside.
+        let mut busy = Grouping::default();
+        for _ in 0..400 {
+            assert_eq!(busy.choose(&times, NOW, (8, 2), false), 2);
+            busy.sent();
+        }
+    }
+
+    #[test]
+    fn many_stages_compare_some_numbers_only() {
+        assert_eq!(candidates(2, 2, 3), [1, 2, 3]);
+        let many = candidates(64, 40, 65);
+        assert!(many.len() < 24 && many.contains(&39) && many.contains(&64), "{many:?}");
+    }
+}

@@ -1,0 +1,251 @@
+//! How long each stage takes: one curve per number of microbatches in work at the same time.
+//!
+//! Workers of one machine share its memory, so a stage is slower while others compute. Nobody has to
+//! be told which workers those are: each number of microbatches in flight (the overlap, at most the
+//! number of stages) has a curve of its own. One that was never tried is guessed from the others,
+//! and once it was tried its own measurements count.
+//!
+//! Microbatches with prefill rows have curves of their own: the head computes their sampled rows
+//! only, and their rows attend to more positions.
+
+use super::curve::{Curve, between};
+use super::limits::to_usize;
+use std::time::Duration;
+
+/// A measurement older than this is worth being repeated.
+const STALE_AFTER: Duration = Duration::from_secs(300);
+/// How much faster than guessed a stage may turn out to be: with rows that this overlap has not had.
+const HOPE_ROWS: f64 = 0.85;
+/// The same, with more overlap than was ever tried; it was guessed to slow nothing down.
+const HOPE_MORE_OVERLAP: f64 = 0.95;
+/// The same, with less overlap than was ever tried: at best one stage has the memory alone.
+const HOPE_LESS_OVERLAP: f64 = 0.5;
+/// Overheads whose least is believed.
+const OVERHEADS: usize = 8;
+
+/// What a stage is thought to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Estimate {
+    pub(super) seconds: f64,
+    /// The least that it may turn out to be; equal to `seconds` if it was measured.
+    pub(super) hoped: f64,
+}
+
+/// The curves of one stage.
+#[derive(Clone, Debug, Default)]
+struct StageCurves {
+    /// Of decode rows alone, by overlap from 1.
+    decode: Vec<Curve>,
+    /// Of microbatches with prefill rows, by overlap from 1.
+    mixed: Vec<Curve>,
+}
+
+/// The curves of all stages of a plan.
+#[derive(Debug, Default)]
+pub(super) struct StageTimes {
+    stages: Vec<StageCurves>,
+    /// Seconds that a microbatch spends outside the stages: the last few, and where the next goes.
+    overheads: Vec<f64>,
+    next_overhead: usize,
+}
+
+impl StageTimes {
+    /// A plan about which nothing is known.
+    pub(super) fn new(stages: u32) -> Self {
+        let stages = vec![StageCurves::default(); to_usize(stages)];
+        Self { stages, ..Self::default() }
+    }
+
+    /// Stages of the plan.
+    pub(super) fn stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// One measurement of a stage.
+    pub(super) fn observe(&mut self, now: Duration, stage: usize, of: Measured) {
+        let count = self.stages.len();
+        let curves = &mut self.stages[stage];
+        let levels = if of.has_prefill { &mut curves.mixed } else { &mut curves.decode };
+        let level = (of.overlap.round() as usize).clamp(1, count);
+        if levels.len() < level {
+            levels.resize(level, Curve::default());
+        }
+        levels[level - 1].observe(now, of.rows, of.time);
+    }
+
+    /// One measurement of what a microbatch spent outside the stages while it never queued.
+    pub(super) fn observe_overhead(&mut self, seconds: f64) {
+        if self.overheads.len() < OVERHEADS {
+            self.overheads.push(seconds);
+        } else {
+            self.overheads[self.next_overhead] = seconds;
+            self.next_overhead = (self.next_overhead + 1) % OVERHEADS;
+        }
+    }
+
+    /// Seconds from the last stage through the coordinator to the first, and between stages.
+    pub(super) fn overhead(&self) -> f64 {
+        self.overheads.iter().copied().reduce(f64::min).unwrap_or(0.0)
+    }
+
+    /// What a stage takes for decode rows with so much overlap; `None` if it never had any.
+    pub(super) fn decode(
+        &self,
+        now: Duration,
+        stage: usize,
+        overlap: usize,
+        rows: f64,
+    ) -> Option<Estimate> {
+        estimate(&self.stages[stage].decode, overlap.clamp(1, self.stages.len()), rows, now)
+    }
+
+    /// Seconds that a stage takes for rows some of which are prefill; `None` if nothing is known.
+    ///
+    /// Fewer rows than any such microbatch had are between those and decode rows.
+    pub(super) fn mixed(&self, stage: usize, overlap: usize, rows: f64) -> Option<f64> {
+        let curves = &self.stages[stage];
+        let overlap = overlap.clamp(1, self.stages.len());
+        let of = |levels: &[Curve], rows| {
+            estimate(levels, overlap, rows, Duration::ZERO).map(|estimate| estimate.seconds)
+        };
+        let mixed_from = nearest(&curves.mixed, overlap, rows).map(|(_, range)| range.0);
+        let decode_to = nearest(&curves.decode, overlap, rows).map(|(_, range)| range.1);
+        match (mixed_from, decode_to) {
+            (Some(from), Some(to)) if rows < from => {
+                let high = (from, of(&curves.mixed, from)?);
+                let low = (to.min(from), of(&curves.decode, to.min(from))?.min(high.1));
+                let at_low = of(&curves.decode, rows)?.min(low.1);
+                Some(if rows <= low.0 { at_low } else { between(low, high, rows) })
+            }
+            (None, Some(_)) => of(&curves.decode, rows),
+            _ => of(&curves.mixed, rows),
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    pub(super) rows: u32,
+    pub(super) has_prefill: bool,
+    /// Microbatches in flight meanwhile, on average.
+    pub(super) overlap: f32,
+    pub(super) time: Duration,
+}
+
+/// The overlap with measurements nearest to these rows, then to this overlap; with their range.
+fn nearest(levels: &[Curve], overlap: usize, rows: f64) -> Option<(usize, (f64, f64))> {
+    let seen = levels.iter().enumerate().filter_map(|(i, curve)| Some((i + 1, curve.range()?)));
+    seen.min_by_key(|(level, range)| (!within(*range, rows), level.abs_diff(overlap)))
+}
+
+fn within(range: (f64, f64), rows: f64) -> bool {
+    range.0 <= rows && rows <= range.1
+}
+
+fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Option<Estimate> {
+    let own = levels.get(overlap - 1).filter(|own| !own.is_empty());
+    let (other_level, other_range) = nearest(levels, overlap, rows)?;
+    let other = &levels[other_level - 1];
+    let Some(own) = own else {
+        let factor = slowdown(levels, overlap, rows) / slowdown(levels, other_level, rows);
+        let seconds = other.at(rows)? * factor;
+        let hope = if overlap > other_level {
+            HOPE_MORE_OVERLAP
+        } else {
+            (overlap as f64 / other_level as f64).max(HOPE_LESS_OVERLAP)
+        };
+        return Some(Estimate { seconds, hoped: seconds * hope });
+    };
+    let range = own.range()?;
+    // Out of its own range, a curve goes on in the shape of one that knows these rows.
+    let end = rows.clamp(range.0, range.1);
+    let seconds = if within(range, rows) || !within(other_range, rows) {
+        own.at(rows)?
+    } else {
+        own.at(end)? * other.at(rows)? / other.at(end)?
+    };
+    let known = own.knows(rows, now.saturating_sub(STALE_AFTER));
+    let hope = if known { 1.0 } else { HOPE_ROWS };
+    Some(Estimate { seconds, hoped: seconds * hope })
+}
+
+/// How much slower than at the least overlap tried, on a straight line through the least and the
+/// most; 1 if fewer than two were tried.
+fn slowdown(levels: &[Curve], overlap: usize, rows: f64) -> f64 {
+    let mut seen = levels.iter().enumerate().filter(|(_, curve)| !curve.is_empty());
+    let (Some((low, least)), Some((high, most))) = (seen.next(), seen.next_back()) else {
+        return 1.0;
+    };
+    let (Some(a), Some(b)) = (least.range(), most.range()) else { return 1.0 };
+    // Where both were measured, if there is such a place.
+    let rows = rows.clamp(a.0.max(b.0).min(a.1), a.1.min(b.1).max(a.0));
+    let (Some(a), Some(b)) = (least.at(rows), most.at(rows)) else { return 1.0 };
+    let per_level = (b / a - 1.0).max(0.0) / (high - low) as f64;
+    (1.0 + per_level * (overlap as f64 - 1.0 - low as f64)).max(HOPE_LESS_OVERLAP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn times(samples: &[(u32, f32, u64)]) -> StageTimes {
+        let mut times = StageTimes::new(3);
+        for (rows, overlap, us) in samples {
+            let (rows, overlap, time) = (*rows, *overlap, Duration::from_micros(*us));
+            times.observe(NOW, 0, Measured { rows, has_prefill: false, overlap, time });
+        }
+        times
+    }
+
+    fn us(times: &StageTimes, overlap: usize, rows: f64) -> (f64, f64) {
+        let found = times.decode(NOW, 0, overlap, rows).unwrap();
+        ((found.seconds * 1e6).round(), (found.hoped * 1e6).round())
+    }
+
+    #[test]
+    fn an_overlap_that_was_tried_has_its_own_time() {
+        let times = times(&[(4, 1.0, 100), (4, 1.9, 150)]);
+        assert_eq!(us(&times, 1, 4.0), (100.0, 100.0));
+        assert_eq!(us(&times, 2, 4.0), (150.0, 150.0));
+    }
+
+    #[test]
+    fn an_overlap_never_tried_is_guessed_from_the_others() {
+        let one = times(&[(4, 1.0, 100)]);
+        assert_eq!(us(&one, 2, 4.0), (100.0, 95.0), "no slowdown is known yet");
+        let two = times(&[(4, 1.0, 100), (4, 2.0, 150)]);
+        assert_eq!(us(&two, 3, 4.0), (200.0, 190.0), "as much more again");
+        let deep = times(&[(4, 2.0, 150)]);
+        assert_eq!(us(&deep, 1, 4.0), (150.0, 75.0), "with the memory alone it may take half");
+    }
+
+    #[test]
+    fn rows_never_tried_follow_an_overlap_that_knows_them() {
+        let times = times(&[(4, 1.0, 100), (16, 1.0, 400), (4, 2.0, 150)]);
+        assert_eq!(us(&times, 2, 16.0), (600.0, 510.0));
+    }
+
+    #[test]
+    fn few_rows_with_prefill_lie_between_decode_and_prefill() {
+        let mut times = times(&[(4, 1.0, 100)]);
+        let time = Duration::from_micros(700);
+        times.observe(NOW, 0, Measured { rows: 64, has_prefill: true, overlap: 1.0, time });
+        let us = |rows| (times.mixed(0, 1, rows).unwrap() * 1e6).round();
+        assert_eq!([us(4.0), us(34.0), us(64.0)], [100.0, 400.0, 700.0]);
+        assert_eq!(times.mixed(1, 1, 4.0), None);
+    }
+
+    #[test]
+    fn the_overhead_is_the_least_of_late() {
+        let mut times = StageTimes::new(1);
+        assert_eq!(times.overhead(), 0.0);
+        times.observe_overhead(0.001);
+        (0..OVERHEADS - 1).for_each(|_| times.observe_overhead(0.005));
+        assert_eq!(times.overhead(), 0.001);
+        times.observe_overhead(0.004);
+        assert_eq!(times.overhead(), 0.004);
+    }
+}
