@@ -88,13 +88,19 @@ pub fn http_line(address: SocketAddr, model: &str) -> String {
     )
 }
 
-/// The KV capacity and what limits it.
-pub fn kv_line(blocks: u32, block_len: u32, ctx_size: u32, limited_by: &str) -> String {
+/// The KV capacity in positions and in blocks of `block_len`, and what limits it.
+pub fn kv_line(
+    kv_type: &str,
+    positions: u64,
+    block_len: u32,
+    ctx_size: u32,
+    limited_by: &str,
+) -> String {
     format!(
-        "KV cache: {} tokens in {} blocks of {block_len}, limited by {limited_by}; a sequence has at \
+        "KV cache ({kv_type}): {} tokens in {} blocks of {block_len}, limited by {limited_by}; a sequence has at \
          most {} tokens",
-        show_count(u64::from(blocks) * u64::from(block_len)),
-        show_count(u64::from(blocks)),
+        show_count(positions),
+        show_count(positions / u64::from(block_len)),
         show_count(u64::from(ctx_size)),
     )
 }
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn kv_is_told_in_tokens() {
-        let line = kv_line(4096, 32, 8192, "stage 1");
+        let line = kv_line("q8_0", 131_072, 32, 8192, "stage 1");
         assert!(line.contains("131,072 tokens in 4,096 blocks of 32"), "{line}");
     }
 }

@@ -1,5 +1,11 @@
 //! The command line: every flag, its environment variable, and what they mean together.
 
+mod access;
+mod cache;
+
+pub use access::AccessArgs;
+pub use cache::CacheArgs;
+
 use crate::exit::Fatal;
 use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -141,6 +147,13 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_MLOCK", help_heading = "Workers")]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub mlock: bool,
+
+    /// How the KV cache is held and shared.
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    /// Who may use the API, how much at a time and for how long.
+    #[command(flatten)]
+    pub access: AccessArgs,
 
     /// Where keys, tokens and fingerprints are kept; one coordinator per folder
     /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]

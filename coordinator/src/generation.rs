@@ -4,7 +4,12 @@
 //! one choice of one request. Events of a generation arrive in order; the last one is `Finished` or
 //! `Failed`. Dropping the [`Generation`] cancels it.
 
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+
+/// An API key, by its place among those configured; 0 when there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyId(pub u32);
 
 /// One completion of one prompt, in token ids.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +26,10 @@ pub struct GenerationRequest {
     pub sampling: SamplingOptions,
     /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`.
     pub stop_tokens: Vec<u32>,
+    /// Whose request it is: keys take turns, and find only their own prefixes.
+    pub key: KeyId,
+    /// The generation fails if it has not ended so long after it was submitted.
+    pub time_limit: Option<Duration>,
 }
 
 /// How tokens are chosen; ranges are those of the API and are checked by the gateway.
@@ -64,6 +73,11 @@ pub struct TokenEvent {
 pub enum GenerationEvent {
     /// The prompt's tokens from the second on, all at once, before the first `Token`.
     Scored(Vec<TokenEvent>),
+    /// Before the first `Token`, if any of the prompt's tokens were in the prefix cache.
+    Prefilled {
+        /// How many.
+        cached_tokens: u32,
+    },
     /// The next token of the completion; stop tokens are reported too.
     Token(TokenEvent),
     /// The end.
@@ -102,6 +116,11 @@ pub enum Refusal {
     QueueFull {
         /// Requests waiting.
         waiting: usize,
+    },
+    /// Too many generations of one API key wait and run (429).
+    KeyBusy {
+        /// As many as may.
+        limit: usize,
     },
     /// Prompt and completion do not fit (400, `context_length_exceeded`).
     TooLong {
@@ -159,6 +178,8 @@ pub struct Status {
     pub kv_blocks_free: u32,
     /// See `kv_blocks_free`.
     pub kv_blocks: u32,
+    /// How the KV cache holds its values, `f16` or `q8_0`; empty without a plan.
+    pub kv_type: &'static str,
 }
 
 /// One stage of the plan, for people.
@@ -212,8 +233,8 @@ impl EngineHandle {
     ///
     /// The driver's refusal; `ShuttingDown` when the driver is gone.
     pub async fn submit(&self, request: GenerationRequest) -> Result<Generation, Refusal> {
-        // One `Scored`, every token, and the end: the driver never waits for a client.
-        let capacity = request.max_tokens as usize + 2;
+        // `Scored`, `Prefilled`, every token, and the end: the driver never waits for a client.
+        let capacity = request.max_tokens as usize + 3;
         let (sender, events) = mpsc::channel(capacity);
         let (reply, answer) = oneshot::channel();
         let command = Command::Submit { request, events: sender, reply };

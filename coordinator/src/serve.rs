@@ -11,6 +11,7 @@ use crate::config::{ServeArgs, WorkerCounts, state_dir};
 use crate::driver::{Driver, Inputs, Outputs};
 use crate::exit::Fatal;
 use crate::generation::{EngineHandle, seam};
+use crate::http::keys::ApiKeys;
 use crate::http::{GatewayConfig, ModelFacts};
 use crate::join_server::JoinServer;
 use crate::last_plan::LastPlan;
@@ -63,6 +64,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let model = Arc::new(Model::open(&args.model)?);
     let ctx_size = ctx_size(&args, &model)?;
     check_cut(&args, &model)?;
+    let keys = args.access.keys()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,7 +72,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let server = Server { args, counts, program, model, ctx_size, state };
+    let server = Server { args, counts, program, model, ctx_size, keys, state };
     let result = runtime.block_on(server.serve());
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
@@ -106,6 +108,7 @@ struct Server {
     program: Option<PathBuf>,
     model: Arc<Model>,
     ctx_size: u32,
+    keys: ApiKeys,
     state: StateDir,
 }
 
@@ -147,8 +150,8 @@ impl Server {
         let ready_text = http_line(http_address, &self.gateway_config().model_id);
         let last_plan = LastPlan::new(self.state.last_plan());
         let outputs = Outputs { status, epoch, announcer, ready_text, last_plan };
-        let scheduler = SchedulerConfig { rows_per_step: ROWS_MAX, ..SchedulerConfig::default() };
-        let driver = Driver::new(self.cluster_config(), ca.cluster(), scheduler, outputs);
+        let driver =
+            Driver::new(self.cluster_config(), ca.cluster(), self.scheduler_config(), outputs);
         let fingerprint = self.fingerprint(slices, announcer);
         let local = self.local_workers(listen, announcer);
         let tasks = Tasks {
@@ -191,10 +194,10 @@ impl Server {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("cannot listen on {address} for HTTP: --http chooses another address")
         })?;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && self.keys.is_empty() {
             tracing::warn!(
                 "the HTTP API on {address} can be used by everyone who reaches it: it asks for no \
-                 key"
+                 key (--api-key-file)"
             );
         }
         Ok(listener)
@@ -295,8 +298,20 @@ impl Server {
             cut: self.args.cut.clone(),
             ctx_size: Some(self.ctx_size),
             rows_max: ROWS_MAX as u32,
+            kv_type: self.args.cache.cache_type,
+            block_len: self.args.cache.block_size,
             seats: Vec::new(),
             timeouts: self.timeouts(),
+        }
+    }
+
+    fn scheduler_config(&self) -> SchedulerConfig {
+        let per_key = self.args.access.key_concurrency;
+        SchedulerConfig {
+            rows_per_step: ROWS_MAX,
+            key_concurrency: per_key.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+            prefix_cache: self.args.cache.prefix_cache,
+            ..SchedulerConfig::default()
         }
     }
 
@@ -322,6 +337,8 @@ impl Server {
             },
             allowed_hosts: Vec::new(),
             drain: GATEWAY_DRAIN,
+            keys: self.keys.clone(),
+            request_timeout: self.args.access.request_timeout,
         }
     }
 

@@ -97,12 +97,24 @@ pub struct Assign {
     pub rows_max: u32,
     /// Microbatches in flight at most: what queues and windows must hold.
     pub in_flight_max: u32,
+    /// How the KV cache holds its values.
+    pub kv_type: KvType,
     /// Width of the hidden states in values.
     pub hidden: u32,
     /// Where the next stage listens (`IP:port`) and who it is; `None` at the last stage.
     pub next: Option<Neighbour>,
     /// Who may open a forward stream to this stage; `None` at stage 0.
     pub previous: Option<WorkerId>,
+}
+
+/// How keys and values are held. An archive with another number is refused before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum KvType {
+    /// Halves: 16 bits per value.
+    F16,
+    /// Signed bytes with a half-precision scale per 32 values.
+    Q8_0,
 }
 
 /// Another worker of the plan.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::ModelLayout;
+use woolly_engine::plan::{KvType, ModelLayout};
 use woolly_tests::cluster::{Cluster, READY_LIMIT, Setup};
 use woolly_tests::fixtures;
 use woolly_tests::memory::{PAGE, anonymous_bytes, mappings, of_file, page_hull};
@@ -70,7 +70,7 @@ fn check(model: &Path, fetched: bool) {
             assert!(mapped <= own + 2 * PAGE * pages, "{name} maps {mapped} bytes for {own}");
         }
         let layer_count = layers.end - layers.start;
-        let kv = kv_blocks * layout.kv_block_bytes(layer_count);
+        let kv = kv_blocks * layout.kv_block_bytes(layer_count, KvType::F16);
         assert!(kv <= 16 << 20, "{name} was told to use {KV_MEMORY} for its KV cache, uses {kv}");
         let anonymous = anonymous_bytes(&maps);
         println!("{name}: {} MiB anonymous, KV cache {} MiB", anonymous >> 20, kv >> 20);

@@ -10,7 +10,7 @@ use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, SampleParams};
 use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_protocol::check::text_from;
-use woolly_protocol::control::Assign;
+use woolly_protocol::control::{Assign, KvType as WireKvType};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{AlignedBytes, EncodedFrame, FrameError};
@@ -78,7 +78,10 @@ pub fn stage_config(assign: &Assign) -> StageConfig {
         kv_blocks: assign.kv_blocks,
         rows_max: assign.rows_max as usize,
         chunks_max: CHUNKS_PER_MICROBATCH_MAX,
-        kv_type: KvType::F16,
+        kv_type: match assign.kv_type {
+            WireKvType::F16 => KvType::F16,
+            WireKvType::Q8_0 => KvType::Q8_0,
+        },
     }
 }
 

@@ -45,7 +45,7 @@ use plan::Plan;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use woolly_engine::plan::ModelLayout;
+use woolly_engine::plan::{KvType, ModelLayout};
 use woolly_protocol::control::{Assign, Drain, Heartbeat, Hello, ModelPart, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
@@ -75,6 +75,10 @@ pub struct ClusterConfig {
     pub ctx_size: Option<u32>,
     /// Rows of a microbatch at most; fewer if the model is so wide that they would not fit a frame.
     pub rows_max: u32,
+    /// How the KV cache holds its values.
+    pub kv_type: KvType,
+    /// Positions of the KV cache that are given out together, a multiple of 32.
+    pub block_len: u32,
     /// The workers of the last plan of this model with their numbers of layers, in order of stage:
     /// they keep their places. Empty if there was none. With a `cut` of other layers they do not count.
     pub seats: Vec<(WorkerId, u32)>,

@@ -6,8 +6,8 @@ use crate::scheduler::PlanLimits;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
-use woolly_engine::plan::{Cut, CutRequest, Member, PlanError, cut};
-use woolly_protocol::control::{Assign, Neighbour, Ready};
+use woolly_engine::plan::{Cut, CutRequest, KvType, Member, PlanError, cut};
+use woolly_protocol::control::{Assign, KvType as WireKvType, Neighbour, Ready};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{
     CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, IN_FLIGHT_MAX,
@@ -141,6 +141,8 @@ impl Cluster {
             ctx_size: self.ctx_size(),
             cut: self.config.cut.clone(),
             rows_max: self.rows_max(),
+            kv_type: self.config.kv_type,
+            block_len: self.config.block_len,
             previous: Some(previous).filter(|counts| !counts.is_empty()),
         };
         let cut = cut(&self.config.layout, &members, &request)?;
@@ -218,6 +220,10 @@ impl Cluster {
             kv_blocks: limits.kv_blocks,
             rows_max: limits.rows_max,
             in_flight_max: limits.in_flight_max,
+            kv_type: match self.config.kv_type {
+                KvType::F16 => WireKvType::F16,
+                KvType::Q8_0 => WireKvType::Q8_0,
+            },
             hidden: self.config.layout.hidden,
             next,
             previous: stage.checked_sub(1).map(|previous| plan.stages[previous].worker),
@@ -234,6 +240,7 @@ impl Cluster {
             in_flight_max: number((stages + 1).min(IN_FLIGHT_MAX)),
             ctx_size: self.ctx_size(),
             kv_blocks: plan.cut.kv_blocks,
+            block_len: self.config.block_len,
             rows_max: self.rows_of(plan),
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),
         }

@@ -8,7 +8,6 @@ use crate::generation::{StageStatus, Status};
 use crate::units::show_size;
 use std::ops::Range;
 use woolly_engine::plan::KV_CTX_MAX;
-use woolly_protocol::limits::BLOCK_LEN;
 
 impl Cluster {
     /// The present state. What the scheduler knows (sequences and free blocks) is left at 0.
@@ -42,6 +41,7 @@ impl Cluster {
             kv_tokens: plan.cut.kv_positions(),
             ctx_size: self.ctx_size(),
             kv_blocks: plan.cut.kv_blocks,
+            kv_type: self.config.kv_type.name(),
             ..Status::default()
         }
     }
@@ -98,7 +98,8 @@ impl Cluster {
         } else {
             format!("the default of {KV_CTX_MAX} sequences of full length")
         };
-        lines.push(kv_line(plan.cut.kv_blocks, BLOCK_LEN, self.ctx_size(), &limited_by));
+        let (ty, len) = (self.config.kv_type.name(), self.config.block_len);
+        lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.ctx_size(), &limited_by));
         lines
     }
 

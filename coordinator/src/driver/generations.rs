@@ -44,7 +44,7 @@ impl Generations {
             Ok(()) => Told::Heard,
             Err(TrySendError::Closed(_)) => Told::Gone,
             Err(TrySendError::Full(_)) => {
-                // One `Scored`, `max_tokens` tokens and the end fit: more is a mistake of ours, and
+                // One `Scored` and `Prefilled`, `max_tokens` tokens and the end fit: more is a mistake of ours, and
                 // must not stop everyone else's generations.
                 tracing::error!("sequence {id} got more events than its channel holds");
                 Told::Gone

@@ -129,7 +129,8 @@ impl Driver {
         let mut fingerprint_known = false;
         self.publish();
         loop {
-            let deadline = self.members.poll_timeout().map(|at| self.started + at);
+            let timeouts = [self.members.poll_timeout(), self.scheduler.poll_timeout()];
+            let deadline = timeouts.into_iter().flatten().min().map(|at| self.started + at);
             let happened = tokio::select! {
                 () = inputs.stopped.asked() => Happened::Stopped,
                 () = inputs.asked.asked(), if self.phase == Phase::Serving => Happened::Asked,
@@ -149,7 +150,10 @@ impl Driver {
                 Happened::Expired => self.expire(),
                 Happened::Link(event) => self.link_event(event),
                 Happened::Command(command) => self.command(command),
-                Happened::Time => self.members.handle_timeout(self.now()),
+                Happened::Time => {
+                    self.members.handle_timeout(self.now());
+                    self.scheduler.handle_timeout(self.now());
+                }
             }
             // Before anything else comes in: an eviction must not meet the worker's next connection.
             self.settle();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cluster::Timeouts;
 use crate::config::LogFormat;
-use crate::generation::{EngineHandle, FinishReason, Generation, SamplingOptions, seam};
+use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, SamplingOptions, seam};
 use crate::last_plan::LastPlan;
 use crate::links::testing::{TestCluster, hello};
 use crate::shutdown::{ShutdownTrigger, shutdown};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::ModelLayout;
+use woolly_engine::plan::{KvType, ModelLayout};
 use woolly_protocol::control::{Assign, Hello, Ready, StreamOpen, StreamPurpose, Welcome};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, Frame};
@@ -51,6 +51,8 @@ impl Rig {
             cut: None,
             ctx_size: Some(64),
             rows_max: 32,
+            kv_type: KvType::F16,
+            block_len: 32,
             seats: Vec::new(),
             timeouts: Timeouts::default(),
         };
@@ -206,6 +208,8 @@ fn request(max_tokens: u32) -> GenerationRequest {
             choice: 0,
             logit_bias: Vec::new(),
         },
+        key: KeyId::default(),
+        time_limit: None,
         stop_tokens: Vec::new(),
     }
 }

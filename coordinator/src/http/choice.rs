@@ -142,6 +142,10 @@ impl Choices {
 
 impl Choice {
     fn handle(&mut self, event: GenerationEvent, tokenizer: &Tokenizer) -> Result<Piece, ApiError> {
+        if let GenerationEvent::Prefilled { cached_tokens } = event {
+            self.usage.cached_tokens = Some(u64::from(cached_tokens));
+            return Ok(Piece::default());
+        }
         let mut piece = Piece { first: !self.started, ..Piece::default() };
         if piece.first {
             self.started = true;
@@ -159,6 +163,7 @@ impl Choice {
                 piece.finish = Some(if stopped { "stop" } else { "length" });
             }
             GenerationEvent::Failed(failure) => return Err(failure.into()),
+            GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
         }
         if piece.finish.is_some() {
             self.finished = true;
@@ -195,6 +200,8 @@ impl Choice {
 
     fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer, piece: &mut Piece) {
         self.usage.completion_tokens += 1;
+        // A stop string may end the choice before the engine does.
+        self.usage.cached_tokens.get_or_insert(0);
         let step = match self.plan.request.stop_tokens.contains(&event.token) {
             true => self.plan.text.skip(),
             false => self.plan.text.push(tokenizer, event.token),

@@ -39,12 +39,18 @@ pub enum Problem {
     UriTooLong,
     /// The body is not JSON by its headers.
     MediaType,
+    /// No API key, or an unknown one.
+    Key,
     /// Too many requests wait.
     QueueFull,
+    /// Too many requests of one API key wait and run.
+    KeyBusy,
     /// A bug or a numeric fault.
     Internal,
     /// The pipeline broke while it worked on the request.
     PipelineLost,
+    /// The request's time is up.
+    Expired,
     /// No complete pipeline.
     NotReady,
     /// The server is going down.
@@ -69,6 +75,7 @@ impl Problem {
                 (400, "invalid_request_error", Some("context_length_exceeded"), None)
             }
             Problem::ModelNotFound => (404, "invalid_request_error", Some("model_not_found"), None),
+            Problem::Key => (401, "invalid_request_error", Some("invalid_api_key"), None),
             Problem::NotFound => (404, "not_found_error", Some("not_found"), None),
             Problem::Method => (405, "invalid_request_error", Some("method_not_allowed"), None),
             Problem::Host => (403, "permission_error", Some("host_not_allowed"), None),
@@ -79,8 +86,10 @@ impl Problem {
                 (415, "invalid_request_error", Some("unsupported_media_type"), None)
             }
             Problem::QueueFull => (429, "rate_limit_error", Some("queue_full"), Some(1)),
+            Problem::KeyBusy => (429, "rate_limit_error", Some("key_concurrency"), Some(1)),
             Problem::Internal => (500, "server_error", Some("internal"), None),
             Problem::PipelineLost => (500, "server_error", Some("pipeline_lost"), None),
+            Problem::Expired => (504, "timeout_error", Some("request_timeout"), None),
             Problem::NotReady => (503, "unavailable_error", Some("no_pipeline"), Some(2)),
             Problem::ShuttingDown => (503, "unavailable_error", Some("shutting_down"), Some(5)),
         };
@@ -178,6 +187,10 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = row.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if row.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         response
     }
 }
@@ -188,6 +201,13 @@ impl From<Refusal> for ApiError {
             Refusal::QueueFull { waiting } => {
                 let text = format!("{waiting} requests are waiting already; try again shortly.");
                 ApiError::new(Problem::QueueFull, text)
+            }
+            Refusal::KeyBusy { limit } => {
+                let text = format!(
+                    "{limit} requests of this API key are waiting or running, as many as may be at \
+                     a time (each prompt of a request counts); try again when one has ended."
+                );
+                ApiError::new(Problem::KeyBusy, text)
             }
             Refusal::TooLong { prompt_tokens, positions_max } => {
                 ApiError::context_length(prompt_tokens, 1, positions_max)
@@ -205,6 +225,7 @@ impl From<Failure> for ApiError {
         let problem = match failure.code {
             "shutting_down" => Problem::ShuttingDown,
             "pipeline_lost" => Problem::PipelineLost,
+            "request_timeout" => Problem::Expired,
             _ => Problem::Internal,
         };
         let mut error = ApiError::new(problem, failure.message);

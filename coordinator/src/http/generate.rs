@@ -4,6 +4,7 @@ use super::choice::{Choices, Piece};
 use super::error::{ApiError, shutting_down};
 use super::prepare::{self, Prepared};
 use super::{Gateway, body, sse};
+use crate::generation::KeyId;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -18,8 +19,10 @@ pub async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let key = key_of(&request);
     let body = read(&gateway, request).await?;
-    let prepared = gateway.blocking(move |gateway| prepare::chat(gateway, &body.bytes)).await?;
+    let prepared =
+        gateway.blocking(move |gateway| prepare::chat(gateway, &body.bytes, key)).await?;
     respond(&gateway, prepared).await
 }
 
@@ -32,10 +35,16 @@ pub async fn completion(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let key = key_of(&request);
     let body = read(&gateway, request).await?;
     let prepared =
-        gateway.blocking(move |gateway| prepare::completion(gateway, &body.bytes)).await?;
+        gateway.blocking(move |gateway| prepare::completion(gateway, &body.bytes, key)).await?;
     respond(&gateway, prepared).await
+}
+
+/// The key that the guard has found.
+fn key_of(request: &Request) -> KeyId {
+    request.extensions().get().copied().unwrap_or_default()
 }
 
 /// Reads the body of a request.

@@ -1,4 +1,4 @@
-//! What holds for every request: a bounded URI, an honest `Host`, an id, and an answer in JSON
+//! What holds for every request: a bounded URI, an honest `Host`, a key, an id, and an answer in JSON
 //! even to a wrong path, a wrong method or a bug.
 
 use super::Gateway;
@@ -20,15 +20,23 @@ const REQUEST_ID_MAX: usize = 128;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// Checks the URI and the host, and gives the answer its id.
-pub async fn guard(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+/// Checks the URI, the host and the key, and gives the answer its id.
+pub async fn guard(
+    State(gateway): State<Arc<Gateway>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let start = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = request_id(request.headers());
     let checked = check_uri(request.uri())
-        .and_then(|()| gateway.hosts.check(request.headers(), request.uri()));
+        .and_then(|()| gateway.hosts.check(request.headers(), request.uri()))
+        .and_then(|()| gateway.config.keys.check(&path, request.headers()));
     let mut response = match checked {
-        Ok(()) => next.run(request).await,
+        Ok(key) => {
+            request.extensions_mut().insert(key);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     };
     let (status, ms) = (response.status().as_u16(), start.elapsed().as_millis());

@@ -43,6 +43,7 @@ pub async fn health(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "model": gateway.config.model_id,
         "stages": stages,
         "ctx_size": status.ctx_size,
+        "kv_type": status.kv_type,
         "kv_tokens": status.kv_tokens,
         "kv_blocks": status.kv_blocks,
         "kv_blocks_free": status.kv_blocks_free,

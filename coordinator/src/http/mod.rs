@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `mod.rs` | configuration, shared state, routes |
 //! | `server.rs`, `stall.rs` | connections, their limits, the orderly end |
-//! | `guard.rs` | what holds for every request: URI, `Host`, id, wrong paths |
+//! | `guard.rs`, `keys.rs` | what holds for every request: URI, `Host`, API key, id, wrong paths |
 //! | `body.rs`, `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known.rs`, `sampling.rs`, `messages.rs`, `prompts.rs` | the fields |
 //! | `prepare.rs` | fields → token ids → what is to be generated |
@@ -31,6 +31,7 @@ pub mod generate;
 pub mod guard;
 pub mod health;
 pub mod json;
+pub mod keys;
 pub mod known;
 pub mod logprobs;
 pub mod messages;
@@ -52,6 +53,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use error::{ApiError, Problem, shutting_down};
 use guard::Hosts;
+use keys::ApiKeys;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -94,6 +96,10 @@ pub struct GatewayConfig {
     pub allowed_hosts: Vec<String>,
     /// After the shutdown signal, running requests have this long to end.
     pub drain: Duration,
+    /// Who may use the server.
+    pub keys: ApiKeys,
+    /// How long a request may take, waiting included; `None` is as long as it takes.
+    pub request_timeout: Option<Duration>,
 }
 
 impl GatewayConfig {

@@ -10,7 +10,7 @@ use super::prompts::Prompt;
 use super::response::{Answer, Shape, UsageMode};
 use super::sampling::{Sampling, TOP_LOGPROBS_MAX};
 use super::{Gateway, json, known, messages, prompts};
-use crate::generation::GenerationRequest;
+use crate::generation::{GenerationRequest, KeyId};
 use crate::text::CompletionText;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -52,7 +52,7 @@ struct Report {
 /// # Errors
 ///
 /// 400 naming the field, 404 for another model, 503 while there is no plan.
-pub fn chat(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiError> {
     let mut fields = fields_of(body)?;
     let model = take_model(&mut fields, gateway)?;
     known::settle_chat(&mut fields)?;
@@ -76,7 +76,9 @@ pub fn chat(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
         Report { top_logprobs: wanted.then(|| small(top.unwrap_or(0))), score_prompt: false };
     let detokenizer = Detokenizer::new(&gateway.tokenizer);
     let encoded = Encoded { tokens, echo: None, detokenizer };
-    let choices = vec![plan(gateway, encoded, &sampling, max_tokens, report)];
+    let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
+    choice.request.key = key;
+    let choices = vec![choice];
     let answer = answer(gateway, Shape::Chat, model, wanted, usage_mode)?;
     Ok(Prepared { answer, choices, stream })
 }
@@ -86,7 +88,7 @@ pub fn chat(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
 /// # Errors
 ///
 /// As [`chat`].
-pub fn completion(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> {
+pub fn completion(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiError> {
     let vocab = gateway.tokenizer.vocab_size();
     let mut fields = fields_of(body)?;
     let model = take_model(&mut fields, gateway)?;
@@ -109,6 +111,7 @@ pub fn completion(gateway: &Gateway, body: &[u8]) -> Result<Prepared, ApiError> 
         let max_tokens = completion_tokens(length, &sampling, COMPLETION_TOKENS_DEFAULT, ctx)?;
         let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
         choice.request.sampling.choice = index;
+        choice.request.key = key;
         choices.push(choice);
     }
     let answer = answer(gateway, Shape::Completion, model, top.is_some(), usage_mode)?;
@@ -261,6 +264,8 @@ fn plan(
         top_logprobs: report.top_logprobs,
         sampling: sampling.options.clone(),
         stop_tokens,
+        key: KeyId::default(),
+        time_limit: gateway.config.request_timeout,
     };
     ChoicePlan { request, echo: encoded.echo, text }
 }

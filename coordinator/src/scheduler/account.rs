@@ -167,12 +167,18 @@ impl Scheduler {
         }
         let plan = self.plan.expect("answers are accounted under a plan only");
         let sequence = self.sequence_mut(id);
+        let cached = sequence.cached_tokens;
+        let tells = cached > 0 && sequence.output_len() == 0;
         sequence.commit(row.token);
         let positions_max = plan.positions_max_with(super::has_penalties(&sequence.request));
         let stopped = sequence.request.stop_tokens.contains(&row.token);
         let full = sequence.tokens.len() >= positions_max
             || sequence.output_len() >= super::limits::to_usize(sequence.request.max_tokens);
         let runs = sequence.phase == Phase::Running;
+        if tells {
+            let cached_tokens = super::limits::to_u32(cached);
+            self.events.push_back((id, GenerationEvent::Prefilled { cached_tokens }));
+        }
         self.events.push_back((id, GenerationEvent::Token(token_event(row))));
         if stopped {
             self.finish(id, FinishReason::Stop);
@@ -189,7 +195,8 @@ impl Scheduler {
     }
 
     fn finish(&mut self, id: SequenceId, reason: FinishReason) {
-        self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens: 0 }));
+        let cached_tokens = super::limits::to_u32(self.sequence(id).cached_tokens);
+        self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens }));
         self.end(id);
     }
 

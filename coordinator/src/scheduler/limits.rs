@@ -1,5 +1,6 @@
 //! What bounds the scheduler: its own configuration and the limits of the present plan.
 
+use super::prefix::PrefixCache;
 use std::time::Duration;
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{
@@ -30,6 +31,10 @@ pub struct SchedulerConfig {
     /// In how many groups decoding sequences travel, as far as so many microbatches may be in
     /// flight; `None` lets measurements choose.
     pub decode_groups: Option<u32>,
+    /// Sequences of one API key that may wait and run together; `None` is no limit of its own.
+    pub key_concurrency: Option<usize>,
+    /// Whose prefixes a request may find.
+    pub prefix_cache: PrefixCache,
 }
 
 /// The longest gap between two tokens of a stream.
@@ -56,6 +61,8 @@ impl Default for SchedulerConfig {
             rows_per_step: ROWS_PER_STEP_DEFAULT,
             itl_target: ItlTarget::default(),
             decode_groups: None,
+            key_concurrency: None,
+            prefix_cache: PrefixCache::default(),
         }
     }
 }
@@ -73,6 +80,9 @@ pub struct PlanLimits {
     pub ctx_size: u32,
     /// KV blocks of [`BLOCK_LEN`] positions, the same on every stage.
     pub kv_blocks: u32,
+    /// Positions of an extent, which is given out as a whole: a multiple of [`BLOCK_LEN`]. Blocks beyond the last
+    /// whole extent stay unused.
+    pub block_len: u32,
     /// Rows of one microbatch at most.
     pub rows_max: u32,
     /// Chunks of one microbatch at most.
@@ -82,8 +92,18 @@ pub struct PlanLimits {
 impl PlanLimits {
     /// Positions that the longest sequence can have: the context, or all blocks if they are fewer.
     pub fn positions_max(&self) -> usize {
-        let in_blocks = u64::from(self.kv_blocks) * u64::from(BLOCK_LEN);
+        let in_blocks = u64::from(self.extents()) * u64::from(self.block_len);
         usize::try_from(in_blocks.min(u64::from(self.ctx_size))).expect("at most CTX_MAX")
+    }
+
+    /// Blocks of an extent.
+    pub(super) fn blocks_together(&self) -> u32 {
+        self.block_len / BLOCK_LEN
+    }
+
+    /// Whole extents.
+    pub(super) fn extents(&self) -> u32 {
+        self.kv_blocks / self.blocks_together()
     }
 
     /// Positions that a sequence with penalties can have: what it counts has to fit a message.
@@ -113,6 +133,8 @@ impl PlanLimits {
             within(self.kv_blocks, to_usize(KV_BLOCKS_MAX)),
             "blocks beyond the wire: {self:?}"
         );
+        let whole = self.block_len >= BLOCK_LEN && self.block_len.is_multiple_of(BLOCK_LEN);
+        assert!(whole && self.extents() >= 1, "blocks are given out in whole extents: {self:?}");
         assert!(within(self.rows_max, ROWS_PER_MICROBATCH_MAX), "rows beyond the wire: {self:?}");
         assert!(
             within(self.chunks_max, CHUNKS_PER_MICROBATCH_MAX),
@@ -126,8 +148,14 @@ impl PlanLimits {
 pub struct Counts {
     /// Sequences that wait, preempted ones included.
     pub waiting: usize,
+    /// Those among them that were preempted.
+    pub waiting_preempted: usize,
     /// Sequences that run.
     pub running: usize,
+    /// Those among them that compute a prompt, or a log again.
+    pub prefilling: usize,
+    /// Sequences that have ended or are to wait, and have something in flight.
+    pub leaving: usize,
     /// Microbatches in flight.
     pub in_flight: usize,
     /// When the oldest microbatch in flight was sent.
@@ -136,10 +164,20 @@ pub struct Counts {
     pub waiting_since: Option<Duration>,
     /// KV blocks that nobody holds; 0 without a plan.
     pub kv_blocks_free: u32,
+    /// Those among them that the prefix cache keeps until they are needed.
+    pub kv_blocks_cached: u32,
     /// KV blocks in all; 0 without a plan.
     pub kv_blocks: u32,
     /// Sequences preempted since the start.
     pub preemptions: u64,
+    /// Extents that the prefix cache gave up for others since the plan began.
+    pub evictions: u64,
+    /// Positions that were found in the prefix cache since the start.
+    pub prefix_hit_tokens: u64,
+    /// Prompt tokens of all requests since the start.
+    pub prompt_tokens: u64,
+    /// Requests that ran out of time since the start.
+    pub expired: u64,
     /// Answers to an earlier plan that were dropped since the start.
     pub stale_answers: u64,
     /// Reports of stages that belong to nothing that is remembered, since the start.

@@ -1,11 +1,12 @@
 //! Blocks: who starts, who grows, who is preempted, and when blocks come back.
 
-use super::limits::blocks_for;
+use super::limits::{blocks_for, to_usize};
 use super::sequence::Phase;
 use super::{Scheduler, SequenceId};
 use std::ops::Bound;
+use woolly_protocol::limits::BLOCK_LEN;
 
-/// Free blocks that a start leaves for each running sequence to grow.
+/// Free extents of blocks that a start leaves for each running sequence to grow.
 const HEADROOM_PER_RUNNING: usize = 1;
 /// A sequence preempted often waits for at most 2^3 times that headroom.
 const HEADROOM_DOUBLINGS_MAX: u32 = 3;
@@ -20,33 +21,45 @@ pub(super) enum Grown {
 }
 
 impl Scheduler {
-    /// Starts waiting sequences in order of age, as long as their blocks are free.
+    /// Starts waiting sequences in the order of [`Waiting`](super::queue::Waiting), as long as their
+    /// blocks are free.
     ///
     /// A lone sequence starts in any case: longer ones than all blocks are refused at the door.
     pub(super) fn admit(&mut self) {
         while self.running.len() < self.config.running_max && self.preempting == 0 {
-            let Some(&id) = self.waiting.first() else { return };
+            let Some(id) = self.waiting.front() else { return };
             if !self.running.is_empty() && !self.has_blocks_to_start(id) {
                 return;
             }
-            self.waiting.remove(&id);
-            self.running.insert(id);
-            self.prefilling.insert(id);
-            self.sequence_mut(id).phase = Phase::Running;
+            self.start(id);
         }
     }
 
-    fn has_blocks_to_start(&self, id: SequenceId) -> bool {
-        let promised: usize = self
-            .prefilling
-            .iter()
-            .map(|id| self.sequence(*id))
-            .map(|sequence| sequence.blocks_missing(sequence.pending()))
-            .sum();
+    fn start(&mut self, id: SequenceId) {
+        let (key, rank) = (self.sequence(id).request.key, self.sequence(id).rank);
+        self.waiting.remove(id, key, rank);
+        let rank = rank.unwrap_or_else(|| {
+            self.waiting.pass_turn(key);
+            self.next_rank.0 += 1;
+            self.next_rank
+        });
+        self.running.insert(rank, id);
+        self.prefilling.insert(rank, id);
+        let extents = self.extents_for(self.sequence(id).compute_end());
+        let sequence = self.sequence_mut(id);
+        sequence.rank = Some(rank);
+        sequence.phase = Phase::Running;
+        sequence.promised = extents;
+        self.promised += extents;
+        self.adopt(id);
+    }
+
+    fn has_blocks_to_start(&mut self, id: SequenceId) -> bool {
         let sequence = self.sequence(id);
         let doublings = sequence.preemptions.min(HEADROOM_DOUBLINGS_MAX);
         let headroom = (self.running.len() * HEADROOM_PER_RUNNING) << doublings;
-        promised + blocks_for(sequence.compute_end()) + headroom <= self.blocks.free()
+        let wanted = self.promised + self.extents_for(sequence.compute_end()) + headroom;
+        wanted <= self.blocks.free() || wanted - self.shared_extents(id) <= self.blocks.free()
     }
 
     /// Gives a running sequence the blocks for its next `rows` rows, if need be from younger ones.
@@ -55,27 +68,42 @@ impl Scheduler {
         if missing == 0 {
             return Grown::Done;
         }
-        while self.blocks.free() < missing {
+        let extents = missing.div_ceil(to_usize(self.blocks.together()));
+        while self.blocks.free() < extents {
             let victim = self.youngest_after(id).filter(|_| self.returning == 0);
             let Some(victim) = victim else { return Grown::Waits };
             self.preempt(victim);
         }
-        let taken: Vec<_> = std::iter::from_fn(|| self.blocks.take()).take(missing).collect();
-        self.sequence_mut(id).blocks.extend(taken);
+        for _ in 0..extents {
+            let extent = self.blocks.take().expect("so many are free");
+            let ids = self.blocks.ids(extent);
+            self.sequence_mut(id).blocks.extend(ids);
+        }
+        self.keep_promise(id, extents);
         Grown::Done
+    }
+
+    /// A running sequence holds extents that were counted on for it when it started.
+    pub(super) fn keep_promise(&mut self, id: SequenceId, extents: usize) {
+        let sequence = self.sequence_mut(id);
+        let kept = extents.min(sequence.promised);
+        sequence.promised -= kept;
+        self.promised -= kept;
     }
 
     /// The youngest running sequence, if any that is younger than `id` holds blocks. It may hold none
     /// itself; it goes all the same, so that those who run are always older than those who wait.
     fn youngest_after(&self, id: SequenceId) -> Option<SequenceId> {
-        let mut younger = self.running.range((Bound::Excluded(id), Bound::Unbounded));
-        let youngest = *younger.clone().next_back()?;
-        younger.any(|id| !self.sequence(*id).blocks.is_empty()).then_some(youngest)
+        let rank = self.sequence(id).rank.expect("it runs");
+        let mut younger = self.running.range((Bound::Excluded(rank), Bound::Unbounded));
+        let youngest = *younger.clone().next_back()?.1;
+        younger.any(|(_, id)| !self.sequence(*id).blocks.is_empty()).then_some(youngest)
     }
 
     /// Takes a running sequence's blocks and makes it wait at the front.
     fn preempt(&mut self, id: SequenceId) {
         self.leave_running(id);
+        self.leave_ready(id);
         self.preempting += 1;
         let sequence = self.sequence_mut(id);
         sequence.phase = Phase::Preempting;
@@ -87,12 +115,12 @@ impl Scheduler {
         self.settle(id);
     }
 
-    /// A sequence has finished, failed or lost its client.
+    /// A sequence has finished, failed, lost its client or run out of time.
     pub(super) fn end(&mut self, id: SequenceId) {
-        match self.sequence(id).phase {
-            Phase::Waiting => {
-                self.waiting.remove(&id);
-            }
+        let sequence = self.sequence(id);
+        let (key, rank, deadline) = (sequence.request.key, sequence.rank, sequence.deadline);
+        match sequence.phase {
+            Phase::Waiting => self.waiting.remove(id, key, rank),
             Phase::Running => {
                 self.leave_running(id);
                 self.returning += self.sequence(id).blocks.len();
@@ -100,14 +128,37 @@ impl Scheduler {
             Phase::Preempting => self.preempting -= 1,
             Phase::Ended => return,
         }
+        if let Some(deadline) = deadline {
+            self.deadlines.remove(&(deadline, id));
+        }
+        self.leave_key(key);
         self.sequence_mut(id).phase = Phase::Ended;
         self.settle(id);
     }
 
+    fn leave_key(&mut self, key: crate::generation::KeyId) {
+        let held = self.of_key.get_mut(&key).expect("every sequence is counted");
+        *held -= 1;
+        if *held == 0 {
+            self.of_key.remove(&key);
+        }
+    }
+
     fn leave_running(&mut self, id: SequenceId) {
-        self.running.remove(&id);
-        self.prefilling.remove(&id);
-        self.ready.retain(|ready| *ready != id);
+        let sequence = self.sequence_mut(id);
+        let rank = sequence.rank.expect("it ran");
+        let promised = std::mem::take(&mut sequence.promised);
+        self.promised -= promised;
+        self.running.remove(&rank);
+        self.prefilling.remove(&rank);
+    }
+
+    /// Looks through all that are ready: for the rare preemption and cancel, not for every token. A
+    /// sequence that has just been answered is not among them.
+    pub(super) fn leave_ready(&mut self, id: SequenceId) {
+        if let Some(index) = self.ready.iter().position(|ready| *ready == id) {
+            self.ready.remove(index);
+        }
     }
 
     /// Completes a preemption or an end once nothing of the sequence is in flight: only then can no
@@ -120,17 +171,30 @@ impl Scheduler {
         }
         let blocks = std::mem::take(&mut sequence.blocks);
         sequence.sent = 0;
+        sequence.offered = 0;
+        let (key, rank) = (sequence.request.key, sequence.rank);
         self.returning -= blocks.len();
-        // The last block first: the next to take some gets them in the old order.
-        for block in blocks.into_iter().rev() {
-            self.blocks.release(block);
+        // The last first: the next to take some gets them in the old order, and what is kept of a
+        // prefix is given up from its end.
+        for first in blocks.iter().step_by(to_usize(self.blocks.together())).rev() {
+            self.blocks.release(self.blocks.extent_of(*first));
         }
         if phase == Phase::Ended {
             self.sequences.remove(&id);
         } else {
             self.preempting -= 1;
             self.sequence_mut(id).phase = Phase::Waiting;
-            self.waiting.insert(id);
+            self.waiting.add(id, key, rank);
         }
+    }
+
+    /// Groups that hold so many positions.
+    fn extents_for(&self, positions: usize) -> usize {
+        blocks_for(positions).div_ceil(to_usize(self.blocks.together()))
+    }
+
+    /// Positions of an extent.
+    pub(super) fn extent_len(&self) -> usize {
+        to_usize(self.blocks.together() * BLOCK_LEN)
     }
 }

@@ -24,15 +24,22 @@
 //!
 //! # Nobody starves
 //!
-//! Age counts from arrival and is never renewed. Sequences start in order of age, and blocks are
-//! taken from younger ones only: those who run are always older than those who wait, and the oldest
-//! gets every block that it asks for. So it runs to its end, and then the next is the oldest. A
-//! sequence starts only when more blocks are free than it needs at once, one for each that runs, and
-//! twice as many after each preemption, so that little is computed in vain.
+//! A sequence gets a rank when it first starts, and keeps it. Blocks are taken from those of higher
+//! rank only, and preempted ones start again before any new one, in order of rank: those who run
+//! always have a lower rank than those who have run and wait, and the lowest gets every block that
+//! it asks for. So it runs to its end, and then the next is the lowest: whoever has started ends.
+//!
+//! New sequences start key by key in turn, each key's in order of arrival, and nobody overtakes one
+//! whose turn it is and who waits for blocks. As those who run come to their end, it starts, at the
+//! latest when it is alone; after as many starts as there are keys it is the key's turn again, and
+//! the queue in front of a request is bounded: whoever was accepted starts.
+//!
+//! A sequence starts only when more blocks are free than it needs at once, one for each that runs,
+//! and twice as many after each preemption, so that little is computed in vain.
 //!
 //! # Bounds
 //!
-//! At most `waiting_max` requests wait and `running_max` sequences run (preempted sequences wait in
+//! At most `waiting_max` new requests wait and `running_max` sequences run (preempted sequences wait in
 //! addition); at most `in_flight_max` microbatches are in flight. Events are bounded by the rows of
 //! one answer if they are polled after each call.
 
@@ -44,6 +51,8 @@ mod grouping;
 mod limits;
 mod memory;
 mod policy;
+mod prefix;
+mod queue;
 mod sequence;
 mod step;
 #[cfg(test)]
@@ -53,13 +62,17 @@ mod timing;
 
 pub use account::SampledError;
 pub use limits::{Counts, ItlTarget, PlanLimits, SchedulerConfig};
+pub use prefix::PrefixCache;
 pub use step::Step;
 pub use timing::StageTiming;
 
-use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
+use crate::generation::{
+    Failure, FinishReason, GenerationEvent, GenerationRequest, KeyId, Refusal,
+};
 use blocks::Blocks;
 use budget::Budget;
 use grouping::Grouping;
+use queue::Waiting;
 use sequence::{Phase, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -68,6 +81,10 @@ use times::StageTimes;
 use timing::Traffic;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 
+/// A sequence's place among all that have started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank(u64);
+
 /// The scheduler. See the [module](self) for how to drive it.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -75,12 +92,10 @@ pub struct Scheduler {
     plan: Option<PlanLimits>,
     blocks: Blocks,
     sequences: BTreeMap<SequenceId, Sequence>,
-    /// In order of age; preempted ones are older than those that never ran.
-    waiting: BTreeSet<SequenceId>,
-    /// In order of age.
-    running: BTreeSet<SequenceId>,
+    waiting: Waiting,
+    running: BTreeMap<Rank, SequenceId>,
     /// Running sequences that have more than the newest token to send.
-    prefilling: BTreeSet<SequenceId>,
+    prefilling: BTreeMap<Rank, SequenceId>,
     /// Running sequences whose newest token is not sent yet; those that waited longest first.
     ready: VecDeque<SequenceId>,
     /// In the order sent, which is the order of the answers.
@@ -89,11 +104,22 @@ pub struct Scheduler {
     returning: usize,
     /// Sequences in [`Phase::Preempting`].
     preempting: usize,
+    /// Extents that running sequences will still take for what they had to compute when
+    /// they started.
+    promised: usize,
+    /// Sequences of each key that have not ended. No key has none.
+    of_key: BTreeMap<KeyId, usize>,
+    /// When those that have not ended fail, soonest first.
+    deadlines: BTreeSet<(Duration, SequenceId)>,
     events: VecDeque<(SequenceId, GenerationEvent)>,
     /// Numbers are never used again, not even under another plan.
     next_sequence: SequenceId,
     next_microbatch: MicrobatchId,
+    next_rank: Rank,
     preemptions: u64,
+    prefix_hit_tokens: u64,
+    prompt_tokens: u64,
+    expired: u64,
     stale_answers: u64,
     unknown_timings: u64,
     rows: u64,
@@ -117,19 +143,26 @@ impl Scheduler {
         Self {
             config,
             plan: None,
-            blocks: Blocks::new(0),
+            blocks: Blocks::new(0, 1),
             sequences: BTreeMap::new(),
-            waiting: BTreeSet::new(),
-            running: BTreeSet::new(),
-            prefilling: BTreeSet::new(),
+            waiting: Waiting::default(),
+            running: BTreeMap::new(),
+            prefilling: BTreeMap::new(),
             ready: VecDeque::new(),
             in_flight: VecDeque::new(),
             returning: 0,
             preempting: 0,
+            promised: 0,
+            of_key: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             events: VecDeque::new(),
             next_sequence: SequenceId(1),
             next_microbatch: MicrobatchId(1),
+            next_rank: Rank(0),
             preemptions: 0,
+            prefix_hit_tokens: 0,
+            prompt_tokens: 0,
+            expired: 0,
             stale_answers: 0,
             unknown_timings: 0,
             rows: 0,
@@ -151,7 +184,10 @@ impl Scheduler {
             plan.assert_valid();
         }
         self.lose_pipeline(now);
-        self.blocks = Blocks::new(plan.map_or(0, |plan| plan.kv_blocks));
+        self.blocks = match plan {
+            Some(plan) => Blocks::new(plan.extents(), plan.blocks_together()),
+            None => Blocks::new(0, 1),
+        };
         self.plan = plan;
         self.times = StageTimes::new(plan.map_or(0, |plan| plan.stages));
         self.grouping = Grouping::default();
@@ -169,6 +205,9 @@ impl Scheduler {
         self.ready.clear();
         self.returning = 0;
         self.preempting = 0;
+        self.promised = 0;
+        self.of_key.clear();
+        self.deadlines.clear();
         for (id, sequence) in std::mem::take(&mut self.sequences) {
             if sequence.phase != Phase::Ended {
                 let failure = Failure {
@@ -184,7 +223,8 @@ impl Scheduler {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NotReady`] without a plan; [`Refusal::QueueFull`] when `waiting_max` wait;
+    /// [`Refusal::NotReady`] without a plan; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
+    /// [`Refusal::KeyBusy`] when `key_concurrency` of its key wait and run;
     /// [`Refusal::TooLong`] when the prompt and one new token cannot fit. A completion that reaches
     /// the end of the context before `max_tokens` ends with [`FinishReason::Length`].
     ///
@@ -205,8 +245,14 @@ impl Scheduler {
         if prompt_tokens + usize::from(request.max_tokens > 0) > positions_max {
             return Err(Refusal::TooLong { prompt_tokens, positions_max });
         }
-        if self.waiting.len() >= self.config.waiting_max {
-            return Err(Refusal::QueueFull { waiting: self.waiting.len() });
+        let waiting = self.waiting.len() - self.waiting.preempted();
+        if waiting >= self.config.waiting_max {
+            return Err(Refusal::QueueFull { waiting });
+        }
+        let key = request.key;
+        let of_key = self.of_key.get(&key).copied().unwrap_or(0);
+        if let Some(limit) = self.config.key_concurrency.filter(|limit| of_key >= *limit) {
+            return Err(Refusal::KeyBusy { limit });
         }
         let id = self.next_sequence;
         self.next_sequence.0 += 1;
@@ -220,8 +266,13 @@ impl Scheduler {
             self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens: 0 }));
             return Ok(id);
         }
+        self.prompt_tokens += prompt_tokens as u64;
+        if let Some(deadline) = sequence.deadline {
+            self.deadlines.insert((deadline, id));
+        }
+        *self.of_key.entry(key).or_insert(0) += 1;
         self.sequences.insert(id, sequence);
-        self.waiting.insert(id);
+        self.waiting.add(id, key, None);
         self.admit();
         Ok(id)
     }
@@ -230,9 +281,31 @@ impl Scheduler {
     /// flight any more. A sequence that has ended is ignored.
     pub fn handle_cancel(&mut self, _now: Duration, id: SequenceId) {
         if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended) {
+            self.leave_ready(id);
             self.end(id);
             self.admit();
         }
+    }
+
+    /// Fails the sequences whose time is up. See [`poll_timeout`](Self::poll_timeout).
+    pub fn handle_timeout(&mut self, now: Duration) {
+        while let Some(&(_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
+            self.expired += 1;
+            let sequence = self.sequence(id);
+            let waited = now.saturating_sub(sequence.arrived);
+            let (made, wanted) = (sequence.output_len(), sequence.request.max_tokens);
+            let failure = Failure {
+                code: "request_timeout",
+                message: format!(
+                    "the request's time is up after {} s, with {made} of at most {wanted} tokens",
+                    waited.as_secs()
+                ),
+            };
+            self.events.push_back((id, GenerationEvent::Failed(failure)));
+            self.leave_ready(id);
+            self.end(id);
+        }
+        self.admit();
     }
 
     /// What a generation should be told, oldest first.
@@ -240,24 +313,33 @@ impl Scheduler {
         self.events.pop_front()
     }
 
-    /// When to call again at the latest. Always `None`: every decision of the scheduler follows from
-    /// a request or an answer, never from time alone.
+    /// When to call [`handle_timeout`](Self::handle_timeout): the first deadline of a sequence.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        None
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// What is held at this moment.
     pub fn counts(&self) -> Counts {
-        let oldest = self.waiting.first().map(|id| self.sequences[id].arrived);
+        let oldest = self.waiting.oldest().map(|id| self.sequences[&id].arrived);
+        let together = self.blocks.together();
+        let blocks = |extents: usize| limits::to_u32(extents) * together;
         Counts {
             waiting: self.waiting.len() + self.preempting,
+            waiting_preempted: self.waiting.preempted() + self.preempting,
             running: self.running.len(),
+            prefilling: self.prefilling.len(),
+            leaving: self.sequences.len() - self.running.len() - self.waiting.len(),
             in_flight: self.in_flight.len(),
             in_flight_since: self.in_flight.front().map(|in_flight| in_flight.sent_at),
             waiting_since: oldest,
-            kv_blocks_free: limits::to_u32(self.blocks.free()),
-            kv_blocks: self.blocks.count(),
+            kv_blocks_free: blocks(self.blocks.free()),
+            kv_blocks_cached: blocks(self.blocks.idle()),
+            kv_blocks: self.blocks.count() * together,
             preemptions: self.preemptions,
+            evictions: self.blocks.evictions(),
+            prefix_hit_tokens: self.prefix_hit_tokens,
+            prompt_tokens: self.prompt_tokens,
+            expired: self.expired,
             stale_answers: self.stale_answers,
             unknown_timings: self.unknown_timings,
             rows: self.rows,

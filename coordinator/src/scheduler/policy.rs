@@ -46,6 +46,7 @@ impl Scheduler {
             self.budget.sent();
         }
         self.next_microbatch.0 += 1;
+        self.offer(&in_flight);
         self.in_flight.push_back(in_flight);
         Some(step)
     }
@@ -112,10 +113,10 @@ impl Scheduler {
         groups: usize,
         (rows_max, decodes): (usize, usize),
     ) -> Option<usize> {
-        let first = *self.prefilling.first()?;
+        let first = *self.prefilling.first_key_value()?.1;
         let streams = self.decoding();
         if streams == 0 {
-            let others = self.prefilling.iter().skip(1).take(PROMPTS_LOOKED_AT);
+            let others = self.prefilling.values().skip(1).take(PROMPTS_LOOKED_AT);
             let others: usize = others.map(|id| self.sequence(*id).pending()).sum();
             // The first counts whole, or its chunks would shrink as it goes on.
             let left = self.sequence(first).compute_end() + others;
@@ -140,8 +141,10 @@ impl Scheduler {
     fn add_prefills(&mut self, builder: &mut StepBuilder, room: Room) {
         let mut after = Bound::Unbounded;
         while builder.rows() < room.rows {
-            let Some(&id) = self.prefilling.range((after, Bound::Unbounded)).next() else { break };
-            after = Bound::Excluded(id);
+            let next = self.prefilling.range((after, Bound::Unbounded)).next();
+            let Some((&rank, &id)) = next else { break };
+            after = Bound::Excluded(rank);
+            self.adopt(id);
             let sequence = self.sequence(id);
             let rows = sequence.pending().min(room.rows - builder.rows());
             if !builder.fits(room, sequence, rows) || self.grow(id, rows) == Grown::Waits {
@@ -149,7 +152,7 @@ impl Scheduler {
             }
             builder.push(id, self.sequence_mut(id), rows);
             if self.sequence(id).pending() == 0 {
-                self.prefilling.remove(&id);
+                self.prefilling.remove(&rank);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! One prompt with its completion: the token log, what of it was sent, and what it asks to sample.
 
+use super::Rank;
 use super::limits::{blocks_for, to_u32};
+use super::prefix::Name;
 use crate::generation::{GenerationRequest, TokenEvent};
 use std::time::Duration;
 use woolly_protocol::ids::BlockId;
@@ -34,10 +36,22 @@ pub(super) struct Sequence {
     /// Microbatches in flight that hold a chunk of this sequence.
     pub(super) in_flight: u32,
     pub(super) phase: Phase,
+    /// Its place among all that have started; `None` before it first starts.
+    pub(super) rank: Option<Rank>,
+    /// Extents that it still needs for what it had to compute when it (re)started.
+    pub(super) promised: usize,
+    /// The content of its full extents, as far as it was needed.
+    pub(super) names: Vec<Name>,
+    /// Extents that were found in the cache or offered to it since it last (re)started.
+    pub(super) offered: usize,
+    /// Prompt tokens that the cache held when it first started.
+    pub(super) cached_tokens: usize,
     /// How often it was preempted.
     pub(super) preemptions: u32,
     /// When it arrived.
     pub(super) arrived: Duration,
+    /// When it fails if it has not ended.
+    pub(super) deadline: Option<Duration>,
     /// Prompt rows whose score has come back.
     pub(super) scored_count: usize,
     /// Those scores until they are reported, all at once.
@@ -60,8 +74,14 @@ impl Sequence {
             blocks: Vec::new(),
             in_flight: 0,
             phase: Phase::Waiting,
+            rank: None,
+            promised: 0,
+            names: Vec::new(),
+            offered: 0,
+            cached_tokens: 0,
             preemptions: 0,
             arrived,
+            deadline: request.time_limit.map(|limit| arrived + limit),
             scored_count: 0,
             scored: Vec::new(),
             prompt_counts: Vec::new(),

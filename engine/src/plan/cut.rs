@@ -13,6 +13,7 @@ use std::ops::Range;
 use super::error::PlanError;
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::{Stages, partition};
+use crate::kv::KvType;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
 pub const KV_CTX_MAX: u64 = 16;
@@ -54,6 +55,11 @@ pub struct CutRequest {
     pub cut: Option<Vec<u32>>,
     /// Rows of the largest microbatch; scratch grows with it.
     pub rows_max: u32,
+    /// How the KV cache holds its values.
+    pub kv_type: KvType,
+    /// Positions that are given out together, a multiple of [`BLOCK_LEN`]: the number of blocks is
+    /// a multiple of as many as that.
+    pub block_len: u32,
     /// Layers of each stage of the present plan of the same workers and model.
     pub previous: Option<Vec<u32>>,
 }
@@ -199,9 +205,15 @@ impl<'a> Planner<'a> {
         Self { layout, members, request, speeds: speeds(members), pool_of, pools }
     }
 
+    /// Blocks that are given out together.
+    fn blocks_together(&self) -> u64 {
+        u64::from((self.request.block_len / BLOCK_LEN).max(1))
+    }
+
     /// Blocks that hold one context.
     fn blocks_per_ctx(&self) -> u64 {
-        u64::from(self.request.ctx_size.div_ceil(BLOCK_LEN))
+        let blocks = u64::from(self.request.ctx_size.div_ceil(BLOCK_LEN));
+        blocks.next_multiple_of(self.blocks_together())
     }
 
     /// Weights and scratch.
@@ -211,7 +223,7 @@ impl<'a> Planner<'a> {
     }
 
     fn block_bytes(&self, layers: &Range<u32>) -> u64 {
-        self.layout.kv_block_bytes(layers.end - layers.start)
+        self.layout.kv_block_bytes(layers.end - layers.start, self.request.kv_type)
     }
 
     /// Whether the member's own limit on KV allows `blocks` of them.
@@ -319,7 +331,8 @@ impl<'a> Planner<'a> {
     fn finish(&self, stages: &Stages) -> Option<Cut> {
         let limit = KV_CTX_MAX * self.blocks_per_ctx();
         let allowed = self.allowed_blocks(stages);
-        let blocks = allowed.iter().copied().min()?.min(limit);
+        let fit = allowed.iter().copied().min()?.min(limit);
+        let blocks = fit - fit % self.blocks_together();
         if blocks < self.blocks_per_ctx() {
             return None;
         }

@@ -15,13 +15,12 @@ use super::error::PlanError;
 use super::names::{self, Role};
 use crate::gguf::hyper::HyperParameters;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::kv::KvType;
 
 /// Bytes that tensors of a slice file are aligned to.
 pub const SLICE_ALIGNMENT: u64 = 32;
 /// Positions of a KV block.
 pub const BLOCK_LEN: u32 = 32;
-/// Bytes of one value of the KV cache: f16.
-const KV_VALUE_BYTES: u64 = 2;
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -261,11 +260,11 @@ impl ModelLayout {
         self.blocks_sum(&layers).1 + head
     }
 
-    /// Bytes of one KV block on a stage with this many layers: keys and values of
-    /// [`BLOCK_LEN`] positions in f16.
-    pub fn kv_block_bytes(&self, layers: u32) -> u64 {
-        let values = u64::from(self.kv_heads) * u64::from(self.head_dim) * u64::from(BLOCK_LEN);
-        u64::from(layers) * 2 * values * KV_VALUE_BYTES
+    /// Bytes of one KV block of this type on a stage with this many layers: keys and values of
+    /// [`BLOCK_LEN`] positions.
+    pub fn kv_block_bytes(&self, layers: u32, kv_type: KvType) -> u64 {
+        let tile = kv_type.tile_bytes(self.head_dim as usize) as u64;
+        u64::from(layers) * 2 * u64::from(self.kv_heads) * tile
     }
 
     /// Tensor bytes and multiplications of a stage's layers.

@@ -12,6 +12,7 @@ mod layout;
 mod names;
 mod partition;
 
+pub use crate::kv::KvType;
 pub use cut::{Cut, CutRequest, KV_CTX_MAX, Member, StageBudget, cut, scratch_bytes};
 pub use error::{Bytes, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint};

@@ -1,7 +1,7 @@
 //! One valid message of every kind, with every field used.
 
 use woolly_protocol::control::{
-    Assign, Drain, Heartbeat, Hello, ModelPart, Neighbour, Ready, Release, StreamOpen,
+    Assign, Drain, Heartbeat, Hello, KvType, ModelPart, Neighbour, Ready, Release, StreamOpen,
     StreamPurpose, Welcome,
 };
 use woolly_protocol::fault::{FaultCode, FaultMessage};
@@ -59,6 +59,7 @@ pub fn assign() -> Assign {
         kv_blocks: 4096,
         rows_max: 512,
         in_flight_max: 4,
+        kv_type: KvType::Q8_0,
         hidden: 4096,
         next: Some(Neighbour {
             worker: WorkerId(0x1234_5678_9abc_def0),

@@ -96,8 +96,7 @@ impl Cost {
 
 /// Bytes of a block of the cache: keys and values of [`BLOCK_LEN`] positions on all layers.
 pub fn kv_block_bytes(layout: &ModelLayout, kv: KvType) -> u64 {
-    let tile = kv.tile_bytes(layout.head_dim as usize) as u64;
-    u64::from(layout.layers) * 2 * u64::from(layout.kv_heads) * tile
+    layout.kv_block_bytes(layout.layers, kv)
 }
 
 /// Tokens per second of all sequences together.
@@ -296,7 +295,6 @@ mod tests {
     fn a_cache_of_bytes_costs_less_to_read_and_the_same_to_compute() {
         let (layout, case) = (tiny(), case(false, 4, 2, 10));
         assert_eq!(KvType::ALL.map(|kv| kv_block_bytes(&layout, kv)), [32 * 4096, 32 * 2176]);
-        assert_eq!(kv_block_bytes(&layout, KvType::F16), layout.kv_block_bytes(layout.layers));
         let [halves, bytes] = KvType::ALL.map(|kv| Cost::of(&layout, kv, &case));
         assert_eq!(bytes.bytes_per_token, halves.bytes_per_token - 12.5 * (4096.0 - 2176.0));
         assert_eq!(bytes.macs_per_token, halves.macs_per_token);

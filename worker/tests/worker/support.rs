@@ -16,7 +16,7 @@ use woolly_engine::gguf::{Array, Value};
 use woolly_engine::quant::TensorType;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{
-    Assign, Hello, ModelPart, Neighbour, StreamOpen, StreamPurpose, Welcome,
+    Assign, Hello, KvType, ModelPart, Neighbour, StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, coordinator_server};
 use woolly_protocol::forward::{Chunk, Forward};
@@ -193,6 +193,7 @@ impl Coordinator {
             kv_blocks: 4,
             rows_max: 32,
             in_flight_max: 3,
+            kv_type: KvType::F16,
             hidden: HIDDEN,
             next: None,
             previous: None,

@@ -57,6 +57,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
         in_flight_max: 3,
         ctx_size: 8192,
         kv_blocks: blocks,
+        block_len: 32,
         rows_max: 256,
         chunks_max: 256,
     };

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::ModelLayout;
+use woolly_engine::plan::{KvType, ModelLayout};
 use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, Ready};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
@@ -50,6 +50,8 @@ fn config(workers_wanted: u32) -> ClusterConfig {
         cut: None,
         ctx_size: None,
         rows_max: 256,
+        kv_type: KvType::F16,
+        block_len: 32,
         seats: Vec::new(),
         timeouts: Timeouts { heartbeat: s(1000), ..Timeouts::default() },
     }

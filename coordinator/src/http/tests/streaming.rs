@@ -139,7 +139,7 @@ async fn a_stop_string_over_several_tokens_ends_the_stream_and_the_generation() 
     assert_eq!(text_of(&text), "one ");
     assert!(text.contains(r#""finish_reason":"stop""#));
     // "one " and the five bytes of the stop string.
-    assert!(text.contains(r#""completion_tokens":9,"total_tokens":19}"#), "{text}");
+    assert!(text.contains(r#""completion_tokens":9,"total_tokens":19,"#), "{text}");
     assert!(text.ends_with("data: [DONE]\n\n"));
     rig.cancelled(&[0]).await;
 }

@@ -4,6 +4,7 @@ use crate::generation::{
     Command, FinishReason, GenerationEvent, GenerationRequest, Refusal, StageStatus, Status,
     TokenEvent, seam,
 };
+use crate::http::keys::ApiKeys;
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
 use axum::Router;
 use axum::body::Body;
@@ -108,6 +109,8 @@ impl Rig {
             model: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
             allowed_hosts: Vec::new(),
             drain: Duration::from_millis(200),
+            keys: ApiKeys::default(),
+            request_timeout: None,
         };
         let bound = "127.0.0.1".parse().unwrap();
         let gateway = Gateway::new(config, bound, engine, Arc::new(tokenizer), template);

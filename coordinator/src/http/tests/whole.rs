@@ -192,7 +192,7 @@ async fn a_stop_string_cuts_the_text_and_cancels() {
     assert_eq!(value["choices"][0]["text"], "one ");
     assert_eq!(value["choices"][0]["finish_reason"], "stop");
     assert_eq!(value["usage"]["completion_tokens"], 7);
-    assert_eq!(value["usage"].get("prompt_tokens_details"), None);
+    assert_eq!(value["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
     rig.cancelled(&[0]).await;
 }
 
@@ -200,6 +200,7 @@ async fn a_stop_string_cuts_the_text_and_cancels() {
 async fn refusals_and_failures_have_a_status() {
     let refusals = [
         (Refusal::QueueFull { waiting: 9 }, 429, "rate_limit_error", "queue_full", true),
+        (Refusal::KeyBusy { limit: 4 }, 429, "rate_limit_error", "key_concurrency", true),
         (
             Refusal::NotReady { detail: "1 worker".into() },
             503,
@@ -229,8 +230,12 @@ async fn refusals_and_failures_have_a_status() {
             );
         }
     }
-    for (code, status) in [("pipeline_lost", 500), ("model_numerics", 500), ("shutting_down", 503)]
-    {
+    for (code, status) in [
+        ("pipeline_lost", 500),
+        ("model_numerics", 500),
+        ("shutting_down", 503),
+        ("request_timeout", 504),
+    ] {
         let rig = Rig::new(move |_| {
             let failure = Failure { code, message: "why".into() };
             Script::Play(vec![GenerationEvent::Failed(failure)])

@@ -9,9 +9,9 @@ mod sim;
 mod toy;
 
 use super::sequence::Phase;
-use super::{PlanLimits, Scheduler, SchedulerConfig, Step};
-use crate::generation::{GenerationEvent, GenerationRequest, SamplingOptions};
-use std::collections::BTreeSet;
+use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
+use crate::generation::{GenerationEvent, GenerationRequest, KeyId, SamplingOptions};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::ids::{PlanEpoch, SequenceId};
 use woolly_protocol::sampling::{RowMode, Sampled, SampledRow};
@@ -26,6 +26,7 @@ fn plan() -> PlanLimits {
         in_flight_max: 2,
         ctx_size: 1024,
         kv_blocks: 1000,
+        block_len: 32,
         rows_max: 256,
         chunks_max: 256,
     }
@@ -51,12 +52,15 @@ fn greedy(prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
             logit_bias: Vec::new(),
         },
         stop_tokens: Vec::new(),
+        key: KeyId(0),
+        time_limit: None,
     }
 }
 
-/// A scheduler that serves a plan.
+/// A scheduler that serves a plan, without a prefix cache: the prompts of many tests are alike.
 fn serving(plan: PlanLimits) -> Scheduler {
-    configured(SchedulerConfig::default(), plan)
+    let prefix_cache = PrefixCache::Off;
+    configured(SchedulerConfig { prefix_cache, ..SchedulerConfig::default() }, plan)
 }
 
 fn configured(config: SchedulerConfig, plan: PlanLimits) -> Scheduler {
@@ -127,32 +131,77 @@ fn run_out(scheduler: &mut Scheduler, mut in_flight: Vec<Step>) -> Vec<Step> {
 /// What must hold between any two calls.
 fn assert_books_balance(scheduler: &Scheduler) {
     let s = scheduler;
-    let held: Vec<_> = s.sequences.values().flat_map(|sequence| &sequence.blocks).collect();
-    let distinct: BTreeSet<_> = held.iter().collect();
-    assert_eq!(distinct.len(), held.len(), "a block is held by two");
-    assert_eq!(held.len() + s.blocks.free(), s.blocks.count() as usize, "blocks leaked");
+    assert_blocks_balance(s);
     let leaving = |phase| matches!(phase, Phase::Preempting | Phase::Ended);
-    let leaving_blocks = s.sequences.values().filter(|q| leaving(q.phase)).map(|q| q.blocks.len());
-    assert_eq!(leaving_blocks.sum::<usize>(), s.returning, "blocks on their way back");
     let preempting = s.sequences.values().filter(|q| q.phase == Phase::Preempting).count();
     assert_eq!(preempting, s.preempting, "sequences being preempted");
+    let mut of_key = BTreeMap::new();
     for (id, sequence) in &s.sequences {
         let in_flight = s.in_flight.iter().flat_map(|f| &f.chunks).filter(|c| c.sequence == *id);
         assert_eq!(in_flight.count(), sequence.in_flight as usize, "in flight of {id}");
         let waits = sequence.phase == Phase::Waiting;
         let runs = sequence.phase == Phase::Running;
-        assert_eq!(s.waiting.contains(id), waits, "{id} is {:?}", sequence.phase);
-        assert_eq!(s.running.contains(id), runs, "{id} is {:?}", sequence.phase);
+        assert_eq!(s.waiting.contains(*id), waits, "{id} is {:?}", sequence.phase);
+        let by_rank = sequence.rank.and_then(|rank| s.running.get(&rank));
+        assert_eq!(by_rank == Some(id), runs, "{id} is {:?}", sequence.phase);
         assert!(!waits || (sequence.blocks.is_empty() && sequence.in_flight == 0), "{id} holds");
-        let queues = usize::from(s.prefilling.contains(id))
-            + s.ready.iter().filter(|ready| *ready == id).count();
+        let prefills = sequence.rank.and_then(|rank| s.prefilling.get(&rank)) == Some(id);
+        let queues = usize::from(prefills) + s.ready.iter().filter(|ready| *ready == id).count();
         assert!(queues <= usize::from(runs), "{id} is in {queues} queues");
         assert!(!leaving(sequence.phase) || sequence.in_flight > 0, "{id} should have left");
         assert!(sequence.in_flight > 0 || queues > 0 || !runs, "{id} is forgotten");
+        let timed = sequence.deadline.is_some_and(|at| s.deadlines.contains(&(at, *id)));
+        let wanted = sequence.phase != Phase::Ended;
+        assert_eq!(timed, wanted && sequence.deadline.is_some(), "the deadline of {id}");
+        *of_key.entry(sequence.request.key).or_insert(0) += usize::from(wanted);
     }
-    if let (Some(youngest), Some(oldest)) = (s.running.last(), s.waiting.first()) {
-        assert!(youngest < oldest, "{youngest} overtook {oldest}");
+    of_key.retain(|_, held| *held > 0);
+    assert_eq!(of_key, s.of_key, "sequences per key");
+    assert_eq!(s.running.len() + s.waiting.len() + s.counts().leaving, s.sequences.len());
+    if let (Some((youngest, _)), Some(oldest)) =
+        (s.running.last_key_value(), s.waiting.first_rank())
+    {
+        assert!(*youngest < oldest, "{youngest:?} overtook {oldest:?}");
     }
     let plan = s.plan.map_or(0, |plan| plan.in_flight_max as usize);
     assert!(s.in_flight.len() <= plan && s.running.len() <= s.config.running_max);
+}
+
+/// Every extent is held by whom it is counted for, or idle, or free; what is open belongs
+/// to one sequence; and what was promised is what is missing.
+fn assert_blocks_balance(s: &Scheduler) {
+    let together = s.blocks.together() as usize;
+    let mut holders: BTreeMap<_, Vec<(SequenceId, usize)>> = BTreeMap::new();
+    let (mut returning, mut promised) = (0, 0);
+    for (id, sequence) in &s.sequences {
+        assert!(sequence.blocks.len().is_multiple_of(together), "{id} holds part of an extent");
+        for (index, blocks) in sequence.blocks.chunks_exact(together).enumerate() {
+            let extent = s.blocks.extent_of(blocks[0]);
+            assert!(s.blocks.ids(extent).eq(blocks.iter().copied()), "an extent in another order");
+            holders.entry(extent).or_default().push((*id, index));
+        }
+        if matches!(sequence.phase, Phase::Preempting | Phase::Ended) {
+            returning += sequence.blocks.len();
+        }
+        promised += sequence.promised;
+    }
+    assert_eq!(returning, s.returning, "blocks on their way back");
+    assert_eq!(promised, s.promised, "extents that were promised");
+    for (extent, held) in &holders {
+        let end = |index: &usize| (index + 1) * together * 32;
+        let content = |(id, index): &(SequenceId, usize)| {
+            let sequence = &s.sequences[id];
+            assert!(
+                held.len() == 1 || sequence.sent >= end(index),
+                "{extent:?} is open and shared"
+            );
+            sequence.tokens.get(..end(index))
+        };
+        let mut contents = held.iter().map(content);
+        let first = contents.next().unwrap();
+        assert!(contents.all(|other| other == first), "{extent:?} has two contents");
+    }
+    let counted: BTreeMap<_, _> =
+        holders.iter().map(|(extent, held)| (*extent, held.len() as u32)).collect();
+    s.blocks.assert_consistent(&counted);
 }

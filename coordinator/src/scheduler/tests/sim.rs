@@ -285,10 +285,13 @@ impl Sim {
         let held = held.collect();
         self.in_flight.push_back((forward.microbatch, held));
         assert!(self.in_flight.len() <= self.limits.in_flight_max as usize, "in flight");
-        let mut owners = BTreeMap::new();
-        for (block, sequence) in self.in_flight.iter().flat_map(|(_, held)| held) {
-            let owner = *owners.entry(*block).or_insert(*sequence);
-            assert_eq!(owner, *sequence, "block {block} is used by two");
+        // What is written now may be read by others later, and by nobody yet.
+        for chunk in &forward.chunks {
+            let written = &chunk.block_table[chunk.position as usize / 32..];
+            for (block, sequence) in self.in_flight.iter().flat_map(|(_, held)| held) {
+                let shared = *sequence != chunk.sequence && written.contains(block);
+                assert!(!shared, "{block} is written while another sequence uses it");
+            }
         }
     }
 
@@ -364,7 +367,9 @@ impl Client {
             met.refused += 1;
             return;
         }
-        let told: Vec<_> = self.events.iter().map(without_text).collect();
+        let prefilled =
+            |event: &&GenerationEvent| !matches!(event, GenerationEvent::Prefilled { .. });
+        let told: Vec<_> = self.events.iter().filter(prefilled).map(as_if_alone).collect();
         let tokens = told.iter().filter(|event| matches!(event, GenerationEvent::Token(_)));
         met.tokens += tokens.count();
         let scored = |event: &GenerationEvent| matches!(event, GenerationEvent::Scored(_));
@@ -383,8 +388,12 @@ impl Client {
     }
 }
 
-fn without_text(event: &GenerationEvent) -> GenerationEvent {
+/// An event without what may differ: texts, and what a cache held.
+fn as_if_alone(event: &GenerationEvent) -> GenerationEvent {
     match event {
+        GenerationEvent::Finished { reason, .. } => {
+            GenerationEvent::Finished { reason: *reason, cached_tokens: 0 }
+        }
         GenerationEvent::Failed(Failure { code, .. }) => toy::failed(code),
         other => other.clone(),
     }
@@ -398,6 +407,7 @@ fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
         in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
         ctx_size: rng.pick(&[40, 97, 160, 256]),
         kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
+        block_len: 32,
         rows_max: rng.pick(&[1, 2, 8, 33, 256]),
         chunks_max: rng.pick(&[1, 2, 5, 64]),
     }

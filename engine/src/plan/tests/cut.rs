@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::layout;
-use crate::plan::{Cut, CutRequest, Member, ModelLayout, PlanError, cut, scratch_bytes};
+use crate::plan::{Cut, CutRequest, KvType, Member, ModelLayout, PlanError, cut, scratch_bytes};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -22,7 +22,14 @@ fn member(machine: u8, memory_bytes: u64, read_bytes_per_s: u64) -> Member {
 }
 
 fn request() -> CutRequest {
-    CutRequest { ctx_size: 128, cut: None, rows_max: 16, previous: None }
+    CutRequest {
+        ctx_size: 128,
+        cut: None,
+        rows_max: 16,
+        kv_type: KvType::F16,
+        block_len: 32,
+        previous: None,
+    }
 }
 
 /// Checks what every cut must be, and returns it.
@@ -128,14 +135,14 @@ fn a_machine_that_would_hold_too_much_in_all_hands_layers_on() {
 fn kv_memory_of_a_worker_is_obeyed() {
     let layout = layout(4);
     let mut members = [member(0, GIB, 1000), member(1, GIB, 1000)];
-    members[1].kv_memory_bytes = 10 * layout.kv_block_bytes(2);
+    members[1].kv_memory_bytes = 10 * layout.kv_block_bytes(2, KvType::F16);
     let fixed = CutRequest { cut: Some(vec![2, 2]), ..request() };
     let found = checked(&layout, &members, &fixed);
     assert_eq!((found.kv_blocks, found.limiting_stage), (10, 1));
     assert_eq!(found.stages[1].kv_bytes, members[1].kv_memory_bytes);
-    members[1].kv_memory_bytes = 3 * layout.kv_block_bytes(2);
+    members[1].kv_memory_bytes = 3 * layout.kv_block_bytes(2, KvType::F16);
     let error = cut(&layout, &members, &fixed).unwrap_err();
-    let missing = layout.kv_block_bytes(2);
+    let missing = layout.kv_block_bytes(2, KvType::F16);
     assert!(
         matches!(error, PlanError::Memory { stage: 1, missing: m, .. } if m == missing),
         "{error}"
@@ -148,7 +155,8 @@ fn more_room_for_kv_is_worth_a_little_speed() {
     // The second worker has memory for half of the layers and one context of one block. One layer
     // less makes room for a second context, and costs a tenth of the speed.
     let half = layout.stage_bytes(10..20) + scratch_bytes(&layout, &(10..20), 16);
-    let members = [member(0, GIB, 1000), member(1, half + layout.kv_block_bytes(10), 1000)];
+    let members =
+        [member(0, GIB, 1000), member(1, half + layout.kv_block_bytes(10, KvType::F16), 1000)];
     let request = CutRequest { ctx_size: 32, ..request() };
     let found = checked(&layout, &members, &request);
     assert_eq!((found.counts(), found.kv_blocks), (vec![11, 9], 2));
@@ -215,7 +223,7 @@ fn failures_say_which_stage_misses_how_many_bytes() {
     };
     let layers: Range<u32> = first..last + 1;
     assert_eq!(weights, layout.stage_bytes(layers.clone()));
-    assert_eq!(kv, 4 * layout.kv_block_bytes(last + 1 - first));
+    assert_eq!(kv, 4 * layout.kv_block_bytes(last + 1 - first, KvType::F16));
     assert_eq!(weights + scratch + kv - allowance, missing);
     assert_eq!(allowance, members[stage].memory_bytes);
     let text = cut(&layout, &members, &request()).unwrap_err().to_string();

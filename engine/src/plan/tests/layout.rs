@@ -4,7 +4,7 @@ use super::layout;
 use crate::gguf::Value;
 use crate::gguf::tests::{HIDDEN, VOCAB, read, small_model, weights};
 use crate::gguf::write::GgufWriter;
-use crate::plan::{ByteRange, ModelLayout, PlanError, SliceId, SlicePiece};
+use crate::plan::{ByteRange, KvType, ModelLayout, PlanError, SliceId, SlicePiece};
 use crate::quant::TensorType;
 
 fn refused(model: &GgufWriter) -> PlanError {
@@ -122,7 +122,9 @@ fn stages_are_weighed() {
     let macs = HIDDEN * (64 + 32 + 32 + 64 + 96 + 96) + 96 * 64;
     assert_eq!(layout.stage_macs_per_token(0..2), 2 * macs);
     assert_eq!(layout.stage_macs_per_token(2..3), macs + HIDDEN * VOCAB);
-    assert_eq!(layout.kv_block_bytes(3), 3 * 2 * 2 * 16 * 32 * 2);
+    assert_eq!(layout.kv_block_bytes(3, KvType::F16), 3 * 2 * 2 * 16 * 32 * 2);
+    // A byte per value, and a half per 32 values or less of a position.
+    assert_eq!(layout.kv_block_bytes(3, KvType::Q8_0), 3 * 2 * 2 * 32 * (16 + 2));
     assert_eq!(layout.parameters, 2 * HIDDEN * VOCAB + HIDDEN + 3 * (macs + 2 * HIDDEN));
     assert_eq!(layout.file_type, "Q8_0");
     assert!(!layout.tied);
