@@ -2,8 +2,7 @@
 
 use crate::scheduler::PrefixCache;
 use clap::Args;
-use woolly_engine::plan::KvType;
-use woolly_protocol::limits::BLOCK_LEN;
+use woolly_engine::plan::{BLOCK_LEN, KvType};
 
 /// The longest block, in positions: a sequence wastes half a block on average, and only full blocks
 /// are shared.
