@@ -3,10 +3,12 @@
 mod answers;
 mod batching;
 mod memory;
+mod prefix;
 pub(crate) mod rng;
 mod sampling;
 mod sim;
 mod toy;
+mod turns;
 
 use super::sequence::Phase;
 use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
