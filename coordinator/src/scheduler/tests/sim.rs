@@ -4,20 +4,20 @@
 //! request must end with what it would have got alone, and after every event the scheduler's books
 //! must balance. A seed that ever fails becomes a test of its own below.
 
-use super::rng::Rng;
-use super::toy::{self, FRAGILE_SEED, ToyStage, VOCAB};
-use super::{assert_books_balance, greedy};
+use super::rng::{Rng, mix};
+use super::toy::{self, ToyStage, VOCAB};
+use super::{arrivals, assert_books_balance};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, Refusal};
-use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, Step};
+use crate::scheduler::{PlanLimits, Scheduler, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use woolly_protocol::forward::{Forward, ForwardLimits};
 use woolly_protocol::frame::Message;
-use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId};
+use woolly_protocol::ids::{BlockId, MicrobatchId, SequenceId};
 use woolly_protocol::sampling::{Sampled, Sampling};
 
 /// Histories per run of the tests.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 2_000;
 /// A history that takes longer is stuck.
 const EVENTS_MAX: usize = 200_000;
 
@@ -33,6 +33,8 @@ enum Happening {
     Reaches(usize, Forward, Vec<u64>),
     /// A `Sampling` reaches the last stage.
     Samples(Sampling),
+    /// The scheduler wanted to be called.
+    Time,
     /// A stage is done with what it computes.
     Done(usize),
     /// An answer reaches the coordinator.
@@ -74,6 +76,8 @@ struct Sim {
     scheduler: Scheduler,
     stages: Vec<StageSim>,
     samplings: BTreeMap<MicrobatchId, Sampling>,
+    /// When the scheduler is called again at the latest.
+    timer: Option<u64>,
     /// Blocks of the microbatches in flight and whose they are.
     in_flight: VecDeque<(MicrobatchId, Vec<(BlockId, SequenceId)>)>,
     clients: Vec<Client>,
@@ -91,20 +95,19 @@ struct Met {
     refused: usize,
     scored: usize,
     tokens: usize,
+    cached: u64,
+    evictions: u64,
+    expired: usize,
 }
 
 impl Sim {
     fn new(seed: u64) -> Self {
         let mut rng = Rng(seed);
-        let config = SchedulerConfig {
-            waiting_max: rng.pick(&[3, 100]),
-            running_max: rng.pick(&[1, 4, 100, 100]),
-            rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
-            ..SchedulerConfig::default()
-        };
+        let mut more = Rng(mix(seed));
+        let config = arrivals::config(&mut rng, &mut more);
         let mut sim = Self {
             tight: seed.is_multiple_of(5),
-            limits: limits(&mut rng, 1),
+            limits: arrivals::limits(&mut rng, 1),
             now: 0,
             order: 0,
             agenda: BTreeMap::new(),
@@ -112,6 +115,7 @@ impl Sim {
             scheduler: Scheduler::new(config),
             stages: Vec::new(),
             samplings: BTreeMap::new(),
+            timer: None,
             in_flight: VecDeque::new(),
             clients: Vec::new(),
             by_id: BTreeMap::new(),
@@ -121,7 +125,7 @@ impl Sim {
         let arrivals_end = sim.rng.pick(&[1, 20_000, 200_000]);
         for index in 0..sim.rng.range(1, 28) {
             let index = usize::try_from(index).unwrap();
-            let mut request = request(&mut sim.rng);
+            let mut request = arrivals::request(&mut sim.rng, &mut more);
             if sim.tight {
                 request.stop_tokens.clear();
                 request.max_tokens = u32::try_from(sim.rng.range(40, 150)).unwrap();
@@ -161,6 +165,7 @@ impl Sim {
             self.now = time;
             self.happen(epoch, happening);
             self.drain();
+            self.set_timer();
             assert_books_balance(&self.scheduler);
         }
         panic!("still busy after {EVENTS_MAX} events: {:?}", self.scheduler.counts());
@@ -176,6 +181,7 @@ impl Sim {
             Happening::Cancel(index) => self.cancel(index),
             Happening::Loss => self.scheduler.handle_plan(self.clock(), None),
             Happening::Plan => self.plan(),
+            Happening::Time => self.scheduler.handle_timeout(self.clock()),
             Happening::Answer(sampled) => {
                 if sampled.epoch.0 == self.epoch {
                     let answered = self.in_flight.pop_front().map(|(microbatch, _)| microbatch);
@@ -221,9 +227,9 @@ impl Sim {
 
     fn plan(&mut self) {
         self.epoch += 1;
-        self.limits = limits(&mut self.rng, self.epoch);
+        self.limits = arrivals::limits(&mut self.rng, self.epoch);
         if self.tight {
-            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, ..self.limits };
+            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, block_len: 32, ..self.limits };
         }
         self.in_flight.clear();
         self.samplings.clear();
@@ -259,6 +265,18 @@ impl Sim {
             let client = &mut self.clients[self.by_id[&id]];
             assert!(!client.cancelled, "an event after the cancel of {id}");
             client.events.push(event);
+        }
+    }
+
+    /// Has the scheduler called when it wants to be.
+    fn set_timer(&mut self) {
+        let wanted = self.scheduler.poll_timeout();
+        let wanted = wanted.map(|at| u64::try_from(at.as_micros()).unwrap().max(self.now));
+        if let Some(at) =
+            wanted.filter(|at| self.timer.is_none_or(|set| set <= self.now || at < &set))
+        {
+            self.timer = Some(at);
+            self.at(at, Happening::Time);
         }
     }
 
@@ -353,6 +371,8 @@ impl Sim {
         assert_eq!((counts.waiting, counts.running, counts.in_flight), (0, 0, 0), "{counts:?}");
         assert_eq!(counts.kv_blocks_free, counts.kv_blocks, "blocks leaked");
         met.preemptions += counts.preemptions;
+        met.cached += counts.prefix_hit_tokens;
+        met.evictions += counts.evictions;
         met.stale += counts.stale_answers;
         for client in &self.clients {
             client.judge(met);
@@ -374,12 +394,14 @@ impl Client {
         met.tokens += tokens.count();
         let scored = |event: &GenerationEvent| matches!(event, GenerationEvent::Scored(_));
         met.scored += usize::from(told.first().is_some_and(scored));
+        let expired = told.last() == Some(&toy::failed("request_timeout"));
+        met.expired += usize::from(expired);
         let lost = told.last() == Some(&toy::failed("pipeline_lost"));
         met.lost += usize::from(lost);
         met.cancelled += usize::from(self.cancelled);
         met.failed += usize::from(told.last() == Some(&toy::failed("model_numerics")));
         let alone = toy::expected(&self.request, self.stages, self.positions_max);
-        let agrees = match (lost, self.cancelled) {
+        let agrees = match (lost || expired, self.cancelled) {
             (true, _) => alone.starts_with(&told[..told.len() - 1]),
             (false, true) => alone.starts_with(&told),
             (false, false) => alone == told,
@@ -397,47 +419,6 @@ fn as_if_alone(event: &GenerationEvent) -> GenerationEvent {
         GenerationEvent::Failed(Failure { code, .. }) => toy::failed(code),
         other => other.clone(),
     }
-}
-
-fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
-    let stages = u32::try_from(rng.range(1, 4)).unwrap();
-    PlanLimits {
-        epoch: PlanEpoch(epoch),
-        stages,
-        in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
-        ctx_size: rng.pick(&[40, 97, 160, 256]),
-        kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
-        block_len: 32,
-        rows_max: rng.pick(&[1, 2, 8, 33, 256]),
-        chunks_max: rng.pick(&[1, 2, 5, 64]),
-    }
-}
-
-fn request(rng: &mut Rng) -> GenerationRequest {
-    let prompt_len = rng.pick(&[1, 2, 8, 31, 33, 70]);
-    let prompt = (0..rng.range(1, prompt_len))
-        .map(|_| u32::try_from(rng.range(0, VOCAB - 1)).unwrap())
-        .collect();
-    let most = rng.pick(&[2, 60, 250, 250]);
-    let mut request = greedy(prompt, u32::try_from(rng.range(1, most)).unwrap());
-    request.sampling.seed = rng.next();
-    if rng.one_in(5) {
-        request.sampling.seed -= request.sampling.seed % FRAGILE_SEED;
-    }
-    request.sampling.temperature = rng.pick(&[0.0, 0.7]);
-    request.sampling.repetition_penalty = rng.pick(&[1.0, 1.0, 1.1]);
-    request.sampling.frequency_penalty = rng.pick(&[0.0, 0.0, 0.5]);
-    request.sampling.presence_penalty = rng.pick(&[0.0, 0.0, -0.5]);
-    if rng.one_in(4) {
-        request.sampling.logit_bias = vec![(3, -1.0), (9, 2.0)];
-    }
-    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).to_vec();
-    request.top_logprobs = rng.pick(&[None, Some(0), Some(3)]);
-    request.score_prompt = rng.one_in(4);
-    if request.score_prompt && rng.one_in(2) {
-        request.max_tokens = 0;
-    }
-    request
 }
 
 fn history(seed: u64, met: &mut Met) {
@@ -462,6 +443,9 @@ fn seeded_histories_end_as_if_each_request_were_alone() {
     assert!(met.refused > 100, "{} refusals", met.refused);
     assert!(met.scored > 300, "{} scored prompts", met.scored);
     assert!(met.tokens > 20_000, "{} tokens", met.tokens);
+    assert!(met.cached > 20_000, "{} cached tokens", met.cached);
+    assert!(met.evictions > 300, "{} evictions", met.evictions);
+    assert!(met.expired > 100, "{} without time", met.expired);
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! What the simulated clusters are asked: configurations, plans and requests, drawn from a seed.
+//!
+//! What is about keys, shared prefixes and time is drawn from a second generator.
+
+use super::greedy;
+use super::rng::{Rng, mix};
+use super::toy::{FRAGILE_SEED, VOCAB};
+use crate::generation::{GenerationRequest, KeyId};
+use crate::scheduler::{PlanLimits, PrefixCache, SchedulerConfig};
+use std::time::Duration;
+use woolly_protocol::ids::PlanEpoch;
+
+/// What many prompts begin with: so many different beginnings.
+const BEGINNINGS: u64 = 3;
+/// Tokens of a beginning at most.
+const BEGINNING_LEN: u64 = 130;
+
+/// Bounds, and who shares with whom.
+pub(super) fn config(rng: &mut Rng, more: &mut Rng) -> SchedulerConfig {
+    SchedulerConfig {
+        waiting_max: rng.pick(&[3, 100]),
+        running_max: rng.pick(&[1, 4, 100, 100]),
+        rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
+        key_concurrency: more.pick(&[None, None, Some(6)]),
+        prefix_cache: more.pick(&[PrefixCache::Off, PrefixCache::Key, PrefixCache::Shared]),
+        ..SchedulerConfig::default()
+    }
+}
+
+/// A plan, often with little room.
+pub(super) fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
+    let stages = u32::try_from(rng.range(1, 4)).unwrap();
+    let mut limits = PlanLimits {
+        epoch: PlanEpoch(epoch),
+        stages,
+        in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
+        ctx_size: rng.pick(&[40, 97, 160, 256]),
+        kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
+        block_len: 32,
+        rows_max: rng.pick(&[1, 2, 8, 33, 256]),
+        chunks_max: rng.pick(&[1, 2, 5, 64]),
+    };
+    if limits.kv_blocks >= 12 {
+        limits.block_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);
+    }
+    limits
+}
+
+/// A request: lengths, parameters, whose it is and how long it may take.
+pub(super) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
+    let prompt_len = rng.pick(&[1, 2, 8, 31, 33, 70]);
+    let own = (0..rng.range(1, prompt_len))
+        .map(|_| u32::try_from(rng.range(0, VOCAB - 1)).unwrap())
+        .collect::<Vec<u32>>();
+    let mut prompt = beginning(more);
+    prompt.extend(own);
+    let most = rng.pick(&[2, 60, 250, 250]);
+    let mut request = greedy(prompt, u32::try_from(rng.range(1, most)).unwrap());
+    request.sampling.seed = rng.next();
+    if rng.one_in(5) {
+        request.sampling.seed -= request.sampling.seed % FRAGILE_SEED;
+    }
+    request.sampling.temperature = rng.pick(&[0.0, 0.7]);
+    request.sampling.repetition_penalty = rng.pick(&[1.0, 1.0, 1.1]);
+    request.sampling.frequency_penalty = rng.pick(&[0.0, 0.0, 0.5]);
+    request.sampling.presence_penalty = rng.pick(&[0.0, 0.0, -0.5]);
+    if rng.one_in(4) {
+        request.sampling.logit_bias = vec![(3, -1.0), (9, 2.0)];
+    }
+    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).to_vec();
+    request.top_logprobs = rng.pick(&[None, Some(0), Some(3)]);
+    request.score_prompt = rng.one_in(4);
+    if request.score_prompt && rng.one_in(2) {
+        request.max_tokens = 0;
+    }
+    request.key = KeyId(u32::try_from(more.range(0, 3)).unwrap());
+    if more.one_in(8) {
+        request.time_limit = Some(Duration::from_micros(more.range(1, 60_000)));
+    }
+    request
+}
+
+/// Nothing, or the first tokens of one of a few texts.
+fn beginning(more: &mut Rng) -> Vec<u32> {
+    if more.one_in(2) {
+        return Vec::new();
+    }
+    let text = more.range(0, BEGINNINGS - 1);
+    let token = |at: u64| u32::try_from(mix(text << 32 | at) % VOCAB).unwrap();
+    (0..more.range(1, BEGINNING_LEN)).map(token).collect()
+}
