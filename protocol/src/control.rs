@@ -5,9 +5,9 @@ use crate::frame::Message;
 use crate::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use crate::kind::Kind;
 use crate::limits::{
-    CAPACITY_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, HEARTBEAT_MS_MAX, HIDDEN_MAX, IN_FLIGHT_MAX,
-    KV_BLOCKS_MAX, LAYERS_MAX, NAME_MAX, PARTS_MAX, PATH_MAX, ROWS_PER_MICROBATCH_MAX, STAGES_MAX,
-    THREADS_MAX,
+    CAPACITY_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, HEARTBEAT_MS_MAX, HEARTBEAT_TIMINGS_MAX,
+    HIDDEN_MAX, IN_FLIGHT_MAX, KV_BLOCKS_MAX, LAYERS_MAX, NAME_MAX, PARTS_MAX, PATH_MAX,
+    ROWS_PER_MICROBATCH_MAX, STAGES_MAX, THREADS_MAX,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -161,15 +161,28 @@ pub struct Heartbeat {
     pub load_done: u64,
     /// See `load_done`.
     pub load_total: u64,
-    /// Since the start: forwards computed, and microseconds of compute, of waiting for work, and of
-    /// sending.
+    /// Forwards computed since the start.
     pub forwards: u64,
-    /// See `forwards`.
-    pub compute_us: u64,
-    /// See `forwards`.
-    pub wait_us: u64,
-    /// See `forwards`.
-    pub wire_us: u64,
+    /// The forwards of the present plan that were sent on since the last heartbeat, oldest first. At
+    /// most `HEARTBEAT_TIMINGS_MAX`: a worker sends a heartbeat early when many wait.
+    pub timings: Vec<ForwardTiming>,
+}
+
+/// How long one forward took on one worker, in microseconds; `u32::MAX` is that long or longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct ForwardTiming {
+    /// Which.
+    pub microbatch: MicrobatchId,
+    /// From the start of the forward to its result, with the head and the sampling at the last
+    /// stage.
+    pub compute_us: u32,
+    /// CPU time of the compute thread in it.
+    pub cpu_us: u32,
+    /// How long the compute thread had waited for its input.
+    pub wait_us: u32,
+    /// From handing its result to the sender until all of it was written to the stream.
+    pub wire_us: u32,
 }
 
 /// The coordinator takes the stage back: queues are emptied, weights unmapped, KV freed.
@@ -302,7 +315,7 @@ impl Message for Heartbeat {
 
     /// Every value is possible: the figures are only compared and shown.
     fn check(&self) -> Result<(), MessageError> {
-        Ok(())
+        Check(Self::KIND).count("timings", self.timings.len(), 0..=HEARTBEAT_TIMINGS_MAX)
     }
 }
 

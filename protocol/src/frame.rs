@@ -219,14 +219,17 @@ impl EncodedFrame {
     pub fn with_payload<M: Message>(message: &M, payload: Bytes) -> Result<Self, FrameError> {
         message.check()?;
         let archive = rkyv::to_bytes::<ArchiveError>(message).map_err(|e| broken(M::KIND, &e))?;
-        let header =
-            Header { kind: M::KIND, archive_len: archive.len(), payload_len: payload.len() };
+        Self::from_archive(M::KIND, &archive, payload)
+    }
+
+    fn from_archive(kind: Kind, archive: &[u8], payload: Bytes) -> Result<Self, FrameError> {
+        let header = Header { kind, archive_len: archive.len(), payload_len: payload.len() };
         header.check_lengths(usize::MAX)?;
         let mut head = Vec::with_capacity(HEADER_LEN + header.archive_padded());
         head.extend_from_slice(&header.to_bytes());
-        head.extend_from_slice(&archive);
+        head.extend_from_slice(archive);
         head.resize(HEADER_LEN + header.archive_padded(), 0);
-        Ok(Self { kind: M::KIND, head: head.into(), payload })
+        Ok(Self { kind, head: head.into(), payload })
     }
 
     /// Bytes on the wire.
@@ -319,9 +322,14 @@ impl Frame {
         &self.payload
     }
 
-    /// The payload without a copy; its address is a multiple of 16.
-    pub fn into_payload(self) -> AlignedBytes {
-        self.payload
+    /// A frame with the message that was read, byte for byte, and another payload: what a stage sends
+    /// on. The message is not encoded anew.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::PayloadLength`] if the peer would refuse the frame for its size.
+    pub fn with_payload(&self, payload: Bytes) -> Result<EncodedFrame, FrameError> {
+        EncodedFrame::from_archive(self.kind, &self.archive, payload)
     }
 }
 

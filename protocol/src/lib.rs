@@ -60,4 +60,4 @@ pub mod token;
 pub mod token_store;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

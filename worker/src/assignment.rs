@@ -12,6 +12,7 @@ use crate::progress;
 use crate::samplings::Samplings;
 use crate::session::Outbox;
 use crate::source::{self, Places, SourceError};
+use crate::timings::Timings;
 use crate::units::show_size;
 use quinn::{Connection, SendStream};
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ pub struct Coordinator {
 pub struct Plan {
     /// Its epoch.
     pub epoch: PlanEpoch,
+    /// How long its forwards take.
+    pub timings: Arc<Timings>,
     live: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -95,8 +98,10 @@ impl Plan {
         let epoch = assign.epoch;
         let live = Arc::new(AtomicBool::new(true));
         let held = Arc::clone(&live);
+        let timings = Arc::new(Timings::default());
+        let measured = Arc::clone(&timings);
         let task = tokio::spawn(async move {
-            let fault = match hold(&assign, &context, &coordinator, &held).await {
+            let fault = match hold(&assign, &context, &coordinator, &measured, &held).await {
                 Ok(fault) | Err(fault) => fault,
             };
             // Nothing more is computed for this plan, whatever is still queued.
@@ -108,7 +113,7 @@ impl Plan {
             }
             coordinator.outbox.fault(fault).await;
         });
-        Plan { epoch, live, task }
+        Plan { epoch, timings, live, task }
     }
 }
 
@@ -138,6 +143,7 @@ async fn hold(
     assign: &Assign,
     context: &Context,
     coordinator: &Coordinator,
+    timings: &Timings,
     live: &Arc<AtomicBool>,
 ) -> Result<FaultMessage, FaultMessage> {
     let started = Instant::now();
@@ -195,11 +201,11 @@ async fn hold(
     );
     coordinator.outbox.send(&ready).await;
     let samplings = Samplings::new(assign.in_flight_max);
-    let (counters, outbox) = (&context.counters, &coordinator.outbox);
+    let outbox = &coordinator.outbox;
     Ok(tokio::select! {
         fault = forwards(assign, context, coordinator, &samplings, work) => fault,
         fault = collect_samplings(assign, context, coordinator, &samplings) => fault,
-        fault = link::send_results(send, results_queue, assign, counters, outbox) => fault,
+        fault = link::send_results(send, results_queue, assign, timings, outbox) => fault,
     })
 }
 

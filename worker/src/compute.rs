@@ -7,18 +7,27 @@
 //!   link  ◄──── results ────── hidden states or Sampled  (bounded: in_flight_max)
 //! ```
 //!
+//! Reading, checking, encoding and writing are the links' part: while one forward is computed, the
+//! next is received and the last is sent. Between two forwards this thread takes one from a queue and
+//! puts one into another, and nothing else. If none is there it looks again for [`SPIN`] and then
+//! sleeps.
+//!
 //! A plan ends when its task drops [`Load::live`]'s guard and its channels: the thread finishes the
 //! layer stack that it is in, finds its channels closed or the guard gone, and drops the stage.
 
-use crate::convert::{self, Computed, Work};
+use crate::convert::{self, Work};
 use crate::counters::Counters;
+use crate::link::Finished;
 use crate::pages::Pages;
 use crate::simd::Simd;
 use crate::source::Model;
+use crate::system;
+use crate::timings::Times;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use woolly_engine::pool::Pool;
 use woolly_engine::probe;
@@ -27,6 +36,10 @@ use woolly_engine::stage::{Stage, StageConfig};
 /// Commands that wait for the compute thread: the load in work, and those of plans that ended before
 /// it got to them.
 const COMMANDS_QUEUED_MAX: usize = 4;
+/// How long the thread looks for the next forward before it sleeps: when the stages take about as
+/// long as each other it comes within this time, and to be woken takes as long. Other threads are let
+/// run all the while; on a machine with one core they are the ones that bring it.
+const SPIN: Duration = Duration::from_micros(200);
 
 /// The compute thread, seen from outside. It ends when this is dropped.
 #[derive(Clone, Debug)]
@@ -55,7 +68,7 @@ pub struct Load {
     /// Forwards to compute.
     pub work: mpsc::Receiver<Work>,
     /// What came of them, in the same order.
-    pub results: mpsc::Sender<Computed>,
+    pub results: mpsc::Sender<Finished>,
     /// Told once, when the stage is ready or cannot be.
     pub loaded: oneshot::Sender<Result<Loaded, String>>,
     /// False once the plan has ended: nothing more is computed for it.
@@ -169,24 +182,53 @@ fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
     if loaded.send(Ok(facts)).is_err() {
         return;
     }
-    loop {
-        let waiting = Instant::now();
-        let next = work.blocking_recv();
-        counters.wait_us.fetch_add(micros(waiting), Relaxed);
-        let Some(work) = next.filter(|_| live.load(SeqCst)) else { break };
-        counters.microbatch.store(work.microbatch(), Relaxed);
-        let computing = Instant::now();
-        let computed = convert::compute(&mut stage, work, &counters.progress);
-        counters.compute_us.fetch_add(micros(computing), Relaxed);
-        counters.forwards.fetch_add(1, Relaxed);
-        counters.microbatch.store(0, Relaxed);
-        if results.blocking_send(computed).is_err() {
-            break;
-        }
-    }
+    compute_all(&mut stage, &mut work, &results, &live, counters);
     drop(stage);
     // The slices' files may go once nothing maps them.
     drop(in_use);
+}
+
+/// Computes what comes until the plan ends.
+fn compute_all(
+    stage: &mut Stage,
+    work: &mut mpsc::Receiver<Work>,
+    results: &mpsc::Sender<Finished>,
+    live: &AtomicBool,
+    counters: &Counters,
+) {
+    let mut idle_since = Instant::now();
+    while let Some(work) = next(work).filter(|_| live.load(SeqCst)) {
+        let microbatch = work.microbatch();
+        counters.microbatch.store(microbatch.0, Relaxed);
+        let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
+        let computed = convert::compute(stage, work, &counters.progress);
+        let times = Times {
+            cpu: system::thread_cpu_time().saturating_sub(cpu_before),
+            compute: started.elapsed(),
+            wait: started - idle_since,
+        };
+        counters.forwards.fetch_add(1, Relaxed);
+        counters.microbatch.store(0, Relaxed);
+        idle_since = Instant::now();
+        let finished = Finished { microbatch, computed, times, at: idle_since };
+        if results.blocking_send(finished).is_err() {
+            break;
+        }
+    }
+}
+
+/// The next of a queue: looked for during [`SPIN`], then waited for in sleep. `None` if there will be
+/// none.
+pub fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
+    let until = Instant::now() + SPIN;
+    loop {
+        match queue.try_recv() {
+            Ok(next) => return Some(next),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) if Instant::now() < until => std::thread::yield_now(),
+            Err(TryRecvError::Empty) => return queue.blocking_recv(),
+        }
+    }
 }
 
 /// The stage, kept in memory if the flags say so.
@@ -199,8 +241,4 @@ pub fn locked(stage: Stage, pages: Pages) -> Result<Stage, String> {
         stage.lock().map_err(|error| format!("--mlock: {error}"))?;
     }
     Ok(stage)
-}
-
-fn micros(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

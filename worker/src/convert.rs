@@ -13,7 +13,8 @@ use woolly_protocol::check::text_from;
 use woolly_protocol::control::{Assign, KvType as WireKvType};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::Forward;
-use woolly_protocol::frame::{AlignedBytes, EncodedFrame, FrameError};
+use woolly_protocol::frame::{EncodedFrame, Frame};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, Sampling, SamplingParams};
@@ -28,26 +29,58 @@ const _: () = assert!(BLOCK_LEN as usize == Stage::BLOCK_LEN);
 pub struct Work {
     /// What is to be computed.
     pub forward: Forward,
-    /// Token ids at the first stage, hidden states at the others.
-    pub payload: AlignedBytes,
+    /// The frame that it was read from. Its payload is used where it was read to: token ids at the
+    /// first stage, hidden states at the others.
+    pub frame: Frame,
     /// What to do with its rows at the last stage; `None` if none is sampled or scored.
     pub sampling: Option<Sampling>,
 }
 
 impl Work {
-    /// The microbatch's number, for the heartbeat.
-    pub fn microbatch(&self) -> u64 {
-        self.forward.microbatch.0
+    /// The microbatch, for the heartbeat and for its timing.
+    pub fn microbatch(&self) -> MicrobatchId {
+        self.forward.microbatch
     }
 }
 
-/// What came of a forward.
+/// What came of a forward. It is encoded by the task that sends it, while the next one is computed.
 #[derive(Debug)]
 pub enum Computed {
-    /// The frame to send on: the `Forward` with hidden states, or the `Sampled`.
-    Frame(EncodedFrame),
+    /// For the next stage: the `Forward` as it came, with the hidden states of this stage.
+    Hidden {
+        /// The frame that was read.
+        frame: Frame,
+        /// `f32`, `[rows, hidden]`: the one copy of what stands in the stage's buffers, which the
+        /// next forward uses again.
+        hidden: Bytes,
+    },
+    /// For the coordinator: what the last stage sampled.
+    Sampled(Sampled),
     /// It could not be computed; nothing else comes for it.
     Fault(FaultMessage),
+}
+
+impl Computed {
+    /// The frame to send on.
+    ///
+    /// # Errors
+    ///
+    /// The fault to report instead: its own, or that the result fits no frame.
+    pub fn encode(
+        self,
+        epoch: PlanEpoch,
+        microbatch: MicrobatchId,
+    ) -> Result<EncodedFrame, FaultMessage> {
+        let encoded = match self {
+            Computed::Hidden { frame, hidden } => frame.with_payload(hidden),
+            Computed::Sampled(sampled) => EncodedFrame::new(&sampled),
+            Computed::Fault(fault) => return Err(fault),
+        };
+        encoded.map_err(|error| {
+            let text = text_from(&format!("a result cannot be sent: {error}"));
+            FaultMessage { code: FaultCode::ComputeFailed, epoch, microbatch, text }
+        })
+    }
 }
 
 /// What this program says first on every connection.
@@ -100,15 +133,27 @@ pub fn model_files(assign: &Assign, machine: &[u8; 16]) -> ModelFiles {
     }
 }
 
-/// Computes one forward on the stage and encodes what is to be sent on.
+/// Computes one forward on the stage.
 pub fn compute(stage: &mut Stage, work: Work, progress: &AtomicU64) -> Computed {
     let (epoch, microbatch) = (work.forward.epoch, work.forward.microbatch);
     match run(stage, &work, progress) {
-        Ok(frame) => Computed::Frame(frame),
+        Ok(Output::Hidden(hidden)) => Computed::Hidden { frame: work.frame, hidden },
+        Ok(Output::Rows(rows)) => {
+            let rows = rows.into_iter().map(sampled_row).collect();
+            Computed::Sampled(Sampled { epoch, microbatch, rows })
+        }
         Err(Failure(code, text)) => {
             Computed::Fault(FaultMessage { code, epoch, microbatch, text: text_from(&text) })
         }
     }
+}
+
+/// What a stage gives.
+enum Output {
+    /// At every stage but the last.
+    Hidden(Bytes),
+    /// At the last.
+    Rows(Vec<RowResult>),
 }
 
 /// Why a forward was not computed.
@@ -118,11 +163,7 @@ fn bad_message(error: impl std::fmt::Display) -> Failure {
     Failure(FaultCode::BadMessage, format!("a forward cannot be computed: {error}"))
 }
 
-fn not_sent(error: FrameError) -> Failure {
-    Failure(FaultCode::ComputeFailed, format!("a result cannot be sent: {error}"))
-}
-
-fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<EncodedFrame, Failure> {
+fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Output, Failure> {
     let tables: Vec<Vec<u32>> = (work.forward.chunks.iter())
         .map(|chunk| chunk.block_table.iter().map(|block| block.0).collect())
         .collect();
@@ -135,7 +176,7 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<EncodedFr
         })
         .collect();
     let batch = Batch::new(&chunks, stage.limits()).map_err(bad_message)?;
-    let payload = &work.payload[..];
+    let payload = work.frame.payload();
     let input = if stage.is_first() {
         Input::Tokens(bytemuck::try_cast_slice(payload).map_err(bad_message)?)
     } else {
@@ -145,16 +186,9 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<EncodedFr
     let is_last = stage.is_last();
     let hidden = stage.forward(&batch, input, progress).map_err(bad_message)?;
     if !is_last {
-        let hidden = Bytes::copy_from_slice(bytemuck::cast_slice(hidden));
-        return EncodedFrame::with_payload(&work.forward, hidden).map_err(not_sent);
+        return Ok(Output::Hidden(Bytes::copy_from_slice(bytemuck::cast_slice(hidden))));
     }
-    let results = sample(stage, &batch, work.sampling.as_ref())?;
-    let sampled = Sampled {
-        epoch: work.forward.epoch,
-        microbatch: work.forward.microbatch,
-        rows: results.into_iter().map(sampled_row).collect(),
-    };
-    EncodedFrame::new(&sampled).map_err(not_sent)
+    sample(stage, &batch, work.sampling.as_ref()).map(Output::Rows)
 }
 
 fn sample(

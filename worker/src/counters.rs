@@ -18,12 +18,6 @@ pub struct Counters {
     pub microbatch: AtomicU64,
     /// Forwards computed.
     pub forwards: AtomicU64,
-    /// Microseconds of computing.
-    pub compute_us: AtomicU64,
-    /// Microseconds of waiting for work.
-    pub wait_us: AtomicU64,
-    /// Microseconds of sending results.
-    pub wire_us: AtomicU64,
 }
 
 impl Counters {

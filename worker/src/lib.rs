@@ -26,4 +26,5 @@ pub mod slice_store;
 pub mod slices_command;
 pub mod source;
 pub mod system;
+pub mod timings;
 pub mod units;

@@ -2,9 +2,9 @@
 
 use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, Peer};
 use crate::convert::{Computed, Work, preamble};
-use crate::counters::Counters;
 use crate::samplings::Samplings;
 use crate::session::Outbox;
+use crate::timings::{Times, Timings};
 use quinn::{Connection, Endpoint, SendStream};
 use std::future::pending;
 use std::sync::Arc;
@@ -188,7 +188,7 @@ pub async fn receive_forwards(
             false => None,
         };
         // The queue holds all that may be in flight, so it is full only if the sender sent more.
-        if work.try_send(Work { forward, payload: frame.into_payload(), sampling }).is_err() {
+        if work.try_send(Work { forward, frame, sampling }).is_err() {
             let text = format!("more than {} forwards are in flight", assign.in_flight_max);
             return fault(FaultCode::BadMessage, assign.epoch, text);
         }
@@ -241,24 +241,37 @@ pub async fn receive_samplings(
     }
 }
 
+/// A forward that was computed, and how long it took.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which.
+    pub microbatch: MicrobatchId,
+    /// What came of it.
+    pub computed: Computed,
+    /// How long it took.
+    pub times: Times,
+    /// When it was handed to the sender.
+    pub at: Instant,
+}
+
 /// Sends on what was computed. Returns what ended it.
 pub async fn send_results(
     mut send: SendStream,
-    mut results: mpsc::Receiver<Computed>,
+    mut results: mpsc::Receiver<Finished>,
     assign: &Assign,
-    counters: &Counters,
+    timings: &Timings,
     outbox: &Outbox,
 ) -> FaultMessage {
-    while let Some(computed) = results.recv().await {
-        let frame = match computed {
-            Computed::Frame(frame) => frame,
-            Computed::Fault(fault) => {
+    while let Some(finished) = results.recv().await {
+        let Finished { microbatch, computed, times, at } = finished;
+        let frame = match computed.encode(assign.epoch, microbatch) {
+            Ok(frame) => frame,
+            Err(fault) => {
                 tracing::error!("microbatch {}: {}", fault.microbatch, fault.text);
                 outbox.fault(fault).await;
                 continue;
             }
         };
-        let sending = Instant::now();
         if let Err(error) = write_frame(&mut send, frame).await {
             let to = match &assign.next {
                 Some(next) => format!("worker {} at {}", next.name, next.address),
@@ -267,8 +280,7 @@ pub async fn send_results(
             let text = format!("stage {}: the link to {to} broke: {error}", assign.stage);
             return fault(FaultCode::LinkFailed, assign.epoch, text);
         }
-        let micros = u64::try_from(sending.elapsed().as_micros()).unwrap_or(u64::MAX);
-        counters.wire_us.fetch_add(micros, Relaxed);
+        timings.push(times.timing(microbatch, at.elapsed()));
     }
     fault(FaultCode::ComputeFailed, assign.epoch, "the compute thread has ended".to_owned())
 }

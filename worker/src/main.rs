@@ -6,9 +6,6 @@ use woolly_worker::config::{Cli, Command, Config, Folders};
 use woolly_worker::run::{EXIT_ERROR, EXIT_USAGE};
 use woolly_worker::{bench, log, run, slices_command, system};
 
-/// Threads for sockets and timers; computing has its own.
-const RUNTIME_THREADS: usize = 2;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let folders = Folders::from_environment();
@@ -34,8 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn join(config: Config) -> ExitCode {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.worker_threads(RUNTIME_THREADS).enable_all().build() {
+    let runtime = match run::network_runtime() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&format!("cannot start the runtime: {error}"), EXIT_ERROR),
     };

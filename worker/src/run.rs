@@ -21,6 +21,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::runtime::{Builder, Runtime};
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::machine::machine_id;
@@ -66,6 +67,16 @@ impl Failure {
 
 fn error(text: impl std::fmt::Display) -> Failure {
     Failure::new(EXIT_ERROR, text.to_string())
+}
+
+/// The runtime for sockets and timers: this thread alone. Computing has threads of its own, and on a
+/// machine with one core two threads that wake each other would take turns with it more often.
+///
+/// # Errors
+///
+/// If the system gives none.
+pub fn network_runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Joins the cluster and works for it until a signal, or for a child the end of stdin, ends it.

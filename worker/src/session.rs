@@ -8,6 +8,7 @@ use crate::dial::{DialFailure, Greeted};
 use crate::link;
 use crate::shutdown::{Order, Shutdown};
 use crate::system;
+use crate::timings::Timings;
 use quinn::{SendStream, VarInt};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,6 +38,12 @@ const FAREWELL_TIME: Duration = Duration::from_secs(1);
 pub struct Outbox(mpsc::Sender<EncodedFrame>);
 
 impl Outbox {
+    /// An outbox, and what is put into it.
+    pub fn new() -> (Outbox, mpsc::Receiver<EncodedFrame>) {
+        let (queue, queued) = mpsc::channel(OUTBOX_MAX);
+        (Outbox(queue), queued)
+    }
+
     /// Waits for room and queues a message; one that cannot be sent is dropped with the conversation.
     pub async fn send<M: Message>(&self, message: &M) {
         match EncodedFrame::new(message) {
@@ -52,10 +59,13 @@ impl Outbox {
         self.send(&fault).await;
     }
 
-    fn try_send<M: Message>(&self, message: &M) {
-        if let Ok(frame) = EncodedFrame::new(message) {
-            // A heartbeat that finds no room is not missed: what is queued says as much.
-            let _ = self.0.try_send(frame);
+    /// Queues the message that is made if there is room for it. A heartbeat that finds none is not
+    /// missed: what is queued says as much.
+    fn try_send<M: Message>(&self, make: impl FnOnce() -> M) {
+        let Ok(place) = self.0.try_reserve() else { return };
+        match EncodedFrame::new(&make()) {
+            Ok(frame) => place.send(frame),
+            Err(error) => tracing::error!("cannot tell the coordinator: {error}"),
         }
     }
 }
@@ -102,8 +112,7 @@ pub async fn converse(
         return lost(DialFailure::Untrusted(why), false);
     }
     tracing::info!("joined the cluster of {address} as {}", context.config.name);
-    let (queue, queued) = mpsc::channel(OUTBOX_MAX);
-    let outbox = Outbox(queue);
+    let (outbox, queued) = Outbox::new();
     let mut writer = tokio::spawn(write_all(send, queued));
     let coordinator =
         Coordinator { connection: connection.clone(), address, outbox: outbox.clone(), advertise };
@@ -209,6 +218,7 @@ impl Session<'_> {
             if leaving.is_some() && self.plan.is_none() {
                 return None;
             }
+            let timings = self.plan.as_ref().map(|plan| Arc::clone(&plan.timings));
             tokio::select! {
                 read = reader.read(&ACCEPT) => match read {
                     Ok(Some(frame)) => {
@@ -219,7 +229,8 @@ impl Session<'_> {
                     Ok(None) => return Some(FrameError::Truncated { expected: 1, found: 0 }),
                     Err(error) => return Some(error),
                 },
-                _ = beats.tick() => self.coordinator.outbox.try_send(&self.heartbeat()),
+                _ = beats.tick() => self.beat(),
+                () = enough(timings) => self.beat(),
                 order = shutdown.ordered(), if leaving.is_none() => {
                     let Order::Drain(reason) = order else { return None };
                     self.coordinator.outbox.send(&Drain { reason: reason.to_owned() }).await;
@@ -273,6 +284,10 @@ impl Session<'_> {
         self.context.arrivals.retire_before(PlanEpoch(self.newest.0.saturating_add(1)));
     }
 
+    fn beat(&self) {
+        self.coordinator.outbox.try_send(|| self.heartbeat());
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         let counters = &self.context.counters;
         let (load_done, load_total) = counters.load();
@@ -283,10 +298,16 @@ impl Session<'_> {
             load_done,
             load_total,
             forwards: counters.forwards.load(Relaxed),
-            compute_us: counters.compute_us.load(Relaxed),
-            wait_us: counters.wait_us.load(Relaxed),
-            wire_us: counters.wire_us.load(Relaxed),
+            timings: self.plan.as_ref().map(|plan| plan.timings.take()).unwrap_or_default(),
         }
+    }
+}
+
+/// Waits until a plan has timings for a heartbeat of their own.
+async fn enough(timings: Option<Arc<Timings>>) {
+    match timings {
+        Some(timings) => timings.enough().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the operating system says about this machine: its name, its memory and its CPUs.
 
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// The part of the machine's memory that workers may use when `--memory` is not given, in percent.
@@ -43,6 +45,14 @@ pub fn memory_available() -> Option<u64> {
     let mut system = System::new().ok()?;
     system.refresh_memory();
     Some(system.available_memory()).filter(|bytes| *bytes > 0).min(memory_limit())
+}
+
+/// CPU time that the calling thread has used since it began.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Neither is ever negative.
+    let (seconds, nanos) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    Duration::from_nanos(nanos) + Duration::from_secs(seconds)
 }
 
 /// Reads a number of compute threads.

@@ -7,8 +7,8 @@ use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::join::JoinRequest;
 use woolly_protocol::limits::{
-    CAPACITY_MAX, CERTIFICATE_MAX, CTX_MAX, KV_BLOCKS_MAX, LOGIT_BIAS_MAX, MASK_WORDS_MAX,
-    SLICE_CHUNK,
+    CAPACITY_MAX, CERTIFICATE_MAX, CTX_MAX, HEARTBEAT_TIMINGS_MAX, KV_BLOCKS_MAX, LOGIT_BIAS_MAX,
+    MASK_WORDS_MAX, SLICE_CHUNK,
 };
 use woolly_protocol::sampling::{RowMode, Sampled, Sampling, SamplingParams};
 use woolly_protocol::slices::{SliceKey, SliceManifest};
@@ -92,6 +92,10 @@ fn assign() {
 #[test]
 fn small_messages() {
     refused(samples::welcome, &[("heartbeat_ms", &|m| m.heartbeat_ms = 0)]);
+    refused(
+        samples::heartbeat,
+        &[("timings", &|m| m.timings = vec![m.timings[0]; HEARTBEAT_TIMINGS_MAX + 1])],
+    );
     refused(samples::ready, &[("epoch", &|m| m.epoch = PlanEpoch(0))]);
     refused(samples::release, &[("epoch", &|m| m.epoch = PlanEpoch(0))]);
     refused(samples::stream_open, &[("epoch", &|m| m.epoch = PlanEpoch(0))]);

@@ -3,6 +3,7 @@
 use crate::quic::{Cluster, TIME};
 use quinn::VarInt;
 use tokio::time::timeout;
+use woolly_protocol::PROTOCOL;
 use woolly_protocol::control::Welcome;
 use woolly_protocol::frame::{FrameError, Message};
 use woolly_protocol::frame_io::read_frame;
@@ -13,7 +14,7 @@ fn a_preamble_is_32_fixed_bytes() {
     let ours = Preamble::ours(0x0403_0201);
     let bytes = ours.to_bytes();
     assert_eq!(&bytes[..8], b"WOOLLY\0\x01");
-    assert_eq!(bytes[8..20], [1, 0, 0, 0, 1, 0, 0, 0, 1, 2, 3, 4]);
+    assert_eq!(bytes[8..20], [2, 0, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4]);
     assert_eq!(bytes[20..], [0; 12]);
     assert_eq!(Preamble::from_bytes(&bytes), Ok(ours));
     for bit in 0..bytes.len() * 8 {
@@ -28,13 +29,13 @@ fn a_preamble_is_32_fixed_bytes() {
 #[test]
 fn versions_are_named_on_both_sides() {
     let ours = Preamble::ours(7);
-    for protocol in [0, 2, u32::MAX] {
+    for protocol in [0, 1, 3, u32::MAX] {
         // A later version may use what is reserved now.
         let mut bytes = Preamble { protocol, ..ours }.to_bytes();
         bytes[31] = 1;
         let refusal = ours.check(&Preamble::from_bytes(&bytes).unwrap()).unwrap_err();
         assert_eq!(refusal.code, RefusalCode::Protocol);
-        let named = format!("protocol 1, its peer protocol {protocol}:");
+        let named = format!("protocol {PROTOCOL}, its peer protocol {protocol}:");
         assert!(refusal.text.contains(&named), "{refusal}");
     }
     let refusal = ours.check(&Preamble::ours(8)).unwrap_err();
@@ -57,10 +58,13 @@ fn a_refusal_has_a_fixed_layout() {
 async fn both_sides_learn_of_another_version() {
     let cluster = Cluster::start().await;
     let (worker, coordinator) = cluster.link().await;
-    let newer = Preamble { protocol: 2, ..Preamble::ours(1) };
     let ours = Preamble::ours(1);
+    let later = PROTOCOL + 1;
+    let newer = Preamble { protocol: later, ..ours };
     let (theirs, told) = tokio::join!(greet(&worker, &newer), answer_greeting(&coordinator, &ours));
-    for (side, mine, other) in [(theirs.unwrap_err(), 2, 1), (told.unwrap_err(), 1, 2)] {
+    for (side, mine, other) in
+        [(theirs.unwrap_err(), later, PROTOCOL), (told.unwrap_err(), PROTOCOL, later)]
+    {
         let FrameError::Refused(refusal) = side else { panic!("{side}") };
         assert_eq!(refusal.code, RefusalCode::Protocol);
         let named = format!("protocol {mine}, its peer protocol {other}:");

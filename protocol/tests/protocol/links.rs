@@ -46,7 +46,7 @@ async fn join_then_a_megabyte_over_mutual_tls() {
         for _ in 0..3 {
             let frame = read_frame(&mut recv, &[Forward::KIND]).await.unwrap().unwrap();
             assert_eq!(frame.message::<Forward>().unwrap(), samples::forward());
-            let payload = frame.into_payload();
+            let payload = frame.payload();
             assert_eq!(payload.as_ptr().align_offset(16), 0);
             let (read, rest) = payload.as_chunks::<4>();
             assert!(

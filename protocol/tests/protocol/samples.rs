@@ -1,8 +1,8 @@
 //! One valid message of every kind, with every field used.
 
 use woolly_protocol::control::{
-    Assign, Drain, Heartbeat, Hello, KvType, ModelPart, Neighbour, Ready, Release, StreamOpen,
-    StreamPurpose, Welcome,
+    Assign, Drain, ForwardTiming, Heartbeat, Hello, KvType, ModelPart, Neighbour, Ready, Release,
+    StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::{Chunk, Forward};
@@ -89,9 +89,13 @@ pub fn heartbeat() -> Heartbeat {
         load_done: 2,
         load_total: 3,
         forwards: 4,
-        compute_us: 5,
-        wait_us: 6,
-        wire_us: 7,
+        timings: vec![ForwardTiming {
+            microbatch: MICROBATCH,
+            compute_us: 5,
+            cpu_us: 6,
+            wait_us: 7,
+            wire_us: 8,
+        }],
     }
 }
 

@@ -183,9 +183,12 @@ fn payloads_are_aligned_in_place() {
     let odd = [&[0xff][..], &bytes].concat();
     let (frame, _) = Frame::decode(&odd[1..], &[Kind::Forward]).unwrap();
     frame.message::<forward::Forward>().unwrap();
-    let payload = frame.into_payload();
+    let payload = frame.payload();
     assert_eq!(payload.as_ptr().align_offset(16), 0);
-    assert_eq!(&payload[..], values);
+    assert_eq!(payload, values);
+    // What a stage sends on is what it would be if it were encoded anew.
+    let onward = frame.with_payload(vec![7; 32].into()).unwrap();
+    assert_eq!(onward.to_vec(), encode(&samples::forward(), &[7; 32]).unwrap());
 }
 
 proptest! {
