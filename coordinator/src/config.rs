@@ -6,6 +6,7 @@ mod cache;
 pub use access::AccessArgs;
 pub use cache::CacheArgs;
 
+use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
 use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +56,8 @@ pub struct Cli {
 pub enum CliCommand {
     /// Serve a model over HTTP with the workers that join
     Serve(Box<ServeArgs>),
+    /// Put a load on a running gateway and measure what its clients see
+    Bench(BenchArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
 }

@@ -4,6 +4,8 @@
 //! one choice of one request. Events of a generation arrive in order; the last one is `Finished` or
 //! `Failed`. Dropping the [`Generation`] cancels it.
 
+use crate::metrics::Metrics;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -206,6 +208,7 @@ pub struct StageStatus {
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
 }
 
 /// A running generation. Dropping it cancels it.
@@ -223,7 +226,8 @@ const COMMANDS_MAX: usize = 1024;
 pub fn seam() -> (EngineHandle, mpsc::Receiver<Command>, watch::Sender<Status>) {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (sender, status) = watch::channel(Status::default());
-    (EngineHandle { commands, status }, receiver, sender)
+    let metrics = Arc::new(Metrics::default());
+    (EngineHandle { commands, status, metrics }, receiver, sender)
 }
 
 impl EngineHandle {
@@ -241,6 +245,11 @@ impl EngineHandle {
         self.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
         let id = answer.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Generation { id, commands: self.commands.clone(), events })
+    }
+
+    /// What the driver and the gateway count.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The present state of the cluster.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod bench;
 pub mod cluster;
 pub mod config;
 pub mod driver;
@@ -17,6 +18,7 @@ pub mod links;
 pub mod listen;
 pub mod local_workers;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod scheduler;
 pub mod serve;

@@ -3,11 +3,12 @@
 use clap::Parser;
 use std::process::ExitCode;
 use woolly_coordinator::config::{Cli, CliCommand};
-use woolly_coordinator::{serve, token_command};
+use woolly_coordinator::{bench, serve, token_command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         CliCommand::Serve(args) => serve::run(*args),
+        CliCommand::Bench(args) => bench::run(&args),
         CliCommand::Token(args) => token_command::run(args.command),
     };
     match result {

@@ -149,7 +149,8 @@ impl Server {
         };
         let ready_text = http_line(http_address, &self.gateway_config().model_id);
         let last_plan = LastPlan::new(self.state.last_plan());
-        let outputs = Outputs { status, epoch, announcer, ready_text, last_plan };
+        let metrics = Arc::clone(engine.metrics());
+        let outputs = Outputs { status, metrics, epoch, announcer, ready_text, last_plan };
         let driver =
             Driver::new(self.cluster_config(), ca.cluster(), self.scheduler_config(), outputs);
         let fingerprint = self.fingerprint(slices, announcer);

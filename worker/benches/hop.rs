@@ -15,7 +15,7 @@ use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use woolly_protocol::ca::ClusterCa;
-use woolly_protocol::control::{Assign, Neighbour, StreamPurpose};
+use woolly_protocol::control::{Assign, KvType, Neighbour, StreamPurpose};
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, forward_window, set_window, worker_server};
 use woolly_protocol::forward::{Chunk, Forward};
 use woolly_protocol::frame::{Frame, encode};
@@ -111,6 +111,7 @@ fn assign(stage: u32, next: Option<Neighbour>, previous: Option<WorkerId>) -> As
         layer_end: stage + 1,
         ctx_size: 8192,
         kv_blocks: 4096,
+        kv_type: KvType::F16,
         rows_max: ROWS_MAX,
         in_flight_max: IN_FLIGHT,
         hidden: HIDDEN as u32,

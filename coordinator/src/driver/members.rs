@@ -8,7 +8,7 @@ use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;
-use woolly_protocol::control::{Hello, Welcome};
+use woolly_protocol::control::{ForwardTiming, Hello, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
@@ -35,6 +35,22 @@ pub struct Members {
 struct Member {
     link: Link,
     heard_at: Duration,
+}
+
+/// What a worker says to the scheduler.
+#[derive(Debug)]
+pub enum Report {
+    /// The answer of the last stage.
+    Sampled(WorkerId, Sampled),
+    /// How long forwards of a plan took.
+    Timings {
+        /// On which worker.
+        worker: WorkerId,
+        /// Of which plan.
+        epoch: PlanEpoch,
+        /// Oldest first.
+        timings: Vec<ForwardTiming>,
+    },
 }
 
 /// Whether the model's fingerprint is known: no plan can be made before.
@@ -66,9 +82,8 @@ impl Members {
         }
     }
 
-    /// Takes in what a link tells. Answers of the last stage are given back: they are for the
-    /// scheduler.
-    pub fn handle_event(&mut self, now: Duration, event: LinkEvent) -> Option<(WorkerId, Sampled)> {
+    /// Takes in what a link tells. What is for the scheduler is given back.
+    pub fn handle_event(&mut self, now: Duration, event: LinkEvent) -> Option<Report> {
         let LinkEvent { link, worker, news } = event;
         if let News::Hello { hello, link } = news {
             self.handle_hello(now, *hello, link);
@@ -84,10 +99,14 @@ impl Members {
         let Stage::Begun(cluster) = &mut self.stage else { return None };
         match news {
             News::Ready(ready) => cluster.handle_ready(now, worker, &ready),
-            News::Heartbeat(heartbeat) => cluster.handle_heartbeat(now, worker, &heartbeat),
+            News::Heartbeat(mut heartbeat) => {
+                let (epoch, timings) = (heartbeat.epoch, std::mem::take(&mut heartbeat.timings));
+                cluster.handle_heartbeat(now, worker, &heartbeat);
+                return Some(Report::Timings { worker, epoch, timings });
+            }
             News::Fault(fault) => cluster.handle_fault(now, worker, &fault),
             News::Drain(drain) => cluster.handle_drain(now, worker, &drain),
-            News::Sampled(sampled) => return Some((worker, sampled)),
+            News::Sampled(sampled) => return Some(Report::Sampled(worker, sampled)),
             News::Hello { .. } | News::Lost(_) => {}
         }
         None
@@ -185,7 +204,7 @@ impl Members {
         }
     }
 
-    /// Opens the streams of a plan.
+    /// Opens the streams of a plan whose stages these workers hold, in order.
     ///
     /// # Errors
     ///
@@ -193,8 +212,7 @@ impl Members {
     pub fn open_pipeline(
         &self,
         epoch: PlanEpoch,
-        first: WorkerId,
-        last: WorkerId,
+        workers: Vec<WorkerId>,
     ) -> Result<Pipeline, Broken> {
         let link = |worker| {
             self.links
@@ -202,7 +220,10 @@ impl Members {
                 .map(|member| &member.link)
                 .ok_or(Broken { worker, error: SendError::Gone })
         };
-        Pipeline::open(epoch, link(first)?, link(last)?)
+        let ends = workers.first().zip(workers.last());
+        let (first, last) = ends.expect("a plan has at least one stage");
+        let (first, last) = (link(*first)?, link(*last)?);
+        Pipeline::open(epoch, workers, first, last)
     }
 
     /// What the cluster core wants done.

@@ -17,16 +17,20 @@ use crate::exit::Fatal;
 use crate::generation::{Command, Failure, GenerationEvent, GenerationRequest, Refusal, Status};
 use crate::last_plan::{LastPlan, Seats};
 use crate::links::{CurrentEpoch, LinkEvent};
-use crate::scheduler::{Scheduler, SchedulerConfig, Step};
+use crate::metrics::Metrics;
+use crate::scheduler::{Scheduler, SchedulerConfig, StageTiming, Step};
 use crate::shutdown::Shutdown;
 use generations::{Generations, Told};
-use members::Members;
+use members::{Members, Report};
 use pipeline::{Broken, Pipeline};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use woolly_protocol::certificate::ClusterId;
-use woolly_protocol::ids::SequenceId;
+use woolly_protocol::control::ForwardTiming;
+use woolly_protocol::ids::{PlanEpoch, SequenceId, WorkerId};
+use woolly_protocol::sampling::Sampled;
 
 /// Commands and news that are taken in before anything is sent: what arrives together is scheduled
 /// together.
@@ -55,6 +59,8 @@ pub struct Inputs {
 pub struct Outputs {
     /// To the gateway.
     pub status: watch::Sender<Status>,
+    /// To `/metrics`.
+    pub metrics: Arc<Metrics>,
     /// To the heartbeats of all links.
     pub epoch: CurrentEpoch,
     /// To people.
@@ -241,14 +247,49 @@ impl Driver {
 
     fn link_event(&mut self, event: LinkEvent) {
         let now = self.now();
-        let Some((worker, sampled)) = self.members.handle_event(now, event) else { return };
+        match self.members.handle_event(now, event) {
+            None => {}
+            Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, &sampled),
+            Some(Report::Timings { worker, epoch, timings }) => {
+                self.timings(now, worker, epoch, &timings);
+            }
+        }
+    }
+
+    fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: &Sampled) {
         let is_last = self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker));
         let expected = self.pipeline.as_ref().map(|pipeline| pipeline.epoch);
         if !is_last && expected == Some(sampled.epoch) {
             let text = "it answered a microbatch and does not hold the last stage";
-            self.members.handle_nonsense(now, worker, &sampled, text);
-        } else if let Err(error) = self.scheduler.handle_sampled(now, &sampled) {
-            self.members.handle_nonsense(now, worker, &sampled, &error.to_string());
+            self.members.handle_nonsense(now, worker, sampled, text);
+        } else if let Err(error) = self.scheduler.handle_sampled(now, sampled) {
+            self.members.handle_nonsense(now, worker, sampled, &error.to_string());
+        }
+    }
+
+    /// A stage tells how long its forwards took. What it says of an earlier plan is of no use.
+    fn timings(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        epoch: PlanEpoch,
+        timings: &[ForwardTiming],
+    ) {
+        let Some(pipeline) = self.pipeline.as_ref().filter(|pipeline| pipeline.epoch == epoch)
+        else {
+            return;
+        };
+        let Some(stage) = pipeline.stage_of(worker) else { return };
+        for timing in timings {
+            self.outputs.metrics.forward(stage, timing);
+            let time = |us: u32| Duration::from_micros(us.into());
+            let timing = StageTiming {
+                microbatch: timing.microbatch,
+                compute: time(timing.compute_us),
+                wait: time(timing.wait_us),
+                wire: time(timing.wire_us),
+            };
+            self.scheduler.handle_timing(now, epoch, stage, &timing);
         }
     }
 
@@ -289,11 +330,12 @@ impl Driver {
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
             Action::Serving { limits, stages } => {
-                let ends = stages.first().zip(stages.last());
-                let (first, last) = ends.expect("a plan has at least one stage");
                 self.remember(&stages);
-                match self.members.open_pipeline(limits.epoch, first.worker, last.worker) {
+                let workers = stages.iter().map(|stage| stage.worker).collect();
+                match self.members.open_pipeline(limits.epoch, workers) {
                     Ok(pipeline) => {
+                        let named = |stage: StageInfo| (stage.name, stage.layers);
+                        self.outputs.metrics.plan(stages.into_iter().map(named).collect());
                         self.pipeline = Some(pipeline);
                         self.scheduler.handle_plan(now, Some(limits));
                         self.outputs.announcer.say(&self.outputs.ready_text);
@@ -306,6 +348,7 @@ impl Driver {
             Action::Stopped { epoch, reason } => {
                 tracing::debug!("plan {epoch} has ended: {reason}");
                 self.pipeline = None;
+                self.outputs.metrics.plan(Vec::new());
                 self.scheduler.handle_plan(now, None);
             }
         }
@@ -323,6 +366,7 @@ impl Driver {
     /// Tells the gateway how things stand, if they stand differently.
     fn publish(&self) {
         let counts = self.scheduler.counts();
+        self.outputs.metrics.scheduler(counts);
         let mut status = self.members.status();
         status.waiting = counts.waiting;
         status.running = counts.running;

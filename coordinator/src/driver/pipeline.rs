@@ -11,8 +11,8 @@ use woolly_protocol::ids::{PlanEpoch, WorkerId};
 pub struct Pipeline {
     /// The plan.
     pub epoch: PlanEpoch,
-    first: WorkerId,
-    last: WorkerId,
+    /// By stage; never empty.
+    workers: Vec<WorkerId>,
     forwards: FrameQueue,
     samplings: FrameQueue,
 }
@@ -27,12 +27,17 @@ pub struct Broken {
 }
 
 impl Pipeline {
-    /// Opens the streams; returns at once.
+    /// Opens the streams to the ends of `workers`, which hold the stages in order; returns at once.
     ///
     /// # Errors
     ///
     /// Which worker cannot be reached, and why.
-    pub fn open(epoch: PlanEpoch, first: &Link, last: &Link) -> Result<Pipeline, Broken> {
+    pub fn open(
+        epoch: PlanEpoch,
+        workers: Vec<WorkerId>,
+        first: &Link,
+        last: &Link,
+    ) -> Result<Pipeline, Broken> {
         let open = |link: &Link, purpose| {
             let worker = link.worker();
             link.open_stream(&StreamOpen { epoch, purpose })
@@ -40,8 +45,7 @@ impl Pipeline {
         };
         Ok(Pipeline {
             epoch,
-            first: first.worker(),
-            last: last.worker(),
+            workers,
             forwards: open(first, StreamPurpose::Forwards)?,
             samplings: open(last, StreamPurpose::Samplings)?,
         })
@@ -49,7 +53,16 @@ impl Pipeline {
 
     /// Whether this worker holds the last stage: only it answers microbatches.
     pub fn is_last(&self, worker: WorkerId) -> bool {
-        self.last == worker
+        self.last() == worker
+    }
+
+    /// The stage that a worker holds.
+    pub fn stage_of(&self, worker: WorkerId) -> Option<usize> {
+        self.workers.iter().position(|held| *held == worker)
+    }
+
+    fn last(&self) -> WorkerId {
+        *self.workers.last().expect("a plan has at least one stage")
     }
 
     /// Sends a microbatch on its way; returns at once.
@@ -62,12 +75,12 @@ impl Pipeline {
             EncodedFrame::new(sampling)
                 .map_err(SendError::Frame)
                 .and_then(|frame| self.samplings.send(frame))
-                .map_err(|error| Broken { worker: self.last, error })?;
+                .map_err(|error| Broken { worker: self.last(), error })?;
         }
         let tokens: Vec<u8> = step.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         EncodedFrame::with_payload(&step.forward, tokens.into())
             .map_err(SendError::Frame)
             .and_then(|frame| self.forwards.send(frame))
-            .map_err(|error| Broken { worker: self.first, error })
+            .map_err(|error| Broken { worker: self.workers[0], error })
     }
 }

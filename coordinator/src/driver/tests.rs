@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{KvType, ModelLayout};
-use woolly_protocol::control::{Assign, Hello, Ready, StreamOpen, StreamPurpose, Welcome};
+use woolly_protocol::control::{
+    Assign, ForwardTiming, Heartbeat, Hello, Ready, StreamOpen, StreamPurpose, Welcome,
+};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
@@ -66,6 +68,7 @@ impl Rig {
         let inputs = Inputs { commands, links, fingerprint: known, asked, expired, stopped };
         let outputs = Outputs {
             status,
+            metrics: Arc::clone(engine.metrics()),
             epoch: cluster.epoch.clone(),
             announcer: Announcer(LogFormat::Json),
             ready_text: String::new(),
@@ -322,4 +325,27 @@ async fn a_second_worker_with_the_same_certificate_is_refused() {
     let refusal = woolly_protocol::preamble::Refusal::from_connection(&closed).unwrap();
     assert_eq!(refusal.code, RefusalCode::AlreadyConnected);
     assert!(refusal.text.contains("--state-dir"), "{refusal}");
+}
+
+#[tokio::test]
+async fn what_a_stage_reports_of_the_present_plan_is_counted() {
+    let (rig, mut players) = Rig::ready(2).await;
+    let epoch = players[0].assign.as_ref().unwrap().epoch;
+    let timing = |compute_us| ForwardTiming { compute_us, ..ForwardTiming::default() };
+    // The second is of a plan that is not served.
+    for (player, epoch, times) in
+        [(0, epoch, vec![10, 20]), (1, PlanEpoch(epoch.0 + 1), vec![40]), (1, epoch, vec![50])]
+    {
+        let timings = times.into_iter().map(timing).collect();
+        let heartbeat = Heartbeat { epoch, timings, ..Heartbeat::default() };
+        let frame = EncodedFrame::new(&heartbeat).unwrap();
+        write_frame(&mut players[player].send, frame).await.unwrap();
+    }
+    let counted = |text: &str| {
+        let sum = |stage, us| {
+            format!("woolly_stage_compute_seconds_total{{stage=\"{stage}\"}} 0.0000{us}\n")
+        };
+        text.contains(&sum(0, 3)) && text.contains(&sum(1, 5))
+    };
+    rig.wait_for("both stages are counted", |_| counted(&rig.engine.metrics().render())).await;
 }

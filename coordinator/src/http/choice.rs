@@ -4,11 +4,13 @@ use super::error::{ApiError, engine_gone};
 use super::logprobs::TokenLine;
 use crate::generation::EngineHandle;
 use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::metrics::{Meter, Outcome};
 use crate::text::{CompletionText, Usage};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use tokio::time::Instant;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
 /// A choice that is ready to start.
@@ -52,6 +54,8 @@ struct Choice {
     lines: Vec<TokenLine>,
     started: bool,
     finished: bool,
+    /// When its newest token came.
+    last_token: Option<Instant>,
     usage: Usage,
 }
 
@@ -62,10 +66,11 @@ pub struct Choices {
     list: Vec<Choice>,
     /// The choice that is asked first, so that none starves.
     turn: usize,
+    meter: Meter,
 }
 
 impl Choices {
-    /// Submits every choice.
+    /// Submits every choice; `meter` measures the request to its end.
     ///
     /// # Errors
     ///
@@ -74,22 +79,34 @@ impl Choices {
         plans: Vec<ChoicePlan>,
         engine: &EngineHandle,
         tokenizer: Arc<Tokenizer>,
+        mut meter: Meter,
     ) -> Result<Choices, ApiError> {
         let mut list = Vec::with_capacity(plans.len());
         for plan in plans {
             let generation = match plan.needs_engine() {
-                true => Some(engine.submit(plan.request.clone()).await?),
+                true => {
+                    let submitted = engine.submit(plan.request.clone()).await;
+                    Some(submitted.inspect_err(|_| meter.ended(Outcome::Refused))?)
+                }
                 false => None,
             };
+            meter.prompt(plan.request.prompt.len());
             let usage = Usage {
                 prompt_tokens: plan.request.prompt.len() as u64,
                 cached_tokens: generation.is_none().then_some(0),
                 ..Usage::default()
             };
-            let (started, finished) = (false, false);
-            list.push(Choice { generation, plan, lines: Vec::new(), started, finished, usage });
+            list.push(Choice {
+                generation,
+                plan,
+                lines: Vec::new(),
+                started: false,
+                finished: false,
+                last_token: None,
+                usage,
+            });
         }
-        Ok(Choices { tokenizer, list, turn: 0 })
+        Ok(Choices { tokenizer, list, turn: 0, meter })
     }
 
     /// Choices in all.
@@ -109,7 +126,7 @@ impl Choices {
     ///
     /// The engine's failure: the whole answer ends.
     pub async fn next(&mut self) -> Option<Result<(usize, Piece), ApiError>> {
-        if self.list.iter().all(|choice| choice.finished) {
+        if self.all_finished() {
             return None;
         }
         let (index, event) = poll_fn(|cx| {
@@ -132,11 +149,28 @@ impl Choices {
         })
         .await;
         self.turn = index + 1;
+        if let Some(GenerationEvent::Token(_)) = &event {
+            self.meter.token(&mut self.list[index].last_token);
+        }
         let piece = match event {
             Some(event) => self.list[index].handle(event, &self.tokenizer),
             None => Err(engine_gone()),
         };
+        if piece.is_err() {
+            self.failed();
+        } else if self.all_finished() {
+            self.meter.ended(Outcome::Answered);
+        }
         Some(piece.map(|piece| (index, piece)))
+    }
+
+    /// The answer ends here, and not because the client went away.
+    pub fn failed(&mut self) {
+        self.meter.ended(Outcome::Failed);
+    }
+
+    fn all_finished(&self) -> bool {
+        self.list.iter().all(|choice| choice.finished)
     }
 }
 

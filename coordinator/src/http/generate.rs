@@ -5,6 +5,7 @@ use super::error::{ApiError, shutting_down};
 use super::prepare::{self, Prepared};
 use super::{Gateway, body, sse};
 use crate::generation::KeyId;
+use crate::metrics::{Meter, Outcome};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -19,11 +20,7 @@ pub async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let key = key_of(&request);
-    let body = read(&gateway, request).await?;
-    let prepared =
-        gateway.blocking(move |gateway| prepare::chat(gateway, &body.bytes, key)).await?;
-    respond(&gateway, prepared).await
+    answer(&gateway, request, prepare::chat).await
 }
 
 /// Continues one or more texts.
@@ -35,11 +32,7 @@ pub async fn completion(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let key = key_of(&request);
-    let body = read(&gateway, request).await?;
-    let prepared =
-        gateway.blocking(move |gateway| prepare::completion(gateway, &body.bytes, key)).await?;
-    respond(&gateway, prepared).await
+    answer(&gateway, request, prepare::completion).await
 }
 
 /// The key that the guard has found.
@@ -57,21 +50,47 @@ pub async fn read(gateway: &Gateway, request: Request) -> Result<body::ReadBody,
     body::read(&parts.headers, body, &gateway.body_budget).await
 }
 
-async fn respond(gateway: &Gateway, prepared: Prepared) -> Result<Response, ApiError> {
-    if gateway.draining.is_cancelled() {
-        return Err(shutting_down());
-    }
+/// Checks the body of a request of this key.
+type Prepare = fn(&Gateway, &[u8], KeyId) -> Result<Prepared, ApiError>;
+
+/// Answers a request that `prepare` checks, and measures it from here to its end.
+async fn answer(
+    gateway: &Arc<Gateway>,
+    request: Request,
+    prepare: Prepare,
+) -> Result<Response, ApiError> {
+    let mut meter = Meter::start(Arc::clone(gateway.engine.metrics()));
+    let prepared = prepared(gateway, request, prepare).await;
+    let prepared = prepared.inspect_err(|_| meter.ended(Outcome::Refused))?;
     let Prepared { answer, choices, stream } = prepared;
-    let mut choices = Choices::start(choices, &gateway.engine, gateway.tokenizer.clone()).await?;
+    let (engine, tokenizer) = (&gateway.engine, gateway.tokenizer.clone());
+    let mut choices = Choices::start(choices, engine, tokenizer, meter).await?;
     if stream {
         return Ok(sse::response(answer, choices, gateway.closing.clone()));
     }
     let pieces = tokio::select! {
         biased;
-        () = gateway.closing.cancelled() => return Err(shutting_down()),
+        () = gateway.closing.cancelled() => {
+            choices.failed();
+            return Err(shutting_down());
+        }
         pieces = collect(&mut choices) => pieces?,
     };
     Ok(Json(answer.whole(&pieces, choices.usage())).into_response())
+}
+
+async fn prepared(
+    gateway: &Arc<Gateway>,
+    request: Request,
+    prepare: Prepare,
+) -> Result<Prepared, ApiError> {
+    let key = key_of(&request);
+    let body = read(gateway, request).await?;
+    let prepared = gateway.blocking(move |gateway| prepare(gateway, &body.bytes, key)).await?;
+    match gateway.draining.is_cancelled() {
+        true => Err(shutting_down()),
+        false => Ok(prepared),
+    }
 }
 
 /// The complete choices.

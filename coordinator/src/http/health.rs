@@ -1,10 +1,11 @@
-//! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`.
+//! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
 
 use super::Gateway;
 use super::error::{ApiError, Problem, shutting_down};
 use super::prepare::unix_seconds;
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -79,6 +80,12 @@ pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Result<Response, Api
 /// The version of this server.
 pub async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "service": "woolly" }))
+}
+
+/// What Prometheus reads.
+pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], gateway.engine.metrics().render()).into_response()
 }
 
 /// A time in UTC as RFC 3339 writes it, to the second.

@@ -190,6 +190,7 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
+        .route("/metrics", get(health::metrics))
 }
 
 /// Routes with what holds for every request.

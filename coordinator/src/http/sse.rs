@@ -91,6 +91,7 @@ impl Stream {
     /// OpenAI's clients wait for it; no choice gets a `finish_reason`.
     fn end_with(&mut self, error: &ApiError) -> String {
         self.done = true;
+        self.choices.failed();
         format!("{}data: [DONE]\n\n", event(&error.body()))
     }
 }

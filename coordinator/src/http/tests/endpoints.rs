@@ -123,7 +123,7 @@ async fn wrong_paths_and_methods_are_answered_in_json() {
         "//v1/chat/completions",
         "/v1/./chat/completions",
         "/V1/chat/completions",
-        "/metrics",
+        "/metrics/",
         "/v1/models/",
         "/v1/chat%2fcompletions",
         "/v1/..;/health",
@@ -138,6 +138,7 @@ async fn wrong_paths_and_methods_are_answered_in_json() {
         (Method::OPTIONS, "/v1/chat/completions", "POST"),
         (Method::DELETE, "/v1/models", "GET,HEAD"),
         (Method::POST, "/health", "GET,HEAD"),
+        (Method::POST, "/metrics", "GET,HEAD"),
     ] {
         let response = send(&rig, method.clone(), path).await;
         assert_eq!(response.headers()[header::ALLOW], allow);

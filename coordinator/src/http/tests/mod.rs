@@ -4,6 +4,7 @@ mod bad_input;
 mod endpoints;
 mod listener;
 mod logprobs;
+mod metrics;
 mod streaming;
 mod support;
 mod whole;

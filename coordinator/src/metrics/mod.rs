@@ -1,0 +1,89 @@
+//! What is counted while the coordinator runs, and its text for Prometheus: `GET /metrics`.
+//!
+//! The driver counts what stages report and the scheduler holds, the gateway what clients see. All of
+//! it is bounded: one series per stage index, whoever computes it.
+
+mod histogram;
+mod meter;
+mod text;
+
+pub use histogram::{BOUNDS_US, Histogram};
+pub use meter::{Meter, Outcome};
+
+use crate::scheduler::Counts;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use woolly_protocol::control::ForwardTiming;
+use woolly_protocol::limits::STAGES_MAX;
+
+/// All counters of a coordinator, shared by the driver and the gateway.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    driver: Mutex<Driver>,
+    /// Completion requests by what became of them, in the order of [`Outcome::ALL`].
+    requests: [AtomicU64; Outcome::ALL.len()],
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+    /// From a request's arrival to each choice's first token.
+    first_token: Histogram,
+    /// Between two tokens of a choice.
+    between_tokens: Histogram,
+}
+
+/// What the driver tells.
+#[derive(Debug, Default)]
+struct Driver {
+    /// By stage, of all plans; at most [`STAGES_MAX`].
+    stages: Vec<Stage>,
+    /// The stages of the present plan by their workers' names and layers.
+    present: Vec<(String, std::ops::Range<u32>)>,
+    counts: Counts,
+}
+
+/// What one stage reported since the coordinator's start.
+#[derive(Debug, Default)]
+struct Stage {
+    cpu_us: u64,
+    compute: Histogram,
+    wait: Histogram,
+    wire: Histogram,
+}
+
+impl Metrics {
+    /// A forward of a stage. A stage that no plan can have is not counted.
+    pub fn forward(&self, stage: usize, timing: &ForwardTiming) {
+        if stage >= STAGES_MAX {
+            return;
+        }
+        let mut driver = self.lock();
+        while driver.stages.len() <= stage {
+            driver.stages.push(Stage::default());
+        }
+        let stage = &mut driver.stages[stage];
+        let time = |us: u32| Duration::from_micros(us.into());
+        stage.cpu_us += u64::from(timing.cpu_us);
+        stage.compute.observe(time(timing.compute_us));
+        stage.wait.observe(time(timing.wait_us));
+        stage.wire.observe(time(timing.wire_us));
+    }
+
+    /// The stages of the plan that is served from now on, as worker and layers; none if there is none.
+    pub fn plan(&self, stages: Vec<(String, std::ops::Range<u32>)>) {
+        self.lock().present = stages;
+    }
+
+    /// What the scheduler holds.
+    pub fn scheduler(&self, counts: Counts) {
+        self.lock().counts = counts;
+    }
+
+    /// Completion requests that came to this end.
+    pub fn requests(&self, outcome: Outcome) -> u64 {
+        self.requests[outcome as usize].load(Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Driver> {
+        self.driver.lock().expect("no one panics with the lock held")
+    }
+}
