@@ -323,16 +323,15 @@ fn record_of<const BY: usize>(x: &[f32; GROUP]) -> [i32; FIELDS] {
 pub(super) fn quantise<const LEN: usize>(x: &[f32; LEN]) -> ([i8; LEN], f32) {
     // Adding it rounds to the nearest integer, ties to even, for magnitudes below 2²².
     const MAGIC: f32 = 12_582_912.0;
-    let mut max = 0.0f32;
+    const SIGN: u32 = 1 << 31;
+    // Magnitudes are in the order of their bits, which compilers can compare side by side; those that
+    // are not finite come last, and have to reach the logits.
+    let mut max = 0;
     for x in x {
-        max = if x.abs() > max { x.abs() } else { max };
+        max = (x.to_bits() & !SIGN).max(max);
     }
-    // A NaN never becomes the maximum; it has to reach the logits all the same.
-    let mut finite = true;
-    for x in x {
-        finite &= x.is_finite();
-    }
-    if !finite {
+    let max = f32::from_bits(max);
+    if !max.is_finite() {
         return ([1; LEN], f32::NAN);
     }
     let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };

@@ -7,6 +7,8 @@ use super::floats::{self, Float, Operands};
 use super::formats::{Format, k_quants, legacy};
 use super::gemm;
 use super::simd::{Rows, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::single::{self, Single};
 use super::{Isa, Level};
 use crate::quant::TensorType;
 
@@ -223,6 +225,16 @@ pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
         Isa::Avx512 => avx512::kernels(ty),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => neon::kernels(ty),
+    }
+}
+
+/// The kernels of `level` that multiply rows of type `ty` with one token, one row after the other;
+/// `None` where those of [`kernels`] do.
+#[cfg(target_arch = "x86_64")]
+pub fn single(level: Level, ty: TensorType) -> Option<&'static Single> {
+    match level.0 {
+        Isa::Avx512 => single::kernels(ty),
+        _ => None,
     }
 }
 

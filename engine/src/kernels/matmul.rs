@@ -5,10 +5,12 @@
 
 use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
 use super::direct::Stream;
-use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
+use super::dispatch::{self, FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
 use super::simd::prefetch_far;
+#[cfg(target_arch = "x86_64")]
+use super::single::{self, GROUPS_MAX, ROWS};
 use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
@@ -23,6 +25,10 @@ const SEVERAL: usize = 2 * FEW;
 const _: () = assert!(SEVERAL <= TILE_TOKENS);
 /// Units per thread at least, so that all end at about the same time.
 const UNITS: usize = 8;
+/// As [`UNITS`] and rows of a unit at least, where rows are read one after the other: a unit takes a
+/// while to begin and to end.
+const UNITS_OF_ONE: usize = 4;
+const ROWS_OF_ONE: usize = 64;
 
 /// Products that a kernel for float weights computes together at most.
 const FLOATS_MAX: usize = 24;
@@ -65,7 +71,7 @@ impl<'a> Product<'a> {
 ///
 /// If the shapes do not agree, or the activations lack the form that the weights need.
 pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: [Product<'_>; N]) {
-    let mut end = 0;
+    let mut units = 0;
     let jobs = products.map(|product| {
         let Product { matrix, bias, add_scaled, out } = product;
         assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
@@ -75,17 +81,34 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
         let (need, have) = (Forms::of(matrix.ty), activations.forms());
         assert!(have.or(need) == have, "the activations are quantised for these weights");
         let unit = unit_rows(pool, &matrix, activations.rows());
-        let first = end;
-        end += matrix.rows.div_ceil(unit);
+        units += matrix.rows.div_ceil(unit);
         let kernels = kernels(pool.level(), matrix.ty);
         let kernels = kernels.filter(|kernels| matrix.rows >= kernels.lanes);
-        Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, first, activations }
+        Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, activations }
     });
-    pool.each(end, &|scratch, index| {
-        let job = jobs.iter().rfind(|job| job.first <= index).expect("the first starts at 0");
-        let start = (index - job.first) * job.unit;
+    pool.each(units, &|scratch, index| {
+        let (job, unit) = unit_at(&jobs, pool.threads(), index);
+        let start = unit * job.unit;
         job.rows(pool, scratch, start..job.matrix.rows.min(start + job.unit));
     });
+}
+
+/// Unit number `index` of all jobs' units: first the first thread's part of each job, and so on. What
+/// reads the outputs side by side then finds them with the thread that computed them.
+fn unit_at<'a, 'b>(jobs: &'a [Job<'b>], threads: usize, index: usize) -> (&'a Job<'b>, usize) {
+    let mut left = index;
+    for thread in 0..threads {
+        for job in jobs {
+            let units = job.matrix.rows.div_ceil(job.unit);
+            let first = thread * units / threads;
+            let part = (thread + 1) * units / threads - first;
+            if left < part {
+                return (job, first + left);
+            }
+            left -= part;
+        }
+    }
+    unreachable!("there are no more units than those of all threads")
 }
 
 /// Products of consecutive rows with consecutive tokens.
@@ -178,7 +201,8 @@ fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
     }
     let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
     let enough = (UNIT_BYTES / row_bytes).min(UNIT_ROWS) / lanes;
-    let share = matrix.rows / (UNITS * pool.threads() * lanes);
+    let (units, least) = if tokens == 1 { (UNITS_OF_ONE, ROWS_OF_ONE) } else { (UNITS, lanes) };
+    let share = (matrix.rows / (units * pool.threads())).max(least) / lanes;
     let length = enough.min(share).max(1);
     let collides = |length: &usize| {
         let offset = length * row_bytes % PAGE;
@@ -193,9 +217,8 @@ struct Job<'a> {
     bias: Option<&'a [f32]>,
     add_scaled: Option<f32>,
     out: Shared<'a, f32>,
-    /// Rows per unit, and the first unit's number.
+    /// Rows per unit.
     unit: usize,
-    first: usize,
     activations: &'a Activations,
 }
 
@@ -295,6 +318,10 @@ impl Job<'_> {
     /// streams through memory as there are lanes, and reads ahead in each.
     fn few(&self, level: Level, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
         let tokens = self.activations.rows();
+        #[cfg(target_arch = "x86_64")]
+        if tokens == 1 && self.single(level, scratch, rows.clone()) {
+            return;
+        }
         let tile = self.activations.tile(0, self.matrix.ty);
         let (lanes, row_bytes) = (kernels.lanes, self.matrix.ty.row_bytes(self.matrix.cols));
         let mut sums = [0.0f32; SEVERAL * PASS_ROWS];
@@ -334,6 +361,39 @@ impl Job<'_> {
             }
         }
         hand_over(level, self, &Sums { values: gathered, stride: count, tokens: 0..tokens, rows });
+    }
+
+    /// One token: rows one after the other. `false` if there is no such kernel.
+    #[cfg(target_arch = "x86_64")]
+    fn single(&self, level: Level, scratch: &mut Scratch, rows: Range<usize>) -> bool {
+        let Matrix { ty, cols, bytes, .. } = self.matrix;
+        let Some(kernels) = dispatch::single(level, ty).filter(|_| cols / GROUP <= GROUPS_MAX)
+        else {
+            return false;
+        };
+        let tile = self.activations.tile(0, ty);
+        let count = rows.len();
+        let Scratch { single, sums, .. } = scratch;
+        // SAFETY: the level exists only on a machine with its instructions; the rows are inside the
+        // matrix, whose length was checked, and the tile has all their groups and one token.
+        unsafe {
+            (kernels.prepare)(tile, single);
+            // A call gives the sums of the rows of the one before.
+            for i in 0..=count.div_ceil(ROWS) {
+                let start = count.min(i * ROWS);
+                let next = single::Few {
+                    first: bytes.as_ptr().add((rows.start + start) * ty.row_bytes(cols)),
+                    count: ROWS.min(count - start),
+                };
+                let products = (kernels.advance)(next, tile, single);
+                if i > 0 {
+                    let before = &mut sums[(i - 1) * ROWS..start];
+                    before.copy_from_slice(&products[..before.len()]);
+                }
+            }
+        }
+        hand_over(level, self, &Sums { values: &sums[..count], stride: count, tokens: 0..1, rows });
+        true
     }
 
     /// Many tokens: weights are unpacked once for each pass.

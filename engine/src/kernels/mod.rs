@@ -51,6 +51,8 @@ pub mod rows;
 mod scalar;
 pub mod scratch;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod single;
 
 /// An instruction set that this machine has.
 ///

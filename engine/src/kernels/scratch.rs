@@ -24,6 +24,9 @@ pub struct Scratch {
     pub(super) scores: Buffer<f32>,
     /// Their values so far, in this range of positions.
     pub(super) partial: Buffer<f32>,
+    /// What products with one token keep.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) single: super::single::Kept,
 }
 
 impl Scratch {
@@ -36,6 +39,8 @@ impl Scratch {
             queries: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
             scores: Buffer::new(QUERIES_MAX * TILE),
             partial: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
+            #[cfg(target_arch = "x86_64")]
+            single: super::single::Kept::new(),
         }
     }
 }

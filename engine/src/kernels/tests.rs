@@ -104,6 +104,18 @@ fn products_of_every_format_equal_the_definition_and_the_sum_in_double_precision
     }
 }
 
+/// Kernels that keep a row's products have room for so many; longer rows take another way.
+#[test]
+fn rows_longer_than_any_buffer_give_the_same_bits() {
+    let mut random = Random(41);
+    for ty in [TensorType::Q4_K, TensorType::Q6_K] {
+        for cols in [32 * 1024, 32 * 1024 + 256] {
+            let bytes = random_rows(&mut random, ty, 37, cols);
+            products(ty, &bytes, (37, cols, 1), 3);
+        }
+    }
+}
+
 /// Every number of tokens up to two tiles, and lengths that are no multiple of what is unpacked
 /// together.
 #[test]
