@@ -7,8 +7,9 @@
 //! gap(R) = max( sum over stages of t(R) + overhead,  k × the slowest stage's t(R) )
 //! ```
 //!
-//! and `R` is the largest with `gap(R)` within the target, `k` the number of stages (or of decode
-//! groups, if they are more). With nobody decoding the only question is how soon the prompts are
+//! and `R` is the largest with `gap(R)` within the target. Of several `k` the one counts that lets the
+//! most rows pass: as many as there are stages where each has its own memory, one where they share a
+//! bus. With nobody decoding the only question is how soon the prompts are
 //! computed: `L` rows in chunks of `c` take `L ÷ c` times the slowest stage's `t(c)` and once each
 //! other stage's.
 
@@ -18,7 +19,10 @@ use super::times::StageTimes;
 use super::{ItlTarget, PlanLimits};
 
 /// Prefill rows of a microbatch at least, whatever the target: prompts always go on.
-pub(super) const CHUNK_MIN: usize = 8;
+pub(super) const CHUNK_MIN: usize = 2;
+/// How many times more rows than were ever measured with prefill may be tried: past its end a curve is
+/// a guess.
+const GROWTH: usize = 2;
 /// Rows of a microbatch beside decodes while nothing was measured.
 const ROWS_UNMEASURED: usize = 64;
 /// Part of the target that is aimed at: times vary.
@@ -54,8 +58,8 @@ pub(super) struct Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Situation {
     pub(super) groups: usize,
-    /// Decode rows of the largest group.
-    pub(super) decodes: usize,
+    /// Sequences that decode.
+    pub(super) streams: usize,
     /// Rows of a microbatch at most.
     pub(super) rows_max: usize,
 }
@@ -82,18 +86,14 @@ impl Budget {
         {
             return beside;
         }
-        let in_flight_max = to_usize(plan.in_flight_max);
-        let (rows, in_flight) = match quiet() {
-            Some(quiet) => {
-                let target = AIM * target.seconds(quiet);
-                let in_flight = times.stages().max(situation.groups).min(in_flight_max);
-                let within = |rows| gap(times, in_flight, rows).is_some_and(|gap| gap <= target);
-                (most_rows(situation.rows_max, within), in_flight)
-            }
-            None => (ROWS_UNMEASURED.min(situation.rows_max), in_flight_max),
+        let beside = match quiet() {
+            Some(quiet) => best(times, plan, situation, AIM * target.seconds(quiet)),
+            None => Beside {
+                rows: ROWS_UNMEASURED.min(situation.rows_max),
+                in_flight: to_usize(plan.in_flight_max),
+                one: false,
+            },
         };
-        let one = rows < (situation.decodes + CHUNK_MIN).min(situation.rows_max);
-        let beside = Beside { rows, in_flight, one };
         self.beside = Some((situation, beside));
         self.looked = 0;
         beside
@@ -111,7 +111,7 @@ impl Budget {
             let rest = shape((left % rows) as f64) / shape(*rows as f64);
             match left / rows {
                 0 => (slowest + others) * rest,
-                full if left % rows == 0 => slowest * full as f64 + others,
+                full if left.is_multiple_of(*rows) => slowest * full as f64 + others,
                 full => slowest * (full as f64 + rest) + others,
             }
         };
@@ -120,17 +120,36 @@ impl Budget {
     }
 }
 
+/// The number of microbatches in flight that lets the most prefill rows pass within the target.
+fn best(times: &StageTimes, plan: &PlanLimits, situation: Situation, target: f64) -> Beside {
+    let stages = times.stages();
+    let most = situation.rows_max.min(GROWTH * times.most_mixed_rows().max(situation.streams));
+    let options = [1, stages.div_ceil(2), stages, stages.max(situation.groups)];
+    let options = options.into_iter().filter(|option| *option <= to_usize(plan.in_flight_max));
+    let found = options.map(|in_flight| {
+        let within = |rows| gap(times, in_flight, rows).is_some_and(|gap| gap <= target);
+        (in_flight, most_rows(most, within))
+    });
+    let streams = situation.streams;
+    let (in_flight, rows) = found
+        .max_by_key(|(in_flight, rows)| (in_flight * rows).saturating_sub(streams))
+        .expect("one microbatch may always be in flight");
+    let decodes = streams.div_ceil(situation.groups.min(in_flight));
+    Beside { rows, in_flight, one: rows < (decodes + CHUNK_MIN).min(situation.rows_max) }
+}
+
 /// The gap of a stream when so many microbatches of so many rows are in flight.
 fn gap(times: &StageTimes, in_flight: usize, rows: usize) -> Option<f64> {
-    let (slowest, all) = through(times, in_flight, rows)?;
+    let hoped = |stage| times.mixed_hoped(stage, in_flight, rows as f64);
+    let (slowest, all) = through(times.stages(), hoped)?;
     Some((all + times.overhead()).max(slowest * in_flight as f64))
 }
 
-/// Seconds of the slowest stage and of all stages for rows that are prefill for the most part.
-fn through(times: &StageTimes, in_flight: usize, rows: usize) -> Option<(f64, f64)> {
+/// Seconds of the slowest stage and of all stages.
+fn through(stages: usize, of: impl Fn(usize) -> Option<f64>) -> Option<(f64, f64)> {
     let (mut slowest, mut all) = (0.0_f64, 0.0);
-    for stage in 0..times.stages() {
-        let seconds = times.mixed(stage, in_flight, rows as f64)?;
+    for stage in 0..stages {
+        let seconds = of(stage)?;
         slowest = slowest.max(seconds);
         all += seconds;
     }
@@ -160,7 +179,8 @@ fn chunks(times: &StageTimes, rows_max: usize) -> Vec<(usize, f64, f64)> {
     let stages = times.stages();
     sizes
         .map(|rows| {
-            let (slowest, all) = through(times, stages, rows).unwrap_or_else(|| {
+            let guess = |stage| times.mixed(stage, stages, rows as f64);
+            let (slowest, all) = through(stages, guess).unwrap_or_else(|| {
                 let one = shape(rows as f64);
                 (one, one * stages as f64)
             });

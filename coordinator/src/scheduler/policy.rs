@@ -1,7 +1,7 @@
 //! Which rows go into the next microbatch.
 
 use super::Scheduler;
-use super::budget::{CHUNK_MIN, Situation};
+use super::budget::{Beside, CHUNK_MIN, Situation};
 use super::grouping::predict;
 use super::limits::{PlanLimits, to_u32, to_usize};
 use super::memory::Grown;
@@ -26,11 +26,10 @@ impl Scheduler {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
             decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
-        let groups = self.groups(now, &plan);
+        let (groups, beside) = self.groups(now, &plan, room.rows);
         let mut builder = StepBuilder::default();
         self.add_decodes(&mut builder, decode_room, groups);
-        if let Some(rows) = self.rows_with_prefill(now, &plan, groups, (room.rows, builder.decodes))
-        {
+        if let Some(rows) = self.rows_with_prefill(beside, room.rows, builder.decodes) {
             self.add_prefills(&mut builder, room.with_rows(rows));
         }
         self.add_decodes(&mut builder, room, groups);
@@ -56,17 +55,32 @@ impl Scheduler {
         self.running.len() - self.prefilling.len()
     }
 
-    /// How many groups the decoding sequences travel in.
-    fn groups(&mut self, now: Duration, plan: &PlanLimits) -> usize {
-        if let Some(forced) = self.config.decode_groups {
-            return to_usize(forced.min(plan.in_flight_max));
-        }
+    /// How many groups the decoding sequences travel in, and what prefill may have beside them.
+    fn groups(
+        &mut self,
+        now: Duration,
+        plan: &PlanLimits,
+        rows_max: usize,
+    ) -> (usize, Option<Beside>) {
         let streams = self.decoding();
         if streams == 0 {
-            return 1;
+            return (1, None);
         }
         let quiet = self.prefilling.is_empty();
-        self.grouping.choose(&self.times, now, (streams, plan.decode_groups_max()), quiet)
+        let most = plan.decode_groups_max();
+        let groups = match self.config.decode_groups {
+            Some(forced) => to_usize(forced.min(plan.in_flight_max)),
+            None => self.grouping.choose(&self.times, now, (streams, most), quiet),
+        };
+        if quiet {
+            return (groups, None);
+        }
+        let situation = Situation { groups: groups.min(streams), streams, rows_max };
+        let times = &self.times;
+        let gap = || predict(times, now, streams, situation.groups).map(|quiet| quiet.period);
+        let target = self.config.itl_target;
+        let beside = self.budget.beside(times, plan, target, situation, gap);
+        (groups.min(beside.in_flight), Some(beside))
     }
 
     /// The newest token of sequences that wait for their next one, longest wait first.
@@ -108,30 +122,20 @@ impl Scheduler {
     /// if it may have no prefill.
     fn rows_with_prefill(
         &mut self,
-        now: Duration,
-        plan: &PlanLimits,
-        groups: usize,
-        (rows_max, decodes): (usize, usize),
+        beside: Option<Beside>,
+        rows_max: usize,
+        decodes: usize,
     ) -> Option<usize> {
         let first = *self.prefilling.first_key_value()?.1;
-        let streams = self.decoding();
-        if streams == 0 {
+        let Some(beside) = beside else {
             let others = self.prefilling.values().skip(1).take(PROMPTS_LOOKED_AT);
             let others: usize = others.map(|id| self.sequence(*id).pending()).sum();
             // The first counts whole, or its chunks would shrink as it goes on.
             let left = self.sequence(first).compute_end() + others;
             return Some(self.budget.alone(&self.times, rows_max, left));
-        }
-        let groups = groups.min(streams);
-        let situation = Situation { groups, decodes: streams.div_ceil(groups), rows_max };
-        let times = &self.times;
-        let quiet = || predict(times, now, streams, groups).map(|quiet| quiet.period);
-        let target = self.config.itl_target;
-        let beside = self.budget.beside(times, plan, target, situation, quiet);
-        let alone = decodes == 0;
-        if (alone && self.in_flight.len() >= beside.in_flight)
-            || (beside.one && self.in_flight.iter().any(|in_flight| in_flight.prefills))
-        {
+        };
+        let full = decodes == 0 && self.in_flight.len() >= beside.in_flight;
+        if full || (beside.one && self.in_flight.iter().any(|in_flight| in_flight.prefills)) {
             return None;
         }
         Some(beside.rows.max(decodes + CHUNK_MIN))

@@ -8,7 +8,7 @@
 //! Microbatches with prefill rows have curves of their own: the head computes their sampled rows
 //! only, and their rows attend to more positions.
 
-use super::curve::{Curve, between};
+use super::curve::{Curve, between, shape};
 use super::limits::to_usize;
 use std::time::Duration;
 
@@ -99,27 +99,53 @@ impl StageTimes {
         estimate(&self.stages[stage].decode, overlap.clamp(1, self.stages.len()), rows, now)
     }
 
+    /// The most rows of a microbatch with prefill that every stage has reported; 0 if there is none.
+    pub(super) fn most_mixed_rows(&self) -> usize {
+        let most = |levels: &[Curve]| {
+            let ends = levels.iter().filter_map(|curve| Some(curve.range()?.1 as usize));
+            ends.max().unwrap_or(0)
+        };
+        self.stages.iter().map(|stage| most(&stage.mixed)).min().unwrap_or(0)
+    }
+
     /// Seconds that a stage takes for rows some of which are prefill; `None` if nothing is known.
     ///
-    /// Fewer rows than any such microbatch had are between those and decode rows.
+    /// Fewer rows than any such microbatch had are between those and decode rows. More rows than any
+    /// had take at least what they usually would: a curve that was flat so far may rise.
     pub(super) fn mixed(&self, stage: usize, overlap: usize, rows: f64) -> Option<f64> {
         let curves = &self.stages[stage];
         let overlap = overlap.clamp(1, self.stages.len());
         let of = |levels: &[Curve], rows| {
             estimate(levels, overlap, rows, Duration::ZERO).map(|estimate| estimate.seconds)
         };
-        let mixed_from = nearest(&curves.mixed, overlap, rows).map(|(_, range)| range.0);
-        let decode_to = nearest(&curves.decode, overlap, rows).map(|(_, range)| range.1);
-        match (mixed_from, decode_to) {
-            (Some(from), Some(to)) if rows < from => {
+        let cautious = |levels: &[Curve], most: f64| {
+            let end = rows.min(most);
+            Some(of(levels, rows)?.max(of(levels, end)? * shape(rows) / shape(end)))
+        };
+        let mixed = nearest(&curves.mixed, overlap, rows).map(|(_, range)| range);
+        let decode = nearest(&curves.decode, overlap, rows).map(|(_, range)| range);
+        match (mixed, decode) {
+            (Some((from, _)), Some((_, to))) if rows < from => {
                 let high = (from, of(&curves.mixed, from)?);
                 let low = (to.min(from), of(&curves.decode, to.min(from))?.min(high.1));
                 let at_low = of(&curves.decode, rows)?.min(low.1);
                 Some(if rows <= low.0 { at_low } else { between(low, high, rows) })
             }
-            (None, Some(_)) => of(&curves.decode, rows),
-            _ => of(&curves.mixed, rows),
+            (Some((_, to)), _) => cautious(&curves.mixed, to),
+            (None, Some((_, to))) => cautious(&curves.decode, to),
+            (None, None) => None,
         }
+    }
+
+    /// The same, and a little less where this overlap has not had so many rows but more: hoping for
+    /// less is how they come to be tried.
+    pub(super) fn mixed_hoped(&self, stage: usize, overlap: usize, rows: f64) -> Option<f64> {
+        let levels = &self.stages[stage].mixed;
+        let own = levels.get(overlap.clamp(1, self.stages.len()) - 1);
+        let known = own.is_some_and(|own| own.knows(rows, Duration::ZERO));
+        let past_end = nearest(levels, overlap, rows).is_none_or(|(_, range)| rows > range.1);
+        let hope = if known || past_end { 1.0 } else { HOPE_ROWS };
+        Some(self.mixed(stage, overlap, rows)? * hope)
     }
 }
 
@@ -234,7 +260,9 @@ mod tests {
         let time = Duration::from_micros(700);
         times.observe(NOW, 0, Measured { rows: 64, has_prefill: true, overlap: 1.0, time });
         let us = |rows| (times.mixed(0, 1, rows).unwrap() * 1e6).round();
-        assert_eq!([us(4.0), us(34.0), us(64.0)], [100.0, 400.0, 700.0]);
+        assert_eq!([us(4.0), us(34.0), us(64.0), us(128.0)], [100.0, 400.0, 700.0, 1340.0]);
+        let hoped = |rows| (times.mixed_hoped(0, 1, rows).unwrap() * 1e6).round();
+        assert_eq!([hoped(34.0), hoped(64.0), hoped(128.0)], [340.0, 700.0, 1340.0]);
         assert_eq!(times.mixed(1, 1, 4.0), None);
     }
 

@@ -6,7 +6,7 @@ use super::greedy;
 use super::rng::{Rng, mix};
 use super::toy::{FRAGILE_SEED, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
-use crate::scheduler::{PlanLimits, PrefixCache, SchedulerConfig};
+use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, SchedulerConfig};
 use std::time::Duration;
 use woolly_protocol::ids::PlanEpoch;
 
@@ -23,7 +23,12 @@ pub(super) fn config(rng: &mut Rng, more: &mut Rng) -> SchedulerConfig {
         rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
         key_concurrency: more.pick(&[None, None, Some(6)]),
         prefix_cache: more.pick(&[PrefixCache::Off, PrefixCache::Key, PrefixCache::Shared]),
-        ..SchedulerConfig::default()
+        itl_target: more.pick(&[
+            ItlTarget::default(),
+            ItlTarget::Percent(0),
+            ItlTarget::Time(Duration::from_millis(1)),
+        ]),
+        decode_groups: more.pick(&[None, None, None, Some(1), Some(2), Some(9)]),
     }
 }
 

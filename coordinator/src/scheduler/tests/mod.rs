@@ -3,11 +3,13 @@
 mod answers;
 mod arrivals;
 mod batching;
+mod flow;
 mod memory;
 mod prefix;
 pub(crate) mod rng;
 mod sampling;
 mod sim;
+mod speed;
 mod toy;
 mod turns;
 

@@ -8,16 +8,17 @@ use super::rng::{Rng, mix};
 use super::toy::{self, ToyStage, VOCAB};
 use super::{arrivals, assert_books_balance};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, Refusal};
-use crate::scheduler::{PlanLimits, Scheduler, Step};
+use crate::scheduler::{PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 use woolly_protocol::forward::{Forward, ForwardLimits};
 use woolly_protocol::frame::Message;
-use woolly_protocol::ids::{BlockId, MicrobatchId, SequenceId};
+use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId};
 use woolly_protocol::sampling::{Sampled, Sampling};
 
-/// Histories per run of the tests.
-const SEEDS: u64 = 2_000;
+/// Histories per run of the tests, unless `WOOLLY_SIM_SEEDS` says which at compile time.
+const SEEDS: Range<u64> = 0..2_000;
 /// A history that takes longer is stuck.
 const EVENTS_MAX: usize = 200_000;
 
@@ -39,6 +40,8 @@ enum Happening {
     Done(usize),
     /// An answer reaches the coordinator.
     Answer(Sampled),
+    /// A stage's report reaches the coordinator.
+    Report(PlanEpoch, usize, StageTiming),
 }
 
 /// One stage at work.
@@ -66,6 +69,8 @@ struct Client {
 
 struct Sim {
     rng: Rng,
+    /// Draws what is about reports.
+    reports: Rng,
     /// Long completions in few blocks.
     tight: bool,
     now: u64,
@@ -119,6 +124,7 @@ impl Sim {
             in_flight: VecDeque::new(),
             clients: Vec::new(),
             by_id: BTreeMap::new(),
+            reports: Rng(mix(seed + 1)),
             rng,
         };
         sim.at(0, Happening::Plan);
@@ -188,6 +194,9 @@ impl Sim {
                     assert_eq!(answered, Some(sampled.microbatch));
                 }
                 self.scheduler.handle_sampled(self.clock(), &sampled).unwrap();
+            }
+            Happening::Report(epoch, stage, timing) => {
+                self.scheduler.handle_timing(self.clock(), epoch, stage, &timing);
             }
             // Workers drop what belongs to another plan; answers on their way still arrive.
             _ if epoch != self.epoch => {}
@@ -333,6 +342,8 @@ impl Sim {
         stage.busy = false;
         let (forward, rows) = stage.queue.pop_front().unwrap();
         let hidden = stage.model.forward(&forward, &rows);
+        let took = stage.base_us + stage.row_us * rows.len() as u64;
+        self.report(index, forward.microbatch, took);
         let delay = self.rng.range(1, 300);
         let arrives = self.now + delay;
         if index + 1 < self.stages.len() {
@@ -347,6 +358,16 @@ impl Sim {
             self.at(at, Happening::Answer(sampled));
         }
         self.start(index);
+    }
+
+    /// A report comes some time later, and is wrong now and then.
+    fn report(&mut self, index: usize, microbatch: MicrobatchId, took: u64) {
+        let took = if self.reports.one_in(50) { 10 * took } else { took };
+        let (compute, wire) = (Duration::from_micros(took), Duration::ZERO);
+        let wait = Duration::from_micros(self.reports.range(0, 100));
+        let timing = StageTiming { microbatch, compute, wait, wire };
+        let at = self.now + self.reports.range(1, 5_000);
+        self.at(at, Happening::Report(PlanEpoch(self.epoch), index, timing));
     }
 
     fn sample(&mut self, forward: &Forward, hidden: &[u64]) -> Sampled {
@@ -421,6 +442,13 @@ fn as_if_alone(event: &GenerationEvent) -> GenerationEvent {
     }
 }
 
+/// `FROM..TO` of the build's `WOOLLY_SIM_SEEDS`.
+fn seeds() -> Range<u64> {
+    let Some(given) = option_env!("WOOLLY_SIM_SEEDS") else { return SEEDS };
+    let (from, to) = given.split_once("..").expect("FROM..TO such as 0..1000000");
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
 fn history(seed: u64, met: &mut Met) {
     let mut sim = Sim::new(seed);
     sim.run();
@@ -430,7 +458,7 @@ fn history(seed: u64, met: &mut Met) {
 #[test]
 fn seeded_histories_end_as_if_each_request_were_alone() {
     let mut met = Met::default();
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let run = std::panic::AssertUnwindSafe(|| history(seed, &mut met));
         assert!(std::panic::catch_unwind(run).is_ok(), "seed {seed} fails, see above");
     }
