@@ -180,6 +180,8 @@ pub struct Status {
     pub kv_blocks_free: u32,
     /// See `kv_blocks_free`.
     pub kv_blocks: u32,
+    /// Sequences that gave their blocks to older ones, since the start.
+    pub preemptions: u64,
     /// How the KV cache holds its values, `f16` or `q8_0`; empty without a plan.
     pub kv_type: &'static str,
 }

@@ -6,6 +6,7 @@ mod equality;
 mod faults;
 mod joining;
 mod memory;
+mod sharing;
 mod start;
 
 use serde_json::{Value, json};

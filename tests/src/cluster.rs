@@ -223,6 +223,13 @@ impl Cluster {
         answer.unwrap_or_else(|error| panic!("POST {path} {body}: {error}\n{}", self.logs()))
     }
 
+    /// `POST path` with an API key: status and text.
+    pub fn post_with_key(&self, path: &str, key: &str, body: &Value) -> (u16, String) {
+        let answer = http::post_with_key(self.http, path, key, body);
+        let answer = answer.and_then(|answer| Ok((answer.status, answer.text()?)));
+        answer.unwrap_or_else(|error| panic!("POST {path} {body}: {error}\n{}", self.logs()))
+    }
+
     /// `POST path` with `stream: true`, answered with 200: its events.
     pub fn stream(&self, path: &str, body: &Value) -> http::Events {
         let mut body = body.clone();

@@ -46,13 +46,24 @@ pub fn send(
     path: &str,
     body: Option<&Value>,
 ) -> io::Result<Answer> {
+    send_with(server, method, path, body, "")
+}
+
+/// Sends a request with more headers, each with its line end.
+fn send_with(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    headers: &str,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_nodelay(true)?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+         {headers}content-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes())?;
@@ -67,6 +78,16 @@ pub fn get(server: SocketAddr, path: &str) -> io::Result<Answer> {
 /// `POST path` with a JSON body.
 pub fn post(server: SocketAddr, path: &str, body: &Value) -> io::Result<Answer> {
     send(server, "POST", path, Some(body))
+}
+
+/// `POST path` with a JSON body and an API key.
+pub fn post_with_key(
+    server: SocketAddr,
+    path: &str,
+    key: &str,
+    body: &Value,
+) -> io::Result<Answer> {
+    send_with(server, "POST", path, Some(body), &format!("authorization: Bearer {key}\r\n"))
 }
 
 fn read_head(mut stream: BufReader<TcpStream>) -> io::Result<Answer> {

@@ -371,6 +371,7 @@ impl Driver {
         status.waiting = counts.waiting;
         status.running = counts.running;
         status.kv_blocks_free = counts.kv_blocks_free;
+        status.preemptions = counts.preemptions;
         if self.phase != Phase::Serving {
             status.ready = false;
             status.detail = "shutting down".to_owned();

@@ -50,6 +50,7 @@ pub async fn health(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
         "kv_blocks_free": status.kv_blocks_free,
         "requests_running": status.running,
         "requests_waiting": status.waiting,
+        "preemptions": status.preemptions,
     }))
 }
 

@@ -13,8 +13,11 @@ fn submit_as(scheduler: &mut Scheduler, key: u32, prompt: u32, max_tokens: u32) 
     scheduler.handle_request(T0, GenerationRequest { key: KeyId(key), ..request }).unwrap()
 }
 
+/// Sequence, position and rows of a chunk.
+type Sent = (u64, u32, u32);
+
 /// Runs everything to its end: the chunks sent and the cached tokens that each sequence was told.
-fn finish(scheduler: &mut Scheduler) -> (Vec<(u64, u32, u32)>, Vec<(u64, u32)>) {
+fn finish(scheduler: &mut Scheduler) -> (Vec<Sent>, Vec<(u64, u32)>) {
     let steps = run_out(scheduler, Vec::new());
     let sent = steps.iter().flat_map(chunks).map(|(id, at, rows, _)| (id, at, rows)).collect();
     let told = events(scheduler);
