@@ -132,3 +132,42 @@ fn the_state_directory_is_found() {
     assert_eq!(find(None, os("relative"), os("/h")).as_deref(), Some(home));
     assert_eq!(find(None, None, None), None);
 }
+
+#[test]
+fn the_cache_is_as_asked_for_or_refused_by_name() {
+    let cache = |flags: &[&str]| serve(flags).map(|args| args.cache).map_err(|e| e.to_string());
+    let default = cache(&[]).unwrap();
+    assert_eq!((default.cache_type.name(), default.block_size), ("f16", 32));
+    assert_eq!(default.prefix_cache, crate::scheduler::PrefixCache::Key);
+    let given = cache(&["--cache-type", "q8_0", "--block-size", "256"]).unwrap();
+    assert_eq!((given.cache_type.name(), given.block_size), ("q8_0", 256));
+    for (flag, value, reason) in [
+        ("--cache-type", "q4_0", "expected f16 or q8_0"),
+        ("--block-size", "48", "a multiple of 32 from 32 to 1024"),
+        ("--block-size", "0", "a multiple of 32"),
+        ("--block-size", "2048", "a multiple of 32"),
+        ("--prefix-cache", "on", "expected off, key or shared"),
+        ("--prefix-cache-eviction", "fifo", "invalid value 'fifo'"),
+        ("--cache-compress", "zstd", "depend on other users' load"),
+    ] {
+        let error = cache(&[flag, value]).unwrap_err();
+        assert!(error.contains(flag) && error.contains(reason), "{error}");
+    }
+    assert!(cache(&["--cache-compress", "off", "--prefix-cache-eviction", "lru"]).is_ok());
+}
+
+#[test]
+fn access_is_limited_as_asked_for() {
+    let access = |flags: &[&str]| serve(flags).map(|args| args.access);
+    assert!(access(&[]).unwrap().keys().unwrap().is_empty());
+    let given = access(&["--api-key", "sk-a,sk-b", "--api-key", "sk-c"]).unwrap();
+    assert_eq!(given.api_key, ["sk-a", "sk-b", "sk-c"]);
+    for bad in ["", "two words", "sk-a,"] {
+        assert!(access(&["--api-key", bad]).is_err(), "{bad:?} lets nobody or everyone in");
+    }
+    let given = access(&["--key-concurrency", "3", "--request-timeout", "90s"]).unwrap();
+    let times = (given.key_concurrency, given.request_timeout);
+    assert_eq!(times, (Some(3), Some(Duration::from_secs(90))));
+    assert!(access(&["--key-concurrency", "0"]).is_err());
+    assert!(access(&["--request-timeout", "0s"]).is_err());
+}
