@@ -15,8 +15,11 @@ pub struct Operands {
     pub a: *const f32,
     /// Values from one row of `a` to the next.
     pub a_stride: usize,
-    /// First value of `b`.
-    pub b: *const f32,
+    /// First value of `b`: floats, or halves if [`halves`](Self::halves).
+    pub b: *const u8,
+    /// Whether values of `b` are halves. Each is widened where it is used: for a single pass of rows
+    /// that is cheaper than widening all before.
+    pub halves: bool,
     /// Values from one row of `b` to the next.
     pub b_stride: usize,
     /// First value of `c`.
@@ -37,11 +40,12 @@ pub struct Operands {
 ///
 /// As for all of [`Simd`]; the operands are there.
 #[inline(always)]
-pub(super) unsafe fn accumulate<S: Simd, const T: usize>(o: Operands) {
+pub(super) unsafe fn accumulate<S: Simd, const T: usize, const HALVES: bool>(o: Operands) {
+    let size = if HALVES { size_of::<u16>() } else { size_of::<f32>() };
     // SAFETY: as the caller promises; `COLUMNS` is a multiple of two vectors.
     unsafe {
         for column in (0..o.columns).step_by(2 * S::LANES) {
-            let (b, c) = (o.b.add(column), o.c.add(column));
+            let (b, c) = (o.b.add(column * size), o.c.add(column));
             let mut acc = [[S::splat_f(0.0); 2]; T];
             if !o.fresh {
                 for (t, acc) in acc.iter_mut().enumerate() {
@@ -50,8 +54,12 @@ pub(super) unsafe fn accumulate<S: Simd, const T: usize>(o: Operands) {
                 }
             }
             for k in 0..o.depth {
-                let b = b.add(k * o.b_stride);
-                let b = [S::load_f(b), S::load_f(b.add(S::LANES))];
+                let b = b.add(k * o.b_stride * size);
+                let next = b.add(S::LANES * size);
+                let b = match HALVES {
+                    true => [S::load_halves(b.cast()), S::load_halves(next.cast())],
+                    false => [S::load_f(b.cast()), S::load_f(next.cast())],
+                };
                 for (t, acc) in acc.iter_mut().enumerate() {
                     let a = S::broadcast_f(o.a.add(t * o.a_stride + k));
                     *acc = [S::fma(a, b[0], acc[0]), S::fma(a, b[1], acc[1])];
@@ -102,7 +110,11 @@ pub(super) unsafe fn by_definition(o: Operands, rows: usize) {
                 let c = o.c.add(t * o.c_stride + column);
                 let mut acc = if o.fresh { 0.0 } else { *c };
                 for k in 0..o.depth {
-                    let b = *o.b.add(k * o.b_stride + column);
+                    let index = k * o.b_stride + column;
+                    let b = match o.halves {
+                        true => f16_to_f32(o.b.cast::<u16>().add(index).read_unaligned()),
+                        false => *o.b.cast::<f32>().add(index),
+                    };
                     acc = (*o.a.add(t * o.a_stride + k)).mul_add(b, acc);
                 }
                 *c = acc;

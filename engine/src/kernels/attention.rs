@@ -24,7 +24,7 @@ use super::dispatch::accumulate;
 use super::scratch::Scratch;
 use super::simd::prefetch_far;
 use super::{LANES, Level, per_level, sum_lanes};
-use crate::kv::{BLOCK_LEN, LayerCache};
+use crate::kv::{BLOCK_LEN, KvType, LayerCache};
 use crate::math;
 use crate::pool::{Pool, Shared};
 use std::ops::Range;
@@ -35,6 +35,8 @@ pub const TILE: usize = BLOCK_LEN;
 pub const RANGE: usize = 1024;
 /// Query heads per key head, times the rows, of one task.
 pub const QUERIES_MAX: usize = 48;
+/// Blocks ahead of the one at hand that are asked for.
+const AHEAD: usize = 2;
 /// The widest head.
 pub const HEAD_DIM_MAX: usize = 256;
 
@@ -205,8 +207,9 @@ impl Task<'_> {
         let end = self.end(self.rows.end - 1).min(start + RANGE);
         for start in (start..end).step_by(TILE) {
             let block = self.chunk.block_table[start / TILE];
-            if start + TILE < end {
-                self.ask_for(self.chunk.block_table[start / TILE + 1]);
+            let ahead = self.chunk.block_table[..end.div_ceil(TILE)].get(start / TILE + AHEAD);
+            if let Some(ahead) = ahead {
+                ask_for(self.cache.keys(*ahead, self.kv_head));
             }
             // Rows that see none of the tile are passed over; those that see all go together.
             let first_row = (self.rows.start..self.rows.end)
@@ -214,10 +217,16 @@ impl Task<'_> {
                 .expect("the last row sees the tile");
             let first = (first_row - self.rows.start) * group;
             self.scores(scratch, block, first);
+            if let Some(ahead) = ahead {
+                ask_for(self.cache.values(*ahead, self.kv_head));
+            }
             let count = TILE.min(end - start);
             let values = self.cache.values(block, self.kv_head);
-            let out = &mut scratch.tile;
-            widen_values(self.level, self.cache.shape, (values, count), stride, out);
+            let halves = Some(values).filter(|_| self.takes_halves(first));
+            if halves.is_none() {
+                let out = &mut scratch.tile;
+                widen_values(self.level, self.cache.shape, (values, count), stride, out);
+            }
             let queries = self.queries();
             for (index, running) in running.iter_mut().enumerate().take(queries).skip(first) {
                 let count = TILE.min(self.end(self.rows.start + index / group) - start);
@@ -231,34 +240,33 @@ impl Task<'_> {
             for part in (first..self.queries()).step_by(step) {
                 let part_end = self.queries().min(part + step);
                 let count = TILE.min(self.end(self.rows.start + part / group) - start);
-                self.add_values(scratch, part..part_end, count);
+                self.add_values(scratch, part..part_end, count, halves);
             }
         }
     }
 
-    /// Asks for the keys and values of a block that comes next: blocks do not follow each other in memory.
-    fn ask_for(&self, block: u32) {
-        const LINE: usize = 64;
-        let (keys, values) =
-            (self.cache.keys(block, self.kv_head), self.cache.values(block, self.kv_head));
-        for tile in [keys, values] {
-            for line in tile.chunks(LINE) {
-                prefetch_far(line.as_ptr());
-            }
-        }
+    /// Whether queries `first` and up take keys and values as the cache has them: if they all do so at
+    /// once.
+    fn takes_halves(&self, first: usize) -> bool {
+        let plain = self.shape.stride() == self.shape.head_dim;
+        plain && self.cache.shape.ty == KvType::F16 && self.queries() - first <= ROWS
     }
 
     /// Scores of queries `first` and up with a tile of keys.
     fn scores(&self, scratch: &mut Scratch, block: u32, first: usize) {
         let dim = self.shape.head_dim;
         let keys = self.cache.keys(block, self.kv_head);
-        widen_keys(self.level, self.cache.shape, keys, &mut scratch.tile);
+        let halves = self.takes_halves(first);
+        if !halves {
+            widen_keys(self.level, self.cache.shape, keys, &mut scratch.tile);
+        }
         for index in (first..self.queries()).step_by(ROWS) {
             let count = ROWS.min(self.queries() - index);
             let operands = Operands {
                 a: scratch.queries[index * dim..].as_ptr(),
                 a_stride: dim,
-                b: scratch.tile.as_ptr(),
+                b: if halves { keys.as_ptr() } else { scratch.tile.as_ptr().cast() },
+                halves,
                 b_stride: TILE,
                 c: scratch.scores[index * TILE..].as_mut_ptr(),
                 c_stride: TILE,
@@ -271,15 +279,23 @@ impl Task<'_> {
         }
     }
 
-    /// Adds the first `count` values of the tile to queries `range`, by their scores.
-    fn add_values(&self, scratch: &mut Scratch, range: Range<usize>, count: usize) {
+    /// Adds the first `count` values of the tile, or of `values` in halves, to queries `range`, by
+    /// their scores.
+    fn add_values(
+        &self,
+        scratch: &mut Scratch,
+        range: Range<usize>,
+        count: usize,
+        values: Option<&[u8]>,
+    ) {
         let stride = self.shape.stride();
         for first in range.clone().step_by(ROWS) {
             let rows = ROWS.min(range.end - first);
             let operands = Operands {
                 a: scratch.scores[first * TILE..].as_ptr(),
                 a_stride: TILE,
-                b: scratch.tile.as_ptr(),
+                b: values.map_or(scratch.tile.as_ptr().cast(), <[u8]>::as_ptr),
+                halves: values.is_some(),
                 b_stride: stride,
                 c: scratch.partial[first * stride..].as_mut_ptr(),
                 c_stride: stride,
@@ -290,6 +306,14 @@ impl Task<'_> {
             // SAFETY: as above.
             unsafe { accumulate(self.level, rows, operands) };
         }
+    }
+}
+
+/// Asks for keys or values that come later: blocks do not follow each other in memory.
+fn ask_for(tile: &[u8]) {
+    const LINE: usize = 64;
+    for line in tile.chunks(LINE) {
+        prefetch_far(line.as_ptr());
     }
 }
 

@@ -101,7 +101,12 @@ macro_rules! instruction_set {
             #[target_feature(enable = $features)]
             unsafe fn accumulate<const T: usize>(operands: accumulate::Operands) {
                 // SAFETY: as above.
-                unsafe { accumulate::accumulate::<$simd, T>(operands) }
+                unsafe {
+                    match operands.halves {
+                        true => accumulate::accumulate::<$simd, T, true>(operands),
+                        false => accumulate::accumulate::<$simd, T, false>(operands),
+                    }
+                }
             }
 
             #[target_feature(enable = $features)]
