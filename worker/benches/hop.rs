@@ -182,13 +182,12 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
         let mut hops = Vec::with_capacity(count);
         for hop in 0..WARM_UP + count {
             microbatch += 1;
-            let frame = forward(microbatch, rows);
+            let work = forward(microbatch, rows);
             spin(every);
             let started = Instant::now();
             let hidden = Bytes::copy_from_slice(bytemuck::cast_slice(&hidden));
-            let computed = Computed::Hidden { frame, hidden };
-            let (microbatch, times) = (MicrobatchId(microbatch), Times::default());
-            let finished = Finished { microbatch, computed, times, at: Instant::now() };
+            let (computed, times) = (Computed::Hidden(hidden), Times::default());
+            let finished = Finished { work, computed, times, at: Instant::now() };
             results.blocking_send(finished).expect("the sender lives");
             let at = arrived.recv().expect("the receiver lives");
             if hop >= WARM_UP {
@@ -199,8 +198,8 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
     }
 }
 
-/// A frame as the sending stage has read it.
-fn forward(microbatch: u64, rows: u32) -> Frame {
+/// A forward as the sending stage has read it.
+fn forward(microbatch: u64, rows: u32) -> Work {
     let chunk = Chunk {
         sequence: SequenceId(1),
         position: 0,
@@ -211,7 +210,8 @@ fn forward(microbatch: u64, rows: u32) -> Frame {
     let microbatch = MicrobatchId(microbatch);
     let forward = Forward { epoch: EPOCH, microbatch, chunks: vec![chunk] };
     let bytes = encode(&forward, &[]).expect("it fits a frame");
-    Frame::decode(&bytes, &[Kind::Forward]).expect("it was just encoded").0
+    let (frame, _) = Frame::decode(&bytes, &[Kind::Forward]).expect("it was just encoded");
+    Work::new(forward, frame, None)
 }
 
 /// Computes, as far as the processor can tell.

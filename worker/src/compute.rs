@@ -198,10 +198,9 @@ fn compute_all(
 ) {
     let mut idle_since = Instant::now();
     while let Some(work) = next(work).filter(|_| live.load(SeqCst)) {
-        let microbatch = work.microbatch();
-        counters.microbatch.store(microbatch.0, Relaxed);
+        counters.microbatch.store(work.microbatch().0, Relaxed);
         let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
-        let computed = convert::compute(stage, work, &counters.progress);
+        let computed = convert::compute(stage, &work, &counters.progress);
         let times = Times {
             cpu: system::thread_cpu_time().saturating_sub(cpu_before),
             compute: started.elapsed(),
@@ -210,10 +209,13 @@ fn compute_all(
         counters.forwards.fetch_add(1, Relaxed);
         counters.microbatch.store(0, Relaxed);
         idle_since = Instant::now();
-        let finished = Finished { microbatch, computed, times, at: idle_since };
+        let finished = Finished { work, computed, times, at: idle_since };
         if results.blocking_send(finished).is_err() {
             break;
         }
+        // With one core the network's thread would else wait for the end of this one's time slice, some
+        // milliseconds into the next forward, and the next stage with it. With more it costs nothing.
+        std::thread::yield_now();
     }
 }
 

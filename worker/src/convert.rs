@@ -12,9 +12,9 @@ use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_protocol::check::text_from;
 use woolly_protocol::control::{Assign, KvType as WireKvType};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::Forward;
+use woolly_protocol::forward::{Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame};
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::ids::MicrobatchId;
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, Sampling, SamplingParams};
@@ -24,63 +24,71 @@ use woolly_protocol::slices::SliceKey;
 const _: () = assert!(cfg!(target_endian = "little"));
 const _: () = assert!(BLOCK_LEN as usize == Stage::BLOCK_LEN);
 
-/// A forward whose frame was read and whose epoch was checked.
+/// A forward whose frame was read and whose epoch was checked. What can be made ready is made by the
+/// task that receives it, while the one before it is computed.
 #[derive(Debug)]
 pub struct Work {
-    /// What is to be computed.
-    pub forward: Forward,
+    forward: Forward,
+    /// The blocks of each chunk, as the engine takes them.
+    tables: Vec<Vec<u32>>,
     /// The frame that it was read from. Its payload is used where it was read to: token ids at the
     /// first stage, hidden states at the others.
-    pub frame: Frame,
+    frame: Frame,
     /// What to do with its rows at the last stage; `None` if none is sampled or scored.
-    pub sampling: Option<Sampling>,
+    sampling: Option<Sampling>,
 }
 
 impl Work {
+    /// A forward with the frame that it came in, and with its sampling if it has one.
+    pub fn new(forward: Forward, frame: Frame, sampling: Option<Sampling>) -> Work {
+        let table = |chunk: &Chunk| chunk.block_table.iter().map(|block| block.0).collect();
+        let tables = forward.chunks.iter().map(table).collect();
+        Work { forward, tables, frame, sampling }
+    }
+
     /// The microbatch, for the heartbeat and for its timing.
     pub fn microbatch(&self) -> MicrobatchId {
         self.forward.microbatch
     }
-}
 
-/// What came of a forward. It is encoded by the task that sends it, while the next one is computed.
-#[derive(Debug)]
-pub enum Computed {
-    /// For the next stage: the `Forward` as it came, with the hidden states of this stage.
-    Hidden {
-        /// The frame that was read.
-        frame: Frame,
-        /// `f32`, `[rows, hidden]`: the one copy of what stands in the stage's buffers, which the
-        /// next forward uses again.
-        hidden: Bytes,
-    },
-    /// For the coordinator: what the last stage sampled.
-    Sampled(Sampled),
-    /// It could not be computed; nothing else comes for it.
-    Fault(FaultMessage),
-}
-
-impl Computed {
-    /// The frame to send on.
+    /// The frame that says what came of it. Made by the task that sends it, while the next one is
+    /// computed.
     ///
     /// # Errors
     ///
-    /// The fault to report instead: its own, or that the result fits no frame.
-    pub fn encode(
-        self,
-        epoch: PlanEpoch,
-        microbatch: MicrobatchId,
-    ) -> Result<EncodedFrame, FaultMessage> {
-        let encoded = match self {
-            Computed::Hidden { frame, hidden } => frame.with_payload(hidden),
-            Computed::Sampled(sampled) => EncodedFrame::new(&sampled),
-            Computed::Fault(fault) => return Err(fault),
+    /// The fault to report instead: why it was not computed, or that the result fits no frame.
+    pub fn encode(&self, computed: Computed) -> Result<EncodedFrame, FaultMessage> {
+        let (epoch, microbatch) = (self.forward.epoch, self.forward.microbatch);
+        let encoded = match computed {
+            // The message goes on as it came.
+            Computed::Hidden(hidden) => self.frame.with_payload(hidden),
+            Computed::Rows(rows) => {
+                let rows = rows.into_iter().map(sampled_row).collect();
+                EncodedFrame::new(&Sampled { epoch, microbatch, rows })
+            }
+            Computed::Not(Failure(code, text)) => return Err(self.fault(code, &text)),
         };
         encoded.map_err(|error| {
-            let text = text_from(&format!("a result cannot be sent: {error}"));
-            FaultMessage { code: FaultCode::ComputeFailed, epoch, microbatch, text }
+            self.fault(FaultCode::ComputeFailed, &format!("a result cannot be sent: {error}"))
         })
     }
+
+    fn fault(&self, code: FaultCode, text: &str) -> FaultMessage {
+        let (epoch, microbatch) = (self.forward.epoch, self.forward.microbatch);
+        FaultMessage { code, epoch, microbatch, text: text_from(text) }
+    }
+}
+
+/// What came of a forward.
+#[derive(Debug)]
+pub enum Computed {
+    /// At every stage but the last: `f32`, `[rows, hidden]`. The one copy of what stands in the
+    /// stage's buffers, which the next forward uses again.
+    Hidden(Bytes),
+    /// At the last: what was sampled and scored.
+    Rows(Vec<RowResult>),
+    /// It could not be computed.
+    Not(Failure),
 }
 
 /// What this program says first on every connection.
@@ -134,40 +142,20 @@ pub fn model_files(assign: &Assign, machine: &[u8; 16]) -> ModelFiles {
 }
 
 /// Computes one forward on the stage.
-pub fn compute(stage: &mut Stage, work: Work, progress: &AtomicU64) -> Computed {
-    let (epoch, microbatch) = (work.forward.epoch, work.forward.microbatch);
-    match run(stage, &work, progress) {
-        Ok(Output::Hidden(hidden)) => Computed::Hidden { frame: work.frame, hidden },
-        Ok(Output::Rows(rows)) => {
-            let rows = rows.into_iter().map(sampled_row).collect();
-            Computed::Sampled(Sampled { epoch, microbatch, rows })
-        }
-        Err(Failure(code, text)) => {
-            Computed::Fault(FaultMessage { code, epoch, microbatch, text: text_from(&text) })
-        }
-    }
-}
-
-/// What a stage gives.
-enum Output {
-    /// At every stage but the last.
-    Hidden(Bytes),
-    /// At the last.
-    Rows(Vec<RowResult>),
+pub fn compute(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Computed {
+    run(stage, work, progress).unwrap_or_else(Computed::Not)
 }
 
 /// Why a forward was not computed.
-struct Failure(FaultCode, String);
+#[derive(Debug)]
+pub struct Failure(FaultCode, String);
 
 fn bad_message(error: impl std::fmt::Display) -> Failure {
     Failure(FaultCode::BadMessage, format!("a forward cannot be computed: {error}"))
 }
 
-fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Output, Failure> {
-    let tables: Vec<Vec<u32>> = (work.forward.chunks.iter())
-        .map(|chunk| chunk.block_table.iter().map(|block| block.0).collect())
-        .collect();
-    let chunks: Vec<ChunkRef<'_>> = (work.forward.chunks.iter().zip(&tables))
+fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed, Failure> {
+    let chunks: Vec<ChunkRef<'_>> = (work.forward.chunks.iter().zip(&work.tables))
         .map(|(chunk, block_table)| ChunkRef {
             position: chunk.position,
             token_count: chunk.token_count,
@@ -186,9 +174,9 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Output, F
     let is_last = stage.is_last();
     let hidden = stage.forward(&batch, input, progress).map_err(bad_message)?;
     if !is_last {
-        return Ok(Output::Hidden(Bytes::copy_from_slice(bytemuck::cast_slice(hidden))));
+        return Ok(Computed::Hidden(Bytes::copy_from_slice(bytemuck::cast_slice(hidden))));
     }
-    sample(stage, &batch, work.sampling.as_ref()).map(Output::Rows)
+    sample(stage, &batch, work.sampling.as_ref()).map(Computed::Rows)
 }
 
 fn sample(

@@ -188,7 +188,7 @@ pub async fn receive_forwards(
             false => None,
         };
         // The queue holds all that may be in flight, so it is full only if the sender sent more.
-        if work.try_send(Work { forward, frame, sampling }).is_err() {
+        if work.try_send(Work::new(forward, frame, sampling)).is_err() {
             let text = format!("more than {} forwards are in flight", assign.in_flight_max);
             return fault(FaultCode::BadMessage, assign.epoch, text);
         }
@@ -244,8 +244,8 @@ pub async fn receive_samplings(
 /// A forward that was computed, and how long it took.
 #[derive(Debug)]
 pub struct Finished {
-    /// Which.
-    pub microbatch: MicrobatchId,
+    /// Which. It is freed by who sends it, not by the compute thread.
+    pub work: Work,
     /// What came of it.
     pub computed: Computed,
     /// How long it took.
@@ -263,8 +263,8 @@ pub async fn send_results(
     outbox: &Outbox,
 ) -> FaultMessage {
     while let Some(finished) = results.recv().await {
-        let Finished { microbatch, computed, times, at } = finished;
-        let frame = match computed.encode(assign.epoch, microbatch) {
+        let Finished { work, computed, times, at } = finished;
+        let frame = match work.encode(computed) {
             Ok(frame) => frame,
             Err(fault) => {
                 tracing::error!("microbatch {}: {}", fault.microbatch, fault.text);
@@ -280,7 +280,7 @@ pub async fn send_results(
             let text = format!("stage {}: the link to {to} broke: {error}", assign.stage);
             return fault(FaultCode::LinkFailed, assign.epoch, text);
         }
-        timings.push(times.timing(microbatch, at.elapsed()));
+        timings.push(times.timing(work.microbatch(), at.elapsed()));
     }
     fault(FaultCode::ComputeFailed, assign.epoch, "the compute thread has ended".to_owned())
 }
