@@ -15,7 +15,9 @@ use crate::peer::{HANDSHAKE_TIME, explain};
 use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_SLICES, ClientAuth};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{AckFrequencyConfig, Connection, Endpoint, TransportConfig, VarInt};
+use quinn::{
+    AckFrequencyConfig, Connection, Endpoint, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,6 +46,11 @@ pub const STREAMS_MAX: u32 = 16;
 pub const INCOMING_MAX: usize = 1024;
 /// Bytes buffered for all connections that wait to be accepted.
 pub const INCOMING_BUFFER: u64 = 8 << 20;
+/// Bytes of a UDP datagram at most: a jumbo frame of 9,000 bytes without its IP and UDP headers. What
+/// the way allows is found out by probes, from [1,200 bytes](quinn::TransportConfig::initial_mtu) up;
+/// loopback and many a network of servers allow all of it, and a token's hidden states are then two
+/// datagrams and not twelve.
+pub const DATAGRAM_MAX: u16 = 9000 - 20 - 8;
 /// First congestion window: a prefill's hidden states leave without slow start.
 const INITIAL_WINDOW: u64 = 1 << 20;
 /// How long a peer may keep an acknowledgement back; shortens tail-loss probes.
@@ -78,7 +85,8 @@ pub fn bind(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Res
     let given = socket.recv_buffer_size()?.min(socket.send_buffer_size()?);
     socket.bind(&address.into())?;
     let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("no tokio runtime"))?;
-    let config = quinn::EndpointConfig::default();
+    let mut config = quinn::EndpointConfig::default();
+    config.max_udp_payload_size(DATAGRAM_MAX).map_err(io::Error::other)?;
     let endpoint = Endpoint::new(config, server, socket.into(), runtime)?;
     Ok(Bound { endpoint, warning: buffer_warning(given) })
 }
@@ -262,6 +270,8 @@ fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
     congestion.initial_window(INITIAL_WINDOW);
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(ACK_DELAY));
+    let mut probes = MtuDiscoveryConfig::default();
+    probes.upper_bound(DATAGRAM_MAX);
     let idle = u32::try_from(idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let streams = VarInt::from_u32(STREAMS_MAX);
     let mut transport = TransportConfig::default();
@@ -276,6 +286,7 @@ fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
         .max_concurrent_uni_streams(streams)
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(congestion))
+        .mtu_discovery_config(Some(probes))
         .ack_frequency_config(Some(acks));
     transport
 }
