@@ -40,8 +40,8 @@ use woolly_protocol::machine::machine_id;
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::token_store::TokenStoreError;
 
-/// Threads of the runtime: it moves bytes and decides; workers compute.
-const RUNTIME_THREADS: usize = 2;
+/// Threads of the runtime at most: it moves bytes and decides; workers compute.
+const RUNTIME_THREADS_MAX: usize = 2;
 /// The lifetime of the token in the printed join line.
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Rows of a microbatch: a prefill that delays a decode step by little, and still enough rows to use
@@ -68,7 +68,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
+        .worker_threads(runtime_threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -77,6 +77,13 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     result
+}
+
+/// One thread on a machine with few processors, where local workers compute on all of them: two that
+/// wake each other would take turns with them more often.
+fn runtime_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, RUNTIME_THREADS_MAX)
 }
 
 /// Positions of a sequence, from the flag and the model.
