@@ -5,6 +5,7 @@ mod answers;
 mod equality;
 mod faults;
 mod joining;
+mod load;
 mod memory;
 mod sharing;
 mod start;
