@@ -2,9 +2,11 @@
 
 mod access;
 mod cache;
+mod pace;
 
 pub use access::AccessArgs;
 pub use cache::CacheArgs;
+pub use pace::PaceArgs;
 
 use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
@@ -154,6 +156,9 @@ pub struct ServeArgs {
     /// How the KV cache is held and shared.
     #[command(flatten)]
     pub cache: CacheArgs,
+    /// How streams and prompts share the stages.
+    #[command(flatten)]
+    pub pace: PaceArgs,
     /// Who may use the API, how much at a time and for how long.
     #[command(flatten)]
     pub access: AccessArgs,

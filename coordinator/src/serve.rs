@@ -319,6 +319,8 @@ impl Server {
             rows_per_step: ROWS_MAX,
             key_concurrency: per_key.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
             prefix_cache: self.args.cache.prefix_cache,
+            itl_target: self.args.pace.itl_target,
+            decode_groups: self.args.pace.decode_groups.0,
             ..SchedulerConfig::default()
         }
     }

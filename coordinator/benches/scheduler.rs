@@ -1,0 +1,150 @@
+//! What the scheduler costs per token: `cargo bench -p woolly-coordinator --bench scheduler`.
+//!
+//! 10,000 sequences over 64 stages, every stage reporting every microbatch. Sequences end after 256
+//! tokens and others take their places, so starts, prefill, growth, ends and events are in the figure;
+//! the answers of the last stage are made outside of it.
+
+use criterion::{Criterion, Throughput};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, SamplingOptions};
+use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
+use woolly_protocol::ids::PlanEpoch;
+use woolly_protocol::sampling::{Sampled, SampledRow};
+
+/// Sequences that run at a time.
+const SEQUENCES: usize = 10_000;
+const STAGES: u32 = 64;
+const PROMPT: u32 = 64;
+const COMPLETION: u32 = 256;
+
+struct Load {
+    scheduler: Scheduler,
+    in_flight: VecDeque<Step>,
+    now: Duration,
+    asked: u32,
+    /// Sequences that ended and were not replaced yet.
+    ended: usize,
+    /// Time inside the scheduler.
+    spent: Duration,
+}
+
+impl Load {
+    fn new() -> Self {
+        let config = SchedulerConfig {
+            waiting_max: SEQUENCES,
+            running_max: SEQUENCES,
+            ..SchedulerConfig::default()
+        };
+        let mut scheduler = Scheduler::new(config);
+        let plan = PlanLimits {
+            epoch: PlanEpoch(1),
+            stages: STAGES,
+            in_flight_max: STAGES + 1,
+            ctx_size: 8192,
+            kv_blocks: 1 << 20,
+            block_len: 32,
+            rows_max: 256,
+            chunks_max: 256,
+        };
+        scheduler.handle_plan(Duration::ZERO, Some(plan));
+        let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
+        let mut load = Self { scheduler, in_flight, now, asked: 0, ended: SEQUENCES, spent };
+        // Until the first have ended, so that all ages are there.
+        while load.asked < SEQUENCES as u32 * 3 / 2 {
+            load.turn();
+        }
+        load
+    }
+
+    /// One answer with what follows from it; returns the tokens.
+    fn turn(&mut self) -> u64 {
+        let requests: Vec<_> =
+            (0..std::mem::take(&mut self.ended)).map(|_| self.request()).collect();
+        let answered = self.in_flight.pop_front();
+        let sampled = answered.as_ref().map(answer);
+        self.now += Duration::from_millis(2);
+
+        let began = Instant::now();
+        for request in requests {
+            self.scheduler.handle_request(self.now, request).expect("there is room");
+        }
+        if let (Some(step), Some(sampled)) = (&answered, &sampled) {
+            self.scheduler.handle_sampled(self.now, sampled).expect("it fits");
+            let timing = StageTiming {
+                microbatch: step.forward.microbatch,
+                compute: Duration::from_micros(1000 + 5 * step.tokens.len() as u64),
+                wait: Duration::from_micros(60),
+                wire: Duration::from_micros(20),
+            };
+            for stage in 0..STAGES as usize {
+                self.scheduler.handle_timing(self.now, PlanEpoch(1), stage, &timing);
+            }
+        }
+        while let Some(step) = self.scheduler.poll_step(self.now) {
+            self.in_flight.push_back(step);
+        }
+        let mut tokens = 0;
+        while let Some((_, event)) = self.scheduler.poll_event() {
+            tokens += u64::from(matches!(event, GenerationEvent::Token(_)));
+            self.ended += usize::from(matches!(event, GenerationEvent::Finished { .. }));
+        }
+        self.spent += began.elapsed();
+        tokens
+    }
+
+    fn request(&mut self) -> GenerationRequest {
+        self.asked += 1;
+        GenerationRequest {
+            // Prompts differ, and lengths do, so that not all end together.
+            prompt: (0..PROMPT).map(|i| i * 31 + self.asked).collect(),
+            score_prompt: false,
+            max_tokens: COMPLETION / 2 + self.asked % COMPLETION,
+            top_logprobs: None,
+            sampling: SamplingOptions {
+                temperature: 0.7,
+                top_k: 40,
+                top_p: 0.9,
+                min_p: 0.0,
+                repetition_penalty: 1.0,
+                frequency_penalty: 0.0,
+                presence_penalty: 0.0,
+                seed: 1,
+                choice: 0,
+                logit_bias: Vec::new(),
+            },
+            stop_tokens: vec![2],
+            key: KeyId(self.asked % 4),
+            time_limit: None,
+        }
+    }
+}
+
+fn answer(step: &Step) -> Sampled {
+    let rows = step.sampling.iter().flat_map(|sampling| &sampling.rows);
+    let row = SampledRow { token: 7, logprob: -0.5, top: Vec::new(), non_finite: false };
+    Sampled {
+        epoch: step.forward.epoch,
+        microbatch: step.forward.microbatch,
+        rows: rows.map(|_| row.clone()).collect(),
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut load = Load::new();
+    let mut group = criterion.benchmark_group("scheduler");
+    group.throughput(Throughput::Elements(1)).sample_size(20);
+    group.bench_function("token, 10,000 sequences, 64 stages", |bencher| {
+        bencher.iter_custom(|tokens| {
+            let (mut done, before) = (0, load.spent);
+            while done < tokens {
+                done += load.turn();
+            }
+            // The last turn gives more tokens than were asked for.
+            (load.spent - before).mul_f64(tokens as f64 / done as f64)
+        });
+    });
+    group.finish();
+    criterion.final_summary();
+}
