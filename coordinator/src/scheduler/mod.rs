@@ -73,6 +73,7 @@ use blocks::Blocks;
 use budget::Budget;
 use grouping::Grouping;
 use queue::Waiting;
+use rustc_hash::FxHashMap;
 use sequence::{Phase, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -91,7 +92,8 @@ pub struct Scheduler {
     config: SchedulerConfig,
     plan: Option<PlanLimits>,
     blocks: Blocks,
-    sequences: BTreeMap<SequenceId, Sequence>,
+    /// Looked up several times per token; what it is iterated for does not depend on the order.
+    sequences: FxHashMap<SequenceId, Sequence>,
     waiting: Waiting,
     running: BTreeMap<Rank, SequenceId>,
     /// Running sequences that have more than the newest token to send.
@@ -144,7 +146,7 @@ impl Scheduler {
             config,
             plan: None,
             blocks: Blocks::new(0, 1),
-            sequences: BTreeMap::new(),
+            sequences: FxHashMap::default(),
             waiting: Waiting::default(),
             running: BTreeMap::new(),
             prefilling: BTreeMap::new(),
@@ -208,7 +210,9 @@ impl Scheduler {
         self.promised = 0;
         self.of_key.clear();
         self.deadlines.clear();
-        for (id, sequence) in std::mem::take(&mut self.sequences) {
+        let mut lost: Vec<_> = std::mem::take(&mut self.sequences).into_iter().collect();
+        lost.sort_unstable_by_key(|(id, _)| *id);
+        for (id, sequence) in lost {
             if sequence.phase != Phase::Ended {
                 let failure = Failure {
                     code: "pipeline_lost",
