@@ -12,11 +12,11 @@
 //!
 //! # Policy
 //!
-//! Decode first: each running sequence has at most one decode row in flight, and the rows are
-//! spread evenly over as many microbatches as there are stages, so that every stage has work and a
-//! step of one sequence never waits for all others. Prefill takes what is left of the row budget,
-//! oldest request first, in chunks; the chunks of one prompt follow each other through the stages.
-//! While prompts wait to be computed, decode leaves them a quarter.
+//! Decode first: each running sequence has at most one decode row in flight, and the rows travel in
+//! as many groups as give the most tokens per second by each stage's measured time. Prefill takes
+//! what is left of a budget of rows that keeps the gaps of running streams short, oldest request
+//! first, in chunks; the chunks of one prompt follow each other through the stages. While prompts
+//! wait to be computed, decode leaves them a quarter. `docs/scheduling.md` has the arithmetic.
 //!
 //! Blocks are taken as sequences grow. When none is left the youngest running sequence is
 //! preempted: it gives its blocks back, waits at the front, and is later computed again from its
