@@ -46,11 +46,12 @@ pub const STREAMS_MAX: u32 = 16;
 pub const INCOMING_MAX: usize = 1024;
 /// Bytes buffered for all connections that wait to be accepted.
 pub const INCOMING_BUFFER: u64 = 8 << 20;
-/// Bytes of a UDP datagram at most: a jumbo frame of 9,000 bytes without its IP and UDP headers. What
-/// the way allows is found out by probes, from [1,200 bytes](quinn::TransportConfig::initial_mtu) up;
-/// loopback and many a network of servers allow all of it, and a token's hidden states are then two
-/// datagrams and not twelve.
-pub const DATAGRAM_MAX: u16 = 9000 - 20 - 8;
+/// Bytes of a UDP datagram at most. quinn hands ten of them to the system in one call, which refuses
+/// more than the 65,507 bytes of one UDP packet: longer ones would be lost in every burst. What the way
+/// allows is found out by probes, from [1,200 bytes](quinn::TransportConfig::initial_mtu) up; loopback
+/// and networks with jumbo frames allow all of it, and a token's hidden states are then three datagrams
+/// and not twelve.
+pub const DATAGRAM_MAX: u16 = 65_507 / 10;
 /// First congestion window: a prefill's hidden states leave without slow start.
 const INITIAL_WINDOW: u64 = 1 << 20;
 /// How long a peer may keep an acknowledgement back; shortens tail-loss probes.

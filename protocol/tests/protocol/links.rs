@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use woolly_protocol::control::Heartbeat;
 use woolly_protocol::endpoint::{
-    LINK_WINDOW, dial_coordinator, forward_window, link_client, set_window,
+    DATAGRAM_MAX, LINK_WINDOW, dial_coordinator, forward_window, link_client, set_window,
 };
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message, encode};
@@ -199,4 +199,43 @@ async fn a_peer_that_does_not_read_is_given_up() {
     };
     let error = timeout(TIME, writing).await.unwrap().unwrap_err();
     assert_eq!(error, FrameError::WriteStalled(STALL_TIME.as_secs()));
+}
+
+/// Ten datagrams of 8,972 bytes are more than the system takes in one call: they were lost, and the
+/// connection fell back to the smallest ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bursts_go_out_in_the_largest_datagrams_and_none_is_too_long() {
+    let cluster = Cluster::start().await;
+    let (worker, coordinator) = cluster.link().await;
+    let payload = vec![7u8; 2 << 20];
+    let frame = EncodedFrame::with_payload(&samples::forward(), payload.into()).unwrap();
+    let writing = async {
+        let mut send = worker.open_uni().await.unwrap();
+        // Probes pass between frames, and each needs its answer.
+        while worker.stats().path.current_mtu < DATAGRAM_MAX - 20 {
+            let beat = EncodedFrame::new(&samples::heartbeat()).unwrap();
+            write_frame(&mut send, beat).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        for _ in 0..4 {
+            write_frame(&mut send, frame.clone()).await.unwrap();
+        }
+        send.finish().unwrap();
+        send.stopped().await.unwrap();
+    };
+    let reading = async {
+        let mut recv = coordinator.accept_uni().await.unwrap();
+        let mut bytes = 0;
+        while let Some(frame) =
+            read_frame(&mut recv, &[Forward::KIND, Heartbeat::KIND]).await.unwrap()
+        {
+            bytes += frame.payload().len();
+        }
+        bytes
+    };
+    let (_, bytes) = timeout(TIME, async { tokio::join!(writing, reading) }).await.unwrap();
+    assert_eq!(bytes, 4 * (2 << 20));
+    let path = worker.stats().path;
+    assert_eq!(path.black_holes_detected, 0, "{path:?}");
+    assert!(path.current_mtu >= DATAGRAM_MAX - 20, "{path:?}");
 }
