@@ -57,6 +57,11 @@ const INITIAL_WINDOW: u64 = 1 << 20;
 /// How long a peer may keep an acknowledgement back; shortens tail-loss probes.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 
+/// Datagrams that a peer may take before it acknowledges them at once, and not only after
+/// [`ACK_DELAY`]. An acknowledgement is sent before what came is handed on, so with quinn's own number,
+/// one, it stood in the way of every token's hidden states.
+const UNACKNOWLEDGED: u32 = 15;
+
 /// A bound endpoint.
 #[derive(Clone, Debug)]
 pub struct Bound {
@@ -271,6 +276,7 @@ fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
     congestion.initial_window(INITIAL_WINDOW);
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(ACK_DELAY));
+    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED));
     let mut probes = MtuDiscoveryConfig::default();
     probes.upper_bound(DATAGRAM_MAX);
     let idle = u32::try_from(idle_timeout.as_millis()).unwrap_or(u32::MAX);
