@@ -188,7 +188,7 @@ impl Scheduler {
         }
     }
 
-    /// Groups that hold so many positions.
+    /// Extents that hold so many positions.
     fn extents_for(&self, positions: usize) -> usize {
         blocks_for(positions).div_ceil(to_usize(self.blocks.together()))
     }

@@ -197,6 +197,18 @@ async fn a_stop_string_cuts_the_text_and_cancels() {
 }
 
 #[tokio::test]
+async fn what_was_cached_is_known_before_a_stop_string_ends_the_answer() {
+    let rig = Rig::new(|_| {
+        let mut events = vec![GenerationEvent::Prefilled { cached_tokens: 2 }];
+        events.extend(tokens("one END two"));
+        Script::Hold(events)
+    });
+    let value = rig.ok("/v1/completions", completion(json!({"stop": ["END"]}))).await;
+    assert_eq!(value["choices"][0]["text"], "one ");
+    assert_eq!(value["usage"]["prompt_tokens_details"]["cached_tokens"], 2);
+}
+
+#[tokio::test]
 async fn refusals_and_failures_have_a_status() {
     let refusals = [
         (Refusal::QueueFull { waiting: 9 }, 429, "rate_limit_error", "queue_full", true),
