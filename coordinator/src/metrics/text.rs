@@ -77,6 +77,8 @@ impl Metrics {
             ("sequences_waiting", "Sequences that wait", counts.waiting),
             ("sequences_running", "Sequences that run", counts.running),
             ("microbatches_in_flight", "Microbatches on their way", counts.in_flight),
+            ("decode_groups", "Groups of decoding sequences", counts.decode_groups),
+            ("rows_beside_decode", "Rows with prefill", counts.rows_beside_decode),
             ("kv_blocks", "KV blocks of the plan", counts.kv_blocks as usize),
             ("kv_blocks_free", "KV blocks that nobody holds", counts.kv_blocks_free as usize),
             ("kv_blocks_cached", "Free ones that hold a prefix", counts.kv_blocks_cached as usize),

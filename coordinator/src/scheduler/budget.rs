@@ -65,6 +65,11 @@ pub(super) struct Situation {
 }
 
 impl Budget {
+    /// What the last answer to [`beside`](Self::beside) was in rows; 0 if there was none.
+    pub(super) fn rows_beside(&self) -> usize {
+        self.beside.map_or(0, |(_, beside)| beside.rows)
+    }
+
     /// A microbatch with prefill rows was sent.
     pub(super) fn sent(&mut self) {
         self.looked += 1;

@@ -182,6 +182,10 @@ pub struct Counts {
     pub stale_answers: u64,
     /// Reports of stages that belong to nothing that is remembered, since the start.
     pub unknown_timings: u64,
+    /// Groups in which the decoding sequences travelled last; 0 before any did.
+    pub decode_groups: usize,
+    /// Rows that a microbatch with prefill could have beside decodes last; 0 before any had.
+    pub rows_beside_decode: usize,
     /// Rows sent since the start.
     pub rows: u64,
 }

@@ -129,6 +129,8 @@ pub struct Scheduler {
     traffic: Traffic,
     times: StageTimes,
     grouping: Grouping,
+    /// What was last chosen or forced; 0 before.
+    decode_groups: usize,
     budget: Budget,
 }
 
@@ -171,6 +173,7 @@ impl Scheduler {
             traffic: Traffic::default(),
             times: StageTimes::default(),
             grouping: Grouping::default(),
+            decode_groups: 0,
             budget: Budget::default(),
         }
     }
@@ -193,6 +196,7 @@ impl Scheduler {
         self.plan = plan;
         self.times = StageTimes::new(plan.map_or(0, |plan| plan.stages));
         self.grouping = Grouping::default();
+        self.decode_groups = 0;
         self.budget = Budget::default();
     }
 
@@ -346,6 +350,8 @@ impl Scheduler {
             expired: self.expired,
             stale_answers: self.stale_answers,
             unknown_timings: self.unknown_timings,
+            decode_groups: self.decode_groups,
+            rows_beside_decode: self.budget.rows_beside(),
             rows: self.rows,
         }
     }

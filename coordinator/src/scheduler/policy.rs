@@ -72,6 +72,7 @@ impl Scheduler {
             Some(forced) => to_usize(forced.min(plan.in_flight_max)),
             None => self.grouping.choose(&self.times, now, (streams, most), quiet),
         };
+        self.decode_groups = groups.min(streams);
         if quiet {
             return (groups, None);
         }
@@ -80,6 +81,7 @@ impl Scheduler {
         let gap = || predict(times, now, streams, situation.groups).map(|quiet| quiet.period);
         let target = self.config.itl_target;
         let beside = self.budget.beside(times, plan, target, situation, gap);
+        self.decode_groups = self.decode_groups.min(beside.in_flight);
         (groups.min(beside.in_flight), Some(beside))
     }
 

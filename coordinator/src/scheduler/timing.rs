@@ -158,6 +158,33 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheduler::{PlanLimits, SchedulerConfig};
+
+    #[test]
+    fn reports_that_belong_to_nothing_are_counted() {
+        let mut scheduler = Scheduler::new(SchedulerConfig::default());
+        let timing =
+            StageTiming { microbatch: MicrobatchId(1), compute: ms(1), wait: ms(1), wire: ms(0) };
+        scheduler.handle_timing(ms(0), PlanEpoch(1), 0, &timing);
+        let plan = PlanLimits {
+            epoch: PlanEpoch(1),
+            stages: 2,
+            in_flight_max: 3,
+            ctx_size: 100,
+            kv_blocks: 10,
+            block_len: 32,
+            rows_max: 8,
+            chunks_max: 8,
+        };
+        scheduler.handle_plan(ms(0), Some(plan));
+        scheduler.handle_timing(ms(0), PlanEpoch(1), 0, &timing);
+        scheduler.traffic.sent(ms(0), MicrobatchId(1), 1, 0);
+        scheduler.handle_timing(ms(1), PlanEpoch(2), 0, &timing);
+        scheduler.handle_timing(ms(1), PlanEpoch(1), 2, &timing);
+        assert_eq!(scheduler.counts().unknown_timings, 4);
+        scheduler.handle_timing(ms(1), PlanEpoch(1), 1, &timing);
+        assert_eq!(scheduler.counts().unknown_timings, 4);
+    }
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
