@@ -1,11 +1,13 @@
 //! What one compute thread needs beside inputs and outputs. Allocated with the pool.
 
+use super::activations::TILE_TOKENS;
 use super::attention::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
 use super::gemm::UNPACKED_LEN;
 use crate::huge::Buffer;
 
-/// Tokens that meet a panel of unpacked weights before the next panel is unpacked.
-pub const PASS_TOKENS: usize = 512;
+/// Tokens that meet a panel of unpacked weights before the next panel is unpacked: whole tiles, and no
+/// fewer than the 512 that prompts are mostly cut into.
+pub const PASS_TOKENS: usize = 22 * TILE_TOKENS;
 /// Rows of the widest pair of panels.
 pub const PASS_ROWS: usize = 32;
 
