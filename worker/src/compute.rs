@@ -9,7 +9,7 @@
 //!
 //! Reading, checking, encoding and writing are the links' part: while one forward is computed, the
 //! next is received and the last is sent. Between two forwards this thread takes one from a queue and
-//! puts one into another, and nothing else. If none is there it looks again for [`SPIN`] and then
+//! puts one into another, and nothing else. If none is there it looks again for `SPIN` and then
 //! sleeps.
 //!
 //! A plan ends when its task drops [`Load::live`]'s guard and its channels: the thread finishes the
@@ -219,7 +219,7 @@ fn compute_all(
     }
 }
 
-/// The next of a queue: looked for during [`SPIN`], then waited for in sleep. `None` if there will be
+/// The next of a queue: looked for during `SPIN`, then waited for in sleep. `None` if there will be
 /// none.
 pub fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
     let until = Instant::now() + SPIN;
