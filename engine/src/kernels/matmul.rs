@@ -1,13 +1,15 @@
 //! Weights times activations: `out[t, r] = Σ W[r, k] · x[t, k]`.
 //!
-//! Threads share out rows of weights. Few tokens meet the weights as they are read; for many, a panel
-//! of rows is unpacked once for up to [`PASS_TOKENS`] of them.
+//! Threads share out rows of weights. Few tokens meet the weights as they are read, a single one row by
+//! row where there is a kernel for that; for many, a panel of rows is unpacked once for up to
+//! [`PASS_TOKENS`] of them.
 
 use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
 use super::direct::Stream;
 use super::dispatch::{self, FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
+use super::shares::{self, SEVERAL};
 use super::simd::prefetch_far;
 #[cfg(target_arch = "x86_64")]
 use super::single::{self, GROUPS_MAX, ROWS};
@@ -15,20 +17,6 @@ use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
-
-/// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
-const UNIT_BYTES: usize = 512 << 10;
-/// Rows of a unit at most: their products with a few tokens have to fit the thread's buffer.
-const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / SEVERAL;
-/// Tokens up to which unpacking a panel again for each [`FEW`] costs less than keeping it unpacked.
-const SEVERAL: usize = 2 * FEW;
-const _: () = assert!(SEVERAL <= TILE_TOKENS);
-/// Units per thread at least, so that all end at about the same time.
-const UNITS: usize = 8;
-/// As [`UNITS`] and rows of a unit at least, where rows are read one after the other: a unit takes a
-/// while to begin and to end.
-const UNITS_OF_ONE: usize = 4;
-const ROWS_OF_ONE: usize = 64;
 
 /// Products that a kernel for float weights computes together at most.
 const FLOATS_MAX: usize = 24;
@@ -71,44 +59,27 @@ impl<'a> Product<'a> {
 ///
 /// If the shapes do not agree, or the activations lack the form that the weights need.
 pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: [Product<'_>; N]) {
-    let mut units = 0;
+    let tokens = activations.rows();
     let jobs = products.map(|product| {
         let Product { matrix, bias, add_scaled, out } = product;
         assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
-        assert_eq!(out.len(), activations.rows() * matrix.rows, "outputs of the matrix");
+        assert_eq!(out.len(), tokens * matrix.rows, "outputs of the matrix");
         assert_eq!(matrix.bytes.len(), matrix.rows * matrix.ty.row_bytes(matrix.cols), "its bytes");
         assert!(bias.is_none_or(|bias| bias.len() == matrix.rows), "one bias per output");
         let (need, have) = (Forms::of(matrix.ty), activations.forms());
         assert!(have.or(need) == have, "the activations are quantised for these weights");
-        let unit = unit_rows(pool, &matrix, activations.rows());
-        units += matrix.rows.div_ceil(unit);
+        let unit = shares::unit_rows(pool.threads(), &matrix, tokens);
         let kernels = kernels(pool.level(), matrix.ty);
         let kernels = kernels.filter(|kernels| matrix.rows >= kernels.lanes);
         Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, activations }
     });
-    pool.each(units, &|scratch, index| {
-        let (job, unit) = unit_at(&jobs, pool.threads(), index);
+    let units = std::array::from_fn::<_, N, _>(|i| jobs[i].matrix.rows.div_ceil(jobs[i].unit));
+    pool.each(units.iter().sum(), &|scratch, index| {
+        let (job, unit) = shares::unit_at(&units, pool.threads(), index);
+        let job = &jobs[job];
         let start = unit * job.unit;
         job.rows(pool, scratch, start..job.matrix.rows.min(start + job.unit));
     });
-}
-
-/// Unit number `index` of all jobs' units: first the first thread's part of each job, and so on. What
-/// reads the outputs side by side then finds them with the thread that computed them.
-fn unit_at<'a, 'b>(jobs: &'a [Job<'b>], threads: usize, index: usize) -> (&'a Job<'b>, usize) {
-    let mut left = index;
-    for thread in 0..threads {
-        for job in jobs {
-            let units = job.matrix.rows.div_ceil(job.unit);
-            let first = thread * units / threads;
-            let part = (thread + 1) * units / threads - first;
-            if left < part {
-                return (job, first + left);
-            }
-            left -= part;
-        }
-    }
-    unreachable!("there are no more units than those of all threads")
 }
 
 /// Products of consecutive rows with consecutive tokens.
@@ -189,26 +160,6 @@ impl Ahead {
             }
         }
     }
-}
-
-/// Rows of one unit of work: a multiple of [`PASS_ROWS`], or of half of it.
-fn unit_rows(pool: &Pool, matrix: &Matrix<'_>, tokens: usize) -> usize {
-    // Lanes whose rows begin at the same place of a page contend for the same lines of the cache.
-    const PAGE: usize = 4096;
-    const APART: usize = 256;
-    if tokens > SEVERAL {
-        return PASS_ROWS;
-    }
-    let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
-    let enough = (UNIT_BYTES / row_bytes).min(UNIT_ROWS) / lanes;
-    let (units, least) = if tokens == 1 { (UNITS_OF_ONE, ROWS_OF_ONE) } else { (UNITS, lanes) };
-    let share = (matrix.rows / (units * pool.threads())).max(least) / lanes;
-    let length = enough.min(share).max(1);
-    let collides = |length: &usize| {
-        let offset = length * row_bytes % PAGE;
-        offset.min(PAGE - offset) < APART
-    };
-    (1..=length).rev().find(|length| !collides(length)).unwrap_or(length) * lanes
 }
 
 struct Job<'a> {
@@ -381,7 +332,7 @@ impl Job<'_> {
             // A call gives the sums of the rows of the one before.
             for i in 0..=count.div_ceil(ROWS) {
                 let start = count.min(i * ROWS);
-                let next = single::Few {
+                let next = single::Strip {
                     first: bytes.as_ptr().add((rows.start + start) * ty.row_bytes(cols)),
                     count: ROWS.min(count - start),
                 };
@@ -401,11 +352,8 @@ impl Job<'_> {
         let width = kernels.lanes * kernels.panels;
         for first in rows.clone().step_by(width) {
             let rows = first..rows.end.min(first + width);
-            for tokens in
-                (0..self.activations.rows()).step_by(PASS_TOKENS / TILE_TOKENS * TILE_TOKENS)
-            {
-                let end =
-                    self.activations.rows().min(tokens + PASS_TOKENS / TILE_TOKENS * TILE_TOKENS);
+            for tokens in (0..self.activations.rows()).step_by(PASS_TOKENS) {
+                let end = self.activations.rows().min(tokens + PASS_TOKENS);
                 self.pass(pool, kernels, scratch, (rows.clone(), tokens..end));
             }
         }

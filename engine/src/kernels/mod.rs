@@ -50,6 +50,7 @@ pub mod probes;
 pub mod rows;
 mod scalar;
 pub mod scratch;
+mod shares;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod single;

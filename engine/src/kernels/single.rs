@@ -25,8 +25,7 @@ const PAIR: usize = 2;
 const LANES: usize = PAIR * GROUPS;
 /// Values of sixteen rows.
 const KEPT: usize = GROUPS_MAX * ROWS;
-/// Bytes ahead of what is computed that are asked for. Twice what a core can have under way: rows of
-/// a page that begins are late.
+/// Bytes ahead of what is computed that are asked for; docs/kernels.md has what other distances give.
 const AHEAD: usize = 8 << 10;
 const LINE: usize = 64;
 
@@ -57,7 +56,7 @@ impl Kept {
 
 /// Up to [`ROWS`] neighbouring rows.
 #[derive(Clone, Copy)]
-pub struct Few {
+pub struct Strip {
     /// The first row's first byte.
     pub first: *const u8,
     /// Their number.
@@ -72,7 +71,7 @@ pub struct Single {
     pub prepare: unsafe fn(tile: Tile, kept: &mut Kept),
     /// Computes the products of rows, and adds up those of the call before: `[row]`, with places
     /// beyond its rows undefined.
-    pub advance: unsafe fn(rows: Few, tile: Tile, kept: &mut Kept) -> [f32; ROWS],
+    pub advance: unsafe fn(rows: Strip, tile: Tile, kept: &mut Kept) -> [f32; ROWS],
 }
 
 impl Single {
@@ -142,7 +141,7 @@ unsafe fn prepare<F: Format>(tile: Tile, kept: &mut Kept) {
 
 /// See [`Single::advance`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2")]
-unsafe fn advance<F: Format>(rows: Few, tile: Tile, kept: &mut Kept) -> [f32; ROWS] {
+unsafe fn advance<F: Format>(rows: Strip, tile: Tile, kept: &mut Kept) -> [f32; ROWS] {
     kept.products.swap(0, 1);
     kept.offsets.swap(0, 1);
     let before = [kept.products[1].as_ptr(), kept.offsets[1].as_ptr()];
