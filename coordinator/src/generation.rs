@@ -59,6 +59,24 @@ pub struct SamplingOptions {
     pub logit_bias: Vec<(u32, f32)>,
 }
 
+impl SamplingOptions {
+    /// The most likely token, nothing changed.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 1,
+            choice: 0,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
 /// One token with its log-probabilities (natural, from the raw logits).
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenEvent {
