@@ -80,14 +80,29 @@ impl Scheduler {
         self.check(sampled)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
         self.traffic.answered(now, sampled.microbatch);
+        if in_flight.decodes {
+            self.observe_gap(now, &in_flight);
+        }
         let mut rows = sampled.rows.as_slice();
         for chunk in &in_flight.chunks {
             let (own, rest) = rows.split_at(chunk.answer_rows());
             rows = rest;
-            self.account(chunk, own);
+            self.account(now, chunk, own);
         }
         self.admit();
         Ok(())
+    }
+
+    /// The longest gap that the answer ends, told to what holds gaps within the target.
+    fn observe_gap(&mut self, now: Duration, answered: &InFlight) {
+        let Some(since) = self.budget.beside_since() else { return };
+        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
+        let known = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
+        let Some(longest) = known.filter(|at| *at >= since).map(|at| now - at).max() else {
+            return;
+        };
+        let later = MicrobatchId(self.next_microbatch.0 + self.in_flight.len() as u64);
+        self.budget.observe_gap(longest, answered.microbatch, later);
     }
 
     fn check(&self, sampled: &Sampled) -> Result<(), SampledError> {
@@ -121,14 +136,14 @@ impl Scheduler {
     }
 
     /// One chunk has come back with its rows.
-    fn account(&mut self, chunk: &SentChunk, rows: &[SampledRow]) {
+    fn account(&mut self, now: Duration, chunk: &SentChunk, rows: &[SampledRow]) {
         let id = chunk.sequence;
         self.sequence_mut(id).in_flight -= 1;
         // Scores first: what is reported must not depend on which rows shared a chunk.
         let (scored, sampled) = rows.split_at(chunk.scored.len());
         self.account_scored(id, scored);
         if let [row] = sampled {
-            self.account_token(id, row);
+            self.account_token(now, id, row);
         }
         if self.sequences.contains_key(&id) {
             self.settle(id);
@@ -157,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    fn account_token(&mut self, id: SequenceId, row: &SampledRow) {
+    fn account_token(&mut self, now: Duration, id: SequenceId, row: &SampledRow) {
         if !self.is_wanted(id) {
             return;
         }
@@ -169,7 +184,7 @@ impl Scheduler {
         let sequence = self.sequence_mut(id);
         let cached = sequence.cached_tokens;
         let tells = cached > 0 && sequence.output_len() == 0;
-        sequence.commit(row.token);
+        sequence.commit(now, row.token);
         let positions_max = plan.positions_max_with(super::has_penalties(&sequence.request));
         let stopped = sequence.request.stop_tokens.contains(&row.token);
         let full = sequence.tokens.len() >= positions_max

@@ -9,7 +9,8 @@
 //!
 //! and `R` is the largest with `gap(R)` within the target. Of several `k` the one counts that lets the
 //! most rows pass: as many as there are stages where each has its own memory, one where they share a
-//! bus. With nobody decoding the only question is how soon the prompts are
+//! bus. Times are predicted and vary, so what is aimed at is a part of the target that follows the
+//! gaps that streams had: one beyond the target lowers it, the others raise it. With nobody decoding the only question is how soon the prompts are
 //! computed: `L` rows in chunks of `c` take `L ÷ c` times the slowest stage's `t(c)` and once each
 //! other stage's.
 
@@ -17,6 +18,8 @@ use super::curve::shape;
 use super::limits::to_usize;
 use super::times::StageTimes;
 use super::{ItlTarget, PlanLimits};
+use std::time::Duration;
+use woolly_protocol::ids::MicrobatchId;
 
 /// Prefill rows of a microbatch at least, whatever the target: prompts always go on.
 pub(super) const CHUNK_MIN: usize = 2;
@@ -25,8 +28,15 @@ pub(super) const CHUNK_MIN: usize = 2;
 const GROWTH: usize = 2;
 /// Rows of a microbatch beside decodes while nothing was measured.
 const ROWS_UNMEASURED: usize = 64;
-/// Part of the target that is aimed at: times vary.
-const AIM: f64 = 0.9;
+/// Part of the target that is aimed at before any gap is known.
+const AIM_FIRST: f64 = 0.9;
+/// It stays between these: the target is no promise to a machine that is much slower than it was.
+const AIM_LEAST: f64 = 0.4;
+const AIM_MOST: f64 = 1.0;
+/// What a gap beyond the target takes off it.
+const AIM_STEP: f64 = 0.06;
+/// Gaps that may be beyond the target: the aim comes to rest where so many are.
+const BEYOND: f64 = 0.04;
 /// Chunks are multiples of this if they are not all rows that a microbatch may have.
 const CHUNK_STEP: usize = 32;
 /// Microbatches between two looks at the curves.
@@ -44,11 +54,18 @@ pub(super) struct Beside {
     pub(super) one: bool,
 }
 
-/// What the last look at the curves found.
-#[derive(Debug, Default)]
+/// What the last look at the curves found, and how it turned out.
+#[derive(Debug)]
 pub(super) struct Budget {
     beside: Option<(Situation, Beside)>,
     looked: usize,
+    /// Since when there is prefill beside decodes.
+    since: Option<Duration>,
+    /// Seconds of the last look's target; `None` while they are not known.
+    target: Option<f64>,
+    aim: f64,
+    /// The first microbatch whose gap shows what the aim does.
+    heed_from: MicrobatchId,
     /// For each chunk size: seconds of the slowest stage, and of all others together.
     chunks: Vec<(usize, f64, f64)>,
     chunks_looked: usize,
@@ -64,7 +81,46 @@ pub(super) struct Situation {
     pub(super) rows_max: usize,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            beside: None,
+            looked: 0,
+            since: None,
+            target: None,
+            aim: AIM_FIRST,
+            heed_from: MicrobatchId(0),
+            chunks: Vec::new(),
+            chunks_looked: 0,
+        }
+    }
+}
+
 impl Budget {
+    /// Nothing is prefilled beside decodes at this moment.
+    pub(super) fn nothing_beside(&mut self) {
+        self.since = None;
+    }
+
+    /// Since when something is.
+    pub(super) fn beside_since(&self) -> Option<Duration> {
+        self.since
+    }
+
+    /// The longest gap that ended with a microbatch, all of it with prefill beside. Those sent before
+    /// `later` show nothing of what this one changes.
+    pub(super) fn observe_gap(&mut self, gap: Duration, of: MicrobatchId, later: MicrobatchId) {
+        let Some(target) = self.target.filter(|_| of >= self.heed_from) else { return };
+        if gap.as_secs_f64() > target {
+            self.aim = (self.aim * (1.0 - AIM_STEP)).max(AIM_LEAST);
+            self.heed_from = later;
+            // What the smaller aim allows counts at once.
+            self.looked = LOOK_EVERY;
+        } else {
+            self.aim = (self.aim * (1.0 + AIM_STEP * BEYOND / (1.0 - BEYOND))).min(AIM_MOST);
+        }
+    }
+
     /// What the last answer to [`beside`](Self::beside) was in rows; 0 if there was none.
     pub(super) fn rows_beside(&self) -> usize {
         self.beside.map_or(0, |(_, beside)| beside.rows)
@@ -83,16 +139,19 @@ impl Budget {
         plan: &PlanLimits,
         target: ItlTarget,
         situation: Situation,
+        now: Duration,
         quiet: impl FnOnce() -> Option<f64>,
     ) -> Beside {
+        self.since.get_or_insert(now);
         if let Some((known, beside)) = self.beside
             && known == situation
             && self.looked < LOOK_EVERY
         {
             return beside;
         }
-        let beside = match quiet() {
-            Some(quiet) => best(times, plan, situation, AIM * target.seconds(quiet)),
+        self.target = quiet().map(|quiet| target.seconds(quiet));
+        let beside = match self.target {
+            Some(target) => best(times, plan, situation, self.aim * target),
             None => Beside {
                 rows: ROWS_UNMEASURED.min(situation.rows_max),
                 in_flight: to_usize(plan.in_flight_max),

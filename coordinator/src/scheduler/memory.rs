@@ -171,6 +171,8 @@ impl Scheduler {
         }
         let blocks = std::mem::take(&mut sequence.blocks);
         sequence.sent = 0;
+        // The pause is no gap that fewer rows of prefill would have made shorter.
+        sequence.token_at = None;
         sequence.offered = 0;
         let (key, rank) = (sequence.request.key, sequence.rank);
         self.returning -= blocks.len();

@@ -63,10 +63,13 @@ impl Scheduler {
         rows_max: usize,
     ) -> (usize, Option<Beside>) {
         let streams = self.decoding();
+        let quiet = self.prefilling.is_empty();
+        if quiet || streams == 0 {
+            self.budget.nothing_beside();
+        }
         if streams == 0 {
             return (1, None);
         }
-        let quiet = self.prefilling.is_empty();
         let most = plan.decode_groups_max();
         let groups = match self.config.decode_groups {
             Some(forced) => to_usize(forced.min(plan.in_flight_max)),
@@ -80,7 +83,7 @@ impl Scheduler {
         let times = &self.times;
         let gap = || predict(times, now, streams, situation.groups).map(|quiet| quiet.period);
         let target = self.config.itl_target;
-        let beside = self.budget.beside(times, plan, target, situation, gap);
+        let beside = self.budget.beside(times, plan, target, situation, now, gap);
         self.decode_groups = self.decode_groups.min(beside.in_flight);
         (groups.min(beside.in_flight), Some(beside))
     }

@@ -50,6 +50,8 @@ pub(super) struct Sequence {
     pub(super) preemptions: u32,
     /// When it arrived.
     pub(super) arrived: Duration,
+    /// When its newest token came.
+    pub(super) token_at: Option<Duration>,
     /// When it fails if it has not ended.
     pub(super) deadline: Option<Duration>,
     /// Prompt rows whose score has come back.
@@ -81,6 +83,7 @@ impl Sequence {
             cached_tokens: 0,
             preemptions: 0,
             arrived,
+            token_at: None,
             deadline: request.time_limit.map(|limit| arrived + limit),
             scored_count: 0,
             scored: Vec::new(),
@@ -165,8 +168,9 @@ impl Sequence {
     }
 
     /// Writes a new token into the log.
-    pub(super) fn commit(&mut self, token: u32) {
+    pub(super) fn commit(&mut self, now: Duration, token: u32) {
         self.tokens.push(token);
+        self.token_at = Some(now);
         if counts_prompt(&self.request) {
             count(&mut self.prompt_counts, token);
         }

@@ -3,6 +3,7 @@
 //!
 //! Stages that share a bus slow down the moment another begins, and speed up when it ends.
 
+use super::rng::Rng;
 use super::{Step, answer_of, greedy, plan};
 use crate::generation::GenerationEvent;
 use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
@@ -46,6 +47,9 @@ pub(super) struct Flow {
     pub(super) scheduler: Scheduler,
     pub(super) now: f64,
     link: f64,
+    /// How much longer than its cost a forward may take, as a part of it; few take nearly all of it.
+    pub(super) jitter: f64,
+    rng: Rng,
     stages: Vec<Stage>,
     agenda: BTreeMap<(u64, u64), Event>,
     order: u64,
@@ -81,6 +85,8 @@ impl Flow {
             scheduler,
             now: 0.0,
             link,
+            jitter: 0.0,
+            rng: Rng(7),
             stages: costs.iter().map(stage).collect(),
             agenda: BTreeMap::new(),
             order: 0,
@@ -188,7 +194,9 @@ impl Flow {
         let Some(microbatch) = stage.queue.pop_front() else { return };
         let rows = self.steps[&microbatch].tokens.len() as f64;
         let waited = self.now - stage.idle_since;
-        stage.work = Some(Work { microbatch, rows, left: 1.0, began: self.now, waited });
+        let late = (self.rng.range(0, 1_000) as f64 / 1e3).powi(4);
+        let left = 1.0 + self.jitter * late;
+        stage.work = Some(Work { microbatch, rows, left, began: self.now, waited });
     }
 
     fn done(&mut self, index: usize) {
