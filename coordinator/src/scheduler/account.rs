@@ -79,8 +79,9 @@ impl Scheduler {
         }
         self.check(sampled)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
-        self.traffic.answered(now, sampled.microbatch);
+        let round_trip = self.traffic.answered(now, sampled.microbatch);
         if in_flight.decodes {
+            self.grouping.answered(sampled.microbatch, round_trip.unwrap_or_default());
             self.observe_gap(now, &in_flight);
         }
         let mut rows = sampled.rows.as_slice();

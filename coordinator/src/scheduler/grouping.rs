@@ -12,6 +12,7 @@
 
 use super::times::{Estimate, StageTimes};
 use std::time::Duration;
+use woolly_protocol::ids::MicrobatchId;
 
 /// Predictions this close are equal: fewer groups read the weights less often.
 const TIE: f64 = 0.01;
@@ -21,6 +22,8 @@ const HYSTERESIS: f64 = 0.02;
 const TRY_GAIN: f64 = 1.03;
 /// Rounds that a try takes.
 const TRY_ROUNDS: usize = 3;
+/// A try is over before its time when a round takes so many times as long as without it.
+const TRY_LOST: f64 = 1.15;
 /// Rounds between tries: a try that loses a third costs 2 %.
 const ROUNDS_BETWEEN_TRIES: usize = 48;
 /// Rounds before the first try.
@@ -72,6 +75,10 @@ pub(super) fn predict(
 struct Try {
     groups: usize,
     microbatches_left: usize,
+    /// Its first microbatch, as soon as it is sent.
+    first: Option<MicrobatchId>,
+    /// Seconds of a round that is too long to go on.
+    lost: f64,
 }
 
 /// The choice of the number of groups.
@@ -89,12 +96,24 @@ pub(super) struct Grouping {
 
 impl Grouping {
     /// A microbatch with decode rows was sent.
-    pub(super) fn sent(&mut self) {
+    pub(super) fn sent(&mut self, id: MicrobatchId) {
         self.since_decision += 1;
         self.since_change += 1;
         self.until_try = self.until_try.saturating_sub(1);
         if let Some(tried) = &mut self.tried {
             tried.microbatches_left = tried.microbatches_left.saturating_sub(1);
+            tried.first.get_or_insert(id);
+        }
+    }
+
+    /// A microbatch with decode rows was answered. Reports say later how long each stage took, and
+    /// last; that a try loses is seen at once.
+    pub(super) fn answered(&mut self, id: MicrobatchId, round_trip: Duration) {
+        let Some(tried) = &mut self.tried else { return };
+        // Those before had others beside them, of the grouping before.
+        let whole = tried.first.is_some_and(|first| id.0 + 1 >= first.0 + tried.groups as u64);
+        if whole && round_trip.as_secs_f64() > tried.lost {
+            tried.microbatches_left = 0;
         }
     }
 
@@ -194,7 +213,8 @@ impl Grouping {
             (unknown && prediction.hoped * TRY_GAIN <= period).then_some((groups, prediction))
         });
         let (groups, _) = hopes.min_by(|a, b| a.1.hoped.total_cmp(&b.1.hoped))?;
-        Some(Try { groups, microbatches_left: TRY_ROUNDS * groups })
+        let lost = period * TRY_LOST;
+        Some(Try { groups, microbatches_left: TRY_ROUNDS * groups, first: None, lost })
     }
 }
 
@@ -264,11 +284,11 @@ mod tests {
         assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 2);
         let times = measured(&[(1, 8, 500), (2, 4, 505)]);
         for _ in 0..100 {
-            grouping.sent();
+            grouping.sent(MicrobatchId(0));
             assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 2);
         }
         let times = measured(&[(1, 8, 500), (2, 4, 520)]);
-        (0..DECIDE_EVERY).for_each(|_| grouping.sent());
+        (0..DECIDE_EVERY).for_each(|_| grouping.sent(MicrobatchId(0)));
         assert_eq!(grouping.choose(&times, NOW, (8, 2), false), 1);
     }
 
@@ -282,16 +302,30 @@ mod tests {
             if grouping.choose(&times, NOW, (8, 2), true) == 1 {
                 tries.push(sent);
             }
-            grouping.sent();
+            grouping.sent(MicrobatchId(0));
         }
         assert_eq!(tries[..3], [16, 17, 18]);
         assert!(tries.len() <= 4 * TRY_ROUNDS, "{tries:?}");
         assert!(tries[3] >= 100, "{tries:?}");
+        // As soon as a round of it takes too long it is over.
+        let mut lost = Grouping::default();
+        let mut tries = 0;
+        for sent in 0..100 {
+            if lost.choose(&times, NOW, (8, 2), true) == 1 {
+                tries += 1;
+                lost.sent(MicrobatchId(sent));
+                lost.answered(MicrobatchId(sent), Duration::from_micros(700));
+            } else {
+                lost.sent(MicrobatchId(sent));
+                lost.answered(MicrobatchId(sent), Duration::from_micros(900));
+            }
+        }
+        assert_eq!(tries, 1);
         // Not while prompts are computed beside.
         let mut busy = Grouping::default();
         for _ in 0..400 {
             assert_eq!(busy.choose(&times, NOW, (8, 2), false), 2);
-            busy.sent();
+            busy.sent(MicrobatchId(0));
         }
     }
 

@@ -39,7 +39,7 @@ impl Scheduler {
         self.rows += u64::from(rows);
         self.traffic.sent(now, self.next_microbatch, rows, rows - decodes);
         if in_flight.decodes {
-            self.grouping.sent();
+            self.grouping.sent(self.next_microbatch);
         }
         if in_flight.prefills {
             self.budget.sent();

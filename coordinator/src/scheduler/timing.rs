@@ -96,13 +96,13 @@ impl Traffic {
         });
     }
 
-    /// A microbatch was answered.
-    pub(super) fn answered(&mut self, now: Duration, id: MicrobatchId) {
+    /// A microbatch was answered. The time since it was sent, if it is remembered.
+    pub(super) fn answered(&mut self, now: Duration, id: MicrobatchId) -> Option<Duration> {
         self.update_overlap(now, id);
         self.in_flight -= 1;
-        if let Some(remembered) = self.get(id) {
-            remembered.round_trip = Some(now.saturating_sub(remembered.sent_at));
-        }
+        let remembered = self.get(id)?;
+        remembered.round_trip = Some(now.saturating_sub(remembered.sent_at));
+        remembered.round_trip
     }
 
     /// Brings the overlap of a microbatch that is still in flight up to date.

@@ -102,6 +102,17 @@ fn its_own_choice_is_as_good_as_the_better_of_one_and_two_groups() {
 }
 
 #[test]
+fn the_first_seconds_of_a_plan_lose_little_to_tries() {
+    for (name, costs) in SHAPES {
+        for streams in [2, 4, 8, 16] {
+            let speed = |groups| decoding(with_groups(groups), &costs, streams).measure(10.0).0;
+            let (own, one, two) = (speed(None), speed(Some(1)), speed(Some(2)));
+            assert!(own >= 0.95 * one.max(two), "{name}, {streams} streams: {own}, {one}, {two}");
+        }
+    }
+}
+
+#[test]
 fn sequences_regroup_when_their_number_changes() {
     // Up to 8 rows cost the same: one group of 4, but two of 8.
     let mut flow = decoding(with_groups(None), &[wide, wide], 16);
