@@ -146,11 +146,14 @@ pub struct Figure {
     pub cost: Cost,
     /// What the machine can do at most, measured before and after.
     pub limits: Limits,
+    /// The part of the time in which the host of a virtual machine let others compute, while the test
+    /// ran. `None` if the system does not say.
+    pub stolen: Option<f64>,
 }
 
 /// Titles of the columns of [`Figure::row`] and their widths. The limit stands beside what was
 /// reached of it.
-const COLUMNS: [(&str, usize); 16] = [
+const COLUMNS: [(&str, usize); 17] = [
     ("test", 4),
     ("n", 6),
     ("batch", 5),
@@ -167,6 +170,7 @@ const COLUMNS: [(&str, usize); 16] = [
     ("GMAC/s", 7),
     ("limit", 7),
     ("%", 5),
+    ("stolen", 6),
 ];
 
 impl Figure {
@@ -203,6 +207,7 @@ impl Figure {
             "macs_per_token": cost.macs_per_token.round() as u64,
             "peak_gmac_s": rounded(limits.macs_per_s / 1e9, 3),
             "fraction_of_peak": rounded(self.fraction_of_peak(), 4),
+            "stolen": self.stolen.map(|part| rounded(part, 4)),
         })
     }
 
@@ -227,6 +232,7 @@ impl Figure {
             billions(speeds.median * cost.macs_per_token, 1),
             billions(limits.macs_per_s, 1),
             format!("{:.1}", 100.0 * self.fraction_of_peak()),
+            self.stolen.map_or_else(|| "?".to_owned(), |part| format!("{:.1}%", 100.0 * part)),
         ])
     }
 
@@ -321,6 +327,7 @@ mod tests {
             speeds: Speeds { median: 20.0, min: 19.12345, max: 21.0 },
             cost: Cost { bytes_per_token: 1e9, macs_per_token: 5e9 },
             limits: Limits { read_bytes_per_s: 40e9, macs_per_s: 800e9 },
+            stolen: Some(0.0125),
         }
     }
 
@@ -333,7 +340,7 @@ mod tests {
                 r#"{"model":"tiny","test":"tg","n":64,"batch":4,"depth":0,"threads":2,"#,
                 r#""kv":"f16","simd":"avx2","tok_s":{"median":20.0,"min":19.123,"max":21.0},"#,
                 r#""bytes_per_token":1000000000,"read_gb_s":40.0,"fraction_of_read":0.5,"#,
-                r#""macs_per_token":5000000000,"peak_gmac_s":800.0,"fraction_of_peak":0.125}"#,
+                r#""macs_per_token":5000000000,"peak_gmac_s":800.0,"fraction_of_peak":0.125,"stolen":0.0125}"#,
             )
         );
     }

@@ -15,7 +15,7 @@ use runner::Runner;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::kv::KvType;
@@ -151,9 +151,9 @@ impl Bench<'_> {
         for &kv in &self.config.kv {
             let mut runner = Runner::new(self.stage(&pool, kv)?);
             for case in self.cases {
-                let speeds = self.speeds(&mut runner, case)?;
+                let (speeds, stolen) = self.speeds(&mut runner, case)?;
                 let after = probe.measure();
-                let figure = self.figure(kv, case, speeds, before.best(after));
+                let figure = self.figure(kv, case, (speeds, stolen), before.best(after));
                 before = after;
                 let line = match self.config.json {
                     true => figure.json().to_string(),
@@ -193,14 +193,26 @@ impl Bench<'_> {
         }
     }
 
-    fn speeds(&self, runner: &mut Runner, case: &Case) -> Result<Speeds, String> {
+    /// The speeds of all repetitions, and the part of their time that was stolen.
+    fn speeds(&self, runner: &mut Runner, case: &Case) -> Result<(Speeds, Option<f64>), String> {
         runner.warm_up(case)?;
+        let (began, stolen_before) = (Instant::now(), system::stolen_time());
         let per_s = |time: Duration| f64::from(case.tokens()) / time.as_secs_f64();
         let runs = (0..self.config.repetitions).map(|_| runner.run(case).map(per_s));
-        runs.collect::<Result<Vec<f64>, String>>().map(Speeds::of)
+        let speeds = runs.collect::<Result<Vec<f64>, String>>().map(Speeds::of)?;
+        let stolen = stolen_before.zip(system::stolen_time()).map(|(before, after)| {
+            after.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64()
+        });
+        Ok((speeds, stolen))
     }
 
-    fn figure(&self, kv: KvType, case: &Case, speeds: Speeds, limits: Limits) -> Figure {
+    fn figure(
+        &self,
+        kv: KvType,
+        case: &Case,
+        (speeds, stolen): (Speeds, Option<f64>),
+        limits: Limits,
+    ) -> Figure {
         Figure {
             model: model_name(self.config),
             case: *case,
@@ -210,6 +222,7 @@ impl Bench<'_> {
             speeds,
             cost: Cost::of(self.layout, kv, case),
             limits,
+            stolen,
         }
     }
 }
@@ -221,7 +234,7 @@ mod tests {
     use crate::simd::Simd;
 
     /// The keys of a figure, in order.
-    const KEYS: [&str; 15] = [
+    const KEYS: [&str; 16] = [
         "model",
         "test",
         "n",
@@ -237,6 +250,7 @@ mod tests {
         "macs_per_token",
         "peak_gmac_s",
         "fraction_of_peak",
+        "stolen",
     ];
 
     fn config() -> BenchConfig {
