@@ -54,9 +54,10 @@ pub const INCOMING_BUFFER: u64 = 8 << 20;
 pub const DATAGRAM_MAX: u16 = 65_507 / 10;
 /// First congestion window: a prefill's hidden states leave without slow start.
 const INITIAL_WINDOW: u64 = 1 << 20;
-/// How long a peer may keep an acknowledgement back; shortens tail-loss probes.
-const ACK_DELAY: Duration = Duration::from_millis(2);
-
+/// How long a peer may keep an acknowledgement back; quinn's own time. A token's answer mostly comes
+/// within it and carries it: with 2 ms a datagram came of its own into most forwards, and took a core
+/// from the computing thread on both sides. A packet that is lost last is repeated so much later.
+const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Datagrams that a peer may take before it acknowledges them at once, and not only after
 /// [`ACK_DELAY`]. An acknowledgement is sent before what came is handed on, so with quinn's own number,
 /// one, it stood in the way of every token's hidden states.
