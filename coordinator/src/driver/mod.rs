@@ -162,7 +162,7 @@ impl Driver {
                 }
             }
             // Before anything else comes in: an eviction must not meet the worker's next connection.
-            self.settle().await;
+            self.settle();
             for _ in 0..TURN_MAX {
                 if let Ok(event) = inputs.links.try_recv() {
                     self.link_event(event);
@@ -172,7 +172,7 @@ impl Driver {
                     break;
                 }
             }
-            self.settle().await;
+            self.settle();
         }
         self.expire();
         Ok(())
@@ -294,46 +294,29 @@ impl Driver {
     }
 
     /// Does what the state machines ask for until they ask for nothing more.
-    async fn settle(&mut self) {
+    fn settle(&mut self) {
         loop {
-            if self.send_all() {
-                // The links write now, before clients are told of the tokens before: stages wait for what
-                // comes next, and where cores are few a client that is awake takes one of them.
-                tokio::task::yield_now().await;
+            let mut settled = true;
+            while let Some(action) = self.members.poll_action() {
+                settled = false;
+                self.act(action);
             }
-            if !self.tell_all() {
+            while let Some(step) = self.scheduler.poll_step(self.now()) {
+                settled = false;
+                self.send(&step);
+            }
+            while let Some((id, event)) = self.scheduler.poll_event() {
+                settled = false;
+                if self.generations.tell(id, event) == Told::Gone {
+                    self.scheduler.handle_cancel(self.now(), id);
+                }
+            }
+            if settled {
                 break;
             }
         }
         self.members.handle_in_flight(self.now(), self.scheduler.counts().in_flight > 0);
         self.publish();
-    }
-
-    /// What workers are to do. Whether a microbatch is among it.
-    fn send_all(&mut self) -> bool {
-        let mut sent = false;
-        loop {
-            if let Some(action) = self.members.poll_action() {
-                self.act(action);
-            } else if let Some(step) = self.scheduler.poll_step(self.now()) {
-                sent = true;
-                self.send(&step);
-            } else {
-                return sent;
-            }
-        }
-    }
-
-    /// What generations are to know. Whether there was anything.
-    fn tell_all(&mut self) -> bool {
-        let mut told = false;
-        while let Some((id, event)) = self.scheduler.poll_event() {
-            told = true;
-            if self.generations.tell(id, event) == Told::Gone {
-                self.scheduler.handle_cancel(self.now(), id);
-            }
-        }
-        told
     }
 
     fn act(&mut self, action: Action) {
