@@ -96,12 +96,11 @@ impl Scheduler {
 
     /// The longest gap that the answer ends, told to what holds gaps within the target.
     fn observe_gap(&mut self, now: Duration, answered: &InFlight) {
-        let Some(since) = self.budget.beside_since() else { return };
+        let Some(begins) = self.budget.gaps_begin() else { return };
         let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
         let known = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
-        let Some(longest) = known.filter(|at| *at >= since).map(|at| now - at).max() else {
-            return;
-        };
+        let gaps = known.filter(|at| begins.contains(at)).map(|at| now.saturating_sub(at));
+        let Some(longest) = gaps.max() else { return };
         let later = MicrobatchId(self.next_microbatch.0 + self.in_flight.len() as u64);
         self.budget.observe_gap(longest, answered.microbatch, later);
     }

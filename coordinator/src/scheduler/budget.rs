@@ -18,6 +18,7 @@ use super::curve::shape;
 use super::limits::to_usize;
 use super::times::StageTimes;
 use super::{ItlTarget, PlanLimits};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use woolly_protocol::ids::MicrobatchId;
 
@@ -30,8 +31,8 @@ const GROWTH: usize = 2;
 const ROWS_UNMEASURED: usize = 64;
 /// Part of the target that is aimed at before any gap is known.
 const AIM_FIRST: f64 = 0.9;
-/// It stays between these: the target is no promise to a machine that is much slower than it was.
-const AIM_LEAST: f64 = 0.4;
+/// It stays between these: below, a target of twice the quiet gap would leave prompts nothing.
+const AIM_LEAST: f64 = 0.6;
 const AIM_MOST: f64 = 1.0;
 /// What a gap beyond the target takes off it.
 const AIM_STEP: f64 = 0.06;
@@ -66,6 +67,8 @@ pub(super) struct Budget {
     aim: f64,
     /// The first microbatch whose gap shows what the aim does.
     heed_from: MicrobatchId,
+    /// The last microbatch with prefill rows, and when it was sent.
+    last: (MicrobatchId, Duration),
     /// For each chunk size: seconds of the slowest stage, and of all others together.
     chunks: Vec<(usize, f64, f64)>,
     chunks_looked: usize,
@@ -90,6 +93,7 @@ impl Default for Budget {
             target: None,
             aim: AIM_FIRST,
             heed_from: MicrobatchId(0),
+            last: (MicrobatchId(0), Duration::ZERO),
             chunks: Vec::new(),
             chunks_looked: 0,
         }
@@ -102,16 +106,21 @@ impl Budget {
         self.since = None;
     }
 
-    /// Since when something is.
-    pub(super) fn beside_since(&self) -> Option<Duration> {
-        self.since
+    /// Between which times a gap must have begun to say something: prompts were there, and prefill
+    /// was sent after it began.
+    pub(super) fn gaps_begin(&self) -> Option<RangeInclusive<Duration>> {
+        Some(self.since?..=self.last.1)
     }
 
-    /// The longest gap that ended with a microbatch, all of it with prefill beside. Those sent before
-    /// `later` show nothing of what this one changes.
+    /// The longest gap that ended with a microbatch. Those sent before `later` show nothing of what
+    /// this one changes.
     pub(super) fn observe_gap(&mut self, gap: Duration, of: MicrobatchId, later: MicrobatchId) {
         let Some(target) = self.target.filter(|_| of >= self.heed_from) else { return };
         if gap.as_secs_f64() > target {
+            if self.beside.is_some_and(|(_, beside)| beside.one) {
+                // There are no fewer rows than these.
+                return;
+            }
             self.aim = (self.aim * (1.0 - AIM_STEP)).max(AIM_LEAST);
             self.heed_from = later;
             // What the smaller aim allows counts at once.
@@ -127,7 +136,8 @@ impl Budget {
     }
 
     /// A microbatch with prefill rows was sent.
-    pub(super) fn sent(&mut self) {
+    pub(super) fn sent(&mut self, now: Duration, id: MicrobatchId) {
+        self.last = (id, now);
         self.looked += 1;
         self.chunks_looked += 1;
     }
@@ -148,6 +158,10 @@ impl Budget {
             && self.looked < LOOK_EVERY
         {
             return beside;
+        }
+        if self.target.is_none() || self.beside.is_none_or(|(known, _)| known != situation) {
+            // What is in flight was sent for another target.
+            self.heed_from.0 = self.last.0.0 + 1 + u64::from(plan.in_flight_max);
         }
         self.target = quiet().map(|quiet| target.seconds(quiet));
         let beside = match self.target {

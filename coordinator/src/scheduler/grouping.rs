@@ -22,8 +22,9 @@ const HYSTERESIS: f64 = 0.02;
 const TRY_GAIN: f64 = 1.03;
 /// Rounds that a try takes.
 const TRY_ROUNDS: usize = 3;
-/// A try is over before its time when a round takes so many times as long as without it.
-const TRY_LOST: f64 = 1.15;
+/// A try is over before its time when so many microbatches take so many times as long as without it:
+/// one may be a hiccup, and would be all that is known of it for minutes.
+const TRY_LOST: (usize, f64) = (2, 1.15);
 /// Rounds between tries: a try that loses a third costs 2 %.
 const ROUNDS_BETWEEN_TRIES: usize = 48;
 /// Rounds before the first try.
@@ -77,8 +78,11 @@ struct Try {
     microbatches_left: usize,
     /// Its first microbatch, as soon as it is sent.
     first: Option<MicrobatchId>,
-    /// Seconds of a round that is too long to go on.
-    lost: f64,
+    /// Microbatches before those that have a period of their own: groups that leave together queue.
+    start_up: usize,
+    /// Seconds of a round that is too long, and how many were.
+    too_long: f64,
+    lost: usize,
 }
 
 /// The choice of the number of groups.
@@ -110,9 +114,9 @@ impl Grouping {
     /// last; that a try loses is seen at once.
     pub(super) fn answered(&mut self, id: MicrobatchId, round_trip: Duration) {
         let Some(tried) = &mut self.tried else { return };
-        // Those before had others beside them, of the grouping before.
-        let whole = tried.first.is_some_and(|first| id.0 + 1 >= first.0 + tried.groups as u64);
-        if whole && round_trip.as_secs_f64() > tried.lost {
+        let whole = tried.first.is_some_and(|first| id.0 >= first.0 + tried.start_up as u64);
+        tried.lost += usize::from(whole && round_trip.as_secs_f64() > tried.too_long);
+        if tried.lost >= TRY_LOST.0 {
             tried.microbatches_left = 0;
         }
     }
@@ -213,8 +217,14 @@ impl Grouping {
             (unknown && prediction.hoped * TRY_GAIN <= period).then_some((groups, prediction))
         });
         let (groups, _) = hopes.min_by(|a, b| a.1.hoped.total_cmp(&b.1.hoped))?;
-        let lost = period * TRY_LOST;
-        Some(Try { groups, microbatches_left: TRY_ROUNDS * groups, first: None, lost })
+        Some(Try {
+            groups,
+            microbatches_left: TRY_ROUNDS * groups,
+            first: None,
+            start_up: if groups < here { groups - 1 } else { 2 * groups - 1 },
+            too_long: period * TRY_LOST.1,
+            lost: 0,
+        })
     }
 }
 
@@ -307,7 +317,7 @@ mod tests {
         assert_eq!(tries[..3], [16, 17, 18]);
         assert!(tries.len() <= 4 * TRY_ROUNDS, "{tries:?}");
         assert!(tries[3] >= 100, "{tries:?}");
-        // As soon as a round of it takes too long it is over.
+        // As soon as two of it took too long it is over.
         let mut lost = Grouping::default();
         let mut tries = 0;
         for sent in 0..100 {
@@ -320,7 +330,7 @@ mod tests {
                 lost.answered(MicrobatchId(sent), Duration::from_micros(900));
             }
         }
-        assert_eq!(tries, 1);
+        assert_eq!(tries, 2);
         // Not while prompts are computed beside.
         let mut busy = Grouping::default();
         for _ in 0..400 {

@@ -42,7 +42,7 @@ impl Scheduler {
             self.grouping.sent(self.next_microbatch);
         }
         if in_flight.prefills {
-            self.budget.sent();
+            self.budget.sent(now, self.next_microbatch);
         }
         self.next_microbatch.0 += 1;
         self.offer(&in_flight);
@@ -109,6 +109,8 @@ impl Scheduler {
                 break;
             }
             if self.grow(id, 1) == Grown::Waits {
+                // Blocks make this gap long, not rows of prefill.
+                self.sequence_mut(id).token_at = None;
                 skipped.push(id);
                 continue;
             }
