@@ -58,20 +58,17 @@ pub fn thread_cpu_time() -> Duration {
 }
 
 /// Time for which the host let others compute while a CPU of this virtual machine had work, since it
-/// started: the mean of its CPUs. `None` if the system does not say.
+/// started: the sum of its CPUs. `None` if the system does not say.
 pub fn stolen_time() -> Option<Duration> {
     parse_stolen(&std::fs::read_to_string("/proc/stat").ok()?)
 }
 
-/// Of `proc_stat(5)`: a line `cpu` for all CPUs together, whose eighth number is what was stolen, and a
-/// line `cpuN` for each.
+/// Of `proc_stat(5)`: a line `cpu` for all CPUs together, whose eighth number is what was stolen.
 fn parse_stolen(text: &str) -> Option<Duration> {
     const STOLEN: usize = 8;
     let all = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: u64 = all.split_whitespace().nth(STOLEN - 1)?.parse().ok()?;
-    let is_cpu = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
-    let cpus = text.lines().filter(is_cpu).count().max(1) as u64;
-    Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_S / cpus))
+    Some(Duration::from_millis(ticks * 1_000 / TICKS_PER_S))
 }
 
 /// Reads a number of compute threads.
@@ -97,10 +94,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stolen_time_is_the_eighth_number_of_the_first_line_for_each_cpu() {
+    fn stolen_time_is_the_eighth_number_of_the_first_line() {
         let text = "cpu  100 0 30 7000 12 0 5 250 0 0\ncpu0 50 0 10 3500 6 0 0 100 0 0\n\
                     cpu1 50 0 20 3500 6 0 5 150 0 0\nintr 12345 8\n";
-        assert_eq!(parse_stolen(text), Some(Duration::from_millis(1250)));
+        assert_eq!(parse_stolen(text), Some(Duration::from_millis(2500)));
         assert_eq!(parse_stolen("cpu  1 2 3\n"), None);
         assert_eq!(parse_stolen(""), None);
     }

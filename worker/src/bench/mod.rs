@@ -201,7 +201,9 @@ impl Bench<'_> {
         let runs = (0..self.config.repetitions).map(|_| runner.run(case).map(per_s));
         let speeds = runs.collect::<Result<Vec<f64>, String>>().map(Speeds::of)?;
         let stolen = stolen_before.zip(system::stolen_time()).map(|(before, after)| {
-            after.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64()
+            let cpus = self.threads.min(system::threads_available());
+            let had = began.elapsed() * cpus.max(1);
+            (after.saturating_sub(before).as_secs_f64() / had.as_secs_f64()).min(1.0)
         });
         Ok((speeds, stolen))
     }
