@@ -46,6 +46,7 @@ impl Load {
             block_len: 32,
             rows_max: 256,
             chunks_max: 256,
+            vocab: 1 << 17,
         };
         scheduler.handle_plan(Duration::ZERO, Some(plan));
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);

@@ -149,6 +149,8 @@ pub enum Refusal {
         /// Positions that a sequence can have here.
         positions_max: usize,
     },
+    /// The prompt has no tokens, so there is nothing to continue (400).
+    NoTokens,
     /// No complete pipeline (503).
     NotReady {
         /// What is being waited for.

@@ -243,6 +243,7 @@ impl Cluster {
             block_len: self.config.block_len,
             rows_max: self.rows_of(plan),
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),
+            vocab: self.config.layout.vocab,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The driver with real links on loopback; the workers are played by the test.
 
+mod odd_chats;
+
 use super::*;
 use crate::cluster::Timeouts;
 use crate::config::LogFormat;

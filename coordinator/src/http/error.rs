@@ -212,6 +212,10 @@ impl From<Refusal> for ApiError {
             Refusal::TooLong { prompt_tokens, positions_max } => {
                 ApiError::context_length(prompt_tokens, 1, positions_max)
             }
+            Refusal::NoTokens => ApiError::new(
+                Problem::Invalid,
+                "The prompt has no tokens: there is nothing to continue.",
+            ),
             Refusal::NotReady { detail } => {
                 ApiError::new(Problem::NotReady, format!("The model is not ready: {detail}"))
             }

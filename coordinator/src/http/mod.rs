@@ -46,7 +46,7 @@ pub mod stall;
 pub mod tokenize;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::generation::EngineHandle;
 use axum::Router;

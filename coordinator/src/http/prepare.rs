@@ -71,6 +71,11 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
     }
     let ctx = context(gateway)?;
     let tokens = chat_tokens(gateway, &messages, ctx)?;
+    if tokens.is_empty() {
+        let text = "The model's chat template makes no tokens of these messages: there is nothing to \
+                    answer. Send a message whose content is not empty.";
+        return Err(ApiError::invalid("messages", text));
+    }
     let max_tokens = completion_tokens(tokens.len(), &sampling, ctx, ctx)?;
     let report =
         Report { top_logprobs: wanted.then(|| small(top.unwrap_or(0))), score_prompt: false };

@@ -49,6 +49,18 @@ pub enum SampledError {
         /// The token of the answer.
         found: u32,
     },
+    /// Ids are below the vocabulary's length.
+    #[error("microbatch {microbatch}, row {row}: token {found} of a vocabulary of {vocab}")]
+    Vocabulary {
+        /// The microbatch.
+        microbatch: MicrobatchId,
+        /// Row of the answer.
+        row: usize,
+        /// Tokens of the vocabulary.
+        vocab: u32,
+        /// The id of the answer.
+        found: u32,
+    },
     /// At most as many other tokens as asked for.
     #[error(
         "microbatch {microbatch}, row {row}: {found} most likely tokens, {expected} were asked for"
@@ -73,11 +85,11 @@ impl Scheduler {
     /// An answer that does not belong to the oldest microbatch in flight or does not fit it. The
     /// last stage is faulty; the scheduler is as it was.
     pub fn handle_sampled(&mut self, now: Duration, sampled: &Sampled) -> Result<(), SampledError> {
-        if self.plan.is_none_or(|plan| plan.epoch != sampled.epoch) {
+        let Some(plan) = self.plan.filter(|plan| plan.epoch == sampled.epoch) else {
             self.stale_answers += 1;
             return Ok(());
-        }
-        self.check(sampled)?;
+        };
+        self.check(sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
         let round_trip = self.traffic.answered(now, sampled.microbatch);
         if in_flight.decodes {
@@ -105,7 +117,7 @@ impl Scheduler {
         self.budget.observe_gap(longest, answered.microbatch, later);
     }
 
-    fn check(&self, sampled: &Sampled) -> Result<(), SampledError> {
+    fn check(&self, sampled: &Sampled, vocab: u32) -> Result<(), SampledError> {
         let microbatch = sampled.microbatch;
         let known = |in_flight: &InFlight| in_flight.microbatch == microbatch;
         let Some(oldest) = self.in_flight.front().filter(|_| self.in_flight.iter().any(known))
@@ -121,6 +133,10 @@ impl Scheduler {
             return Err(SampledError::RowCount { microbatch, expected, found });
         }
         for (row, (answer, (target, top))) in sampled.rows.iter().zip(&oldest.asked).enumerate() {
+            let ids = answer.top.iter().map(|(id, _)| *id).chain([answer.token]);
+            if let Some(found) = ids.filter(|id| *id >= vocab && !answer.non_finite).max() {
+                return Err(SampledError::Vocabulary { microbatch, row, vocab, found });
+            }
             if answer.top.len() > usize::from(*top) {
                 let (expected, found) = (*top, answer.top.len());
                 return Err(SampledError::TopCount { microbatch, row, expected, found });

@@ -87,6 +87,8 @@ pub struct PlanLimits {
     pub rows_max: u32,
     /// Chunks of one microbatch at most.
     pub chunks_max: u32,
+    /// Tokens of the model's vocabulary: the last stage answers with ids below it.
+    pub vocab: u32,
 }
 
 impl PlanLimits {

@@ -233,18 +233,17 @@ impl Scheduler {
     ///
     /// [`Refusal::NotReady`] without a plan; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
     /// [`Refusal::KeyBusy`] when `key_concurrency` of its key wait and run;
-    /// [`Refusal::TooLong`] when the prompt and one new token cannot fit. A completion that reaches
-    /// the end of the context before `max_tokens` ends with [`FinishReason::Length`].
-    ///
-    /// # Panics
-    ///
-    /// If the prompt is empty, which the gateway refuses.
+    /// [`Refusal::TooLong`] when the prompt and one new token cannot fit; [`Refusal::NoTokens`] for a
+    /// prompt without tokens, which has nothing to continue. A completion that reaches the end of the
+    /// context before `max_tokens` ends with [`FinishReason::Length`].
     pub fn handle_request(
         &mut self,
         now: Duration,
         request: GenerationRequest,
     ) -> Result<SequenceId, Refusal> {
-        assert!(!request.prompt.is_empty(), "the gateway refuses empty prompts");
+        if request.prompt.is_empty() {
+            return Err(Refusal::NoTokens);
+        }
         let Some(plan) = self.plan else {
             return Err(Refusal::NotReady { detail: "the pipeline is not complete".to_owned() });
         };

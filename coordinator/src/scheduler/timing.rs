@@ -175,6 +175,7 @@ mod tests {
             block_len: 32,
             rows_max: 8,
             chunks_max: 8,
+            vocab: 16,
         };
         scheduler.handle_plan(ms(0), Some(plan));
         scheduler.handle_timing(ms(0), PlanEpoch(1), 0, &timing);

@@ -6,5 +6,5 @@ mod listener;
 mod logprobs;
 mod metrics;
 mod streaming;
-mod support;
+pub(crate) mod support;
 mod whole;

@@ -38,6 +38,11 @@ const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise
 
 /// A byte-level vocabulary in which token `b` is the byte `b`.
 pub fn metadata() -> Metadata {
+    Metadata::from_pairs(metadata_pairs())
+}
+
+/// Its keys and values, to be changed.
+pub fn metadata_pairs() -> Vec<(String, Kv)> {
     // GPT-2 writes bytes as printable characters: those that are keep theirs, the others come
     // from 256 on.
     let mut tokens = Vec::new();
@@ -64,7 +69,7 @@ pub fn metadata() -> Metadata {
         ("tokenizer.ggml.add_bos_token", Kv::Bool(true)),
         ("tokenizer.chat_template", text(TEMPLATE)),
     ];
-    Metadata::from_pairs(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// What the fake engine does with a request.

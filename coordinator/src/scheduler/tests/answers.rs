@@ -80,6 +80,29 @@ fn a_wrong_target_or_too_many_others_is_an_error() {
     answer(&mut scheduler, &prompt);
 }
 
+#[test]
+fn a_token_outside_the_vocabulary_is_an_error() {
+    let mut scheduler = serving(PlanLimits { vocab: 8, ..plan() });
+    submit(&mut scheduler, 3, 5);
+    let prompt = step(&mut scheduler);
+    let microbatch = prompt.forward.microbatch;
+    let mut wrong = answer_of(&prompt);
+    wrong.rows[0].token = 8;
+    let error = SampledError::Vocabulary { microbatch, row: 0, vocab: 8, found: 8 };
+    assert_eq!(scheduler.handle_sampled(T0, &wrong), Err(error));
+    answer(&mut scheduler, &prompt);
+}
+
+#[test]
+fn a_prompt_without_tokens_is_refused_and_nothing_else_suffers() {
+    let mut scheduler = serving(plan());
+    let refusal = scheduler.handle_request(T0, greedy(Vec::new(), 1)).unwrap_err();
+    assert_eq!(refusal, Refusal::NoTokens);
+    submit(&mut scheduler, 3, 1);
+    let prompt = step(&mut scheduler);
+    answer(&mut scheduler, &prompt);
+}
+
 fn failure_code(event: &GenerationEvent) -> &'static str {
     match event {
         GenerationEvent::Failed(failure) => failure.code,

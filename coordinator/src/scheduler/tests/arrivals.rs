@@ -44,6 +44,7 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
         block_len: 32,
         rows_max: rng.pick(&[1, 2, 8, 33, 256]),
         chunks_max: rng.pick(&[1, 2, 5, 64]),
+        vocab: 1 << 17,
     };
     if limits.kv_blocks >= 12 {
         limits.block_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);

@@ -34,6 +34,7 @@ fn plan() -> PlanLimits {
         block_len: 32,
         rows_max: 256,
         chunks_max: 256,
+        vocab: 1 << 17,
     }
 }
 
