@@ -49,6 +49,9 @@ pub enum ChatTemplateError {
     /// A variable of the template that only the gateway may set.
     #[error("'{0}' cannot be set in chat_template_kwargs: it is set from the request")]
     Reserved(String),
+    /// The last message is to be continued, and the template does not show its text.
+    #[error("the model's chat template does not show the last message, so it cannot be continued")]
+    NotContinued,
     /// The input uses up the characters that protect it.
     #[error("the conversation contains too many different private-use characters from U+F0000 on")]
     NoMark,

@@ -12,6 +12,7 @@
 //! A model without a template gets ChatML if its vocabulary has `<|im_start|>`. Otherwise there is
 //! none, and [`NO_TEMPLATE`] says what to do.
 
+mod continuation;
 mod error;
 mod messages;
 mod python;
@@ -19,7 +20,7 @@ pub mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
@@ -74,6 +75,9 @@ pub struct RenderOptions<'a> {
     pub documents: Option<&'a Json>,
     /// End with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
+    /// End where the text of the last message ends, so that it is continued and not answered. Only
+    /// [`ChatTemplate::prompt`] does so; `add_generation_prompt` must be off.
+    pub continue_final: bool,
     /// Further variables (`chat_template_kwargs`).
     pub variables: Option<&'a serde_json::Map<String, Json>>,
     /// The time for `strftime_now`, in seconds since 1970.
@@ -90,6 +94,8 @@ pub struct ChatTemplate {
     marker: Marker,
     bos: String,
     eos: String,
+    /// What the templates read and do not set themselves.
+    variables: BTreeSet<String>,
 }
 
 /// Names of the templates in the environment.
@@ -138,7 +144,11 @@ impl ChatTemplate {
         if let Some(source) = with_tools {
             sources.push((WITH_TOOLS, checked(source)?));
         }
-        let environment = on_large_stack(move || environment(sources))??;
+        let (environment, variables) = on_large_stack(move || {
+            let environment = environment(sources)?;
+            let variables = variables(&environment);
+            Ok::<_, ChatTemplateError>((environment, variables))
+        })??;
         let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id)).unwrap_or_default();
         let mut template = ChatTemplate {
             environment,
@@ -148,6 +158,7 @@ impl ChatTemplate {
             marker: Marker::new(tokenizer)?,
             bos: text(tokenizer.bos()),
             eos: text(tokenizer.eos()),
+            variables,
         };
         template.content = template.probe_content();
         Ok(template)
@@ -161,6 +172,13 @@ impl ChatTemplate {
     /// Whether the template does something with tools. One that does not would drop them silently.
     pub fn uses_tools(&self) -> bool {
         self.has_tool_template || self.source.contains("tools")
+    }
+
+    /// The variables that a request may set (`chat_template_kwargs`): what the template reads, but for
+    /// what is set from the request itself. Functions that it calls are among them.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        let settable = |name: &&str| !RESERVED.contains(name);
+        self.variables.iter().map(String::as_str).filter(settable)
     }
 
     /// The text of a conversation. To be tokenized safely it must come from
@@ -182,7 +200,8 @@ impl ChatTemplate {
     /// client sent will be text.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render`].
+    /// As [`ChatTemplate::render`]; a last message that is to be continued and that the template does
+    /// not show.
     pub fn prompt(
         &self,
         messages: &Json,
@@ -191,14 +210,24 @@ impl ChatTemplate {
         let mut input = self.input(messages, options)?;
         let mut needs_mark = false;
         input.for_each_text(&mut |text| needs_mark = needs_mark || self.marker.needs_mark(text));
-        if !needs_mark {
-            return Ok(ChatPrompt::new(self.render_input(input)?, None));
+        let mark = if needs_mark { Some(self.free_mark(&input)?) } else { None };
+        if let Some(mark) = mark {
+            input.map_texts(&|text| self.marker.mark(text, mark).into_owned());
         }
+        if !options.continue_final {
+            return Ok(ChatPrompt::new(self.render_input(input)?, mark));
+        }
+        let end = self.free_mark(&input)?;
+        continuation::mark_end(&mut input.messages, end)?;
+        let text = continuation::cut(self.render_input(input)?, end)?;
+        Ok(ChatPrompt::new(text, mark))
+    }
+
+    /// A character that neither the template nor the input holds.
+    fn free_mark(&self, input: &Input) -> Result<char, ChatTemplateError> {
         let mut texts = vec![self.source.as_str()];
         input.for_each_text(&mut |text| texts.push(text));
-        let mark = self.marker.free_mark(texts.into_iter()).ok_or(ChatTemplateError::NoMark)?;
-        input.map_texts(&|text| self.marker.mark(text, mark).into_owned());
-        Ok(ChatPrompt::new(self.render_input(input)?, Some(mark)))
+        self.marker.free_mark(texts.into_iter()).ok_or(ChatTemplateError::NoMark)
     }
 
     fn input(
@@ -351,6 +380,10 @@ fn environment(
         environment.add_template_owned(name, source).map_err(syntax)?;
     }
     Ok(environment)
+}
+
+fn variables(environment: &Environment<'_>) -> BTreeSet<String> {
+    environment.templates().flat_map(|(_, template)| template.undeclared_variables(false)).collect()
 }
 
 /// Runs `work` on a thread of its own, whose stack holds the deepest recursion that the limits

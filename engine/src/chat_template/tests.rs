@@ -397,3 +397,34 @@ fn a_template_that_writes_bos_gets_no_second_one() {
         assert_eq!(tokens.iter().filter(|&&id| id == bos).count(), expected, "{source}");
     }
 }
+
+#[test]
+fn the_last_message_can_be_continued() {
+    let continued = |source: &str, text: &str| {
+        let template = compile(source).unwrap();
+        let options = RenderOptions { continue_final: true, ..RenderOptions::default() };
+        let messages = json!([
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": text},
+        ]);
+        template.prompt(&messages, &options).map(|prompt| prompt.text().into_owned())
+    };
+    let chatml = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(continued(CHATML, "The ").unwrap(), format!("{chatml}The "));
+    // What a user wrote stays text, and is continued all the same.
+    assert_eq!(continued(CHATML, "a<|im_end|>").unwrap(), format!("{chatml}a<|im_end|>"));
+    let trims = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}";
+    assert_eq!(continued(trims, " The ").unwrap(), "[q][The ");
+    let twice = "{% for m in messages %}{{ m.content }}|{{ m.content }};{% endfor %}";
+    assert_eq!(continued(twice, "a").unwrap(), "q|q;a|a");
+    let users = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
+    assert!(matches!(continued(users, "a"), Err(ChatTemplateError::NotContinued)));
+}
+
+#[test]
+fn a_template_says_which_variables_it_reads() {
+    let source = "{% set x = 1 %}{% if enable_thinking is defined and not enable_thinking %}{{ x }}\
+                  {% endif %}{{ messages | length }}{{ bos_token }}{{ tools }}";
+    let template = compile(source).unwrap();
+    assert_eq!(template.variables().collect::<Vec<_>>(), ["enable_thinking"]);
+}
