@@ -102,7 +102,7 @@ impl Scheduler {
             rows = rest;
             self.account(now, chunk, own);
         }
-        self.admit();
+        self.admit(now);
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl Scheduler {
         self.sequence_mut(id).in_flight -= 1;
         // Scores first: what is reported must not depend on which rows shared a chunk.
         let (scored, sampled) = rows.split_at(chunk.scored.len());
-        self.account_scored(id, scored);
+        self.account_scored(now, id, scored);
         if let [row] = sampled {
             self.account_token(now, id, row);
         }
@@ -166,12 +166,12 @@ impl Scheduler {
         }
     }
 
-    fn account_scored(&mut self, id: SequenceId, rows: &[SampledRow]) {
+    fn account_scored(&mut self, now: Duration, id: SequenceId, rows: &[SampledRow]) {
         if rows.is_empty() || !self.is_wanted(id) {
             return;
         }
         if rows.iter().any(|row| row.non_finite) {
-            self.fail_numerics(id);
+            self.fail_numerics(now, id);
             return;
         }
         let sequence = self.sequence_mut(id);
@@ -184,7 +184,7 @@ impl Scheduler {
         let scores_only = sequence.request.max_tokens == 0;
         self.events.push_back((id, GenerationEvent::Scored(scored)));
         if scores_only {
-            self.finish(id, FinishReason::Length);
+            self.finish(now, id, FinishReason::Length);
         }
     }
 
@@ -193,7 +193,7 @@ impl Scheduler {
             return;
         }
         if row.non_finite {
-            self.fail_numerics(id);
+            self.fail_numerics(now, id);
             return;
         }
         let plan = self.plan.expect("answers are accounted under a plan only");
@@ -212,9 +212,9 @@ impl Scheduler {
         }
         self.events.push_back((id, GenerationEvent::Token(token_event(row))));
         if stopped {
-            self.finish(id, FinishReason::Stop);
+            self.finish(now, id, FinishReason::Stop);
         } else if full {
-            self.finish(id, FinishReason::Length);
+            self.finish(now, id, FinishReason::Length);
         } else if runs {
             self.ready.push_back(id);
         }
@@ -225,18 +225,18 @@ impl Scheduler {
         self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended)
     }
 
-    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+    fn finish(&mut self, now: Duration, id: SequenceId, reason: FinishReason) {
         let cached_tokens = super::limits::to_u32(self.sequence(id).cached_tokens);
         self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens }));
-        self.end(id);
+        self.end(now, id);
     }
 
-    fn fail_numerics(&mut self, id: SequenceId) {
+    fn fail_numerics(&mut self, now: Duration, id: SequenceId) {
         let failure = Failure {
             code: "model_numerics",
             message: "the model computed values that are not finite for this request".to_owned(),
         };
         self.events.push_back((id, GenerationEvent::Failed(failure)));
-        self.end(id);
+        self.end(now, id);
     }
 }

@@ -4,6 +4,7 @@ use super::limits::{blocks_for, to_usize};
 use super::sequence::Phase;
 use super::{Scheduler, SequenceId};
 use std::ops::Bound;
+use std::time::Duration;
 use woolly_protocol::limits::BLOCK_LEN;
 
 /// Free extents of blocks that a start leaves for each running sequence to grow.
@@ -25,21 +26,22 @@ impl Scheduler {
     /// blocks are free.
     ///
     /// A lone sequence starts in any case: longer ones than all blocks are refused at the door.
-    pub(super) fn admit(&mut self) {
+    pub(super) fn admit(&mut self, now: Duration) {
         while self.running.len() < self.config.running_max && self.preempting == 0 {
             let Some(id) = self.waiting.front() else { return };
             if !self.running.is_empty() && !self.has_blocks_to_start(id) {
                 return;
             }
-            self.start(id);
+            self.start(now, id);
         }
     }
 
-    fn start(&mut self, id: SequenceId) {
+    fn start(&mut self, now: Duration, id: SequenceId) {
         let (key, rank) = (self.sequence(id).request.key, self.sequence(id).rank);
         self.waiting.remove(id, key, rank);
         let rank = rank.unwrap_or_else(|| {
             self.waiting.pass_turn(key);
+            self.backlog.started(now, self.waiting.len() > self.waiting.preempted());
             self.next_rank.0 += 1;
             self.next_rank
         });
@@ -116,12 +118,13 @@ impl Scheduler {
     }
 
     /// A sequence has finished, failed, lost its client or run out of time.
-    pub(super) fn end(&mut self, id: SequenceId) {
+    pub(super) fn end(&mut self, now: Duration, id: SequenceId) {
         let sequence = self.sequence(id);
         let (key, rank, deadline) = (sequence.request.key, sequence.rank, sequence.deadline);
         match sequence.phase {
             Phase::Waiting => self.waiting.remove(id, key, rank),
             Phase::Running => {
+                self.backlog.ended(now);
                 self.leave_running(id);
                 self.returning += self.sequence(id).blocks.len();
             }

@@ -44,6 +44,7 @@
 //! one answer if they are polled after each call.
 
 mod account;
+mod backlog;
 mod blocks;
 mod budget;
 mod curve;
@@ -69,6 +70,7 @@ pub use timing::StageTiming;
 use crate::generation::{
     Failure, FinishReason, GenerationEvent, GenerationRequest, KeyId, Refusal,
 };
+use backlog::Backlog;
 use blocks::Blocks;
 use budget::Budget;
 use grouping::Grouping;
@@ -113,6 +115,7 @@ pub struct Scheduler {
     of_key: BTreeMap<KeyId, usize>,
     /// When those that have not ended fail, soonest first.
     deadlines: BTreeSet<(Duration, SequenceId)>,
+    backlog: Backlog,
     events: VecDeque<(SequenceId, GenerationEvent)>,
     /// Numbers are never used again, not even under another plan.
     next_sequence: SequenceId,
@@ -159,6 +162,7 @@ impl Scheduler {
             promised: 0,
             of_key: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            backlog: Backlog::default(),
             events: VecDeque::new(),
             next_sequence: SequenceId(1),
             next_microbatch: MicrobatchId(1),
@@ -254,12 +258,14 @@ impl Scheduler {
         }
         let waiting = self.waiting.len() - self.waiting.preempted();
         if waiting >= self.config.waiting_max {
-            return Err(Refusal::QueueFull { waiting });
+            let retry_after = self.backlog.refused(now, waiting);
+            return Err(Refusal::QueueFull { waiting, retry_after });
         }
         let key = request.key;
         let of_key = self.of_key.get(&key).copied().unwrap_or(0);
         if let Some(limit) = self.config.key_concurrency.filter(|limit| of_key >= *limit) {
-            return Err(Refusal::KeyBusy { limit });
+            let retry_after = self.backlog.busy(now, of_key, self.sequences.len());
+            return Err(Refusal::KeyBusy { limit, retry_after });
         }
         let id = self.next_sequence;
         self.next_sequence.0 += 1;
@@ -280,17 +286,17 @@ impl Scheduler {
         *self.of_key.entry(key).or_insert(0) += 1;
         self.sequences.insert(id, sequence);
         self.waiting.add(id, key, None);
-        self.admit();
+        self.admit(now);
         Ok(id)
     }
 
     /// The client is gone: no more events. Blocks are freed when nothing of the sequence is in
     /// flight any more. A sequence that has ended is ignored.
-    pub fn handle_cancel(&mut self, _now: Duration, id: SequenceId) {
+    pub fn handle_cancel(&mut self, now: Duration, id: SequenceId) {
         if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended) {
             self.leave_ready(id);
-            self.end(id);
-            self.admit();
+            self.end(now, id);
+            self.admit(now);
         }
     }
 
@@ -310,9 +316,9 @@ impl Scheduler {
             };
             self.events.push_back((id, GenerationEvent::Failed(failure)));
             self.leave_ready(id);
-            self.end(id);
+            self.end(now, id);
         }
-        self.admit();
+        self.admit(now);
     }
 
     /// What a generation should be told, oldest first.

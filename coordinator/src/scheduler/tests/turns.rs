@@ -57,7 +57,7 @@ fn a_key_has_a_limit_of_its_own() {
         |scheduler: &mut Scheduler, key| scheduler.handle_request(T0, of_key(key, vec![5; 3], 2));
     let first = ask(&mut scheduler, 1).unwrap();
     ask(&mut scheduler, 1).unwrap();
-    assert_eq!(ask(&mut scheduler, 1), Err(Refusal::KeyBusy { limit: 2 }));
+    assert!(matches!(ask(&mut scheduler, 1), Err(Refusal::KeyBusy { limit: 2, .. })));
     ask(&mut scheduler, 2).unwrap();
     scheduler.handle_cancel(T0, first);
     ask(&mut scheduler, 1).unwrap();

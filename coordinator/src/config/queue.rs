@@ -1,0 +1,23 @@
+//! Flags about how many requests wait and run.
+
+use clap::Args;
+
+/// Requests that may wait at most: each holds its prompt in memory.
+const QUEUE_MAX: i64 = 65_536;
+/// Sequences that may run at most: a microbatch has a chunk of each.
+const RUNNING_MAX: i64 = 4096;
+
+/// How many requests wait and run; each prompt of a request counts.
+#[derive(Clone, Copy, Debug, Default, Args)]
+#[command(next_help_heading = "Queue")]
+pub struct QueueArgs {
+    /// Requests that may wait for their first token to be computed; more are refused with 429 and a
+    /// Retry-After that says when a place should be free: 1 to 65536 [default: 512]
+    #[arg(long, env = "WOOLLY_QUEUE_MAX", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=QUEUE_MAX))]
+    pub queue_max: Option<u32>,
+    /// Requests that may be computed together, memory permitting: 1 to 4096 [default: 256]
+    #[arg(long, env = "WOOLLY_RUNNING_MAX", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=RUNNING_MAX))]
+    pub running_max: Option<u32>,
+}
