@@ -2,11 +2,15 @@
 
 mod access;
 mod cache;
+mod naming;
 mod pace;
+mod queue;
 
 pub use access::AccessArgs;
 pub use cache::CacheArgs;
+pub use naming::NamingArgs;
 pub use pace::PaceArgs;
+pub use queue::QueueArgs;
 
 use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
@@ -16,7 +20,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-use woolly_protocol::limits::{CTX_MAX, NAME_MAX, STAGES_MAX};
+use woolly_protocol::limits::{CTX_MAX, STAGES_MAX};
 
 /// Compute threads of one local worker at most.
 const THREADS_MAX: i64 = 1024;
@@ -79,11 +83,9 @@ pub struct ServeArgs {
     /// The model: a GGUF file, or any part of a split one (NAME-00001-of-0000N.gguf)
     #[arg(short, long, env = "WOOLLY_MODEL", value_name = "FILE", help_heading = "Model")]
     pub model: PathBuf,
-    /// The model's name in the API [default: the file's name without .gguf]; the file's own names
-    /// are understood too
-    #[arg(short, long, env = "WOOLLY_ALIAS", value_name = "NAME", value_parser = parse_alias)]
-    #[arg(help_heading = "Model")]
-    pub alias: Option<String>,
+    /// What the model is called.
+    #[command(flatten)]
+    pub naming: NamingArgs,
     /// Longest sequence in tokens, prompt and completion together; 0 is all that the model was
     /// trained for [default: the model's, at most 8192]
     #[arg(short, long, env = "WOOLLY_CTX_SIZE", value_name = "TOKENS", help_heading = "Model")]
@@ -159,6 +161,9 @@ pub struct ServeArgs {
     /// How streams and prompts share the stages.
     #[command(flatten)]
     pub pace: PaceArgs,
+    /// How many requests wait and run.
+    #[command(flatten)]
+    pub queue: QueueArgs,
     /// Who may use the API, how much at a time and for how long.
     #[command(flatten)]
     pub access: AccessArgs,
@@ -388,13 +393,6 @@ fn checked_advertise(host: String, port: Option<u16>) -> Result<Advertise, Strin
         return Err("port 0 is no port that a worker can dial".to_owned());
     }
     Ok(Advertise { host, port })
-}
-
-fn parse_alias(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control) {
-        return Err(format!("expected 1 to {NAME_MAX} bytes without control characters"));
-    }
-    Ok(text.to_owned())
 }
 
 fn parse_idle_timeout(text: &str) -> Result<Duration, String> {

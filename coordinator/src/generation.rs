@@ -136,11 +136,15 @@ pub enum Refusal {
     QueueFull {
         /// Requests waiting.
         waiting: usize,
+        /// When a place should be free.
+        retry_after: Duration,
     },
     /// Too many generations of one API key wait and run (429).
     KeyBusy {
         /// As many as may.
         limit: usize,
+        /// When one of them should have ended.
+        retry_after: Duration,
     },
     /// Prompt and completion do not fit (400, `context_length_exceeded`).
     TooLong {

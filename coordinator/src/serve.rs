@@ -314,15 +314,22 @@ impl Server {
     }
 
     fn scheduler_config(&self) -> SchedulerConfig {
-        let per_key = self.args.access.key_concurrency;
+        let default = SchedulerConfig::default();
+        let queue = &self.args.queue;
         SchedulerConfig {
+            waiting_max: queue.queue_max.map_or(default.waiting_max, |most| most as usize),
+            running_max: queue.running_max.map_or(default.running_max, |most| most as usize),
             rows_per_step: ROWS_MAX,
-            key_concurrency: per_key.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+            key_concurrency: self.key_concurrency(),
             prefix_cache: self.args.cache.prefix_cache,
             itl_target: self.args.pace.itl_target,
             decode_groups: self.args.pace.decode_groups.0,
             ..SchedulerConfig::default()
         }
+    }
+
+    fn key_concurrency(&self) -> Option<usize> {
+        self.args.access.key_concurrency.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
     /// A worker is never given less time than `--idle-timeout` says.
@@ -334,10 +341,11 @@ impl Server {
     fn gateway_config(&self) -> GatewayConfig {
         let layout = &self.model.layout;
         let name: String = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        let stem = file_stem(&self.args.model);
+        let (model_id, aliases) = self.args.naming.names(file_stem(&self.args.model), name);
         GatewayConfig {
-            model_id: self.args.alias.clone().unwrap_or_else(|| stem.clone()),
-            aliases: vec![stem, name],
+            model_id,
+            aliases,
+            any_model: self.args.naming.any_model,
             model: ModelFacts {
                 architecture: layout.architecture.clone(),
                 file_type: layout.file_type.clone(),
@@ -348,6 +356,7 @@ impl Server {
             allowed_hosts: Vec::new(),
             drain: GATEWAY_DRAIN,
             keys: self.keys.clone(),
+            key_concurrency: self.key_concurrency(),
             request_timeout: self.args.access.request_timeout,
         }
     }

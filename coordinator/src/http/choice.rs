@@ -1,15 +1,17 @@
 //! One choice of an answer while it is generated: events in, pieces of the answer out.
 
-use super::error::{ApiError, engine_gone};
+use super::error::{ApiError, engine_gone, expired};
 use super::logprobs::TokenLine;
-use crate::generation::EngineHandle;
-use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::generation::{
+    EngineHandle, FinishReason, Generation, GenerationEvent, GenerationRequest, Refusal, TokenEvent,
+};
 use crate::metrics::{Meter, Outcome};
 use crate::text::{CompletionText, Usage};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Instant;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
@@ -59,54 +61,93 @@ struct Choice {
     usage: Usage,
 }
 
+/// Choices of one request in the engine at a time: a request of many prompts leaves room in the
+/// queue for others.
+const TOGETHER_MAX: usize = 64;
+/// After this a choice that found no place asks again, if none of its own request has ended.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// All choices of an answer. Dropping it cancels what still runs.
+///
+/// They are submitted in order, at most [`TOGETHER_MAX`] at a time. The first one may be refused, and
+/// the request with it; a later one that finds no place waits for one of its own request to end.
 #[derive(Debug)]
 pub struct Choices {
+    engine: EngineHandle,
     tokenizer: Arc<Tokenizer>,
     list: Vec<Choice>,
+    /// The first choice that was not submitted yet.
+    unsubmitted: usize,
+    /// A choice found no place: when it asks again.
+    ask_again: Option<Instant>,
     /// The choice that is asked first, so that none starves.
     turn: usize,
+    arrived: Instant,
     meter: Meter,
 }
 
 impl Choices {
-    /// Submits every choice; `meter` measures the request to its end.
+    /// Submits the first choices; `meter` measures the request to its end.
     ///
     /// # Errors
     ///
-    /// The first refusal; what was accepted before is cancelled.
+    /// The refusal of the first one, or one that will not pass by itself; what was accepted before is
+    /// cancelled.
     pub async fn start(
         plans: Vec<ChoicePlan>,
         engine: &EngineHandle,
         tokenizer: Arc<Tokenizer>,
-        mut meter: Meter,
+        meter: Meter,
     ) -> Result<Choices, ApiError> {
-        let mut list = Vec::with_capacity(plans.len());
-        for plan in plans {
-            let generation = match plan.needs_engine() {
-                true => {
-                    let submitted = engine.submit(plan.request.clone()).await;
-                    Some(submitted.inspect_err(|_| meter.ended(Outcome::Refused))?)
-                }
-                false => None,
-            };
-            meter.prompt(plan.request.prompt.len());
-            let usage = Usage {
-                prompt_tokens: plan.request.prompt.len() as u64,
-                cached_tokens: generation.is_none().then_some(0),
-                ..Usage::default()
-            };
-            list.push(Choice {
-                generation,
-                plan,
-                lines: Vec::new(),
-                started: false,
-                finished: false,
-                last_token: None,
-                usage,
-            });
+        let list = plans.into_iter().map(Choice::new).collect();
+        let engine = engine.clone();
+        let arrived = Instant::now();
+        let (unsubmitted, ask_again, turn) = (0, None, 0);
+        let mut choices =
+            Choices { engine, tokenizer, list, unsubmitted, ask_again, turn, arrived, meter };
+        match choices.submit_more().await {
+            Ok(()) => Ok(choices),
+            Err(error) => {
+                choices.meter.ended(Outcome::Refused);
+                Err(error)
+            }
         }
-        Ok(Choices { tokenizer, list, turn: 0, meter })
+    }
+
+    /// Submits choices as long as there are places for them. May be dropped and called again.
+    async fn submit_more(&mut self) -> Result<(), ApiError> {
+        let mut running = self.list.iter().filter(|choice| choice.generation.is_some()).count();
+        while running < TOGETHER_MAX && self.unsubmitted < self.list.len() {
+            let plan = &self.list[self.unsubmitted].plan;
+            if plan.needs_engine() {
+                let request = self.request(plan)?;
+                match self.engine.submit(request).await {
+                    Ok(generation) => {
+                        self.list[self.unsubmitted].generation = Some(generation);
+                        running += 1;
+                    }
+                    Err(refusal) if self.unsubmitted > 0 && passes(&refusal) => {
+                        self.ask_again = Some(Instant::now() + ASK_AGAIN);
+                        return Ok(());
+                    }
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+            self.meter.prompt(self.list[self.unsubmitted].plan.request.prompt.len());
+            self.unsubmitted += 1;
+        }
+        self.ask_again = None;
+        Ok(())
+    }
+
+    /// What is submitted of a choice: its time counts from the request's arrival.
+    fn request(&self, plan: &ChoicePlan) -> Result<GenerationRequest, ApiError> {
+        let mut request = plan.request.clone();
+        if let Some(limit) = &mut request.time_limit {
+            let passed = self.arrived.elapsed();
+            *limit = limit.checked_sub(passed).ok_or_else(|| expired(passed))?;
+        }
+        Ok(request)
     }
 
     /// Choices in all.
@@ -129,25 +170,18 @@ impl Choices {
         if self.all_finished() {
             return None;
         }
-        let (index, event) = poll_fn(|cx| {
-            for step in 0..self.list.len() {
-                let index = (self.turn + step) % self.list.len();
-                let choice = &mut self.list[index];
-                if choice.finished {
-                    continue;
-                }
-                let Some(generation) = &mut choice.generation else {
-                    let reason = FinishReason::Length;
-                    let event = GenerationEvent::Finished { reason, cached_tokens: 0 };
-                    return Poll::Ready((index, Some(event)));
-                };
-                if let Poll::Ready(event) = pin!(generation.next()).poll(cx) {
-                    return Poll::Ready((index, event));
-                }
+        let (index, event) = loop {
+            let held_back = self.ask_again;
+            tokio::select! {
+                biased;
+                next = poll_fn(|cx| self.poll_event(cx)) => break next,
+                () = until(held_back) => {}
             }
-            Poll::Pending
-        })
-        .await;
+            if let Err(error) = self.submit_more().await {
+                self.failed();
+                return Some(Err(error));
+            }
+        };
         self.turn = index + 1;
         if let Some(GenerationEvent::Token(_)) = &event {
             self.meter.token(&mut self.list[index].last_token);
@@ -156,12 +190,36 @@ impl Choices {
             Some(event) => self.list[index].handle(event, &self.tokenizer),
             None => Err(engine_gone()),
         };
+        if self.list[index].finished && self.unsubmitted < self.list.len() {
+            // A place has come free. What was answered is handed on all the same.
+            self.ask_again = Some(Instant::now());
+        }
         if piece.is_err() {
             self.failed();
         } else if self.all_finished() {
             self.meter.ended(Outcome::Answered);
         }
         Some(piece.map(|piece| (index, piece)))
+    }
+
+    /// The next event of any choice that was submitted.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<GenerationEvent>)> {
+        for step in 0..self.unsubmitted {
+            let index = (self.turn + step) % self.unsubmitted;
+            let choice = &mut self.list[index];
+            if choice.finished {
+                continue;
+            }
+            let Some(generation) = &mut choice.generation else {
+                let reason = FinishReason::Length;
+                let event = GenerationEvent::Finished { reason, cached_tokens: 0 };
+                return Poll::Ready((index, Some(event)));
+            };
+            if let Poll::Ready(event) = pin!(generation.next()).poll(cx) {
+                return Poll::Ready((index, event));
+            }
+        }
+        Poll::Pending
     }
 
     /// The answer ends here, and not because the client went away.
@@ -174,7 +232,37 @@ impl Choices {
     }
 }
 
+/// Whether a refusal ends by itself when others do.
+fn passes(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::QueueFull { .. } | Refusal::KeyBusy { .. })
+}
+
+/// Waits until a time; for ever without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Choice {
+    fn new(plan: ChoicePlan) -> Choice {
+        let usage = Usage {
+            prompt_tokens: plan.request.prompt.len() as u64,
+            cached_tokens: (!plan.needs_engine()).then_some(0),
+            ..Usage::default()
+        };
+        Choice {
+            generation: None,
+            plan,
+            lines: Vec::new(),
+            started: false,
+            finished: false,
+            last_token: None,
+            usage,
+        }
+    }
+
     fn handle(&mut self, event: GenerationEvent, tokenizer: &Tokenizer) -> Result<Piece, ApiError> {
         if let GenerationEvent::Prefilled { cached_tokens } = event {
             self.usage.cached_tokens = Some(u64::from(cached_tokens));

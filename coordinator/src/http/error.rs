@@ -8,6 +8,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Characters of a client's own words that an error repeats.
 const QUOTE_MAX: usize = 80;
@@ -106,6 +107,8 @@ pub struct ApiError {
     param: Option<String>,
     code: Option<&'static str>,
     context: Option<ContextCounts>,
+    /// Instead of the table's.
+    retry_after_s: Option<u32>,
 }
 
 /// The figures of a prompt that is too long.
@@ -119,7 +122,7 @@ impl ApiError {
     /// An error of this kind with a text for people.
     pub fn new(problem: Problem, message: impl Into<String>) -> ApiError {
         let message = message.into();
-        ApiError { problem, message, param: None, code: None, context: None }
+        ApiError { problem, message, param: None, code: None, context: None, retry_after_s: None }
     }
 
     /// 400: `param` is not as it must be.
@@ -135,6 +138,12 @@ impl ApiError {
     /// Names the field that the error is about.
     pub fn at(mut self, param: &str) -> ApiError {
         self.param = Some(quote(param));
+        self
+    }
+
+    /// Says in how many seconds it is worth trying again.
+    fn after(mut self, seconds: u32) -> ApiError {
+        self.retry_after_s = Some(seconds);
         self
     }
 
@@ -184,7 +193,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let row = self.problem.row();
         let mut response = (row.status, Json(self.body())).into_response();
-        if let Some(seconds) = row.retry_after_s {
+        if let Some(seconds) = self.retry_after_s.or(row.retry_after_s) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if row.status == StatusCode::UNAUTHORIZED {
@@ -198,16 +207,19 @@ impl IntoResponse for ApiError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         match refusal {
-            Refusal::QueueFull { waiting } => {
-                let text = format!("{waiting} requests are waiting already; try again shortly.");
-                ApiError::new(Problem::QueueFull, text)
+            Refusal::QueueFull { waiting, retry_after } => {
+                let seconds = whole_seconds(retry_after);
+                let text = format!(
+                    "{waiting} requests are waiting already; a place should be free in {seconds} s."
+                );
+                ApiError::new(Problem::QueueFull, text).after(seconds)
             }
-            Refusal::KeyBusy { limit } => {
+            Refusal::KeyBusy { limit, retry_after } => {
                 let text = format!(
                     "{limit} requests of this API key are waiting or running, as many as may be at \
                      a time (each prompt of a request counts); try again when one has ended."
                 );
-                ApiError::new(Problem::KeyBusy, text)
+                ApiError::new(Problem::KeyBusy, text).after(whole_seconds(retry_after))
             }
             Refusal::TooLong { prompt_tokens, positions_max } => {
                 ApiError::context_length(prompt_tokens, 1, positions_max)
@@ -238,9 +250,20 @@ impl From<Failure> for ApiError {
     }
 }
 
+/// Seconds as a header has them, rounded up.
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
 /// 503: the server is going down.
 pub fn shutting_down() -> ApiError {
     ApiError::new(Problem::ShuttingDown, "The server is shutting down.")
+}
+
+/// 504: the time of a request was up before all of it had begun.
+pub fn expired(passed: Duration) -> ApiError {
+    let text = format!("the request's time is up after {} s", passed.as_secs());
+    ApiError::new(Problem::Expired, text)
 }
 
 /// 500: the engine ended a generation without a word.

@@ -52,6 +52,16 @@ impl Fields {
         self.left.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether a field is there and `null`.
+    pub fn is_null(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(Value::is_null)
+    }
+
+    /// Looks at a field; `None` if it is absent or `null`.
+    pub fn peek(&self, name: &str) -> Option<&Value> {
+        self.left.get(name).filter(|value| !value.is_null())
+    }
+
     /// Takes a field; `None` if it is absent or `null`.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.left.shift_remove(name).filter(|value| !value.is_null())
@@ -70,7 +80,7 @@ impl Fields {
         }
     }
 
-    /// Takes an integer of a range. A number with a fraction or an exponent is not an integer.
+    /// Takes an integer of a range; a number without a fraction is one, however it is written.
     ///
     /// # Errors
     ///
@@ -80,9 +90,24 @@ impl Fields {
         name: &str,
         range: RangeInclusive<u64>,
     ) -> Result<Option<u64>, ApiError> {
+        let (start, end) = (i128::from(*range.start()), i128::from(*range.end()));
+        let number = self.signed(name, start..=end)?;
+        Ok(number.map(|number| u64::try_from(number).expect("the range holds no other")))
+    }
+
+    /// Takes an integer of a range that may begin below zero.
+    ///
+    /// # Errors
+    ///
+    /// 400 naming the field if it is of another type or outside.
+    pub fn signed(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<i128>,
+    ) -> Result<Option<i128>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let path = self.path(name);
-        let number = value.as_u64().filter(|number| range.contains(number));
+        let number = integer_of(&value).filter(|number| range.contains(number));
         let wanted = || format!("an integer from {} to {}", range.start(), range.end());
         number.map(Some).ok_or_else(|| expected(&path, &wanted(), &value))
     }
@@ -140,6 +165,17 @@ impl Fields {
     }
 }
 
+/// The integer that a JSON number is: `4`, `4.0` and `4e0` are one. `None` for other values, and for
+/// numbers with a fraction or beyond 64 bits.
+pub fn integer_of(value: &Value) -> Option<i128> {
+    // 2^64: all smaller floats without a fraction convert exactly.
+    const BEYOND: f64 = 18_446_744_073_709_551_616.0;
+    let number = value.as_number()?;
+    let exact = number.as_u64().map(i128::from).or(number.as_i64().map(i128::from));
+    let whole = || number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < BEYOND);
+    exact.or_else(|| whole().map(|float| float as i128))
+}
+
 /// A string of at most `chars_max` characters.
 ///
 /// # Errors
@@ -194,5 +230,29 @@ fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_number_without_a_fraction_is_an_integer() {
+        for (value, integer) in [
+            (json!(4), Some(4)),
+            (json!(4.0), Some(4)),
+            (json!(4e0), Some(4)),
+            (json!(-0.0), Some(0)),
+            (json!(-7.0), Some(-7)),
+            (json!(u64::MAX), Some(i128::from(u64::MAX))),
+            (json!(1e300), None),
+            (json!(4.5), None),
+            (json!("4"), None),
+            (json!(true), None),
+        ] {
+            assert_eq!(integer_of(&value), integer, "{value}");
+        }
     }
 }

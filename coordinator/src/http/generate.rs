@@ -8,8 +8,12 @@ use crate::generation::KeyId;
 use crate::metrics::{Meter, Outcome};
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
+
+/// The header that says which seed was used.
+pub const SEED: HeaderName = HeaderName::from_static("x-woolly-seed");
 
 /// Answers a conversation.
 ///
@@ -62,11 +66,11 @@ async fn answer(
     let mut meter = Meter::start(Arc::clone(gateway.engine.metrics()));
     let prepared = prepared(gateway, request, prepare).await;
     let prepared = prepared.inspect_err(|_| meter.ended(Outcome::Refused))?;
-    let Prepared { answer, choices, stream } = prepared;
+    let Prepared { answer, choices, stream, seed } = prepared;
     let (engine, tokenizer) = (&gateway.engine, gateway.tokenizer.clone());
     let mut choices = Choices::start(choices, engine, tokenizer, meter).await?;
     if stream {
-        return Ok(sse::response(answer, choices, gateway.closing.clone()));
+        return Ok(with_seed(sse::response(answer, choices, gateway.closing.clone()), seed));
     }
     let pieces = tokio::select! {
         biased;
@@ -76,7 +80,13 @@ async fn answer(
         }
         pieces = collect(&mut choices) => pieces?,
     };
-    Ok(Json(answer.whole(&pieces, choices.usage())).into_response())
+    Ok(with_seed(Json(answer.whole(&pieces, choices.usage())).into_response(), seed))
+}
+
+/// Says which seed was used: sent again, it gives the same answer.
+fn with_seed(mut response: Response, seed: u64) -> Response {
+    response.headers_mut().insert(SEED, HeaderValue::from(seed));
+    response
 }
 
 async fn prepared(

@@ -11,7 +11,7 @@
 //! | `server.rs`, `stall.rs` | connections, their limits, the orderly end |
 //! | `guard.rs`, `keys.rs` | what holds for every request: URI, `Host`, API key, id, wrong paths |
 //! | `body.rs`, `json.rs`, `fields.rs` | bytes → JSON → fields |
-//! | `known.rs`, `sampling.rs`, `messages.rs`, `prompts.rs` | the fields |
+//! | `known/`, `sampling.rs`, `samplers.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields |
 //! | `prepare.rs` | fields → token ids → what is to be generated |
 //! | `choice.rs`, `generate.rs` | running choices → text; the two endpoints |
 //! | `response.rs`, `logprobs.rs`, `sse.rs` | text → JSON, whole and in chunks |
@@ -39,10 +39,12 @@ pub mod models;
 pub mod prepare;
 pub mod prompts;
 pub mod response;
+pub mod samplers;
 pub mod sampling;
 pub mod server;
 pub mod sse;
 pub mod stall;
+pub mod template_options;
 pub mod tokenize;
 
 #[cfg(test)]
@@ -68,6 +70,9 @@ use woolly_engine::tokenizer::Tokenizer;
 /// Requests that are parsed and tokenised at a time; others wait, at most one per connection.
 const PREPARING_MAX: usize = 2;
 
+/// What Ollama's clients put behind a model's name.
+const LATEST: &str = ":latest";
+
 /// What the gateway says about the model.
 #[derive(Clone, Debug, Default)]
 pub struct ModelFacts {
@@ -90,6 +95,8 @@ pub struct GatewayConfig {
     pub model_id: String,
     /// Other names of the same model.
     pub aliases: Vec<String>,
+    /// Answer whatever model a client asks for.
+    pub any_model: bool,
     /// For `/v1/models`.
     pub model: ModelFacts,
     /// Names besides localhost that a server on loopback answers to (a proxy in front of it).
@@ -98,14 +105,24 @@ pub struct GatewayConfig {
     pub drain: Duration,
     /// Who may use the server.
     pub keys: ApiKeys,
+    /// Prompts of one API key that may wait and run together; `None` is no limit of its own.
+    pub key_concurrency: Option<usize>,
     /// How long a request may take, waiting included; `None` is as long as it takes.
     pub request_timeout: Option<Duration>,
 }
 
 impl GatewayConfig {
-    /// Whether a client that asks for `name` means the model that is served.
+    /// Whether a client that asks for `name` means the model that is served. Letters may be large or
+    /// small, and `:latest` may follow, as with Ollama.
     pub fn serves(&self, name: &str) -> bool {
-        self.model_id == name || self.aliases.iter().any(|alias| alias == name)
+        let bare = |name: &str| {
+            let cut = name.len().saturating_sub(LATEST.len());
+            let latest = name.get(cut..).is_some_and(|end| end.eq_ignore_ascii_case(LATEST));
+            name[..if latest { cut } else { name.len() }].to_lowercase()
+        };
+        let wanted = bare(name);
+        let mut known = [&self.model_id].into_iter().chain(&self.aliases);
+        self.any_model || known.any(|known| bare(known) == wanted)
     }
 }
 

@@ -6,9 +6,12 @@
 use super::choice::ChoicePlan;
 use super::error::{ApiError, Problem};
 use super::fields::Fields;
+use super::known::Place;
+use super::messages::Messages;
 use super::prompts::Prompt;
 use super::response::{Answer, Shape, UsageMode};
-use super::sampling::{Sampling, TOP_LOGPROBS_MAX};
+use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
+use super::template_options::{self, TemplateOptions};
 use super::{Gateway, json, known, messages, prompts};
 use crate::generation::{GenerationRequest, KeyId};
 use crate::text::CompletionText;
@@ -31,6 +34,8 @@ pub struct Prepared {
     pub choices: Vec<ChoicePlan>,
     /// Stream the answer.
     pub stream: bool,
+    /// What random choices follow from: the client's seed, or the one that was drawn for it.
+    pub seed: u64,
 }
 
 /// A prompt in tokens, with what has to be given back of it.
@@ -55,8 +60,9 @@ struct Report {
 pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiError> {
     let mut fields = fields_of(body)?;
     let model = take_model(&mut fields, gateway)?;
-    known::settle_chat(&mut fields)?;
+    known::settle(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
+    let options = template_options::take(&mut fields, &messages, gateway.template.as_deref())?;
     let sampling = Sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
     let wanted = fields.bool("logprobs")?.unwrap_or(false);
     let top = fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
@@ -66,11 +72,11 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
     }
     let (stream, usage_mode) = take_stream(&mut fields)?;
     fields.finish()?;
-    if sampling.max_tokens.is_some_and(|(_, tokens)| tokens == 0) {
-        return Err(no_tokens_wanted(&sampling));
+    if let MaxTokens::Some(name, 0) = sampling.max_tokens {
+        return Err(no_tokens_wanted(name));
     }
     let ctx = context(gateway)?;
-    let tokens = chat_tokens(gateway, &messages, ctx)?;
+    let tokens = chat_tokens(gateway, &messages, options, ctx)?;
     if tokens.is_empty() {
         let text = "The model's chat template makes no tokens of these messages: there is nothing to \
                     answer. Send a message whose content is not empty.";
@@ -84,8 +90,9 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
     let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
     choice.request.key = key;
     let choices = vec![choice];
+    let seed = sampling.options.seed;
     let answer = answer(gateway, Shape::Chat, model, wanted, usage_mode)?;
-    Ok(Prepared { answer, choices, stream })
+    Ok(Prepared { answer, choices, stream, seed })
 }
 
 /// Checks a request to `/v1/completions`.
@@ -97,15 +104,16 @@ pub fn completion(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared
     let vocab = gateway.tokenizer.vocab_size();
     let mut fields = fields_of(body)?;
     let model = take_model(&mut fields, gateway)?;
-    known::settle_completions(&mut fields)?;
+    known::settle(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
+    check_count(gateway, prompts.len())?;
     let sampling = Sampling::take(&mut fields, vocab, random()?)?;
     let top = fields.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
     let echo = fields.bool("echo")?.unwrap_or(false);
     let (stream, usage_mode) = take_stream(&mut fields)?;
     fields.finish()?;
-    if !echo && sampling.max_tokens.is_some_and(|(_, tokens)| tokens == 0) {
-        return Err(no_tokens_wanted(&sampling));
+    if let (false, MaxTokens::Some(name, 0)) = (echo, sampling.max_tokens) {
+        return Err(no_tokens_wanted(name));
     }
     let ctx = context(gateway)?;
     let report = Report { top_logprobs: top.map(small), score_prompt: echo && top.is_some() };
@@ -119,8 +127,23 @@ pub fn completion(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared
         choice.request.key = key;
         choices.push(choice);
     }
+    let seed = sampling.options.seed;
     let answer = answer(gateway, Shape::Completion, model, top.is_some(), usage_mode)?;
-    Ok(Prepared { answer, choices, stream })
+    Ok(Prepared { answer, choices, stream, seed })
+}
+
+/// More prompts than a key may have at a time would never all have a place.
+fn check_count(gateway: &Gateway, prompts: usize) -> Result<(), ApiError> {
+    match gateway.config.key_concurrency.filter(|limit| prompts > *limit) {
+        None => Ok(()),
+        Some(limit) => {
+            let text = format!(
+                "'prompt' has {prompts} prompts; an API key may have {limit} waiting and running at \
+                 a time here (--key-concurrency)."
+            );
+            Err(ApiError::invalid("prompt", text))
+        }
+    }
 }
 
 /// A body's fields.
@@ -135,42 +158,42 @@ pub fn fields_of(body: &[u8]) -> Result<Fields, ApiError> {
     Fields::of_body(value)
 }
 
-/// Takes the model's name.
+/// Takes the model's name; without one it is the model that is served.
 ///
 /// # Errors
 ///
-/// 400 if it is missing, 404 if it is neither the id nor an alias of the model that is served.
+/// 404 if it is neither the id nor an alias of the model that is served.
 pub fn take_model(fields: &mut Fields, gateway: &Gateway) -> Result<String, ApiError> {
     let id = &gateway.config.model_id;
     match fields.string("model", MODEL_CHARS_MAX)? {
         Some(name) if gateway.config.serves(&name) => Ok(name),
         Some(name) => Err(ApiError::model_not_found(&name, id)),
-        None => {
-            let text = format!("'model' is missing; '{id}' is served.");
-            Err(ApiError::invalid("model", text))
-        }
+        None => Ok(id.clone()),
     }
 }
 
-/// The tokens of a conversation as the model's template writes it, answer's beginning included.
+/// The tokens of a conversation as the model's template writes it.
 ///
 /// # Errors
 ///
 /// 400 if there is no template, it refuses the messages, or they do not fit `ctx`.
 pub fn chat_tokens(
     gateway: &Gateway,
-    messages: &serde_json::Value,
+    messages: &Messages,
+    options: TemplateOptions,
     ctx: u32,
 ) -> Result<Vec<u32>, ApiError> {
     let Some(template) = &gateway.template else {
         return Err(ApiError::unsupported("messages", NO_TEMPLATE));
     };
     let options = RenderOptions {
-        add_generation_prompt: true,
+        add_generation_prompt: options.add_generation_prompt,
+        continue_final: options.continue_final,
+        variables: Some(&options.variables),
         unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
         ..RenderOptions::default()
     };
-    let prompt = template.prompt(messages, &options).map_err(|error| match error {
+    let prompt = template.prompt(&messages.list, &options).map_err(|error| match error {
         ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
         _ => ApiError::invalid("messages", format!("{error}.")),
     })?;
@@ -180,24 +203,30 @@ pub fn chat_tokens(
 
 fn encode(gateway: &Gateway, prompt: Prompt, echo: bool, ctx: u32) -> Result<Encoded, ApiError> {
     let tokenizer = &gateway.tokenizer;
-    let (tokens, echo) = match prompt {
+    let encoded = match prompt {
+        Prompt::Tokens(tokens) if echo => {
+            // One text with the completion: a character may begin here and end there.
+            let mut detokenizer = Detokenizer::new(tokenizer);
+            let echo = tokens.iter().map(|token| detokenizer.push(tokenizer, *token)).collect();
+            Encoded { tokens, echo: Some(echo), detokenizer }
+        }
         Prompt::Tokens(tokens) => {
-            let echo = echo.then(|| tokenizer.decode(&tokens));
-            (tokens, echo)
+            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing() }
         }
         Prompt::Text(text) => {
             check_bytes(gateway, text.len(), ctx)?;
             let options = EncodeOptions { add_special: true, parse_special: true };
             let tokens = tokenizer.encode(&text, options);
             let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
-            (tokens, echo.then_some(text))
+            let echo = echo.then_some(text);
+            Encoded { tokens, echo, detokenizer: Detokenizer::continuing() }
         }
     };
-    if tokens.is_empty() {
+    if encoded.tokens.is_empty() {
         let text = "'prompt' is empty, and this model has no token that begins a text.";
         return Err(ApiError::invalid("prompt", text));
     }
-    Ok(Encoded { tokens, echo, detokenizer: Detokenizer::continuing() })
+    Ok(encoded)
 }
 
 /// A text that is longer than a whole context of the longest token is not tokenised at all.
@@ -223,26 +252,18 @@ fn completion_tokens(
     ctx: u32,
 ) -> Result<u32, ApiError> {
     let room = u32::try_from(prompt_tokens).ok().and_then(|tokens| ctx.checked_sub(tokens));
-    let too_long =
-        |wanted: u32| ApiError::context_length(prompt_tokens, wanted as usize, ctx as usize);
-    match sampling.max_tokens {
-        Some((_, 0)) => room.map(|_| 0).ok_or_else(|| too_long(0)),
-        Some((name, wanted)) if wanted > ctx => {
-            let text = format!(
-                "'{name}' is {wanted}, but this model's maximum context length is {ctx} tokens."
-            );
-            Err(ApiError::invalid(name, text))
-        }
-        wanted => {
-            let wanted = wanted.map_or(default, |(_, tokens)| tokens);
-            let room = room.filter(|room| *room > 0).ok_or_else(|| too_long(1))?;
-            Ok(wanted.min(room))
-        }
-    }
+    let too_long = |wanted| ApiError::context_length(prompt_tokens, wanted, ctx as usize);
+    let wanted = match sampling.max_tokens {
+        MaxTokens::Some(_, 0) => return room.map(|_| 0).ok_or_else(|| too_long(0)),
+        MaxTokens::Some(_, wanted) => wanted,
+        MaxTokens::ToTheEnd => ctx,
+        MaxTokens::Default => default,
+    };
+    let room = room.filter(|room| *room > 0).ok_or_else(|| too_long(1))?;
+    Ok(wanted.min(room))
 }
 
-fn no_tokens_wanted(sampling: &Sampling) -> ApiError {
-    let name = sampling.max_tokens.map_or("max_tokens", |(name, _)| name);
+fn no_tokens_wanted(name: &str) -> ApiError {
     let text =
         format!("'{name}' must be at least 1; 0 is for /v1/completions with 'echo': true only.");
     ApiError::invalid(name, text)
@@ -275,7 +296,7 @@ fn plan(
     ChoicePlan { request, echo: encoded.echo, text }
 }
 
-/// Takes `stream` and `stream_options`.
+/// Takes `stream` and `stream_options`, which mean nothing without a stream.
 fn take_stream(fields: &mut Fields) -> Result<(bool, UsageMode), ApiError> {
     let stream = fields.bool("stream")?.unwrap_or(false);
     let Some(options) = fields.take("stream_options") else {
@@ -291,10 +312,6 @@ fn take_stream(fields: &mut Fields) -> Result<(bool, UsageMode), ApiError> {
         return Err(ApiError::unsupported(name, format!("'{name}' is not supported.")));
     }
     options.finish()?;
-    if !stream {
-        let text = "'stream_options' needs 'stream': true.";
-        return Err(ApiError::invalid("stream_options", text));
-    }
     Ok((stream, mode))
 }
 

@@ -1,11 +1,12 @@
 //! The `prompt` of a completions request: a text, token ids, or several of either.
 
 use super::error::ApiError;
-use super::fields::{Fields, array_of, expected};
+use super::fields::{Fields, array_of, expected, integer_of};
 use serde_json::Value;
 
-/// Prompts of one request; each is a choice and takes a place of the queue.
-pub const PROMPTS_MAX: usize = 64;
+/// Prompts of one request, OpenAI's limit; each is a choice, and takes a place of the queue when one
+/// of the request's own is free.
+pub const PROMPTS_MAX: usize = 2048;
 
 /// One prompt as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ fn tokens(items: &[Value], vocab: u32) -> Result<Vec<u32>, ApiError> {
 /// 400 naming `at` and the first value that is no token id.
 pub fn token_ids(items: &[Value], at: &str, vocab: u32) -> Result<Vec<u32>, ApiError> {
     let id = |item: &Value| {
-        let id = item.as_u64().and_then(|id| u32::try_from(id).ok()).filter(|id| *id < vocab);
+        let id = integer_of(item).and_then(|id| u32::try_from(id).ok()).filter(|id| *id < vocab);
         id.ok_or_else(|| expected(at, &format!("made of token ids from 0 to {}", vocab - 1), item))
     };
     items.iter().map(id).collect()
@@ -95,6 +96,7 @@ mod tests {
         assert_eq!(prompts(json!("a")).unwrap(), [text("a")]);
         assert_eq!(prompts(json!(["a", ""])).unwrap(), [text("a"), text("")]);
         assert_eq!(prompts(json!([1, 99])).unwrap(), [Prompt::Tokens(vec![1, 99])]);
+        assert_eq!(prompts(json!([1.0, 9e0])).unwrap(), [Prompt::Tokens(vec![1, 9])]);
         let two = [Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])];
         assert_eq!(prompts(json!([[1], [2, 3]])).unwrap(), two);
     }

@@ -2,11 +2,10 @@
 
 use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
+use super::samplers;
 use crate::generation::SamplingOptions;
 use serde_json::Value;
 
-/// Positions that any plan can hold: no `max_tokens` is larger.
-const MAX_TOKENS_MAX: u64 = woolly_protocol::limits::CTX_MAX as u64;
 /// Alternatives per token that a client can ask for.
 pub const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
 /// Stop strings of a request.
@@ -23,12 +22,24 @@ const REPETITION_PENALTY: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 pub struct Sampling {
     /// How tokens are chosen; `choice` is still 0.
     pub options: SamplingOptions,
-    /// `max_completion_tokens`, or else `max_tokens`, with the field's name.
-    pub max_tokens: Option<(&'static str, u32)>,
+    /// Tokens to generate at most.
+    pub max_tokens: MaxTokens,
     /// Go on past the end-of-text tokens.
     pub ignore_eos: bool,
     /// Strings that end the completion, none of them empty.
     pub stops: Vec<String>,
+}
+
+/// Tokens to generate at most, as the client said it. Whatever it is, an answer ends where the
+/// context does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTokens {
+    /// Nothing was said: the endpoint's default.
+    Default,
+    /// −1, or `null`: to the end of the context.
+    ToTheEnd,
+    /// So many, by the field of this name.
+    Some(&'static str, u32),
 }
 
 impl Sampling {
@@ -39,19 +50,20 @@ impl Sampling {
     ///
     /// 400 naming the field.
     pub fn take(fields: &mut Fields, vocab: u32, seed: u64) -> Result<Sampling, ApiError> {
-        let options = SamplingOptions {
+        let mut options = SamplingOptions {
             temperature: positive_zero(fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0)),
-            top_k: narrow(fields.integer("top_k", 0..=i32::MAX as u64)?.unwrap_or(0)),
+            top_k: top_k(fields)?,
             top_p: top_p(fields)?,
             min_p: positive_zero(fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0)),
             repetition_penalty: repetition_penalty(fields)?,
             frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0)
                 as f32,
             presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
-            seed: fields.integer("seed", 0..=i64::MAX as u64)?.unwrap_or(seed),
+            seed: chosen_seed(fields)?.unwrap_or(seed),
             choice: 0,
             logit_bias: logit_bias(fields, vocab)?,
         };
+        samplers::take(fields, &mut options)?;
         Ok(Sampling {
             options,
             max_tokens: max_tokens(fields)?,
@@ -61,27 +73,42 @@ impl Sampling {
     }
 }
 
-/// `max_completion_tokens` wins over `max_tokens`, whatever either says; both are checked.
-fn max_tokens(fields: &mut Fields) -> Result<Option<(&'static str, u32)>, ApiError> {
-    let old = fields.integer("max_tokens", 0..=MAX_TOKENS_MAX)?;
-    let new = fields.integer("max_completion_tokens", 0..=MAX_TOKENS_MAX)?;
-    let named = new
-        .map(|tokens| ("max_completion_tokens", tokens))
-        .or(old.map(|tokens| ("max_tokens", tokens)));
-    Ok(named.map(|(name, tokens)| (name, narrow(tokens))))
+/// `max_completion_tokens` wins over `max_tokens`, and that over llama-server's `n_predict`; all are
+/// checked. A number beyond the context is cut to it later.
+fn max_tokens(fields: &mut Fields) -> Result<MaxTokens, ApiError> {
+    let (mut null, mut chosen) = (false, None);
+    for name in ["max_completion_tokens", "max_tokens", "n_predict"] {
+        null |= fields.is_null(name);
+        let found = fields.signed(name, -1..=i128::from(u64::MAX))?.map(|tokens| match tokens {
+            -1 => MaxTokens::ToTheEnd,
+            tokens => MaxTokens::Some(name, u32::try_from(tokens).unwrap_or(u32::MAX)),
+        });
+        chosen = chosen.or(found);
+    }
+    Ok(chosen.unwrap_or(if null { MaxTokens::ToTheEnd } else { MaxTokens::Default }))
 }
 
-/// In (0, 1]; a value too small for `f32` keeps the most likely token, as it would in `f64`.
+/// 0 and −1 keep all tokens, as llama.cpp and vLLM write it.
+fn top_k(fields: &mut Fields) -> Result<u32, ApiError> {
+    let top_k = fields.signed("top_k", -1..=i128::from(i32::MAX))?.unwrap_or(0);
+    Ok(u32::try_from(top_k).unwrap_or(0))
+}
+
+/// The client's seed in 64 bits, a negative one in two's complement; `None` for −1, which asks for
+/// a drawn one.
+fn chosen_seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
+    let seed = fields.signed("seed", i128::from(i64::MIN)..=i128::from(u64::MAX))?;
+    let bits = |seed: i128| match u64::try_from(seed) {
+        Ok(seed) => seed,
+        Err(_) => i64::try_from(seed).unwrap_or(0).cast_unsigned(),
+    };
+    Ok(seed.filter(|seed| *seed != -1).map(bits))
+}
+
+/// In [0, 1]; 0, as a value too small for `f32`, keeps the most likely token.
 fn top_p(fields: &mut Fields) -> Result<f32, ApiError> {
-    match fields.number("top_p", 0.0..=1.0)? {
-        None => Ok(1.0),
-        Some(0.0) => Err(ApiError::invalid(
-            "top_p",
-            "'top_p' must be above 0 and at most 1; got 0. For the most likely token use \
-             'temperature': 0.",
-        )),
-        Some(top_p) => Ok((top_p as f32).max(f32::MIN_POSITIVE)),
-    }
+    let top_p = fields.number("top_p", 0.0..=1.0)?.unwrap_or(1.0);
+    Ok((top_p as f32).max(f32::MIN_POSITIVE))
 }
 
 /// vLLM's name and llama.cpp's name of the same thing.
@@ -104,13 +131,10 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(Value::Array(items)) => array_of(Value::Array(items), "stop", STOPS_MAX)?,
         Some(other) => return Err(expected("stop", "a string or an array of strings", &other)),
     };
-    let stop = |item| match string_of(item, "stop", STOP_CHARS_MAX)? {
-        empty if empty.is_empty() => {
-            Err(ApiError::invalid("stop", "'stop' must not hold an empty string."))
-        }
-        text => Ok(text),
-    };
-    items.into_iter().map(stop).collect()
+    let stop = |item| string_of(item, "stop", STOP_CHARS_MAX);
+    let stops: Vec<String> = items.into_iter().map(stop).collect::<Result<_, _>>()?;
+    // An empty string asks for no stop.
+    Ok(stops.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
 
 fn logit_bias(fields: &mut Fields, vocab: u32) -> Result<Vec<(u32, f32)>, ApiError> {
@@ -150,11 +174,6 @@ fn positive_zero(value: f64) -> f32 {
     (value as f32).abs()
 }
 
-/// `u32` of an integer whose range was checked.
-fn narrow(value: u64) -> u32 {
-    u32::try_from(value).expect("the range of the field fits u32")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +202,8 @@ mod tests {
             logit_bias: Vec::new(),
         };
         let stops = Vec::new();
-        assert_eq!(sampling, Sampling { options, max_tokens: None, ignore_eos: false, stops });
+        let max_tokens = MaxTokens::Default;
+        assert_eq!(sampling, Sampling { options, max_tokens, ignore_eos: false, stops });
     }
 
     #[test]
@@ -204,7 +224,7 @@ mod tests {
         assert_eq!(sampling.options.presence_penalty, 2.0);
         assert_eq!(sampling.options.seed, 9);
         assert_eq!(sampling.options.logit_bias, [(5, 0.5), (999, -100.0)]);
-        assert_eq!(sampling.max_tokens, Some(("max_completion_tokens", 4)));
+        assert_eq!(sampling.max_tokens, MaxTokens::Some("max_completion_tokens", 4));
         assert_eq!(sampling.stops, ["a", "b"]);
         assert!(sampling.ignore_eos);
     }
@@ -218,29 +238,58 @@ mod tests {
         for bad in [
             json!({"temperature": 2.01}),
             json!({"temperature": -0.1}),
-            json!({"top_p": 0}),
+            json!({"top_p": -0.1}),
+            json!({"top_k": -2}),
+            json!({"seed": -1e19}),
             json!({"top_p": 1.000_000_1}),
             json!({"min_p": 2}),
             json!({"presence_penalty": 2.1}),
             json!({"repetition_penalty": 0}),
             json!({"repetition_penalty": 1.1, "repeat_penalty": 1.2}),
-            json!({"max_tokens": 1.0}),
+            json!({"max_tokens": 1.5}),
+            json!({"max_tokens": -2}),
             json!({"max_tokens": "10"}),
-            json!({"max_tokens": 2_147_483_648_u64}),
         ] {
             assert!(take(bad.clone()).is_err(), "{bad}");
         }
     }
 
     #[test]
+    fn words_for_off_and_unlimited() {
+        let off = take(json!({"top_k": -1, "top_p": 0, "min_p": 0})).unwrap().options;
+        assert_eq!((off.top_k, off.top_p), (0, f32::MIN_POSITIVE));
+        let limit = |body| take(body).unwrap().max_tokens;
+        assert_eq!(limit(json!({"max_tokens": -1})), MaxTokens::ToTheEnd);
+        assert_eq!(limit(json!({"max_tokens": null})), MaxTokens::ToTheEnd);
+        assert_eq!(limit(json!({"n_predict": -1})), MaxTokens::ToTheEnd);
+        let some = MaxTokens::Some("max_tokens", 4);
+        assert_eq!(limit(json!({"max_tokens": 4.0, "max_completion_tokens": null})), some);
+        assert_eq!(limit(json!({"max_tokens": 4e0, "n_predict": 9})), some);
+        let huge = MaxTokens::Some("max_tokens", u32::MAX);
+        assert_eq!(limit(json!({"max_tokens": 10_000_000_000_u64})), huge);
+    }
+
+    #[test]
+    fn a_seed_has_64_bits() {
+        let seed = |value: Value| take(json!({ "seed": value })).unwrap().options.seed;
+        assert_eq!(seed(json!(-1)), 77, "drawn");
+        assert_eq!(seed(json!(null)), 77);
+        assert_eq!(seed(json!(-2)), u64::MAX - 1);
+        assert_eq!(seed(json!(i64::MIN)), 1 << 63);
+        assert_eq!(seed(json!(u64::MAX)), u64::MAX);
+        assert_eq!(seed(json!(5.0)), 5);
+    }
+
+    #[test]
     fn stop_strings_are_bounded() {
         assert_eq!(take(json!({"stop": " "})).unwrap().stops, [" "]);
+        for nothing in [json!(""), json!([""]), json!([])] {
+            assert!(take(json!({ "stop": nothing })).unwrap().stops.is_empty());
+        }
         assert!(take(json!({"stop": vec!["x"; STOPS_MAX]})).is_ok());
         assert!(take(json!({"stop": "ü".repeat(STOP_CHARS_MAX)})).is_ok());
         let long = "x".repeat(STOP_CHARS_MAX + 1);
         for bad in [
-            json!(""),
-            json!([""]),
             json!([[]]),
             json!([1]),
             json!(1),

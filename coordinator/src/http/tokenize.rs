@@ -7,12 +7,12 @@ use super::json::VALUES_MAX;
 use super::logprobs::token_string;
 use super::prepare::{chat_tokens, fields_of, refused_text, take_model};
 use super::prompts::token_ids;
-use super::{Gateway, messages};
+use super::{Gateway, messages, template_options};
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use woolly_engine::tokenizer::EncodeOptions;
+use woolly_engine::tokenizer::{Detokenizer, EncodeOptions};
 
 /// Characters of a text: more than a body can hold.
 const TEXT_CHARS_MAX: usize = usize::MAX;
@@ -45,7 +45,7 @@ pub async fn detokenize(
 
 fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = fields_of(body)?;
-    check_model(&mut fields, gateway)?;
+    take_model(&mut fields, gateway)?;
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let tokens = match given(&fields)? {
         "messages" => {
@@ -54,7 +54,9 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
                 return Err(ApiError::unsupported("add_special_tokens", text));
             }
             let messages = messages::take(&mut fields)?;
-            chat_tokens(gateway, &messages, u32::MAX)?
+            let template = gateway.template.as_deref();
+            let options = template_options::take(&mut fields, &messages, template)?;
+            chat_tokens(gateway, &messages, options, u32::MAX)?
         }
         name => text_tokens(gateway, &mut fields, name)?,
     };
@@ -96,21 +98,17 @@ fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec
 
 fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = fields_of(body)?;
-    check_model(&mut fields, gateway)?;
+    take_model(&mut fields, gateway)?;
     let Some(tokens) = fields.take("tokens") else {
         return Err(ApiError::invalid("tokens", "'tokens' is missing."));
     };
     fields.finish()?;
     let tokens = array_of(tokens, "tokens", VALUES_MAX)?;
     let tokens = token_ids(&tokens, "tokens", gateway.tokenizer.vocab_size())?;
-    let text = gateway.tokenizer.decode(&tokens);
+    // Special tokens too: whoever looks at tokens wants to see all of them.
+    let mut detokenizer = Detokenizer::new(&gateway.tokenizer).showing_control();
+    let pushed = tokens.iter().map(|token| detokenizer.push(&gateway.tokenizer, *token));
+    let mut text: String = pushed.collect();
+    text.push_str(&detokenizer.finish());
     Ok(json!({ "prompt": text, "content": text }))
-}
-
-/// The model's name may be left out here.
-fn check_model(fields: &mut Fields, gateway: &Gateway) -> Result<(), ApiError> {
-    match fields.has("model") {
-        true => take_model(fields, gateway).map(|_| ()),
-        false => Ok(()),
-    }
 }

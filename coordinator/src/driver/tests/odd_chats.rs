@@ -240,10 +240,12 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     let config = GatewayConfig {
         model_id: "tiny".into(),
         aliases: Vec::new(),
+        any_model: false,
         model: ModelFacts::default(),
         allowed_hosts: Vec::new(),
         drain: Duration::ZERO,
         keys: ApiKeys::default(),
+        key_concurrency: None,
         request_timeout: None,
     };
     let bound = "127.0.0.1".parse().unwrap();

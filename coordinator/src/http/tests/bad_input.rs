@@ -101,18 +101,21 @@ async fn every_number_refuses_what_is_out_of_range() {
         let mut values = vec![
             json!(-2_147_483_648_i64),
             json!(i64::MIN),
-            json!(9_223_372_036_854_775_808_u64),
-            json!(u64::MAX),
             json!(1e300),
             json!(-1e300),
             json!("1"),
             json!("NaN"),
         ];
-        if !negative_allowed.contains(&name) {
+        let any_seed = name == "seed";
+        if any_seed {
+            values.retain(|value| value.as_i64().is_none());
+        }
+        let off = ["max_tokens", "max_completion_tokens", "top_k"].contains(&name);
+        if !negative_allowed.contains(&name) && !off && !any_seed {
             values.push(json!(-1));
         }
         if integer {
-            values.extend([json!(1.5), json!(2.0), json!(-0.5)]);
+            values.extend([json!(1.5), json!(-0.5)]);
         }
         for value in values {
             let (status, error) = rig.error(path, body_for(path, json!({ name: value }))).await;
@@ -145,7 +148,6 @@ async fn limits_between_fields() {
         (CHAT, json!({"top_logprobs": 2, "logprobs": false}), "top_logprobs"),
         (CHAT, json!({"top_logprobs": 21, "logprobs": true}), "top_logprobs"),
         (COMPLETIONS, json!({"logprobs": 21}), "logprobs"),
-        (CHAT, json!({"stream_options": {"include_usage": true}}), "stream_options"),
         (
             CHAT,
             json!({"stream": true, "stream_options": {"include_usage": 1}}),
@@ -160,7 +162,7 @@ async fn limits_between_fields() {
         (COMPLETIONS, json!({"logit_bias": {"263": 1}}), "logit_bias"),
         (COMPLETIONS, json!({"prompt": [263]}), "prompt"),
         (CHAT, json!({"tools": [{"type": "function"}]}), "tools"),
-        (CHAT, json!({"tool_choice": "auto"}), "tool_choice"),
+        (CHAT, json!({"tool_choice": "required"}), "tool_choice"),
         (CHAT, json!({"response_format": {"type": "json_object"}}), "response_format"),
         (CHAT, json!({"response_format": {"type": "sound"}}), "response_format"),
         (CHAT, json!({"chat_template": "{{ 1 }}"}), "chat_template"),
@@ -182,7 +184,7 @@ async fn limits_between_fields() {
 async fn the_model_is_checked() {
     let rig = Rig::saying("x");
     let long = "x".repeat(1 << 20);
-    for name in ["", "unknown", "../x", "TINY", &long] {
+    for name in ["", "unknown", "../x", &long] {
         for path in [CHAT, COMPLETIONS] {
             let (status, error) = rig.error(path, body_for(path, json!({"model": name}))).await;
             assert_eq!((status, &error["code"]), (404, &json!("model_not_found")));
@@ -190,9 +192,8 @@ async fn the_model_is_checked() {
             assert!(error["message"].as_str().unwrap().len() < 300);
         }
     }
-    for absent in [json!({"messages": []}), json!({"model": null, "prompt": "a"})] {
-        let (status, error) = rig.error(CHAT, absent).await;
-        assert_eq!((status, &error["param"]), (400, &json!("model")));
+    for absent in [json!({"prompt": "a"}), json!({"model": null, "prompt": "a"})] {
+        assert_eq!(rig.ok(COMPLETIONS, absent).await["model"], "tiny");
     }
     for name in ["tiny", "gpt-4", "org/tiny"] {
         assert_eq!(rig.ok(CHAT, chat(json!({"model": name}))).await["model"], name);

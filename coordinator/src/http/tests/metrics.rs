@@ -56,7 +56,7 @@ async fn answers_whole_and_streamed_are_counted_with_their_tokens() {
 #[tokio::test]
 async fn refusals_failures_and_clients_that_leave_are_told_apart() {
     let rig = Rig::new(|request| match request.max_tokens {
-        1 => Script::Refuse(Refusal::QueueFull { waiting: 9 }),
+        1 => Script::Refuse(Refusal::QueueFull { waiting: 9, retry_after: Duration::from_secs(3) }),
         2 => {
             let failure = Failure { code: "pipeline_lost", message: "it is gone".to_owned() };
             Script::Play(vec![GenerationEvent::Failed(failure)])

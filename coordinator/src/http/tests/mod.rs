@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod endpoints;
+mod harmless;
 mod listener;
 mod logprobs;
+mod many_prompts;
 mod metrics;
 mod streaming;
 pub(crate) mod support;

@@ -100,6 +100,14 @@ pub struct Rig {
 impl Rig {
     /// An engine that follows `script` for every request.
     pub fn new(script: impl Fn(&GenerationRequest) -> Script + Send + 'static) -> Rig {
+        Rig::with(|_| {}, script)
+    }
+
+    /// The same with another configuration.
+    pub fn with(
+        configure: impl FnOnce(&mut GatewayConfig),
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+    ) -> Rig {
         let (engine, commands, status) = seam();
         status.send_replace(ready_status());
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -108,15 +116,18 @@ impl Rig {
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
         let template = ChatTemplate::from_metadata(&metadata, &tokenizer).unwrap().map(Arc::new);
         assert_eq!(tokenizer.vocab_size(), VOCAB);
-        let config = GatewayConfig {
+        let mut config = GatewayConfig {
             model_id: "tiny".into(),
             aliases: vec!["gpt-4".into(), "org/tiny".into()],
+            any_model: false,
             model: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
             allowed_hosts: Vec::new(),
             drain: Duration::from_millis(200),
             keys: ApiKeys::default(),
+            key_concurrency: None,
             request_timeout: None,
         };
+        configure(&mut config);
         let bound = "127.0.0.1".parse().unwrap();
         let gateway = Gateway::new(config, bound, engine, Arc::new(tokenizer), template);
         let gateway = Arc::new(gateway);
