@@ -4,8 +4,9 @@
 #   tests/scripts/aarch64.sh
 #
 # Needs Debian's packages below. They are installed with apt-get if the caller is root, which also enables the architecture arm64
-# in dpkg; nothing is ever removed for them. Where they cannot be had, the script says why in a line that begins with "skipped:"
-# and succeeds; once they are there, what does not compile or pass fails it. The compiler is Debian's, the cargo is the one in PATH.
+# in dpkg; nothing is ever removed for them. On a machine without apt-get, or without root's rights, the script says so in a line that
+# begins with "skipped:" and succeeds; with both it fails where the packages cannot be had, as it does where something does not
+# compile or pass. The compiler is Debian's, the cargo is the one in PATH.
 # Output goes to the folder aarch64 of the target directory. About 300 MB of packages; 2 to 4 minutes, after that some seconds
 # when nothing has changed.
 set -euo pipefail
@@ -37,7 +38,7 @@ install_packages() {
   apt-get update >/dev/null 2>&1 || true
   local output
   output=$(DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove \
-    -o DPkg::Lock::Timeout=60 "$@" 2>&1) || { tail -n 5 <<<"$output" >&2; skip "apt-get cannot install $*"; }
+    -o DPkg::Lock::Timeout=60 "$@" 2>&1) || { tail -n 5 <<<"$output" >&2; fail "apt-get cannot install $*"; }
 }
 
 [ "$(uname -sm)" = "Linux x86_64" ] || skip "this is $(uname -sm); on 64-bit Arm the ordinary tests are enough"
@@ -47,7 +48,7 @@ mapfile -t wanted < <(missing)
 
 need=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 have=$("$rustc" --version | cut -d' ' -f2)
-[ "$(printf '%s\n' "$need" "$have" | sort --version-sort | head -n 1)" = "$need" ] || skip "rustc-web is $have, older than $need"
+[ "$(printf '%s\n' "$need" "$have" | sort --version-sort | head -n 1)" = "$need" ] || fail "rustc-web is $have, older than $need"
 
 export RUSTC=$rustc CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}/aarch64
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
