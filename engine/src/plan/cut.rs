@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::error::PlanError;
+use super::error::{MemoryLimit, PlanError};
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::{Stages, partition};
 use crate::kv::KvType;
@@ -406,8 +406,20 @@ impl<'a> Planner<'a> {
             .max_by_key(|&stage| (short(&stages[stage]), self.need(&stages[stage].1, blocks)))
             .expect("a cut has a stage");
         let (member, layers) = &stages[worst];
+        let (member, pool) = (&self.members[*member], self.pool_of[*member]);
         let need = self.need(layers, blocks);
         let missing = short(&stages[worst]);
+        let kv = blocks * self.block_bytes(layers);
+        // What the other workers of the machine leave.
+        let allowance = self.pools[pool].saturating_sub(taken[pool] - need);
+        let kv_limit = member.kv_memory_bytes;
+        let limit = match member.memory_is_own {
+            _ if kv_limit > 0 && kv.saturating_sub(kv_limit) == missing => {
+                MemoryLimit::KvCache(kv_limit)
+            }
+            true => MemoryLimit::Own(allowance),
+            false => MemoryLimit::Machine(allowance),
+        };
         let total_needed = stages.iter().map(|(_, layers)| self.need(layers, blocks)).sum();
         PlanError::Memory {
             stage: worst,
@@ -416,11 +428,9 @@ impl<'a> Planner<'a> {
             missing,
             weights: self.layout.stage_bytes(layers.clone()),
             scratch: scratch_bytes(self.layout, layers, self.request.rows_max),
-            kv: blocks * self.block_bytes(layers),
+            kv,
             ctx_size: self.request.ctx_size,
-            // What the other workers of the machine leave.
-            allowance: self.pools[self.pool_of[*member]]
-                .saturating_sub(taken[self.pool_of[*member]] - need),
+            limit,
             total_allowance: self.pools.iter().fold(0, |sum: u64, pool| sum.saturating_add(*pool)),
             total_needed,
         }

@@ -31,11 +31,10 @@ pub enum PlanError {
     CutLayers { found: String, sum: u64, layers: u32 },
     #[error(
         "stage {stage} (layers {first} to {last}) misses {}: it needs {} for its weights, {} to \
-         compute and {} for the KV cache of one context of {ctx_size} positions, and {} may be \
-         used there. All workers together may use {}, and the model needs {}. Add a worker or \
-         memory, or lower --ctx-size",
-        Bytes(*missing), Bytes(*weights), Bytes(*scratch), Bytes(*kv), Bytes(*allowance),
-        Bytes(*total_allowance), Bytes(*total_needed)
+         compute and {} for the KV cache of one context of {ctx_size} positions, and {limit}. All \
+         workers together may use {}, and the model needs {}. {}, or lower --ctx-size",
+        Bytes(*missing), Bytes(*weights), Bytes(*scratch), Bytes(*kv), Bytes(*total_allowance),
+        Bytes(*total_needed), limit.remedy()
     )]
     Memory {
         stage: usize,
@@ -46,10 +45,53 @@ pub enum PlanError {
         scratch: u64,
         kv: u64,
         ctx_size: u32,
-        allowance: u64,
+        limit: MemoryLimit,
         total_allowance: u64,
         total_needed: u64,
     },
+}
+
+/// What holds a worker back, and how many bytes it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// `--kv-memory`, for the KV cache alone.
+    KvCache(u64),
+    /// The worker's own: `--memory`, or its cgroup's.
+    Own(u64),
+    /// What the workers of one machine share.
+    Machine(u64),
+}
+
+impl MemoryLimit {
+    /// What the operator can do.
+    fn remedy(self) -> &'static str {
+        match self {
+            MemoryLimit::KvCache(_) => "Raise --kv-memory or leave it out, add a worker",
+            MemoryLimit::Own(_) => "Raise --memory or the limit of its cgroup, add a worker",
+            MemoryLimit::Machine(_) => "Add a worker or memory, give it more with --memory",
+        }
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            MemoryLimit::KvCache(bytes) => {
+                write!(f, "--kv-memory allows {} for the KV cache there", Bytes(bytes))
+            }
+            MemoryLimit::Own(bytes) => {
+                let bytes = Bytes(bytes);
+                write!(f, "{bytes} may be used there, by --memory or its cgroup's limit")
+            }
+            MemoryLimit::Machine(bytes) => {
+                let bytes = Bytes(bytes);
+                write!(
+                    f,
+                    "{bytes} may be used there, 80 % of the machine's memory unless --memory says more"
+                )
+            }
+        }
+    }
 }
 
 /// A number of bytes for people: exact below 10 KiB, else in binary units with one decimal.

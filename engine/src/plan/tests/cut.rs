@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::layout;
-use crate::plan::{Cut, CutRequest, KvType, Member, ModelLayout, PlanError, cut, scratch_bytes};
+use crate::plan::{
+    Cut, CutRequest, KvType, Member, MemoryLimit, ModelLayout, PlanError, cut, scratch_bytes,
+};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -216,16 +218,16 @@ fn failures_say_which_stage_misses_how_many_bytes() {
     let whole = layout.stage_bytes(0..8);
     let members = [member(0, whole / 4, 1000), member(1, whole / 3, 1000)];
     let error = cut(&layout, &members, &request()).unwrap_err();
-    let PlanError::Memory { stage, first, last, missing, weights, scratch, kv, allowance, .. } =
-        error
+    let PlanError::Memory { stage, first, last, missing, weights, scratch, kv, limit, .. } = error
     else {
         panic!("{error}")
     };
     let layers: Range<u32> = first..last + 1;
     assert_eq!(weights, layout.stage_bytes(layers.clone()));
     assert_eq!(kv, 4 * layout.kv_block_bytes(last + 1 - first, KvType::F16));
+    let allowance = members[stage].memory_bytes;
+    assert_eq!(limit, MemoryLimit::Machine(allowance));
     assert_eq!(weights + scratch + kv - allowance, missing);
-    assert_eq!(allowance, members[stage].memory_bytes);
     let text = cut(&layout, &members, &request()).unwrap_err().to_string();
     assert!(text.contains("misses") && text.contains("--ctx-size"), "{text}");
 
@@ -237,6 +239,19 @@ fn failures_say_which_stage_misses_how_many_bytes() {
     };
     assert_eq!(total_allowance, whole, "shared memory counts once");
     assert_eq!(missing, total_needed - whole);
+}
+
+#[test]
+fn the_flag_that_set_the_limit_is_named() {
+    let layout = layout(8);
+    let text = |member: Member| cut(&layout, &[member], &request()).unwrap_err().to_string();
+    let tight = text(Member { kv_memory_bytes: 1, ..member(0, 64 * GIB, 1000) });
+    assert!(tight.contains("--kv-memory allows 1 bytes"), "{tight}");
+    assert!(tight.contains("Raise --kv-memory") && !tight.contains("64.0 GiB may"), "{tight}");
+    let own = text(Member { memory_is_own: true, ..member(0, MIB / 4, 1000) });
+    assert!(own.contains("256.0 KiB may be used there, by --memory"), "{own}");
+    let shared = text(member(0, MIB / 4, 1000));
+    assert!(shared.contains("80 % of the machine's memory"), "{shared}");
 }
 
 #[test]
