@@ -65,9 +65,48 @@ pub fn outward_address(listen: SocketAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// The line that says where the API is, with a command to try it.
-pub fn http_line(address: SocketAddr, model: &str) -> String {
-    let dial = match address.ip() {
+/// What a client has to send, as a shell writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CurlKey {
+    /// No key is asked for.
+    None,
+    /// A key of this file: the shell takes the first.
+    OfFile(String),
+    /// A key that was given on the command line or by the environment: whoever asks knows it.
+    OfVariable,
+}
+
+/// The lines that say where the API is, with a command to try it. The key itself is never shown.
+pub fn ready_lines(addresses: &[SocketAddr], model: &str, key: CurlKey) -> String {
+    let dialled: Vec<SocketAddr> = addresses.iter().copied().map(dial).collect();
+    let body = serde_json::json!({
+        "model": model,
+        "messages": [{"role": "user", "content": "Hello!"}],
+    });
+    let (said, header) = match key {
+        CurlKey::None => ("Try:", String::new()),
+        CurlKey::OfFile(file) => {
+            let first = format!("$(grep -m 1 '^[^#]' {})", quoted(&file));
+            ("Try:", format!(" -H \"authorization: Bearer {first}\""))
+        }
+        CurlKey::OfVariable => (
+            "Try, with one of the API keys in WOOLLY_API_KEY:",
+            " -H \"authorization: Bearer $WOOLLY_API_KEY\"".to_owned(),
+        ),
+    };
+    let places: Vec<String> = dialled.iter().map(|at| format!("http://{at}/v1")).collect();
+    let (at, body) = (places.first().cloned().unwrap_or_default(), quoted(&body.to_string()));
+    let is_ready = if places.len() == 1 { "is" } else { "are" };
+    format!(
+        "{} {is_ready} ready. {said}\n  curl {at}/chat/completions{header} -H 'content-type: \
+         application/json' -d {body}",
+        places.join(" and "),
+    )
+}
+
+/// The address to dial for one that is listened on.
+fn dial(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => {
             SocketAddr::from(([127, 0, 0, 1], address.port()))
         }
@@ -75,17 +114,12 @@ pub fn http_line(address: SocketAddr, model: &str) -> String {
             SocketAddr::new(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), address.port())
         }
         _ => address,
-    };
-    let body = serde_json::json!({
-        "model": model,
-        "messages": [{"role": "user", "content": "Hello!"}],
-    });
-    // Inside single quotes of a shell, a quote is closed, escaped and opened again.
-    let body = body.to_string().replace('\'', r"'\''");
-    format!(
-        "http://{dial}/v1 is ready. Try:\n  curl http://{dial}/v1/chat/completions -H \
-         'content-type: application/json' -d '{body}'"
-    )
+    }
+}
+
+/// One word of a shell: inside single quotes, a quote is closed, escaped and opened again.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The KV capacity in positions and in blocks of `block_len`, and what limits it.
@@ -126,9 +160,32 @@ mod tests {
 
     #[test]
     fn the_example_survives_a_model_name_with_quotes() {
-        let line = http_line("0.0.0.0:8080".parse().unwrap(), "it's");
-        assert!(line.contains("http://127.0.0.1:8080/v1/chat/completions"), "{line}");
+        let at = ["0.0.0.0:8080".parse().unwrap()];
+        let line = ready_lines(&at, "it's", CurlKey::None);
+        assert!(line.contains("curl http://127.0.0.1:8080/v1/chat/completions -H"), "{line}");
         assert!(line.contains(r#""model":"it'\''s""#), "{line}");
+    }
+
+    #[test]
+    fn the_example_sends_a_key_where_one_is_asked_for() {
+        let at = ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
+        let line = ready_lines(&at, "m", CurlKey::OfVariable);
+        assert!(
+            line.starts_with("http://127.0.0.1:1/v1 and http://[::1]:2/v1 are ready."),
+            "{line}"
+        );
+        assert!(line.contains("-H \"authorization: Bearer $WOOLLY_API_KEY\""), "{line}");
+        // What the shell makes of it.
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my 'keys'");
+        std::fs::write(&file, "# team\n\nsk-first\nsk-second\n").unwrap();
+        let key = CurlKey::OfFile(file.to_str().unwrap().to_owned());
+        let line = ready_lines(&at, "m", key);
+        let command = line.split_once("curl ").unwrap().1;
+        let script = format!("printf '%s|' {command}");
+        let shell = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        let words = String::from_utf8(shell.stdout).unwrap();
+        assert!(words.contains("|-H|authorization: Bearer sk-first|-H|"), "{words}");
     }
 
     #[test]

@@ -2,15 +2,21 @@
 
 mod access;
 mod cache;
+mod door;
+mod model;
 mod naming;
 mod pace;
 mod queue;
+mod tips;
 
 pub use access::AccessArgs;
 pub use cache::CacheArgs;
+pub use door::DoorArgs;
+pub use model::ModelArgs;
 pub use naming::NamingArgs;
 pub use pace::PaceArgs;
 pub use queue::QueueArgs;
+pub use tips::tip;
 
 use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
@@ -35,9 +41,9 @@ const TTL_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 const EXAMPLES: &str = "\
 Examples:
-  woolly-coordinator serve -m model.gguf
+  woolly-coordinator serve model.gguf
       one machine: a local worker is started, the API is on http://127.0.0.1:8080
-  woolly-coordinator serve -m model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
+  woolly-coordinator serve model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
       two other machines: paste the printed `woolly-worker join …` line on each of them
   woolly-coordinator token create --ttl 1h --uses 1
       another join line, also while serve runs
@@ -80,9 +86,9 @@ pub enum LogFormat {
 /// The flags of `serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
-    /// The model: a GGUF file, or any part of a split one (NAME-00001-of-0000N.gguf)
-    #[arg(short, long, env = "WOOLLY_MODEL", value_name = "FILE", help_heading = "Model")]
-    pub model: PathBuf,
+    /// The model and its template.
+    #[command(flatten)]
+    pub model: ModelArgs,
     /// What the model is called.
     #[command(flatten)]
     pub naming: NamingArgs,
@@ -96,10 +102,9 @@ pub struct ServeArgs {
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub verify: bool,
 
-    /// Where the HTTP API listens, IP:PORT; port 0 takes a free one and prints it
-    #[arg(long, env = "WOOLLY_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    #[arg(value_parser = parse_address, help_heading = "Network")]
-    pub http: SocketAddr,
+    /// Where the HTTP API listens.
+    #[command(flatten)]
+    pub door: DoorArgs,
     /// Where workers reach the coordinator (QUIC over UDP), IP:PORT; 0.0.0.0:7400 opens it to
     /// other machines
     #[arg(long, env = "WOOLLY_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7400")]

@@ -188,6 +188,8 @@ pub enum Command {
 pub struct Status {
     /// All stages are ready.
     pub ready: bool,
+    /// The server is going down.
+    pub stopping: bool,
     /// One line for people: what is being waited for, or what is served.
     pub detail: String,
     /// The stages of the plan.

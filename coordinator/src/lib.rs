@@ -26,6 +26,7 @@ pub mod shutdown;
 pub mod slice_server;
 pub mod state;
 pub mod tasks;
+pub mod template;
 pub mod text;
 pub mod token_command;
 pub mod tokens;

@@ -1,12 +1,13 @@
 //! The `woolly-coordinator` command.
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::process::ExitCode;
 use woolly_coordinator::config::{Cli, CliCommand};
 use woolly_coordinator::{bench, serve, token_command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match parse().command {
         CliCommand::Serve(args) => serve::run(*args),
         CliCommand::Bench(args) => bench::run(&args),
         CliCommand::Token(args) => token_command::run(args.command),
@@ -18,4 +19,22 @@ fn main() -> ExitCode {
             ExitCode::from(fatal.code())
         }
     }
+}
+
+/// Reads the command line; says what to use here if it cannot and the words are another server's.
+fn parse() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
+        error.exit();
+    }
+    // A closed stderr is no reason to end in another way.
+    let _ = error.print();
+    let words = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok());
+    if let Some((word, tip)) = woolly_coordinator::config::tip(words) {
+        eprintln!("\n  tip: '{word}': {tip}");
+    }
+    std::process::exit(error.exit_code());
 }

@@ -2,6 +2,7 @@
 
 use crate::announce::Announcer;
 use crate::exit::Fatal;
+use crate::template::Template;
 use crate::units::{show_count, show_size};
 use anyhow::{Context, anyhow};
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use woolly_engine::chat_template::ChatTemplate;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{FingerprintMemory, ModelLayout};
 use woolly_engine::tokenizer::Tokenizer;
@@ -30,8 +30,8 @@ pub struct Model {
     pub layout: Arc<ModelLayout>,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// Messages to text; `None` if the file has no template.
-    pub template: Option<Arc<ChatTemplate>>,
+    /// Messages to text.
+    pub template: Template,
     /// The files, in order.
     pub paths: Vec<PathBuf>,
     /// The files as workers are told of them.
@@ -54,7 +54,7 @@ impl Model {
         let gguf = Gguf::open(path)?;
         let layout = ModelLayout::new(&gguf)?;
         let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
-        let template = ChatTemplate::from_metadata(gguf.metadata(), &tokenizer)?;
+        let template = Template::of_model(gguf.metadata(), &tokenizer);
         let paths = gguf
             .parts()
             .iter()
@@ -65,7 +65,7 @@ impl Model {
             gguf: Arc::new(gguf),
             layout: Arc::new(layout),
             tokenizer: Arc::new(tokenizer),
-            template: template.map(Arc::new),
+            template,
             paths,
             parts,
         })
@@ -129,8 +129,10 @@ fn report(progress: &AtomicU64, done: &AtomicBool, bytes: u64, announcer: Announ
     }
 }
 
+/// The path from the root, links unresolved: a part of a split model keeps its name, which says that it
+/// is one, although the file may lie elsewhere under another (as in Hugging Face's cache).
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    path.canonicalize().with_context(|| format!("cannot find {}", path.display()))
+    std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))
 }
 
 /// A file as workers are told of it.

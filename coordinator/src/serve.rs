@@ -4,7 +4,7 @@
 //! then the parts end in the order of [`Tasks`].
 
 use crate::announce::{
-    Announcer, host_port, http_line, join_line, loopback_hint, outward_address, stdout_line,
+    Announcer, host_port, join_line, loopback_hint, outward_address, ready_lines, stdout_line,
 };
 use crate::cluster::{ClusterConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
@@ -12,6 +12,7 @@ use crate::driver::{Driver, Inputs, Outputs};
 use crate::exit::Fatal;
 use crate::generation::{EngineHandle, seam};
 use crate::http::keys::ApiKeys;
+use crate::http::places::Limits;
 use crate::http::{GatewayConfig, ModelFacts};
 use crate::join_server::JoinServer;
 use crate::last_plan::LastPlan;
@@ -24,6 +25,7 @@ use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::slice_server::{SliceServer, SliceSource};
 use crate::state::{StateDir, write_private};
 use crate::tasks::{Ending, Task, Tasks};
+use crate::template::Template;
 use crate::tokens::Tokens;
 use anyhow::{Context, anyhow};
 use std::future::Future;
@@ -61,7 +63,11 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::log::start(args.log_format);
     let counts = args.worker_counts()?;
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
-    let model = Arc::new(Model::open(&args.model)?);
+    let mut model = Model::open(args.model.path()?)?;
+    if let Some(path) = &args.model.chat_template_file {
+        model.template = Template::of_file(path, &model.tokenizer)?;
+    }
+    let model = Arc::new(model);
     let ctx_size = ctx_size(&args, &model)?;
     check_cut(&args, &model)?;
     let keys = args.access.keys()?;
@@ -124,8 +130,7 @@ impl Server {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
         watch_signals(ask).context("cannot watch for signals")?;
-        let http = self.bind_http().await?;
-        let http_address = http.local_addr().context("the HTTP listener has no address")?;
+        let (http, http_addresses) = self.bind_http().await?;
         let now = SystemTime::now();
         let ca = ClusterCa::open(&self.state.pki(), now)
             .context("cannot open the cluster's certificate authority")?;
@@ -154,7 +159,11 @@ impl Server {
             expire,
             status: status.subscribe(),
         };
-        let ready_text = http_line(http_address, &self.gateway_config().model_id);
+        let ready_text = ready_lines(
+            &http_addresses,
+            &self.gateway_config().model_id,
+            self.args.access.curl_key(),
+        );
         let last_plan = LastPlan::new(self.state.last_plan());
         let metrics = Arc::clone(engine.metrics());
         let outputs = Outputs { status, metrics, epoch, announcer, ready_text, last_plan };
@@ -182,7 +191,7 @@ impl Server {
     /// The gateway, until it is told to end.
     fn gateway(
         &self,
-        listener: TcpListener,
+        listeners: Vec<TcpListener>,
         engine: EngineHandle,
         mut stopped: Shutdown,
     ) -> impl Future<Output = Result<(), Fatal>> + use<> {
@@ -190,25 +199,30 @@ impl Server {
         let template = self.model.template.clone();
         async move {
             let stopped = async move { stopped.asked().await };
-            crate::http::serve(listener, config, engine, tokenizer, template, stopped)
+            crate::http::serve(listeners, config, engine, tokenizer, template, stopped)
                 .await
                 .context("the HTTP server failed")?;
             Ok(())
         }
     }
 
-    async fn bind_http(&self) -> Result<TcpListener, Fatal> {
-        let address = self.args.http;
-        let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address} for HTTP: --http chooses another address")
-        })?;
-        if !address.ip().is_loopback() && self.keys.is_empty() {
-            tracing::warn!(
-                "the HTTP API on {address} can be used by everyone who reaches it: it asks for no \
-                 key (--api-key-file)"
-            );
+    /// The listeners of the HTTP API and their addresses.
+    async fn bind_http(&self) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Fatal> {
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for address in self.args.door.addresses()? {
+            let listener = TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} for HTTP: --http chooses another address")
+            })?;
+            if !address.ip().is_loopback() && self.keys.is_empty() {
+                tracing::warn!(
+                    "the HTTP API on {address} can be used by everyone who reaches it: it asks for no \
+                     key (--api-key-file)"
+                );
+            }
+            addresses.push(listener.local_addr().context("the HTTP listener has no address")?);
+            listeners.push(listener);
         }
-        Ok(listener)
+        Ok((listeners, addresses))
     }
 
     fn bind_quic(&self, ca: &ClusterCa) -> Result<quinn::Endpoint, Fatal> {
@@ -238,6 +252,7 @@ impl Server {
         let path = self.state.join_address();
         write_private(&path, format!("{address}\n").as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
+        announcer.say("To add a worker, run this where it is to compute (the token is a secret):");
         match tokens.create(JOIN_TOKEN_TTL, None) {
             Ok(token) => stdout_line(join_line(&address, &token.to_string())),
             // Those that are there can be used: no reason not to serve.
@@ -328,6 +343,10 @@ impl Server {
         }
     }
 
+    fn model_path(&self) -> &Path {
+        self.model.paths.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+
     fn key_concurrency(&self) -> Option<usize> {
         self.args.access.key_concurrency.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
     }
@@ -341,7 +360,7 @@ impl Server {
     fn gateway_config(&self) -> GatewayConfig {
         let layout = &self.model.layout;
         let name: String = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        let (model_id, aliases) = self.args.naming.names(file_stem(&self.args.model), name);
+        let (model_id, aliases) = self.args.naming.names(file_stem(self.model_path()), name);
         GatewayConfig {
             model_id,
             aliases,
@@ -353,7 +372,9 @@ impl Server {
                 parameters: layout.parameters,
                 bytes: layout.file_bytes,
             },
-            allowed_hosts: Vec::new(),
+            allowed_hosts: self.args.door.allow_host.clone(),
+            cors_origins: self.args.door.cors_origin.clone(),
+            connections: Limits::default(),
             drain: GATEWAY_DRAIN,
             keys: self.keys.clone(),
             key_concurrency: self.key_concurrency(),

@@ -1,11 +1,14 @@
 //! Flags about who may use the API, how much at a time and for how long.
 
 use super::within;
+use crate::announce::CurlKey;
 use crate::exit::Fatal;
 use crate::http::keys::ApiKeys;
 use crate::units::parse_duration;
 use anyhow::Context;
 use clap::Args;
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +59,15 @@ impl std::fmt::Debug for AccessArgs {
 }
 
 impl AccessArgs {
+    /// How the printed example comes by a key.
+    pub fn curl_key(&self) -> CurlKey {
+        match &self.api_key_file {
+            Some(path) => CurlKey::OfFile(path.display().to_string()),
+            None if self.api_key.is_empty() => CurlKey::None,
+            None => CurlKey::OfVariable,
+        }
+    }
+
     /// All keys, those of the file included.
     ///
     /// # Errors
@@ -66,11 +78,15 @@ impl AccessArgs {
         let mut keys = self.api_key.clone();
         if let Some(path) = &self.api_key_file {
             let shown = path.display();
-            let size = std::fs::metadata(path)
-                .with_context(|| format!("cannot read the API keys in {shown}"))?
-                .len();
-            if size > KEY_FILE_MAX {
+            let metadata = std::fs::metadata(path)
+                .with_context(|| format!("cannot read the API keys in {shown}"))?;
+            if metadata.len() > KEY_FILE_MAX {
                 return Err(Fatal::usage(format!("{shown} is too long for a file of API keys")));
+            }
+            if is_open_to_others(&metadata) {
+                tracing::warn!(
+                    "{shown} holds API keys and others on this machine may read it: chmod 600 it"
+                );
             }
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read the API keys in {shown}"))?;
@@ -85,6 +101,11 @@ impl AccessArgs {
         }
         Ok(ApiKeys::new(keys.iter().map(String::as_str)))
     }
+}
+
+/// Whether others than its owner may read a file; a pipe or a device has no mode that says it.
+fn is_open_to_others(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o077 != 0
 }
 
 fn keys_of(text: &str) -> Result<Vec<String>, String> {
@@ -110,6 +131,17 @@ fn parse_request_timeout(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_keys_that_others_may_read_is_noticed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, open) in [(0o600, false), (0o400, false), (0o640, true), (0o644, true)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(file.path(), permissions).unwrap();
+            let metadata = std::fs::metadata(file.path()).unwrap();
+            assert_eq!(is_open_to_others(&metadata), open, "{mode:o}");
+        }
+    }
 
     #[test]
     fn a_file_of_keys() {

@@ -374,6 +374,7 @@ impl Driver {
         status.preemptions = counts.preemptions;
         if self.phase != Phase::Serving {
             status.ready = false;
+            status.stopping = true;
             status.detail = "shutting down".to_owned();
         }
         self.outputs.status.send_if_modified(|known| {

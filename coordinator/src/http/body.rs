@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, Problem, quote};
 use axum::body::{Body, HttpBody};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use tokio::time::timeout;
 pub const BODY_MAX: usize = 8 << 20;
 /// A body has this long to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an unwanted body that are read and thrown away.
+const DISCARD_MAX: usize = 64 << 20;
+/// They have this long to arrive.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bodies up to this length are outside the budget: 1,024 connections hold 64 MiB of them.
 const SMALL_BODY: usize = 64 << 10;
 /// KiB that all longer bodies may hold at a time.
@@ -37,15 +42,12 @@ pub async fn read(
     body: Body,
     budget: &Arc<Semaphore>,
 ) -> Result<ReadBody, ApiError> {
-    check_media_type(headers)?;
-    let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
-    let length = announced.unwrap_or(BODY_MAX);
-    if length > BODY_MAX {
-        return Err(too_large());
-    }
-    let share = match length {
-        0..=SMALL_BODY => None,
-        _ => Some(share_of(budget, length)?),
+    let share = match admit(headers, &body, budget) {
+        Ok(share) => share,
+        Err(error) => {
+            discard_body(headers, body).await;
+            return Err(error);
+        }
     };
     let bytes = timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or_else(|_| {
         let seconds = BODY_TIMEOUT.as_secs();
@@ -53,6 +55,49 @@ pub async fn read(
         Err(ApiError::new(Problem::Timeout, text))
     })?;
     Ok(ReadBody { bytes, _share: share })
+}
+
+/// What can be said before anything is read.
+fn admit(
+    headers: &HeaderMap,
+    body: &Body,
+    budget: &Arc<Semaphore>,
+) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    check_media_type(headers)?;
+    let announced = body.size_hint().exact().and_then(|len| usize::try_from(len).ok());
+    match announced.unwrap_or(BODY_MAX) {
+        0..=SMALL_BODY => Ok(None),
+        length if length > BODY_MAX => Err(too_large()),
+        length => Ok(Some(share_of(budget, length)?)),
+    }
+}
+
+/// Reads a body that nobody wants and throws it away, within [`DISCARD_MAX`] and [`DISCARD_TIMEOUT`].
+///
+/// Many clients send all of a request before they look at the answer. A connection that is closed
+/// with bytes unread is reset, and the answer that was on its way is lost.
+pub async fn discard(request: Request) {
+    let (parts, body) = request.into_parts();
+    discard_body(&parts.headers, body).await;
+}
+
+async fn discard_body(headers: &HeaderMap, body: Body) {
+    // Who asks first has sent nothing yet, and reading would be asking for it.
+    if headers.contains_key(header::EXPECT) || body.is_end_stream() {
+        return;
+    }
+    let mut chunks = body.into_data_stream();
+    let read = async {
+        let mut left = DISCARD_MAX;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Out of time is as good as done: the answer follows.
+    let _ = timeout(DISCARD_TIMEOUT, read).await;
 }
 
 fn share_of(budget: &Arc<Semaphore>, length: usize) -> Result<OwnedSemaphorePermit, ApiError> {
@@ -77,6 +122,10 @@ async fn collect(body: Body) -> Result<Vec<u8>, ApiError> {
             ApiError::new(Problem::Invalid, text)
         })?;
         if bytes.len() + chunk.len() > BODY_MAX {
+            // Nobody said how long it is: see [`discard`].
+            drop(bytes);
+            let rest = Body::from_stream(chunks);
+            discard_body(&HeaderMap::new(), rest).await;
             return Err(too_large());
         }
         bytes.extend_from_slice(&chunk);

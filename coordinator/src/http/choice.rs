@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, engine_gone, expired};
 use super::logprobs::TokenLine;
+use super::request_log::RequestLog;
 use crate::generation::{
     EngineHandle, FinishReason, Generation, GenerationEvent, GenerationRequest, Refusal, TokenEvent,
 };
@@ -84,6 +85,13 @@ pub struct Choices {
     turn: usize,
     arrived: Instant,
     meter: Meter,
+    log: RequestLog,
+}
+
+impl Drop for Choices {
+    fn drop(&mut self) {
+        self.log.usage(self.usage());
+    }
 }
 
 impl Choices {
@@ -98,13 +106,14 @@ impl Choices {
         engine: &EngineHandle,
         tokenizer: Arc<Tokenizer>,
         meter: Meter,
+        log: RequestLog,
     ) -> Result<Choices, ApiError> {
         let list = plans.into_iter().map(Choice::new).collect();
         let engine = engine.clone();
         let arrived = Instant::now();
         let (unsubmitted, ask_again, turn) = (0, None, 0);
         let mut choices =
-            Choices { engine, tokenizer, list, unsubmitted, ask_again, turn, arrived, meter };
+            Choices { engine, tokenizer, list, unsubmitted, ask_again, turn, arrived, meter, log };
         match choices.submit_more().await {
             Ok(()) => Ok(choices),
             Err(error) => {
@@ -185,6 +194,7 @@ impl Choices {
         self.turn = index + 1;
         if let Some(GenerationEvent::Token(_)) = &event {
             self.meter.token(&mut self.list[index].last_token);
+            self.log.first_token();
         }
         let piece = match event {
             Some(event) => self.list[index].handle(event, &self.tokenizer),

@@ -46,6 +46,8 @@ pub enum Problem {
     QueueFull,
     /// Too many requests of one API key wait and run.
     KeyBusy,
+    /// Every connection is at work.
+    Connections,
     /// A bug or a numeric fault.
     Internal,
     /// The pipeline broke while it worked on the request.
@@ -88,6 +90,9 @@ impl Problem {
             }
             Problem::QueueFull => (429, "rate_limit_error", Some("queue_full"), Some(1)),
             Problem::KeyBusy => (429, "rate_limit_error", Some("key_concurrency"), Some(1)),
+            Problem::Connections => {
+                (503, "unavailable_error", Some("too_many_connections"), Some(1))
+            }
             Problem::Internal => (500, "server_error", Some("internal"), None),
             Problem::PipelineLost => (500, "server_error", Some("pipeline_lost"), None),
             Problem::Expired => (504, "timeout_error", Some("request_timeout"), None),
@@ -167,6 +172,18 @@ impl ApiError {
         error
     }
 
+    /// A word for programs and logs.
+    pub fn code(&self) -> &'static str {
+        let row = self.problem.row();
+        self.code.or(row.code).unwrap_or("invalid_request")
+    }
+
+    /// Whether the same request would meet the same fate, although its status says 5xx: its time
+    /// would be up again, and the same model computes the same values.
+    fn is_hopeless(&self) -> bool {
+        self.problem == Problem::Expired || self.code == Some("model_numerics")
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         self.problem.row().status
@@ -189,10 +206,22 @@ impl ApiError {
     }
 }
 
+/// Why a request was refused, for the log: an extension of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason(pub &'static str);
+
+/// What OpenAI's clients look at before they send a request again; without it they do after every
+/// 5xx.
+const SHOULD_RETRY: &str = "x-should-retry";
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let row = self.problem.row();
         let mut response = (row.status, Json(self.body())).into_response();
+        response.extensions_mut().insert(Reason(self.code()));
+        if self.is_hopeless() {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
         if let Some(seconds) = self.retry_after_s.or(row.retry_after_s) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -1,8 +1,10 @@
 //! `POST /v1/chat/completions` and `POST /v1/completions`.
 
 use super::choice::{Choices, Piece};
-use super::error::{ApiError, shutting_down};
+use super::error::{ApiError, Problem, shutting_down};
+use super::places::ClientHalf;
 use super::prepare::{self, Prepared};
+use super::request_log::RequestLog;
 use super::{Gateway, body, sse};
 use crate::generation::KeyId;
 use crate::metrics::{Meter, Outcome};
@@ -64,13 +66,17 @@ async fn answer(
     prepare: Prepare,
 ) -> Result<Response, ApiError> {
     let mut meter = Meter::start(Arc::clone(gateway.engine.metrics()));
+    let client = request.extensions().get::<ClientHalf>().cloned();
+    let log = request.extensions().get::<RequestLog>().cloned().ok_or_else(unguarded)?;
     let prepared = prepared(gateway, request, prepare).await;
     let prepared = prepared.inspect_err(|_| meter.ended(Outcome::Refused))?;
     let Prepared { answer, choices, stream, seed } = prepared;
+    log.model(&answer.model);
     let (engine, tokenizer) = (&gateway.engine, gateway.tokenizer.clone());
-    let mut choices = Choices::start(choices, engine, tokenizer, meter).await?;
+    let mut choices = Choices::start(choices, engine, tokenizer, meter, log.clone()).await?;
     if stream {
-        return Ok(with_seed(sse::response(answer, choices, gateway.closing.clone()), seed));
+        let closing = gateway.closing.clone();
+        return Ok(with_seed(sse::response(answer, choices, closing, client, log), seed));
     }
     let pieces = tokio::select! {
         biased;
@@ -81,6 +87,11 @@ async fn answer(
         pieces = collect(&mut choices) => pieces?,
     };
     Ok(with_seed(Json(answer.whole(&pieces, choices.usage())).into_response(), seed))
+}
+
+/// Every route stands behind the guard, which begins the log's line.
+fn unguarded() -> ApiError {
+    ApiError::new(Problem::Internal, "An internal error: the request has no entry in the log.")
 }
 
 /// Says which seed was used: sent again, it gives the same answer.

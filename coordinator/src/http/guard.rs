@@ -2,16 +2,20 @@
 //! even to a wrong path, a wrong method or a bug.
 
 use super::Gateway;
-use super::error::{ApiError, Problem, quote};
+use super::error::{ApiError, Problem, Reason, quote};
 use super::prepare::random;
+use super::request_log::{Entry, RequestLog};
+use super::sse::Streamed;
+use crate::generation::KeyId;
+use crate::text::Usage;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Bytes of a URI.
 pub const URI_MAX: usize = 2 << 10;
@@ -20,33 +24,79 @@ const REQUEST_ID_MAX: usize = 128;
 
 const REQUEST_ID: &str = "x-request-id";
 
-/// Checks the URI, the host and the key, and gives the answer its id.
-pub async fn guard(
-    State(gateway): State<Arc<Gateway>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let start = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let id = request_id(request.headers());
+/// Whether a request came with a key that is known, or none is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Authorised(pub bool);
+
+/// What the guard of one listener knows.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// What all listeners share.
+    pub gateway: Arc<Gateway>,
+    /// Which hosts this listener answers to.
+    pub hosts: Hosts,
+}
+
+/// Checks the URI, the host and the key, gives the answer its id, and begins the request's line in
+/// the log.
+pub async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let gateway = &door.gateway;
+    let (path, id) = (request.uri().path().to_owned(), request_id(request.headers()));
     let checked = check_uri(request.uri())
-        .and_then(|()| gateway.hosts.check(request.headers(), request.uri()))
+        .and_then(|()| door.hosts.check(request.headers(), request.uri(), request.version()))
         .and_then(|()| gateway.config.keys.check(&path, request.headers()));
+    let log = log_of(gateway, &request, id.as_ref(), checked.as_ref().ok().copied().flatten());
     let mut response = match checked {
         Ok(key) => {
-            request.extensions_mut().insert(key);
+            request.extensions_mut().insert(key.unwrap_or_default());
+            request.extensions_mut().insert(Authorised(key.is_some()));
+            request.extensions_mut().insert(log.clone());
             next.run(request).await
         }
-        Err(error) => error.into_response(),
+        Err(error) => {
+            super::body::discard(request).await;
+            error.into_response()
+        }
     };
-    let (status, ms) = (response.status().as_u16(), start.elapsed().as_millis());
-    tracing::debug!(%method, path = quote(&path), ?id, status, ms, "answered");
+    let reason = response.extensions().get().map(|Reason(reason)| *reason);
+    log.answered(response.status().as_u16(), reason);
+    if response.extensions().get::<Streamed>().is_none() {
+        log.complete();
+    }
     let headers = response.headers_mut();
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     if let Some(id) = id {
         headers.insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Paths that are asked again and again.
+const PROBES: [&str; 6] = ["/livez", "/readyz", "/health", "/metrics", "/", "/favicon.ico"];
+
+fn log_of(
+    gateway: &Gateway,
+    request: &Request,
+    id: Option<&HeaderValue>,
+    key: Option<KeyId>,
+) -> RequestLog {
+    let path = request.uri().path();
+    let named = key.filter(|_| !gateway.config.keys.is_empty());
+    let entry = Entry {
+        id: id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
+        key: named.map_or("-".to_owned(), |key| format!("key-{}", key.0 + 1)),
+        method: quote(request.method().as_str()),
+        path: quote(path),
+        model: String::new(),
+        usage: Usage::default(),
+        arrived: Instant::now(),
+        first_token: None,
+        status: 0,
+        reason: None,
+        complete: false,
+        is_probe: PROBES.contains(&path),
+    };
+    RequestLog::new(entry, Arc::clone(&gateway.refusals))
 }
 
 const SERVER: &str = concat!("woolly/", env!("CARGO_PKG_VERSION"));
@@ -91,18 +141,24 @@ impl Hosts {
         Hosts { allowed }
     }
 
-    fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), ApiError> {
+    /// HTTP/1.1 asks for a `Host`, which a proxy in front may look at and this server must not do
+    /// without.
+    fn check(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<(), ApiError> {
+        let absent = !headers.contains_key(header::HOST) && uri.authority().is_none();
+        if absent && version == Version::HTTP_11 {
+            let text = "The header 'Host' is missing, which HTTP/1.1 asks for.";
+            return Err(ApiError::new(Problem::Invalid, text));
+        }
         let Some(allowed) = &self.allowed else { return Ok(()) };
         let named = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or("?"));
         let named = named.chain(uri.authority().map(|authority| authority.as_str()));
         for host in named {
-            let name = host_name(host);
+            let name = &quote(host_name(host));
             let mut names = allowed.iter();
             if !is_this_machine(name) && !names.any(|other| other.eq_ignore_ascii_case(name)) {
                 let text = format!(
-                    "This server listens on loopback and answers to localhost, not to '{}'. \
-                     Listen on another address to be reached by other names.",
-                    quote(name)
+                    "This server listens on loopback and answers to localhost, not to '{name}'. If a \
+                     proxy in front of it is called so, start it with --allow-host {name}."
                 );
                 return Err(ApiError::new(Problem::Host, text));
             }
@@ -125,13 +181,15 @@ fn is_this_machine(name: &str) -> bool {
 }
 
 /// The answer to a path that does not exist.
-pub async fn not_found(method: Method, uri: Uri) -> ApiError {
+pub async fn not_found(method: Method, uri: Uri, request: Request) -> ApiError {
+    super::body::discard(request).await;
     let text = format!("There is no {method} {} here.", quote(uri.path()));
     ApiError::new(Problem::NotFound, text)
 }
 
 /// The answer to a method that a path does not have.
-pub async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+pub async fn wrong_method(method: Method, uri: Uri, request: Request) -> ApiError {
+    super::body::discard(request).await;
     let text = format!("{} does not answer {method}; see the 'allow' header.", quote(uri.path()));
     ApiError::new(Problem::Method, text)
 }
@@ -149,7 +207,7 @@ mod tests {
         let hosts = Hosts::new(bound.parse().unwrap(), &["llm.example".to_owned()]);
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
-        hosts.check(&headers, &Uri::from_static("/health")).is_ok()
+        hosts.check(&headers, &Uri::from_static("/health"), Version::HTTP_11).is_ok()
     }
 
     #[test]
@@ -186,9 +244,17 @@ mod tests {
     fn an_absolute_uri_counts_as_a_host() {
         let hosts = Hosts::new("127.0.0.1".parse().unwrap(), &[]);
         let uri = Uri::from_static("http://evil.example/health");
-        assert!(hosts.check(&HeaderMap::new(), &uri).is_err());
+        assert!(hosts.check(&HeaderMap::new(), &uri, Version::HTTP_11).is_err());
         let uri = Uri::from_static("http://localhost:8080/health");
-        assert!(hosts.check(&HeaderMap::new(), &uri).is_ok());
+        assert!(hosts.check(&HeaderMap::new(), &uri, Version::HTTP_11).is_ok());
+    }
+
+    #[test]
+    fn http_1_1_needs_a_host() {
+        let hosts = Hosts::new("0.0.0.0".parse().unwrap(), &[]);
+        let uri = Uri::from_static("/health");
+        let check = |version| hosts.check(&HeaderMap::new(), &uri, version).is_ok();
+        assert!(!check(Version::HTTP_11) && check(Version::HTTP_10));
     }
 
     #[test]

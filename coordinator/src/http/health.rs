@@ -2,23 +2,31 @@
 
 use super::Gateway;
 use super::error::{ApiError, Problem, shutting_down};
+use super::guard::Authorised;
 use super::prepare::unix_seconds;
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Always 200 while the process answers; `status` is `ok`, `starting` or `stopping`, and the rest
-/// says which worker holds which layers.
-pub async fn health(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
+/// Always 200 while the process answers; `status` is `ok`, `starting` or `stopping`. The rest says
+/// which worker holds which layers; where keys are set it is for those who have one.
+pub async fn health(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Authorised(authorised)): Extension<Authorised>,
+) -> Json<Value> {
     let status = gateway.engine.status();
-    let word = match (gateway.draining.is_cancelled(), status.ready) {
+    let stopping = gateway.draining.is_cancelled() || status.stopping;
+    let word = match (stopping, status.ready) {
         (true, _) => "stopping",
         (false, true) => "ok",
         (false, false) => "starting",
     };
+    if !authorised {
+        return Json(json!({ "status": word, "service": "woolly" }));
+    }
     let stages: Vec<Value> = status
         .stages
         .iter()
@@ -64,13 +72,17 @@ pub async fn livez() -> &'static str {
 /// # Errors
 ///
 /// 503 with `Retry-After` before that and while the server goes down.
-pub async fn readyz(State(gateway): State<Arc<Gateway>>) -> Result<Response, ApiError> {
-    if gateway.draining.is_cancelled() {
+pub async fn readyz(
+    State(gateway): State<Arc<Gateway>>,
+    Extension(Authorised(authorised)): Extension<Authorised>,
+) -> Result<Response, ApiError> {
+    let status = gateway.engine.status();
+    if gateway.draining.is_cancelled() || status.stopping {
         return Err(shutting_down());
     }
-    let status = gateway.engine.status();
     match status.ready {
         true => Ok("ok\n".into_response()),
+        false if !authorised => Err(ApiError::new(Problem::NotReady, "The model is not ready.")),
         false => {
             let text = format!("The model is not ready: {}", status.detail);
             Err(ApiError::new(Problem::NotReady, text))

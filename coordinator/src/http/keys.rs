@@ -1,15 +1,20 @@
 //! API keys: who may use the server, and which key a request came with.
 //!
-//! Without any key configured everyone may, under key 0. With keys, every path but the probes asks
-//! for `Authorization: Bearer KEY`, as OpenAI's clients send it.
+//! Without any key configured everyone may, under key 0. With keys, every path but the probes and the
+//! page at `/` asks for one: `Authorization: Bearer KEY` as OpenAI's clients send it, `x-api-key: KEY`
+//! as Anthropic's do, or `api-key: KEY` as Azure's do.
 
 use super::error::{ApiError, Problem};
 use crate::generation::KeyId;
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-/// Paths that need no key: a probe has none, and tells nothing about requests.
-const OPEN_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
+/// Paths that need no key: a probe or a browser has none. What they show to those without one is up
+/// to them.
+const OPEN_PATHS: [&str; 5] = ["/health", "/livez", "/readyz", "/", "/favicon.ico"];
+
+/// Headers that hold a key and nothing else.
+const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
 
 /// The keys, as hashes: all have one length, so comparing tells nothing about them.
 #[derive(Clone, Default)]
@@ -41,22 +46,42 @@ impl ApiKeys {
         self.hashes.is_empty()
     }
 
-    /// The key of a request to `path`.
+    /// The key of a request to `path`; `None` if it came without one that is known to a path that
+    /// needs none.
     ///
     /// # Errors
     ///
-    /// 401 without a key or with another one than those configured.
-    pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<KeyId, ApiError> {
-        if self.is_empty() || OPEN_PATHS.contains(&path) {
-            return Ok(KeyId::default());
+    /// 401 without a key or with another one than those configured, saying what came instead.
+    pub fn check(&self, path: &str, headers: &HeaderMap) -> Result<Option<KeyId>, ApiError> {
+        if self.is_empty() {
+            return Ok(Some(KeyId::default()));
         }
-        let Some(given) = bearer(headers) else {
-            let text = "You didn't provide an API key: send it as 'Authorization: Bearer KEY'.";
-            return Err(ApiError::new(Problem::Key, text));
+        let found = match given(headers) {
+            Given::Key(key) => self.find(key),
+            _ => None,
         };
-        self.find(given).ok_or_else(|| {
-            ApiError::new(Problem::Key, "The API key is not one of those that this server knows.")
-        })
+        if found.is_some() || OPEN_PATHS.contains(&path) {
+            return Ok(found);
+        }
+        let text = match given(headers) {
+            Given::Key(_) => "The API key is not one of those that this server knows.",
+            Given::Nothing => {
+                "You didn't provide an API key: send it as 'Authorization: Bearer KEY'."
+            }
+            Given::Basic => {
+                "'Authorization' came with the scheme Basic; this server expects \
+                 'Authorization: Bearer KEY'."
+            }
+            Given::Bare => {
+                "'Authorization' came without a scheme; put 'Bearer ' before the key: \
+                 'Authorization: Bearer KEY'."
+            }
+            Given::Several => {
+                "More than one API key came with this request: send one, as 'Authorization: Bearer \
+                 KEY'."
+            }
+        };
+        Err(ApiError::new(Problem::Key, text))
     }
 
     /// Looks at every key, whether it was found or not: the time tells nothing about the place.
@@ -72,12 +97,47 @@ impl ApiKeys {
     }
 }
 
-/// The token of a single `Authorization: Bearer …` header.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
-    let (scheme, token) = value.split_at_checked("bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
+/// What a request has where a key is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given<'a> {
+    Nothing,
+    Key(&'a [u8]),
+    /// A name and a password.
+    Basic,
+    /// Something without a scheme that is known.
+    Bare,
+    /// Different keys.
+    Several,
+}
+
+/// Looks at all headers that may hold a key. The same key in two of them is one key.
+fn given(headers: &HeaderMap) -> Given<'_> {
+    let bearers = headers.get_all(header::AUTHORIZATION).iter().map(|v| bearer(v.as_bytes()));
+    let plain = KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name));
+    let plain = plain.map(|value| Given::Key(value.as_bytes().trim_ascii()));
+    let mut found = Given::Nothing;
+    for next in bearers.chain(plain) {
+        found = match (found, next) {
+            (Given::Nothing, next) => next,
+            (found, next) if found == next => found,
+            _ => return Given::Several,
+        };
+    }
+    found
+}
+
+/// The key of an `Authorization` header.
+fn bearer(value: &[u8]) -> Given<'_> {
+    let value = value.trim_ascii();
+    let scheme_of = |scheme: &[u8]| {
+        let (start, rest) = value.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+    };
+    match (scheme_of(b"bearer "), scheme_of(b"basic ")) {
+        (Some(key), _) => Given::Key(key),
+        (None, Some(_)) => Given::Basic,
+        (None, None) => Given::Bare,
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +149,8 @@ mod tests {
         if let Some(value) = value {
             headers.insert(header::AUTHORIZATION, value.parse().unwrap());
         }
-        ApiKeys::new(keys.iter().copied()).check(path, &headers).ok().map(|key| key.0)
+        let found = ApiKeys::new(keys.iter().copied()).check(path, &headers).ok()?;
+        Some(found.map_or(u32::MAX, |key| key.0))
     }
 
     #[test]
@@ -114,8 +175,34 @@ mod tests {
     #[test]
     fn probes_need_no_key() {
         for path in OPEN_PATHS {
-            assert_eq!(check(&["sk-first"], path, None), Some(0), "{path}");
+            assert_eq!(check(&["sk-first"], path, None), Some(u32::MAX), "{path}");
+            assert_eq!(check(&["sk-first"], path, Some("Bearer sk-first")), Some(0), "{path}");
         }
+    }
+
+    #[test]
+    fn a_key_may_come_in_other_headers_and_what_came_instead_is_said() {
+        let keys = ApiKeys::new(["sk-first", "sk-second"]);
+        let answer = |pairs: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, value.parse().unwrap());
+            }
+            match keys.check("/v1/models", &headers) {
+                Ok(key) => key.unwrap().0.to_string(),
+                Err(error) => error.body()["error"]["message"].as_str().unwrap().to_owned(),
+            }
+        };
+        assert_eq!(answer(&[("x-api-key", "sk-second")]), "1");
+        assert_eq!(answer(&[("api-key", " sk-first")]), "0");
+        assert_eq!(answer(&[("x-api-key", "sk-first"), ("authorization", "Bearer sk-first")]), "0");
+        let two = answer(&[("x-api-key", "sk-first"), ("authorization", "Bearer sk-second")]);
+        assert!(two.contains("More than one"), "{two}");
+        assert!(answer(&[]).contains("didn't provide"));
+        assert!(answer(&[("authorization", "Basic eDp5")]).contains("Basic"));
+        let bare = answer(&[("authorization", "sk-first")]);
+        assert!(bare.contains("without a scheme"), "{bare}");
+        assert!(answer(&[("x-api-key", "sk-third")]).contains("not one of those"));
     }
 
     #[test]

@@ -8,23 +8,26 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `mod.rs` | configuration, shared state, routes |
-//! | `server.rs`, `stall.rs` | connections, their limits, the orderly end |
-//! | `guard.rs`, `keys.rs` | what holds for every request: URI, `Host`, API key, id, wrong paths |
+//! | `server.rs`, `places.rs` | listeners, places for connections, the orderly end |
+//! | `connection.rs`, `socket.rs`, `stall.rs` | one connection: its requests, and clients that are gone |
+//! | `paths.rs`, `guard.rs`, `keys.rs` | what holds for every request: path, URI, `Host`, API key, id, wrong paths |
+//! | `request_log.rs` | a line in the log for each request |
 //! | `body.rs`, `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/`, `sampling.rs`, `samplers.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields |
 //! | `prepare.rs` | fields → token ids → what is to be generated |
 //! | `choice.rs`, `generate.rs` | running choices → text; the two endpoints |
 //! | `response.rs`, `logprobs.rs`, `sse.rs` | text → JSON, whole and in chunks |
-//! | `models.rs`, `health.rs`, `tokenize.rs` | the small endpoints |
+//! | `models.rs`, `health.rs`, `tokenize.rs`, `page.rs` | the small endpoints, and a page for people |
 //!
 //! # Limits
 //!
 //! Header, body, time and connection limits are constants in `server.rs`, `body.rs` and `guard.rs`;
-//! those of single fields stand with the field. Plain HTTP/1.1; no CORS headers are sent, so web
-//! pages of other origins cannot read answers.
+//! those of single fields stand with the field. Plain HTTP/1.1; web pages of other origins cannot read
+//! answers unless [`GatewayConfig::cors_origins`] names them.
 
 pub mod body;
 pub mod choice;
+pub mod connection;
 pub mod error;
 pub mod fields;
 pub mod generate;
@@ -36,12 +39,17 @@ pub mod known;
 pub mod logprobs;
 pub mod messages;
 pub mod models;
+pub mod page;
+pub mod paths;
+pub mod places;
 pub mod prepare;
 pub mod prompts;
+pub mod request_log;
 pub mod response;
 pub mod samplers;
 pub mod sampling;
 pub mod server;
+pub mod socket;
 pub mod sse;
 pub mod stall;
 pub mod template_options;
@@ -51,25 +59,33 @@ pub mod tokenize;
 pub(crate) mod tests;
 
 use crate::generation::EngineHandle;
+use crate::template::Template;
 use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::routing::{get, post};
 use error::{ApiError, Problem, shutting_down};
-use guard::Hosts;
+use guard::{Door, Hosts};
 use keys::ApiKeys;
+use places::Limits;
+use request_log::Refusals;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use woolly_engine::chat_template::ChatTemplate;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use woolly_engine::tokenizer::Tokenizer;
 
 /// Requests that are parsed and tokenised at a time; others wait, at most one per connection.
 const PREPARING_MAX: usize = 2;
 
+/// How long a browser may remember what it was told about another origin.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 /// What Ollama's clients put behind a model's name.
 const LATEST: &str = ":latest";
 
@@ -101,6 +117,10 @@ pub struct GatewayConfig {
     pub model: ModelFacts,
     /// Names besides localhost that a server on loopback answers to (a proxy in front of it).
     pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may read answers, as browsers send them; `*` is all.
+    pub cors_origins: Vec<HeaderValue>,
+    /// How many connections there may be.
+    pub connections: Limits,
     /// After the shutdown signal, running requests have this long to end.
     pub drain: Duration,
     /// Who may use the server.
@@ -132,8 +152,8 @@ pub struct Gateway {
     config: GatewayConfig,
     engine: EngineHandle,
     tokenizer: Arc<Tokenizer>,
-    template: Option<Arc<ChatTemplate>>,
-    hosts: Hosts,
+    template: Template,
+    refusals: Arc<Refusals>,
     /// Unix seconds of the start.
     started: u64,
     preparing: Arc<Semaphore>,
@@ -145,16 +165,15 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The state of a gateway that listens on `bound`.
+    /// The state of a gateway.
     pub fn new(
         config: GatewayConfig,
-        bound: std::net::IpAddr,
         engine: EngineHandle,
         tokenizer: Arc<Tokenizer>,
-        template: Option<Arc<ChatTemplate>>,
+        template: Template,
     ) -> Gateway {
         Gateway {
-            hosts: Hosts::new(bound, &config.allowed_hosts),
+            refusals: Arc::default(),
             config,
             engine,
             tokenizer,
@@ -186,9 +205,9 @@ impl Gateway {
     }
 }
 
-/// The whole gateway as one service.
-pub fn router(gateway: Arc<Gateway>) -> Router {
-    guarded(routes(), gateway)
+/// The whole gateway as one service, for a listener on `bound`.
+pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
+    guarded(routes(), gateway, bound)
 }
 
 fn routes() -> Router<Arc<Gateway>> {
@@ -208,33 +227,67 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
+        .route("/", get(page::page))
+        .route("/favicon.ico", get(page::favicon))
 }
 
-/// Routes with what holds for every request.
-fn guarded(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>) -> Router {
-    routes
+/// Routes with what holds for every request. Paths are cleaned outside all else, so that nobody looks
+/// at another path than the router does.
+fn guarded(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>, bound: IpAddr) -> Router {
+    let hosts = Hosts::new(bound, &gateway.config.allowed_hosts);
+    let origins = cors(&gateway.config.cors_origins);
+    let door = Door { gateway: gateway.clone(), hosts };
+    let inner = routes
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(axum::middleware::from_fn_with_state(gateway.clone(), guard::guard))
-        .with_state(gateway)
+        .layer(axum::middleware::from_fn_with_state(door, guard::guard))
+        .with_state(gateway);
+    let clean = |mut request: Request| {
+        *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));
+        request
+    };
+    let outer =
+        Router::new().fallback_service(inner).layer(tower::util::MapRequestLayer::new(clean));
+    match origins {
+        Some(origins) => outer.layer(origins),
+        None => outer,
+    }
 }
 
-/// Serves on `listener` until `shutdown` is done and running requests have ended, at the latest
+/// What lets pages of other origins ask and read answers; their browsers ask first, without a key.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let all = origins.iter().any(|origin| origin == "*");
+    let allowed = match (origins.is_empty(), all) {
+        (true, _) => return None,
+        (false, true) => AllowOrigin::any(),
+        (false, false) => AllowOrigin::list(origins.iter().cloned()),
+    };
+    let exposed = [HeaderName::from_static("x-request-id"), generate::SEED, header::RETRY_AFTER];
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_private_network(true)
+        .expose_headers(exposed)
+        .max_age(CORS_MAX_AGE);
+    Some(layer)
+}
+
+/// Serves on `listeners` until `shutdown` is done and running requests have ended, at the latest
 /// [`GatewayConfig::drain`] and a second later.
 ///
 /// # Errors
 ///
-/// The listener has no address.
+/// A listener has no address.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     config: GatewayConfig,
     engine: EngineHandle,
     tokenizer: Arc<Tokenizer>,
-    template: Option<Arc<ChatTemplate>>,
+    template: Template,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let bound = listener.local_addr()?.ip();
-    let gateway = Arc::new(Gateway::new(config, bound, engine, tokenizer, template));
-    server::run(listener, gateway, shutdown).await
+    let gateway = Arc::new(Gateway::new(config, engine, tokenizer, template));
+    server::run(listeners, gateway, shutdown).await
 }

@@ -14,6 +14,7 @@ use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
 use super::template_options::{self, TemplateOptions};
 use super::{Gateway, json, known, messages, prompts};
 use crate::generation::{GenerationRequest, KeyId};
+use crate::template::Template;
 use crate::text::CompletionText;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -62,7 +63,7 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
     let model = take_model(&mut fields, gateway)?;
     known::settle(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
-    let options = template_options::take(&mut fields, &messages, gateway.template.as_deref())?;
+    let options = template_options::take(&mut fields, &messages, gateway.template.get())?;
     let sampling = Sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
     let wanted = fields.bool("logprobs")?.unwrap_or(false);
     let top = fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
@@ -183,8 +184,16 @@ pub fn chat_tokens(
     options: TemplateOptions,
     ctx: u32,
 ) -> Result<Vec<u32>, ApiError> {
-    let Some(template) = &gateway.template else {
-        return Err(ApiError::unsupported("messages", NO_TEMPLATE));
+    let template = match &gateway.template {
+        Template::Ready(template) => template,
+        Template::Missing => return Err(ApiError::unsupported("messages", NO_TEMPLATE)),
+        Template::Broken { cause } => {
+            let text = format!(
+                "This model's chat template cannot be used: {cause}. Use /v1/completions, or start the \
+                 coordinator with --chat-template-file."
+            );
+            return Err(ApiError::unsupported("messages", text));
+        }
     };
     let options = RenderOptions {
         add_generation_prompt: options.add_generation_prompt,

@@ -1,22 +1,18 @@
-//! The listener: connections with limits on everything a stranger can hold open, and an orderly end.
+//! The listeners: connections with limits on everything a stranger can hold open, and an orderly end.
 
-use super::{Gateway, router, stall::StallGuard};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use std::future::Future;
+use super::connection::Connection;
+use super::places::Places;
+use super::{Gateway, router, socket};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Open connections; more wait in the system's backlog.
-pub const CONNECTIONS_MAX: usize = 1024;
 /// A request's headers must be complete in this time; an idle connection is closed after it.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Header lines of a request.
@@ -29,37 +25,49 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Pause after a connection could not be accepted: without file descriptors every try would fail.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause while every connection is at work and the places for probes are, too.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves until `shutdown` is done, then lets running requests end for `gateway.config.drain`.
 ///
 /// # Errors
 ///
-/// The listener has no address.
+/// A listener has no address.
 pub async fn run(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     gateway: Arc<Gateway>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let service = TowerToHyperService::new(router(gateway.clone()));
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let bound = |listener: &TcpListener| Ok(router(gateway.clone(), listener.local_addr()?.ip()));
+    let routers = listeners.iter().map(bound).collect::<io::Result<Vec<_>>>()?;
+    let places = Places::default();
     let mut connections = JoinSet::new();
+    let mut turn = 0;
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listeners, &mut turn) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((index, stream)) => {
                 // Tokens are small writes: Nagle's algorithm would hold each back for the answer to
                 // the last. A client that is gone already is noticed soon enough.
                 let _ = stream.set_nodelay(true);
-                let connection = serve_connection(stream, service.clone(), gateway.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                let Some(place) = places.take(gateway.config.connections) else {
+                    drop(stream);
+                    tokio::time::sleep(FULL_PAUSE).await;
+                    continue;
+                };
+                let (socket, watched) = socket::shared(stream);
+                let connection = Connection {
+                    router: routers[index].clone(),
+                    gateway: gateway.clone(),
+                    place: Arc::new(place),
+                    watched: Some(watched),
+                };
+                connections.spawn(connection.serve(socket));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -67,57 +75,37 @@ pub async fn run(
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     gateway.draining.cancel();
     drain(connections, &gateway).await;
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return Ok((stream, place)),
-            // The client's doing: the next one is not to wait for it.
-            Err(error) if is_client_gone(&error) => {}
-            Err(error) => return Err(error),
+/// The next connection of any listener, each first in turn.
+async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<(usize, TcpStream)> {
+    poll_fn(|cx| {
+        for step in 0..listeners.len() {
+            let index = (*turn + step) % listeners.len();
+            while let Poll::Ready(accepted) = listeners[index].poll_accept(cx) {
+                match accepted {
+                    Ok((stream, _)) => {
+                        *turn = index + 1;
+                        return Poll::Ready(Ok((index, stream)));
+                    }
+                    // The client's doing: the next one is not to wait for it.
+                    Err(error) if is_client_gone(&error) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
         }
-    }
+        Poll::Pending
+    })
+    .await
 }
 
 fn is_client_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Serves one connection until it or the server ends.
-pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    stream: S,
-    service: TowerToHyperService<axum::Router>,
-    gateway: Arc<Gateway>,
-) {
-    let io = TokioIo::new(StallGuard::new(stream, WRITE_STALL));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .half_close(false)
-        .serve_connection(io, service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = gateway.draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
 }
 
 /// Running requests first may end, then are told that they cannot, then are cut off.

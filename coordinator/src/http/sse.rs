@@ -5,7 +5,10 @@
 //! it the generations, which cancels them.
 
 use super::choice::Choices;
+use super::connection::PROBE_SOON;
 use super::error::{ApiError, shutting_down};
+use super::places::ClientHalf;
+use super::request_log::RequestLog;
 use super::response::Answer;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -28,18 +31,36 @@ struct Stream {
     choices: Choices,
     /// The server closes its connections now.
     closing: CancellationToken,
+    /// Whether the client has closed its half; a comment then shows whether it is gone.
+    client: Option<ClientHalf>,
+    /// After this time without a word a client that has closed its half gets a comment.
+    silent: Duration,
+    log: RequestLog,
     last_sent: Instant,
     done: bool,
 }
 
-/// The response that streams `choices`.
-pub fn response(answer: Answer, choices: Choices, closing: CancellationToken) -> Response {
-    let stream = Stream { answer, choices, closing, last_sent: Instant::now(), done: false };
+/// An extension of answers that go on after their head.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed;
+
+/// The response that streams `choices` to a client, whose request is in the `log`.
+pub fn response(
+    answer: Answer,
+    choices: Choices,
+    closing: CancellationToken,
+    client: Option<ClientHalf>,
+    log: RequestLog,
+) -> Response {
+    let last_sent = Instant::now();
+    let silent = PROBE_SOON;
+    let stream = Stream { answer, choices, closing, client, silent, log, last_sent, done: false };
     let bytes = futures_util::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
         Some((Ok::<_, Infallible>(bytes), stream))
     });
     let mut response = Response::new(Body::from_stream(bytes));
+    response.extensions_mut().insert(Streamed);
     let headers = response.headers_mut();
     let event_stream = HeaderValue::from_static("text/event-stream");
     headers.insert(header::CONTENT_TYPE, event_stream);
@@ -60,7 +81,10 @@ impl Stream {
                 biased;
                 () = self.closing.cancelled() => Some(Err(shutting_down())),
                 piece = self.choices.next() => piece,
-                () = tokio::time::sleep_until(self.last_sent + KEEP_ALIVE) => break PING.to_owned(),
+                () = silence(self.client.as_ref(), self.last_sent, self.silent) => {
+                    self.silent = (2 * self.silent).min(KEEP_ALIVE);
+                    break PING.to_owned();
+                }
             };
             match piece {
                 Some(Ok((index, piece))) => {
@@ -81,6 +105,7 @@ impl Stream {
 
     fn end(&mut self) -> String {
         self.done = true;
+        self.log.complete();
         let usage = self.answer.usage_chunk(self.choices.usage());
         let mut text = usage.as_ref().map(event).unwrap_or_default();
         text.push_str("data: [DONE]\n\n");
@@ -92,7 +117,23 @@ impl Stream {
     fn end_with(&mut self, error: &ApiError) -> String {
         self.done = true;
         self.choices.failed();
+        self.log.failed(error.code());
         format!("{}data: [DONE]\n\n", event(&error.body()))
+    }
+}
+
+/// Returns when it is time for a comment: every while, and after the client has closed its half ever
+/// less often, from soon on, until it is as seldom.
+async fn silence(client: Option<&ClientHalf>, last_sent: Instant, silent: Duration) {
+    let usual = tokio::time::sleep_until(last_sent + KEEP_ALIVE);
+    let Some(client) = client else { return usual.await };
+    let closed = async {
+        client.closed().await;
+        tokio::time::sleep_until(last_sent + silent).await;
+    };
+    tokio::select! {
+        () = usual => {}
+        () = closed => {}
     }
 }
 

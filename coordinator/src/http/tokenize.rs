@@ -54,7 +54,7 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
                 return Err(ApiError::unsupported("add_special_tokens", text));
             }
             let messages = messages::take(&mut fields)?;
-            let template = gateway.template.as_deref();
+            let template = gateway.template.get();
             let options = template_options::take(&mut fields, &messages, template)?;
             chat_tokens(gateway, &messages, options, u32::MAX)?
         }

@@ -48,7 +48,8 @@ const STACK_BYTES: usize = 256 << 20;
 
 /// What to tell a client when a model has no template.
 pub const NO_TEMPLATE: &str = "this model has no chat template and its vocabulary is not ChatML's: \
-                               use /v1/completions, or start the coordinator with --chat-template";
+                               use /v1/completions, or start the coordinator with \
+                               --chat-template-file";
 
 /// The template of models whose vocabulary is ChatML's and that bring none.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \

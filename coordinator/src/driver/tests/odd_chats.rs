@@ -7,14 +7,15 @@
 use super::{Player, Rig, read};
 use crate::generation::EngineHandle;
 use crate::http::keys::ApiKeys;
+use crate::http::places::Limits;
 use crate::http::tests::support::{BOS, EOS, metadata_pairs, post, read_json};
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
+use crate::template::Template;
 use axum::Router;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
-use woolly_engine::chat_template::ChatTemplate;
 use woolly_engine::gguf::{Metadata, Value as Kv};
 use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::StreamPurpose;
@@ -236,20 +237,24 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     }
     let metadata = Metadata::from_pairs(pairs);
     let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-    let template = ChatTemplate::from_metadata(&metadata, &tokenizer).unwrap().map(Arc::new);
+    let template = Template::of_model(&metadata, &tokenizer);
+    assert!(template.get().is_some());
     let config = GatewayConfig {
         model_id: "tiny".into(),
         aliases: Vec::new(),
         any_model: false,
         model: ModelFacts::default(),
         allowed_hosts: Vec::new(),
+        cors_origins: Vec::new(),
+        connections: Limits::default(),
         drain: Duration::ZERO,
         keys: ApiKeys::default(),
         key_concurrency: None,
         request_timeout: None,
     };
-    let bound = "127.0.0.1".parse().unwrap();
-    router(Arc::new(Gateway::new(config, bound, engine.clone(), Arc::new(tokenizer), template)))
+    let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
+    let gateway = Gateway::new(config, engine.clone(), Arc::new(tokenizer), template);
+    router(Arc::new(gateway), bound)
 }
 
 /// Plays a worker that holds the whole model: every token is 7, or the end.

@@ -116,16 +116,11 @@ async fn send(rig: &Rig, method: Method, path: &str) -> axum::response::Response
 async fn wrong_paths_and_methods_are_answered_in_json() {
     let rig = Rig::saying("x");
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v2/models",
-        "/v1/chat/completions/",
-        "//v1/chat/completions",
         "/v1/./chat/completions",
         "/V1/chat/completions",
-        "/metrics/",
-        "/v1/models/",
         "/v1/chat%2fcompletions",
         "/v1/..;/health",
     ] {
@@ -140,6 +135,8 @@ async fn wrong_paths_and_methods_are_answered_in_json() {
         (Method::DELETE, "/v1/models", "GET,HEAD"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::POST, "/metrics", "GET,HEAD"),
+        (Method::POST, "/", "GET,HEAD"),
+        (Method::POST, "/metrics/", "GET,HEAD"),
     ] {
         let response = send(&rig, method.clone(), path).await;
         assert_eq!(response.headers()[header::ALLOW], allow);
@@ -148,7 +145,7 @@ async fn wrong_paths_and_methods_are_answered_in_json() {
     }
     let response = send(&rig, Method::HEAD, "/v1/chat/completions").await;
     assert_eq!(response.status(), 405);
-    for path in ["/health", "/livez", "/v1/models"] {
+    for path in ["/health", "/livez", "/v1/models", "/v1/models/", "//v1//models/tiny/", "/"] {
         let response = send(&rig, Method::HEAD, path).await;
         assert_eq!(response.status(), 200);
         assert_eq!(read_text(response).await, "");
@@ -197,8 +194,13 @@ async fn a_bug_costs_one_request_and_is_answered() {
         panic!("a bug")
     }
     let rig = Rig::saying("x");
-    let router: Router = guarded(Router::new().route("/bug", get(bug)), rig.gateway.clone());
-    let request = Request::get("/bug").body(Body::empty()).unwrap();
+    let router: Router = guarded(
+        Router::new().route("/bug", get(bug)),
+        rig.gateway.clone(),
+        "127.0.0.1".parse().unwrap(),
+    );
+    let request = Request::get("/bug").header(header::HOST, "localhost");
+    let request = request.body(Body::empty()).unwrap();
     let response = router.oneshot(request).await.unwrap();
     assert!(response.headers().contains_key("x-request-id"));
     let (status, error) = error_of(response).await;

@@ -2,10 +2,12 @@
 
 use super::support::*;
 use crate::generation::FinishReason;
+use crate::http::connection::Connection;
+use crate::http::places::{Limits, Places};
 use crate::http::server::{self, HEADER_TIMEOUT, WRITE_STALL};
-use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,30 +15,30 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A gateway on a real port.
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl Served {
-    async fn new(rig: &Rig) -> Served {
+    pub(super) async fn new(rig: &Rig) -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let gateway = rig.gateway.clone();
-        let task = tokio::spawn(server::run(listener, gateway, async {
+        let task = tokio::spawn(server::run(vec![listener], gateway, async {
             let _ = stopped.await;
         }));
         Served { address, stop: Some(stop), task }
     }
 
-    async fn connect(&self) -> TcpStream {
+    pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
     /// Sends bytes and reads until the server closes.
-    async fn exchange(&self, bytes: &[u8]) -> String {
+    pub(super) async fn exchange(&self, bytes: &[u8]) -> String {
         let mut stream = self.connect().await;
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
@@ -46,7 +48,7 @@ impl Served {
     }
 }
 
-fn request(path: &str, body: &Value) -> Vec<u8> {
+pub(super) fn request(path: &str, body: &Value) -> Vec<u8> {
     let body = body.to_string();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
@@ -57,7 +59,7 @@ fn request(path: &str, body: &Value) -> Vec<u8> {
 }
 
 /// Reads until `text` came.
-async fn read_until(stream: &mut TcpStream, text: &str) -> String {
+pub(super) async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut answer = String::new();
     let mut buffer = [0; 4096];
     while !answer.contains(text) {
@@ -114,8 +116,13 @@ async fn a_client_that_stops_reading_is_cut_off_and_cancelled() {
     let rig = Rig::new(move |_| Script::Hold(tokens(&text)));
     rig.status.send_modify(|status| status.ctx_size = 1 << 16);
     let (mut near, far) = tokio::io::duplex(4096);
-    let service = TowerToHyperService::new(rig.router.clone());
-    let connection = tokio::spawn(server::serve_connection(far, service, rig.gateway.clone()));
+    let connection = Connection {
+        router: rig.router.clone(),
+        gateway: rig.gateway.clone(),
+        place: Arc::new(Places::default().take(Limits::default()).unwrap()),
+        watched: None,
+    };
+    let connection = tokio::spawn(connection.serve(far));
     near.write_all(&request("/v1/chat/completions", &chat(json!({"stream": true})))).await.unwrap();
     let start = tokio::time::Instant::now();
     let ended = tokio::time::timeout(10 * WRITE_STALL, connection).await;

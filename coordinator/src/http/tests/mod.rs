@@ -1,6 +1,7 @@
 //! The gateway against a fake engine: what clients see, and what the engine is asked to do.
 
 mod bad_input;
+mod door;
 mod endpoints;
 mod harmless;
 mod listener;

@@ -5,7 +5,9 @@ use crate::generation::{
     TokenEvent, seam,
 };
 use crate::http::keys::ApiKeys;
+use crate::http::places::Limits;
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
+use crate::template::Template;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -15,7 +17,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
-use woolly_engine::chat_template::ChatTemplate;
 use woolly_engine::gguf::{Array, Metadata, Value as Kv};
 use woolly_engine::tokenizer::Tokenizer;
 
@@ -114,7 +115,7 @@ impl Rig {
         tokio::spawn(play(commands, script, seen.clone()));
         let metadata = metadata();
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-        let template = ChatTemplate::from_metadata(&metadata, &tokenizer).unwrap().map(Arc::new);
+        let template = Template::of_model(&metadata, &tokenizer);
         assert_eq!(tokenizer.vocab_size(), VOCAB);
         let mut config = GatewayConfig {
             model_id: "tiny".into(),
@@ -122,16 +123,18 @@ impl Rig {
             any_model: false,
             model: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
             allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            connections: Limits::default(),
             drain: Duration::from_millis(200),
             keys: ApiKeys::default(),
             key_concurrency: None,
             request_timeout: None,
         };
         configure(&mut config);
-        let bound = "127.0.0.1".parse().unwrap();
-        let gateway = Gateway::new(config, bound, engine, Arc::new(tokenizer), template);
+        let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
+        let gateway = Gateway::new(config, engine, Arc::new(tokenizer), template);
         let gateway = Arc::new(gateway);
-        Rig { router: router(gateway.clone()), gateway, seen, status }
+        Rig { router: router(gateway.clone(), bound), gateway, seen, status }
     }
 
     /// An engine that answers everything with this text, one token per byte, and EOS.
@@ -139,7 +142,9 @@ impl Rig {
         Rig::new(move |_| Script::Play(say(text)))
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Response {
+    /// Sends a request; one that names no host asks for this machine.
+    pub async fn send(&self, mut request: Request<Body>) -> Response {
+        name_host(&mut request);
         self.router.clone().oneshot(request).await.unwrap()
     }
 
@@ -191,7 +196,14 @@ impl Rig {
 
 pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
-    request.body(body.into()).unwrap()
+    let mut request = request.body(body.into()).unwrap();
+    name_host(&mut request);
+    request
+}
+
+fn name_host(request: &mut Request<Body>) {
+    let host = request.headers_mut().entry(header::HOST);
+    host.or_insert(axum::http::HeaderValue::from_static("localhost"));
 }
 
 async fn play(
