@@ -19,6 +19,13 @@ pub enum PlanError {
     ExtraLayer { name: String, layers: u32 },
     #[error("the model lacks the tensor \"{name}\"")]
     MissingTensor { name: String },
+    #[error(
+        "tensor \"{name}\" has the shape {found:?}, but {expected:?} follows from the file's metadata: \
+         the file is damaged or was converted wrongly"
+    )]
+    Shape { name: String, found: Vec<u64>, expected: Vec<u64> },
+    #[error("tensor \"{name}\" is {found}, expected F32 (norms and biases are not quantised)")]
+    NotF32 { name: String, found: &'static str },
     #[error("there is no worker to place the model on")]
     NoMembers,
     #[error("the context is {found} positions, expected 1 to {limit}")]

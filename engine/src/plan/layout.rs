@@ -140,6 +140,7 @@ impl ModelLayout {
                 Role::Head => head.push(tensor),
                 Role::Layer(layer) => blocks.entry(layer).or_default().push(tensor),
             }
+            names::check(tensor, &hyper)?;
         }
         let tied = gguf.tensor(names::OUTPUT).is_none();
         if tied {

@@ -54,6 +54,30 @@ fn unknown_tensors_are_named() {
 }
 
 #[test]
+fn shapes_that_contradict_the_metadata_are_refused() {
+    let model = small_model("llama", 2).set("llama.feed_forward_length", Value::U32(31));
+    let error = refused(&model);
+    let expected = vec![HIDDEN, 31];
+    assert!(
+        matches!(&error, PlanError::Shape { name, expected: e, .. }
+            if name == "blk.0.ffn_gate.weight" && *e == expected),
+        "{error}"
+    );
+    for (name, ty, shape) in [
+        ("blk.0.attn_q.bias", TensorType::F32, &[8][..]),
+        ("blk.1.ffn_down.bias", TensorType::F32, &[HIDDEN, 2]),
+        ("rope_freqs.weight", TensorType::F32, &[3]),
+        ("blk.0.ffn_up.bias", TensorType::F16, &[96]),
+    ] {
+        let error = refused(&weights(small_model("llama", 2), name, ty, shape));
+        assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
+    }
+    // A dimension of one element says nothing.
+    let flat = weights(small_model("llama", 2), "blk.0.ffn_up.bias", TensorType::F32, &[96, 1]);
+    assert!(ModelLayout::new(&read(flat.to_bytes(32)).unwrap()).is_ok());
+}
+
+#[test]
 fn slices_cover_the_model_once() {
     let layout = layout(3);
     let mut ranges: Vec<ByteRange> = Vec::new();
