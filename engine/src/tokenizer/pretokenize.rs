@@ -4,213 +4,14 @@
 //! what lies between its matches. They are run by an engine without backtracking, so a text costs
 //! time linear in its length whatever it contains. The one construct such an engine lacks,
 //! `\s+(?!\S)` (white space, but leave the last of it to the word that follows), is what
-//! [`Pattern::lazy_space`] stands for.
+//! [`Pattern::Words`] stands for.
 
 use regex_automata::Input;
 use regex_automata::meta::Regex;
 
 use super::error::TokenizerError;
 
-/// One pattern of a pre-tokenizer.
-#[derive(Debug, Clone, Copy)]
-struct Pattern {
-    source: &'static str,
-    /// `\s+(?!\S)|\s+` as the last alternative.
-    lazy_space: bool,
-}
-
-const fn plain(source: &'static str) -> Pattern {
-    Pattern { source, lazy_space: false }
-}
-
-const fn words(source: &'static str) -> Pattern {
-    Pattern { source, lazy_space: true }
-}
-
-/// What a value of `tokenizer.ggml.pre` means.
-#[derive(Debug)]
-struct Family {
-    names: &'static [&'static str],
-    patterns: &'static [Pattern],
-    /// A piece that is a token as a whole is taken as it is, even if no merges lead to it.
-    ignore_merges: bool,
-    /// Whether texts begin with BOS when the file does not say.
-    add_bos: bool,
-}
-
-const GPT2: Pattern = words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
-
-const LLAMA3: Pattern = words(concat!(
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|",
-    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
-));
-
-const QWEN2: Pattern = words(concat!(
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|",
-    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
-));
-
-const QWEN35: Pattern = words(concat!(
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|",
-    r"\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+",
-));
-
-const TEKKEN: Pattern = words(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+|",
-    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*|",
-    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+",
-));
-
-const GPT4O: Pattern = words(concat!(
-    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|",
-    r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*",
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?|",
-    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+",
-));
-
-const DEEPSEEK3_WORDS: Pattern = words(concat!(
-    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|"##,
-    r"[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+",
-));
-
-/// Letters of Latin, Greek, Cyrillic, Georgian and the like, with the space before them.
-const DEEPSEEK_LETTERS: &str = concat!(
-    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ",
-    r"-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-",
-    r"ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+",
-);
-
-/// The families, each with all the names that stand for it.
-const FAMILIES: [Family; 14] = [
-    Family {
-        names: &[
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-        ],
-        patterns: &[LLAMA3],
-        ignore_merges: true,
-        add_bos: true,
-    },
-    Family {
-        names: &["dbrx", "smaug-bpe", "chatglm-bpe"],
-        patterns: &[LLAMA3],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family { names: &["glm4", "glm5"], patterns: &[LLAMA3], ignore_merges: true, add_bos: false },
-    Family {
-        names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "kormo",
-            "f2llmv2",
-            "stablelm2",
-            "hunyuan",
-            "solar-open",
-            "megrez",
-            "grok-2",
-        ],
-        patterns: &[QWEN2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family { names: &["qwen35"], patterns: &[QWEN35], ignore_merges: false, add_bos: false },
-    Family {
-        names: &[
-            "refact",
-            "starcoder",
-            "smollm",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "minerva-7b",
-            "mellum2",
-        ],
-        patterns: &[plain(r"\p{N}"), GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &[
-            "gpt-2",
-            "phi-2",
-            "mpt",
-            "olmo",
-            "jais",
-            "trillion",
-            "granite-docling",
-            "exaone4",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-        ],
-        patterns: &[GPT2],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family { names: &["tekken"], patterns: &[TEKKEN], ignore_merges: true, add_bos: true },
-    Family {
-        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
-        patterns: &[GPT4O],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &["falcon"],
-        patterns: &[plain(r"[\p{P}\$\+<=>\^~\|`]+"), GPT2, plain("[0-9][0-9][0-9]")],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &["deepseek-llm"],
-        patterns: &[
-            plain(r"[\r\n]"),
-            plain(DEEPSEEK_LETTERS),
-            plain(r"\s?[!-/:-~！-／：-～‘-‟　-。]+"),
-            plain(r"\s+$"),
-            plain(r"[一-龥ࠀ-一가-퟿]+"),
-            plain(r"\p{N}+"),
-        ],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &["deepseek-coder"],
-        patterns: &[
-            plain(r"[\r\n]"),
-            plain(r"\s?\p{L}+"),
-            plain(r"\s?\p{P}+"),
-            plain(r"[一-龥ࠀ-一가-퟿]+"),
-            plain(r"\p{N}"),
-        ],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
-        patterns: &[plain(r"\p{N}{1,3}"), plain(r"[一-龥぀-ゟ゠-ヿ]+"), DEEPSEEK3_WORDS],
-        ignore_merges: false,
-        add_bos: false,
-    },
-    Family {
-        names: &["default"],
-        patterns: &[
-            plain(r"[\p{P}\$\+<=>\^~\|]+"),
-            GPT2,
-            plain(r"\p{N}+"),
-            plain("[0-9][0-9][0-9]"),
-        ],
-        ignore_merges: false,
-        add_bos: false,
-    },
-];
+use super::families::{FAMILIES, Pattern};
 
 /// Splits text into pieces for one family.
 #[derive(Debug)]
@@ -224,8 +25,9 @@ pub(super) struct Pretokenizer {
 
 #[derive(Debug)]
 struct Splitter {
-    /// Pattern 0 is the source; pattern 1, if any, a run of white space.
-    regex: Regex,
+    /// Pattern 0 is the source; pattern 1, if any, a run of white space. `None` cuts digits into
+    /// threes.
+    regex: Option<Regex>,
 }
 
 impl Pretokenizer {
@@ -261,9 +63,10 @@ fn split_with(
     visit: &mut dyn FnMut(&str) -> Result<(), TokenizerError>,
 ) -> Result<(), TokenizerError> {
     let Some((splitter, rest)) = splitters.split_first() else { return visit(text) };
+    let Some(regex) = &splitter.regex else { return threes(rest, text, visit) };
     let mut at = 0;
     while at < text.len() {
-        let Some((start, end)) = splitter.next(text, at) else {
+        let Some((start, end)) = next(regex, text, at) else {
             return split_with(rest, &text[at..], visit);
         };
         if start > at {
@@ -275,33 +78,61 @@ fn split_with(
     Ok(())
 }
 
+/// Cuts every run of ASCII digits where a multiple of three of them is left, in one pass.
+fn threes(
+    rest: &[Splitter],
+    text: &str,
+    visit: &mut dyn FnMut(&str) -> Result<(), TokenizerError>,
+) -> Result<(), TokenizerError> {
+    let bytes = text.as_bytes();
+    let (mut begun, mut at) = (0, 0);
+    while at < bytes.len() {
+        let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let run_end = at + digits;
+        // A whole multiple of three is cut at its beginning as well.
+        let mut cut = at + digits % 3;
+        while cut < run_end {
+            if cut > begun {
+                split_with(rest, &text[begun..cut], visit)?;
+                begun = cut;
+            }
+            cut += 3;
+        }
+        at = run_end.max(at + 1);
+    }
+    match begun < text.len() {
+        true => split_with(rest, &text[begun..], visit),
+        false => Ok(()),
+    }
+}
+
 impl Splitter {
     fn new(pattern: &Pattern) -> Result<Splitter, TokenizerError> {
-        let regex = if pattern.lazy_space {
-            Regex::new_many(&[pattern.source, r"\s+"])
-        } else {
-            Regex::new(pattern.source)
+        let regex = match pattern {
+            Pattern::Plain(source) => Regex::new(source),
+            Pattern::Words(source) => Regex::new_many(&[*source, r"\s+"]),
+            Pattern::Threes => return Ok(Splitter { regex: None }),
         };
         let regex = regex.map_err(|e| TokenizerError::Automaton {
             part: "pre-tokenizer",
             reason: e.to_string(),
         })?;
-        Ok(Splitter { regex })
+        Ok(Splitter { regex: Some(regex) })
     }
+}
 
-    /// The next match from `at` on. No pattern matches the empty text.
-    fn next(&self, text: &str, at: usize) -> Option<(usize, usize)> {
-        let found = self.regex.search(&Input::new(text).range(at..))?;
-        let (start, mut end) = (found.start(), found.end());
-        if found.pattern().as_usize() == 1 && end < text.len() {
-            // The last white space goes to the word after it, unless it is the only one.
-            let last = text[start..end].chars().next_back().map_or(0, char::len_utf8);
-            if end - last > start {
-                end -= last;
-            }
+/// The next match from `at` on. No pattern matches the empty text.
+fn next(regex: &Regex, text: &str, at: usize) -> Option<(usize, usize)> {
+    let found = regex.search(&Input::new(text).range(at..))?;
+    let (start, mut end) = (found.start(), found.end());
+    if found.pattern().as_usize() == 1 && end < text.len() {
+        // The last white space goes to the word after it, unless it is the only one.
+        let last = text[start..end].chars().next_back().map_or(0, char::len_utf8);
+        if end - last > start {
+            end -= last;
         }
-        Some((start, end))
     }
+    Some((start, end))
 }
 
 #[cfg(test)]
@@ -330,6 +161,25 @@ mod tests {
                 assert_eq!(pieces(name, ""), Vec::<String>::new(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn pieces_are_those_of_the_published_patterns() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer/pieces.json");
+        let text = std::fs::read_to_string(path).unwrap();
+        let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for (name, vectors) in vectors.as_object().unwrap() {
+            for vector in vectors.as_array().unwrap() {
+                let text = vector["text"].as_str().unwrap();
+                assert_eq!(serde_json::json!(pieces(name, text)), vector["pieces"], "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_number_costs_linear_time() {
+        let digits = "7".repeat(1_000_001);
+        assert_eq!(pieces("superbpe", &digits)[..2], ["77", "777"]);
     }
 
     #[test]
