@@ -221,6 +221,11 @@ impl Metadata {
         self.integer(key, "a whole number from 0 to 18446744073709551615")
     }
 
+    /// A whole number of any type and sign, `None` when the key is absent.
+    pub fn opt_integer(&self, key: &str) -> Result<Option<i128>, GgufError> {
+        self.integer(key, "a whole number")
+    }
+
     fn integer<T: TryFrom<i128>>(
         &self,
         key: &str,

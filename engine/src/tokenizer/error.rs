@@ -62,16 +62,6 @@ pub enum TokenizerError {
         /// Their text.
         text: String,
     },
-    /// A special token's id is outside the vocabulary.
-    #[error("{key} is {found}, but the vocabulary has {tokens} tokens")]
-    SpecialId {
-        /// The key of the id.
-        key: &'static str,
-        /// The id in the file.
-        found: u32,
-        /// Tokens in the vocabulary.
-        tokens: usize,
-    },
     /// A token of type byte is not spelled `<0xNN>`.
     #[error("token {id} is of type byte, but its text is '{text}' and not like '<0x0A>'")]
     ByteToken {

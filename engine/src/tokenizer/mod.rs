@@ -13,6 +13,7 @@ mod bytes;
 mod detokenize;
 mod ends;
 mod error;
+mod families;
 mod marked;
 mod pretokenize;
 mod special;
@@ -118,13 +119,18 @@ impl Tokenizer {
         default_add_bos: bool,
     ) -> Result<Tokenizer, TokenizerError> {
         let asked = metadata.opt_bool("tokenizer.ggml.add_bos_token")?;
-        if asked == Some(true) && vocab.special.bos.is_none() {
-            return Err(TokenizerError::Missing("tokenizer.ggml.bos_token_id"));
+        let named = |key| metadata.opt_integer(key).map(|id| id.is_some());
+        // An id that is there and outside the vocabulary was warned of.
+        const BOS: &str = "tokenizer.ggml.bos_token_id";
+        if asked == Some(true) && vocab.special.bos.is_none() && !named(BOS)? {
+            return Err(TokenizerError::Missing(BOS));
         }
+        const EOS: &str = "tokenizer.ggml.eos_token_id";
         let add_eos = metadata.opt_bool("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
-        if add_eos && vocab.special.eos.is_none() {
-            return Err(TokenizerError::Missing("tokenizer.ggml.eos_token_id"));
+        if add_eos && vocab.special.eos.is_none() && !named(EOS)? {
+            return Err(TokenizerError::Missing(EOS));
         }
+        let add_eos = add_eos && vocab.special.eos.is_some();
         let is_spm = matches!(algorithm, Algorithm::Spm(_));
         let space_prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(is_spm);
         let strip = stripping_tokens(metadata, &vocab)?;

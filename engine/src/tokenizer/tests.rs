@@ -225,15 +225,33 @@ fn g_47_arrays_of_another_length_or_type_are_refused() {
 }
 
 #[test]
-fn g_48_special_ids_out_of_bounds_are_refused() {
+fn g_48_special_ids_out_of_bounds_are_as_if_they_were_not_there() {
     let keys = ["bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad"];
     for key in keys.map(|key| format!("{key}_token_id")) {
-        for value in [Value::I32(-1), Value::U32(265), Value::U32(u32::MAX), Value::U64(1 << 32)] {
-            assert!(error_of(bpe().set(&key, value)).contains(&key), "{key}");
+        let without = bpe().without(&key).set("add_bos_token", Value::Bool(false)).load().unwrap();
+        for value in [
+            Value::I32(-1),
+            Value::U32(265),
+            Value::U32(u32::MAX),
+            Value::U64(1 << 32),
+            Value::I64(i64::MIN),
+            Value::U8(255),
+        ] {
+            let is_inside = matches!(value, Value::U8(_));
+            let odd = bpe().set(&key, value).set("add_bos_token", Value::Bool(false));
+            let odd = odd.load().unwrap();
+            let same = odd.end_tokens() == without.end_tokens()
+                && (odd.bos(), odd.eos()) == (without.bos(), without.eos());
+            assert!(same || is_inside, "{key}");
         }
         assert!(bpe().set(&key, Value::String("1".into())).load().is_err(), "{key}");
         assert!(bpe().set(&key, Value::U32(264)).load().is_ok(), "{key}");
     }
+    // What such an id was to be put before or behind every text is left out, too.
+    let odd = bpe().set("bos_token_id", Value::I32(-1)).set("add_bos_token", Value::Bool(true));
+    let odd = odd.set("eos_token_id", Value::I32(-1)).set("add_eos_token", Value::Bool(true));
+    let options = EncodeOptions { add_special: true, parse_special: true };
+    assert_eq!(odd.load().unwrap().encode("ab", options).unwrap(), [256]);
 }
 
 #[test]

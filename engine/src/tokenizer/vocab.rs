@@ -189,18 +189,19 @@ pub(super) fn unique(texts: &[String]) -> Result<FxHashMap<&str, u32>, Tokenizer
     Ok(ids)
 }
 
-/// A special token's id, which must be inside the vocabulary.
+/// A special token's id. One that is outside the vocabulary, such as −1 for "none", is as if it were
+/// not there, with a warning in the log.
 pub(super) fn special_id(
     metadata: &Metadata,
     key: &'static str,
     tokens: usize,
 ) -> Result<Option<u32>, TokenizerError> {
-    match metadata.opt_u32(key)? {
-        Some(found) if found as usize >= tokens => {
-            Err(TokenizerError::SpecialId { key, found, tokens })
-        }
-        id => Ok(id),
+    let Some(found) = metadata.opt_integer(key)? else { return Ok(None) };
+    let inside = u32::try_from(found).ok().filter(|id| (*id as usize) < tokens);
+    if inside.is_none() {
+        tracing::warn!("{key} is {found}, but the vocabulary has {tokens} tokens: it is left out");
     }
+    Ok(inside)
 }
 
 fn byte_value(id: usize, text: &str) -> Result<u8, TokenizerError> {
