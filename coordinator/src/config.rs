@@ -49,7 +49,7 @@ Examples:
       another join line, also while serve runs
 
 Exit codes: 0 done, 1 failed while running, 2 wrong flags, 5 model missing, damaged or not supported,
-130 stopped by a second Ctrl-C. Logs go to stderr; WOOLLY_LOG=debug shows more, NO_COLOR=1 turns
+6 the model's file holds another model than when it was opened: start again, 130 stopped by a second Ctrl-C. Logs go to stderr; WOOLLY_LOG=debug shows more, NO_COLOR=1 turns
 colours off.";
 
 /// Runs a language model over several machines' CPUs: cuts its layers over workers, schedules their

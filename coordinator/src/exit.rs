@@ -10,6 +10,8 @@ pub enum Fatal {
     Usage(anyhow::Error),
     /// The model is missing, damaged or not supported; exit code 5.
     Model(anyhow::Error),
+    /// The model was written to while it was served, and is another one now; exit code 6.
+    Changed(anyhow::Error),
     /// Anything else; exit code 1.
     Runtime(anyhow::Error),
 }
@@ -20,6 +22,7 @@ impl Fatal {
         match self {
             Fatal::Usage(_) => 2,
             Fatal::Model(_) => 5,
+            Fatal::Changed(_) => 6,
             Fatal::Runtime(_) => 1,
         }
     }
@@ -42,7 +45,10 @@ impl Fatal {
 
     fn error(&self) -> &anyhow::Error {
         match self {
-            Fatal::Usage(error) | Fatal::Model(error) | Fatal::Runtime(error) => error,
+            Fatal::Usage(error)
+            | Fatal::Model(error)
+            | Fatal::Changed(error)
+            | Fatal::Runtime(error) => error,
         }
     }
 }

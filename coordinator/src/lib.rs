@@ -20,6 +20,7 @@ pub mod local_workers;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod model_watch;
 pub mod scheduler;
 pub mod serve;
 pub mod shutdown;

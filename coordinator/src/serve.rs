@@ -20,6 +20,7 @@ use crate::links::{self, CurrentEpoch, EVENTS_MAX};
 use crate::listen::Listener;
 use crate::local_workers::{self, LocalWorkers};
 use crate::model::{Model, NUMERICS};
+use crate::model_watch::{ModelNews, ModelWatch};
 use crate::scheduler::SchedulerConfig;
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::slice_server::{SliceServer, SliceSource};
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::endpoint::{bind, coordinator_server};
 use woolly_protocol::limits::{CTX_MAX, NAME_MAX};
@@ -166,10 +167,13 @@ impl Server {
         );
         let last_plan = LastPlan::new(self.state.last_plan());
         let metrics = Arc::clone(engine.metrics());
-        let outputs = Outputs { status, metrics, epoch, announcer, ready_text, last_plan };
+        let (look_at_model, (news, model)) = (Arc::<Notify>::default(), mpsc::channel(1));
+        let look = Arc::clone(&look_at_model);
+        let outputs =
+            Outputs { status, metrics, epoch, announcer, ready_text, last_plan, look_at_model };
         let driver =
             Driver::new(self.cluster_config(), ca.cluster(), self.scheduler_config(), outputs);
-        let fingerprint = self.fingerprint(slices, announcer);
+        let fingerprint = self.fingerprint(slices, look, news, announcer);
         let local = self.local_workers(listen, announcer);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| self.gateway(http, engine, stopped)),
@@ -182,7 +186,7 @@ impl Server {
             }),
             driver: Task::spawn("the driver", |stopped| {
                 let links = link_events;
-                driver.run(Inputs { commands, links, fingerprint, asked, expired, stopped })
+                driver.run(Inputs { commands, links, fingerprint, model, asked, expired, stopped })
             }),
         };
         tasks.run(ending).await
@@ -285,27 +289,35 @@ impl Server {
         Ok(host_port(&ip.to_string(), listen.port()))
     }
 
-    /// Computes the fingerprint beside everything else: it can take as long as the file is large.
-    /// Slices are served from then on.
+    /// Computes the fingerprint beside everything else: it can take as long as the files are large.
+    /// Slices are served from then on, and the files looked after.
     fn fingerprint(
         &self,
         slices: Arc<SliceServer>,
+        look: Arc<Notify>,
+        news: mpsc::Sender<ModelNews>,
         announcer: Announcer,
     ) -> oneshot::Receiver<Result<[u8; 32], Fatal>> {
         let (sender, receiver) = oneshot::channel();
         let (model, verify) = (Arc::clone(&self.model), self.args.verify);
         let memory = self.state.root().to_owned();
-        tokio::task::spawn_blocking(move || {
-            let found = model.fingerprint(&memory, verify, announcer).and_then(|fingerprint| {
-                let source =
-                    SliceSource::open(Arc::clone(&model.layout), &model.paths, fingerprint)
-                        .context("cannot open the model to serve its slices")
-                        .map_err(Fatal::Model)?;
-                slices.offer(source);
-                Ok(fingerprint)
-            });
+        let (offered, reader) = (Arc::clone(&slices), Arc::clone(&model));
+        let reading = tokio::task::spawn_blocking(move || {
+            let fingerprint = reader.fingerprint(&memory, verify, announcer)?;
+            let source = SliceSource::open(Arc::clone(&reader.layout), &reader.paths, fingerprint)
+                .context("cannot open the model to serve its slices")
+                .map_err(Fatal::Model)?;
+            offered.offer(source);
+            Ok(fingerprint)
+        });
+        tokio::spawn(async move {
+            let found = reading.await.unwrap_or_else(|error| Err(Fatal::Runtime(error.into())));
+            let known = found.as_ref().ok().copied();
             // Nobody waits any more when the server ends early.
             let _ = sender.send(found);
+            if let Some(fingerprint) = known {
+                ModelWatch { model, fingerprint, slices, look, news }.run().await;
+            }
         });
         receiver
     }

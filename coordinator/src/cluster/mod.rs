@@ -145,6 +145,9 @@ pub enum Action {
         /// What to tell it.
         text: String,
     },
+    /// Have the model's files looked at, and say what they hold
+    /// ([`Cluster::handle_model_verified`]): a worker saw that they were written to.
+    LookAtModel,
     /// Tell people.
     Announce(String),
 }
@@ -164,6 +167,8 @@ pub struct Cluster {
     seats: Vec<(WorkerId, u32)>,
     /// Why there is no plan although there are workers enough.
     trouble: Option<String>,
+    /// The model's files were written to: nobody is placed before it is known what they hold.
+    unsure: bool,
     /// Nobody is placed before: a link broke, and whose fault it is will show.
     placing_from: Duration,
     /// Since when the pipeline has had work, if it has.
@@ -194,6 +199,7 @@ impl Cluster {
             epoch: PlanEpoch(0),
             seats,
             trouble: None,
+            unsure: false,
             placing_from: Duration::ZERO,
             in_flight_since: None,
             timed_at: Duration::ZERO,
@@ -298,11 +304,36 @@ impl Cluster {
             self.end_plan(&reason);
             return;
         }
+        if fault.code == FaultCode::LoadFailed && served.is_some() && worker.forgive(now) {
+            // It had loaded the stage: its file was written to since.
+            self.unsure = true;
+            self.announce(reason.clone());
+            self.trouble = Some(reason.clone());
+            self.end_plan(&reason);
+            self.actions.push_back(Action::LookAtModel);
+            return;
+        }
         let rest = worker.rest(now, served);
         self.announce(format!("{reason}. It is tried again in {} s", rest.as_secs()));
         self.trouble = Some(reason.clone());
         self.end_plan(&reason);
         self.try_plan(now);
+    }
+
+    /// The model's files were written to, and are being read: a plan in force goes on, and none is made.
+    pub fn handle_model_unsure(&mut self) {
+        self.unsure = true;
+    }
+
+    /// The model's files hold the model, and this is how they are told to workers from now on. Who
+    /// failed because of them failed for nothing.
+    pub fn handle_model_verified(&mut self, now: Duration, parts: Vec<ModelPart>) {
+        let were_unsure = std::mem::replace(&mut self.unsure, false);
+        self.config.parts = parts;
+        if were_unsure {
+            self.workers.values_mut().for_each(|worker| worker.rest_until = now);
+            self.try_plan(now);
+        }
     }
 
     /// A worker lives, and says how far it is.

@@ -79,7 +79,7 @@ impl Plan {
 impl Cluster {
     /// Begins a plan if there is none and there are workers enough.
     pub(super) fn try_plan(&mut self, now: Duration) {
-        if self.plan.is_some() || now < self.placing_from {
+        if self.plan.is_some() || self.unsure || now < self.placing_from {
             return;
         }
         let available = self.available(now);

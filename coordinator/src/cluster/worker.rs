@@ -50,6 +50,8 @@ pub(super) struct Worker {
     /// Its last heartbeat in the present plan.
     pub(super) heartbeat: Heartbeat,
     failures: u32,
+    /// When it was last placed again at once after a failure.
+    forgiven_at: Option<Duration>,
     /// Not placed before this moment.
     pub(super) rest_until: Duration,
 }
@@ -76,6 +78,7 @@ impl Worker {
             progress_at: now,
             heartbeat: Heartbeat::default(),
             failures: 0,
+            forgiven_at: None,
             rest_until: Duration::ZERO,
         }
     }
@@ -115,6 +118,13 @@ impl Worker {
         self.failures = self.failures.saturating_add(1);
         self.rest_until = now + rest;
         rest
+    }
+
+    /// Whether it may be placed again at once although it failed: not twice in a short time.
+    pub(super) fn forgive(&mut self, now: Duration) -> bool {
+        let again = self.forgiven_at.is_some_and(|at| now.saturating_sub(at) < REST_MAX);
+        self.forgiven_at = Some(now);
+        !again
     }
 
     /// Whether it computes a microbatch.

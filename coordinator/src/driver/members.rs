@@ -8,7 +8,7 @@ use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;
-use woolly_protocol::control::{ForwardTiming, Hello, Welcome};
+use woolly_protocol::control::{ForwardTiming, Hello, ModelPart, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
@@ -79,6 +79,21 @@ impl Members {
             if let Err(refusal) = self.introduce(now, worker, hello) {
                 self.refuse(worker, &refusal);
             }
+        }
+    }
+
+    /// The model's files were written to, and are being read.
+    pub fn handle_model_unsure(&mut self) {
+        if let Stage::Begun(cluster) = &mut self.stage {
+            cluster.handle_model_unsure();
+        }
+    }
+
+    /// The model's files hold the model.
+    pub fn handle_model_verified(&mut self, now: Duration, parts: Vec<ModelPart>) {
+        match &mut self.stage {
+            Stage::Begun(cluster) => cluster.handle_model_verified(now, parts),
+            Stage::Early { config, .. } => config.parts = parts,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::generation::{Command, Failure, GenerationEvent, GenerationRequest, Re
 use crate::last_plan::{LastPlan, Seats};
 use crate::links::{CurrentEpoch, LinkEvent};
 use crate::metrics::Metrics;
+use crate::model_watch::ModelNews;
 use crate::scheduler::{Scheduler, SchedulerConfig, StageTiming, Step};
 use crate::shutdown::Shutdown;
 use generations::{Generations, Told};
@@ -25,7 +26,7 @@ use members::{Members, Report};
 use pipeline::{Broken, Pipeline};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use woolly_protocol::certificate::ClusterId;
 use woolly_protocol::control::ForwardTiming;
@@ -46,6 +47,8 @@ pub struct Inputs {
     /// The model's fingerprint, which may take a while: workers are welcome before, and get their
     /// stages after.
     pub fingerprint: oneshot::Receiver<Result<[u8; 32], Fatal>>,
+    /// Of those who look after the model's files.
+    pub model: mpsc::Receiver<ModelNews>,
     /// No new generations from now on.
     pub asked: Shutdown,
     /// Those that still run end now.
@@ -69,6 +72,8 @@ pub struct Outputs {
     pub ready_text: String,
     /// To the next start.
     pub last_plan: LastPlan,
+    /// To those who look after the model's files: a look is needed.
+    pub look_at_model: Arc<Notify>,
 }
 
 /// The driver. See the [module](self).
@@ -100,6 +105,7 @@ enum Happened {
     Command(Command),
     Link(LinkEvent),
     Fingerprint(Result<[u8; 32], Fatal>),
+    Model(ModelNews),
     Asked,
     Expired,
     Stopped,
@@ -130,7 +136,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// When the model cannot be read for its fingerprint.
+    /// When the model cannot be read for its fingerprint, or its file holds another model.
     pub async fn run(mut self, mut inputs: Inputs) -> Result<(), Fatal> {
         let mut fingerprint_known = false;
         self.publish();
@@ -145,6 +151,7 @@ impl Driver {
                     fingerprint_known = true;
                     Happened::Fingerprint(found)
                 }
+                Some(news) = inputs.model.recv() => Happened::Model(news),
                 Some(event) = inputs.links.recv() => Happened::Link(event),
                 Some(command) = inputs.commands.recv() => Happened::Command(command),
                 () = wait_until(deadline) => Happened::Time,
@@ -152,6 +159,11 @@ impl Driver {
             match happened {
                 Happened::Stopped => break,
                 Happened::Fingerprint(found) => self.begin(found?),
+                Happened::Model(ModelNews::Unsure) => self.members.handle_model_unsure(),
+                Happened::Model(ModelNews::Verified(parts)) => {
+                    self.members.handle_model_verified(self.now(), parts);
+                }
+                Happened::Model(ModelNews::Changed(fatal)) => return Err(fatal),
                 Happened::Asked => self.phase = Phase::Draining,
                 Happened::Expired => self.expire(),
                 Happened::Link(event) => self.link_event(event),
@@ -327,6 +339,7 @@ impl Driver {
             Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
             Action::Release { worker, release } => self.members.send(now, worker, &release),
             Action::Evict { worker, text } => self.members.evict(worker, &text),
+            Action::LookAtModel => self.outputs.look_at_model.notify_one(),
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
             Action::Serving { limits, stages } => {

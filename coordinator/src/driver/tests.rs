@@ -36,6 +36,7 @@ struct Rig {
     ask: ShutdownTrigger,
     expire: ShutdownTrigger,
     stop: ShutdownTrigger,
+    model: mpsc::Sender<ModelNews>,
     driver: JoinHandle<Result<(), Fatal>>,
     _folder: tempfile::TempDir,
 }
@@ -67,7 +68,8 @@ impl Rig {
         let (fingerprint, known) = oneshot::channel();
         let ((ask, asked), (expire, expired), (stop, stopped)) =
             (shutdown(), shutdown(), shutdown());
-        let inputs = Inputs { commands, links, fingerprint: known, asked, expired, stopped };
+        let (told, model) = mpsc::channel(1);
+        let inputs = Inputs { commands, links, fingerprint: known, model, asked, expired, stopped };
         let outputs = Outputs {
             status,
             metrics: Arc::clone(engine.metrics()),
@@ -75,6 +77,7 @@ impl Rig {
             announcer: Announcer(LogFormat::Json),
             ready_text: String::new(),
             last_plan: LastPlan::new(folder.path().join("last-plan")),
+            look_at_model: Arc::default(),
         };
         let driver = Driver::new(config, [3; 16], SchedulerConfig::default(), outputs);
         let driver = tokio::spawn(driver.run(inputs));
@@ -85,6 +88,7 @@ impl Rig {
             ask,
             expire,
             stop,
+            model: told,
             driver,
             _folder: folder,
         }
@@ -266,6 +270,15 @@ async fn a_model_that_cannot_be_read_ends_the_driver() {
     rig.fingerprint.take().unwrap().send(Err(error)).unwrap();
     let ended = timeout(PATIENCE, rig.driver).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Fatal::Model(_))));
+}
+
+#[tokio::test]
+async fn a_model_that_became_another_one_ends_the_driver() {
+    let (rig, _players) = Rig::ready(1).await;
+    let other = Fatal::Changed(anyhow::anyhow!("other bytes"));
+    rig.model.send(ModelNews::Changed(other)).await.unwrap();
+    let ended = timeout(PATIENCE, rig.driver).await.unwrap().unwrap();
+    assert!(matches!(&ended, Err(fatal) if fatal.code() == 6), "{ended:?}");
 }
 
 #[tokio::test]

@@ -48,6 +48,11 @@ impl SliceServer {
         let _ = self.source.set(Arc::new(source));
     }
 
+    /// What is served, if anything is yet.
+    pub fn source(&self) -> Option<Arc<SliceSource>> {
+        self.source.get().cloned()
+    }
+
     /// Answers a worker's requests until its connection ends.
     pub async fn serve(&self, connection: Connection, worker: WorkerId) {
         // The first stream stays open for as long as the connection; nothing more passes on it.

@@ -23,15 +23,29 @@ fn identity(file: &File) -> io::Result<FileIdentity> {
     Ok(FileIdentity::of(&file.metadata()?))
 }
 
-fn check_unchanged(files: &[File], identities: &[FileIdentity]) -> io::Result<()> {
-    for (file, then) in files.iter().zip(identities) {
-        let now = identity(file)?;
-        if (now.size, now.modified_ns) != (then.size, then.modified_ns) {
-            let text = "its file was written to since it was opened; start the coordinator again";
-            return Err(io::Error::other(text));
+/// Size and the time of the last write: what another link or another mode changes does not count.
+fn written(identity: &FileIdentity) -> (u64, i128) {
+    (identity.size, identity.modified_ns)
+}
+
+fn are_unchanged(files: &[File], identities: &Mutex<Vec<FileIdentity>>) -> io::Result<bool> {
+    let then = identities.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    for (file, then) in files.iter().zip(&then) {
+        if written(&identity(file)?) != written(then) {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+fn check_unchanged(files: &[File], identities: &Mutex<Vec<FileIdentity>>) -> io::Result<()> {
+    match are_unchanged(files, identities)? {
+        true => Ok(()),
+        false => {
+            let text = "its file was written to since it was opened, and is being verified";
+            Err(io::Error::other(text))
+        }
+    }
 }
 
 /// One model's slices.
@@ -40,8 +54,8 @@ pub struct SliceSource {
     fingerprint: [u8; 32],
     layout: Arc<ModelLayout>,
     files: Arc<Vec<File>>,
-    /// What the files were when they were opened.
-    identities: Arc<Vec<FileIdentity>>,
+    /// What the files were when they were last known to hold the model.
+    identities: Arc<Mutex<Vec<FileIdentity>>>,
     /// One entry per slice at most: only slices of the model get one.
     manifests: Mutex<HashMap<SliceId, ManifestCell>>,
     reads: Arc<Semaphore>,
@@ -68,10 +82,39 @@ impl SliceSource {
             fingerprint,
             layout,
             files: Arc::new(files),
-            identities: Arc::new(identities),
+            identities: Arc::new(Mutex::new(identities)),
             manifests: Mutex::default(),
             reads: Arc::new(Semaphore::new(READS_MAX)),
         })
+    }
+
+    /// The model's files, open.
+    pub fn files(&self) -> &[File] {
+        &self.files
+    }
+
+    /// Whether nobody has written to the files since they were last known to hold the model.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn is_unchanged(&self) -> io::Result<bool> {
+        are_unchanged(&self.files, &self.identities)
+    }
+
+    /// The files as they are now.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn identities_now(&self) -> io::Result<Vec<FileIdentity>> {
+        self.files.iter().map(identity).collect()
+    }
+
+    /// As they were then, the files hold the model.
+    pub fn accept(&self, identities: Vec<FileIdentity>) {
+        let mut known = self.identities.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *known = identities;
     }
 
     /// What a slice consists of; hashed when it is first asked for.

@@ -41,6 +41,18 @@ pub fn fingerprint(paths: &[PathBuf], progress: &AtomicU64) -> io::Result<[u8; 3
     hash(&open(paths)?, progress)
 }
 
+/// The same of files that are open already.
+///
+/// # Errors
+/// As [`fingerprint`].
+pub fn fingerprint_of(files: &[File], progress: &AtomicU64) -> io::Result<[u8; 32]> {
+    let mut root = blake3::Hasher::new();
+    for file in files {
+        add(&mut root, file, file.metadata()?.len(), progress)?;
+    }
+    Ok(*root.finalize().as_bytes())
+}
+
 fn open(paths: &[PathBuf]) -> io::Result<Vec<(File, FileIdentity)>> {
     paths.iter().map(|path| open_regular(path).map_err(io::Error::other)).collect()
 }
@@ -48,12 +60,18 @@ fn open(paths: &[PathBuf]) -> io::Result<Vec<(File, FileIdentity)>> {
 fn hash(files: &[(File, FileIdentity)], progress: &AtomicU64) -> io::Result<[u8; 32]> {
     let mut root = blake3::Hasher::new();
     for (file, identity) in files {
-        root.update(&identity.size.to_le_bytes());
-        for chunk in chunk_hashes(file, identity.size, progress)? {
-            root.update(&chunk);
-        }
+        add(&mut root, file, identity.size, progress)?;
     }
     Ok(*root.finalize().as_bytes())
+}
+
+/// Adds a part to the hash of the model.
+fn add(root: &mut blake3::Hasher, file: &File, size: u64, progress: &AtomicU64) -> io::Result<()> {
+    root.update(&size.to_le_bytes());
+    for chunk in chunk_hashes(file, size, progress)? {
+        root.update(&chunk);
+    }
+    Ok(())
 }
 
 /// The hash of each chunk of `file`, which has `size` bytes.

@@ -15,7 +15,7 @@ mod partition;
 pub use crate::kv::KvType;
 pub use cut::{Cut, CutRequest, KV_CTX_MAX, Member, StageBudget, cut, scratch_bytes};
 pub use error::{Bytes, MemoryLimit, PlanError};
-pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint};
+pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
     BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
 };

@@ -51,13 +51,20 @@ fn every_fault_of_a_served_plan_ends_it() {
     for code in CODES {
         let mut cluster = serving(config(2), &[A, B]);
         cluster.handle_fault(s(1), B, &fault(PlanEpoch(1), code, "broken"));
-        let todo = actions(&mut cluster);
+        let mut todo = actions(&mut cluster);
+        if code == FaultCode::LoadFailed {
+            assert_eq!(todo.pop(), Some(Action::LookAtModel));
+        }
         let reason = match &todo[0] {
             Action::Stopped { epoch: PlanEpoch(1), reason } => reason,
             other => panic!("expected the end of the plan, not {other:?}"),
         };
         assert!(reason.contains("worker-b (stage 1)") && reason.ends_with("broken"), "{reason}");
         assert_eq!(todo.len(), 3, "and two releases: {todo:?}");
+        if code == FaultCode::LoadFailed {
+            let parts = cluster.config.parts.clone();
+            cluster.handle_model_verified(s(6), parts);
+        }
         cluster.handle_timeout(s(6));
         assert_eq!(places(&actions(&mut cluster)), [(A, 0, 5), (B, 5, 8)]);
     }
@@ -106,4 +113,36 @@ fn faults_of_other_plans_are_counted_only() {
     cluster.handle_fault(s(1), C, &fault(PlanEpoch(1), FaultCode::LoadFailed, "unknown"));
     assert_eq!(actions(&mut cluster), []);
     assert_eq!(cluster.stale_faults(), 4);
+}
+
+#[test]
+fn a_model_that_was_written_to_is_verified_and_placed_again_at_once() {
+    let mut cluster = serving(config(1), &[A]);
+    let text = "model.gguf changed since its header was read";
+    cluster.handle_fault(s(1), A, &fault(PlanEpoch(1), FaultCode::LoadFailed, text));
+    assert_eq!(actions(&mut cluster).last(), Some(&Action::LookAtModel));
+    cluster.handle_timeout(s(9));
+    assert_eq!(
+        actions(&mut cluster),
+        [],
+        "nobody is placed before it is known what the files hold"
+    );
+    let parts = cluster.config.parts.clone();
+    cluster.handle_model_verified(s(9), parts);
+    assert_eq!(places(&actions(&mut cluster)), [(A, 0, 8)]);
+    cluster.handle_ready(s(9), A, &ready(PlanEpoch(2)));
+    actions(&mut cluster);
+    // Once more so soon is no coincidence: it rests.
+    cluster.handle_fault(s(10), A, &fault(PlanEpoch(2), FaultCode::LoadFailed, text));
+    assert!(announcements(&mut cluster).contains("tried again in 5 s"));
+}
+
+#[test]
+fn a_plan_in_force_goes_on_while_the_model_is_read_again() {
+    let mut cluster = serving(config(1), &[A]);
+    cluster.handle_model_unsure();
+    assert!(cluster.status().ready);
+    let parts = cluster.config.parts.clone();
+    cluster.handle_model_verified(s(1), parts);
+    assert_eq!(actions(&mut cluster), []);
 }

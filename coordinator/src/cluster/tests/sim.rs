@@ -77,6 +77,10 @@ impl World {
                 Action::Evict { worker, .. } => {
                     self.workers.remove(&worker).expect("a live worker is evicted");
                 }
+                Action::LookAtModel => {
+                    let parts = self.cluster.config.parts.clone();
+                    self.cluster.handle_model_verified(self.now, parts);
+                }
                 Action::Announce(text) => assert!(!text.contains('\n'), "{text:?}"),
             }
         }
