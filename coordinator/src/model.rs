@@ -14,6 +14,7 @@ use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{FingerprintMemory, ModelLayout};
 use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::ModelPart;
+use woolly_protocol::machine::machine_id;
 
 /// The order of operations that every worker must have.
 pub use woolly_engine::NUMERICS;
@@ -102,7 +103,8 @@ impl Model {
         let bytes = self.layout.file_bytes;
         std::thread::scope(|scope| {
             let reporter = scope.spawn(|| report(&progress, &done, bytes, announcer));
-            let found = FingerprintMemory::new(memory).fingerprint(&self.paths, verify, &progress);
+            let memory = FingerprintMemory::new(memory, machine_id());
+            let found = memory.fingerprint(&self.paths, verify, &progress);
             done.store(true, Ordering::Relaxed);
             reporter.thread().unpark();
             found

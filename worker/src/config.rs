@@ -5,6 +5,7 @@ use crate::pages::Pages;
 use crate::simd::Simd;
 use crate::system::{parse_threads, threads_available};
 use crate::units::{parse_duration, parse_size};
+use crate::verify::Verify;
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -96,6 +97,9 @@ pub struct JoinArgs {
     /// The pages of the weights.
     #[command(flatten)]
     pub pages: Pages,
+    /// When slices are compared again.
+    #[command(flatten)]
+    pub verify: Verify,
     /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
     #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
     pub name: Option<String>,
@@ -192,6 +196,8 @@ pub struct Config {
     pub kv_memory: Option<u64>,
     /// `--huge-pages` and `--mlock`.
     pub pages: Pages,
+    /// `--verify` and `--verify-interval`.
+    pub verify: Verify,
     /// Name in logs and plans.
     pub name: String,
     /// Silence after which a link between workers is broken.
@@ -306,6 +312,7 @@ impl JoinArgs {
             memory: self.memory,
             kv_memory: self.kv_memory,
             pages: self.pages,
+            verify: self.verify,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
             idle_timeout: self.idle_timeout,
             retry: self.retry,

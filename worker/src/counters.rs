@@ -18,6 +18,8 @@ pub struct Counters {
     pub microbatch: AtomicU64,
     /// Forwards computed.
     pub forwards: AtomicU64,
+    /// Chunks of stored slices that were not what they had been.
+    pub damaged_chunks: AtomicU64,
 }
 
 impl Counters {

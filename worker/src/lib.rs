@@ -28,3 +28,4 @@ pub mod source;
 pub mod system;
 pub mod timings;
 pub mod units;
+pub mod verify;

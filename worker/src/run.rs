@@ -117,7 +117,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 model_dir: config.model_dir.clone(),
                 no_local_files: config.no_local_files,
                 memory_dir: config.state_dir.clone(),
-                store,
+                verify: config.verify.verify,
+                store: store.verifying(config.verify, &counters),
             },
             config: config.clone(),
         });

@@ -23,6 +23,7 @@ use woolly_engine::gguf::limits::{ALIGNMENT_MAX, HEADER_BYTES_MAX};
 use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::{FileIdentity, Gguf, HeaderPart};
 use woolly_engine::plan::{FingerprintMemory, ModelLayout, SliceId};
+use woolly_protocol::machine::machine_id;
 
 /// The model as the coordinator has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,8 @@ pub struct Places {
     pub no_local_files: bool,
     /// Where fingerprints are remembered.
     pub memory_dir: PathBuf,
+    /// `--verify`: files of a local folder are read whatever is remembered of them.
+    pub verify: bool,
     /// Slices that were fetched before.
     pub store: SliceStore,
 }
@@ -180,9 +183,9 @@ async fn fingerprint(
         paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|data| data.len()).sum();
     counters.extend_load(bytes);
     let before = counters.loaded.load(Relaxed);
-    let memory = FingerprintMemory::new(&places.memory_dir);
-    let (paths, hashing) = (paths.to_vec(), Arc::clone(counters));
-    let found = blocking(move || memory.fingerprint(&paths, false, &hashing.loaded)).await;
+    let memory = FingerprintMemory::new(&places.memory_dir, machine_id());
+    let (paths, hashing, verify) = (paths.to_vec(), Arc::clone(counters), places.verify);
+    let found = blocking(move || memory.fingerprint(&paths, verify, &hashing.loaded)).await;
     // What was remembered is done, too.
     let done = counters.loaded.load(Relaxed) - before;
     counters.loaded.fetch_add(bytes.saturating_sub(done), Relaxed);

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Chunks are hashed by several threads. A remembered fingerprint is believed while device, inode,
-//! size and both times of every part are what they were: equal stat, equal file.
+//! size and both times of every part are what they were: equal stat, equal file, until the machine
+//! boots again.
 
 use std::fs::File;
 use std::io;
@@ -118,12 +119,15 @@ static TEMPORARIES: AtomicU64 = AtomicU64::new(0);
 #[derive(Clone, Debug)]
 pub struct FingerprintMemory {
     path: PathBuf,
+    boot: [u8; 16],
 }
 
 impl FingerprintMemory {
-    /// The memory in `directory`, which must exist before something can be remembered.
-    pub fn new(directory: &Path) -> Self {
-        Self { path: directory.join(MEMORY_FILE) }
+    /// The memory in `directory`, which must exist before something can be remembered. `boot` names the
+    /// machine until it boots again: what was remembered before is forgotten then, as a disk can change
+    /// without a word while it is off.
+    pub fn new(directory: &Path, boot: [u8; 16]) -> Self {
+        Self { path: directory.join(MEMORY_FILE), boot }
     }
 
     /// As [`fingerprint`], from memory if the files are what they were. With `verify` the files are
@@ -139,7 +143,7 @@ impl FingerprintMemory {
         progress: &AtomicU64,
     ) -> io::Result<[u8; 32]> {
         let files = open(paths)?;
-        let key = key(files.iter().map(|(_, identity)| identity));
+        let key = key(files.iter().map(|(_, identity)| identity), &self.boot);
         if !verify && let Some(known) = self.recall(&key) {
             return Ok(known);
         }
@@ -193,8 +197,9 @@ impl FingerprintMemory {
 }
 
 /// Names the files as they are now, in one word.
-fn key<'a>(identities: impl Iterator<Item = &'a FileIdentity>) -> String {
+fn key<'a>(identities: impl Iterator<Item = &'a FileIdentity>, boot: &[u8; 16]) -> String {
     let mut hasher = blake3::Hasher::new();
+    hasher.update(boot);
     for identity in identities {
         hasher.update(&identity.device.to_le_bytes());
         hasher.update(&identity.inode.to_le_bytes());

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use woolly_protocol::limits::{SLICE_CHUNK, SLICE_CHUNKS_MAX};
+use woolly_protocol::machine::machine_id;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 
 /// First bytes of a manifest file; the digit is its version.
@@ -241,7 +242,8 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether all chunks were compared when the file had the stat that it has now.
+/// Whether all chunks were compared when the file had the stat that it has now, since the machine
+/// booted: a disk can change without a word while it is off.
 pub(super) fn is_verified(dir: &Path, manifest: &Manifest, file: &File) -> bool {
     let Ok(Some(marker)) = open_existing(&manifest.verified_path(dir)) else { return false };
     let mut bytes = Vec::new();
@@ -261,7 +263,7 @@ pub(super) fn mark_verified(
     }
 }
 
-/// Device, inode, size, mtime and ctime.
+/// Device, inode, size, mtime, ctime, and the machine as it is until it boots again.
 fn marker_of(file: &File) -> Option<[u8; MARKER_LEN]> {
     let data = file.metadata().ok()?;
     let mut marker = [0; MARKER_LEN];
@@ -277,7 +279,10 @@ fn marker_of(file: &File) -> Option<[u8; MARKER_LEN]> {
     for (place, field) in marker.chunks_exact_mut(8).zip(fields) {
         place.copy_from_slice(&field);
     }
+    marker[STAT_LEN..].copy_from_slice(&machine_id());
     Some(marker)
 }
 
-const MARKER_LEN: usize = 7 * 8;
+/// Bytes of the stat in a marker.
+const STAT_LEN: usize = 7 * 8;
+const MARKER_LEN: usize = STAT_LEN + 16;

@@ -3,7 +3,7 @@
 //! ```text
 //! <key>.manifest    which chunks a slice of a model consists of; key = hash(fingerprint, slice)
 //! <root>.slice      the slice itself, complete and read-only; root = hash(length, chunk hashes)
-//! <root>.verified   the slice file's stat when all its chunks were last compared
+//! <root>.verified   the slice file's stat, and the boot, when all its chunks were last compared
 //! <root>.part       a download: chunks that are right are kept, whatever stopped it
 //! ```
 //!
@@ -16,6 +16,7 @@ mod download;
 mod files;
 mod inventory;
 mod part;
+mod scrub;
 #[cfg(test)]
 mod tests;
 
@@ -25,13 +26,16 @@ pub use inventory::{Inventory, SliceState};
 use crate::blocking::blocking;
 use crate::counters::Counters;
 use crate::units::show_size;
+use crate::verify::Verify;
 use files::Manifest;
 use part::{Opened, Part};
+use scrub::{InUse, Used};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use woolly_protocol::slices::SliceKey;
 
@@ -42,6 +46,9 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct SliceStore {
     dir: Arc<Path>,
+    in_use: Arc<InUse>,
+    /// Names of contents that this process has compared, if it compares all.
+    compared: Option<Arc<Mutex<BTreeSet<String>>>>,
 }
 
 /// A slice that a stage needs.
@@ -74,7 +81,8 @@ pub struct Stored {
     /// Bytes that came over the network for it now.
     pub fetched_bytes: u64,
     /// Holds a shared lock, so that `slices prune` leaves the file alone.
-    _in_use: File,
+    _lock: File,
+    _used: Used,
 }
 
 /// Why a slice is not there.
@@ -160,7 +168,14 @@ impl SliceStore {
     /// If the folder is a symbolic link, no folder, or cannot be made.
     pub fn open(dir: &Path) -> Result<SliceStore, StoreError> {
         files::prepare_dir(dir)?;
-        Ok(SliceStore { dir: dir.into() })
+        Ok(SliceStore { dir: dir.into(), in_use: Arc::default(), compared: None })
+    }
+
+    /// The same store; slices are looked at again as `verify` says.
+    pub fn verifying(self, verify: Verify, counters: &Arc<Counters>) -> SliceStore {
+        let interval = verify.verify_interval;
+        scrub::start(Arc::clone(&self.dir), &self.in_use, interval, Arc::clone(counters));
+        SliceStore { compared: verify.verify.then(Arc::default), ..self }
     }
 
     /// Makes sure that a slice is on disk and whole: looks for it, verifies it, fetches what is
@@ -197,8 +212,10 @@ impl SliceStore {
         let fetched_bytes =
             download::chunks(source, wanted.slice, &part, missing, counters).await?;
         let part = Arc::into_inner(part).expect("all fetches have ended");
-        let (path, in_use) = blocking(move || part.finish()).await?;
-        Ok(Stored { path, length: manifest.length, fetched_bytes, _in_use: in_use })
+        let (path, lock) = blocking(move || part.finish()).await?;
+        let used = self.in_use.add(&manifest);
+        self.has_compared(&manifest);
+        Ok(Stored { path, length: manifest.length, fetched_bytes, _lock: lock, _used: used })
     }
 
     async fn look_up(
@@ -206,8 +223,24 @@ impl SliceStore {
         wanted: Wanted,
         counters: &Arc<Counters>,
     ) -> Result<Option<Stored>, StoreError> {
-        let (dir, counters) = (self.dir.clone(), counters.clone());
-        blocking(move || look_up(&dir, wanted, &counters)).await
+        let (store, counters) = (self.clone(), counters.clone());
+        blocking(move || look_up(&store, wanted, &counters)).await
+    }
+
+    /// Whether a slice has to be compared although it was once: it was not by this process, which
+    /// compares all.
+    fn must_compare(&self, manifest: &Manifest) -> bool {
+        self.compared.as_ref().is_some_and(|compared| {
+            let compared = compared.lock().unwrap_or_else(PoisonError::into_inner);
+            !compared.contains(&manifest.root_name())
+        })
+    }
+
+    fn has_compared(&self, manifest: &Manifest) {
+        if let Some(compared) = &self.compared {
+            let mut compared = compared.lock().unwrap_or_else(PoisonError::into_inner);
+            compared.insert(manifest.root_name());
+        }
     }
 
     /// Waits for the lock of the slice's `.part`. `None` if another worker has finished it.
@@ -247,8 +280,14 @@ impl SliceStore {
     }
 }
 
-/// Finds a complete slice and verifies it unless its stat says that it was verified already.
-fn look_up(dir: &Path, wanted: Wanted, counters: &Counters) -> Result<Option<Stored>, StoreError> {
+/// Finds a complete slice and verifies it unless its stat says that it was verified since the machine
+/// booted. What is read for that is in the page cache when the slice is mapped.
+fn look_up(
+    store: &SliceStore,
+    wanted: Wanted,
+    counters: &Counters,
+) -> Result<Option<Stored>, StoreError> {
+    let dir: &Path = &store.dir;
     let key = files::key_name(&wanted.fingerprint, wanted.slice);
     let Some(manifest) = Manifest::load(dir, &key) else { return Ok(None) };
     if manifest.check(&wanted).is_err() {
@@ -261,17 +300,20 @@ fn look_up(dir: &Path, wanted: Wanted, counters: &Counters) -> Result<Option<Sto
         // Pruned, or set aside as damaged by another worker, while the lock was waited for.
         return Ok(None);
     }
-    if !files::is_verified(dir, &manifest, &file) {
+    if store.must_compare(&manifest) || !files::is_verified(dir, &manifest, &file) {
         let missing = part::missing_chunks(&file, &path, &manifest, &Counters::default())?;
         let same_length = file.metadata().is_ok_and(|data| data.len() == manifest.length);
         if !missing.is_empty() || !same_length {
+            counters.damaged_chunks.fetch_add(missing.len() as u64, Relaxed);
             set_aside(dir, &manifest, &file, missing.len())?;
             return Ok(None);
         }
         files::mark_verified(dir, &manifest, &file)?;
+        store.has_compared(&manifest);
     }
     counters.loaded.fetch_add(manifest.length, Relaxed);
-    Ok(Some(Stored { path, length: manifest.length, fetched_bytes: 0, _in_use: file }))
+    let (length, used) = (manifest.length, store.in_use.add(&Arc::new(manifest)));
+    Ok(Some(Stored { path, length, fetched_bytes: 0, _lock: file, _used: used }))
 }
 
 /// A damaged slice becomes a `.part` again, so that only its damaged chunks are fetched; if another

@@ -383,3 +383,64 @@ fn names_differ_by_model_and_slice() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+/// Changes a stored slice, and what was remembered of it to go with the change: a disk that rotted
+/// while the machine was off tells no other time.
+fn rot(store: &SliceStore, slice: &Path, at: u64, boot: Option<[u8; 16]>) {
+    let file = File::options().write(true).read(true).open(slice).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let stem = slice.file_stem().unwrap().to_str().unwrap();
+    let key = files::key_name(&FINGERPRINT, LAYER);
+    let manifest = Manifest::load(&store.dir, &key).unwrap();
+    assert_eq!(manifest.root_name(), stem);
+    files::mark_verified(&store.dir, &manifest, &file).unwrap();
+    if let Some(boot) = boot {
+        let marker = manifest.verified_path(&store.dir);
+        let mut bytes = fs::read(&marker).unwrap();
+        let end = bytes.len() - 16;
+        bytes[end..].copy_from_slice(&boot);
+        fs::write(&marker, bytes).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_rotted_without_a_new_time_is_found_after_a_boot_or_when_asked_for() {
+    let (bytes, counters) = (three_chunks(), Arc::new(Counters::default()));
+    let verify = Verify { verify: true, verify_interval: Duration::ZERO };
+    for (boot, verify) in [(Some([9; 16]), None), (None, Some(verify))] {
+        let (_dir, store) = store();
+        let fake = Fake::new(bytes.clone());
+        let stored = store.ensure(&fake, wanted(bytes.len()), &counters).await.unwrap();
+        let path = stored.path.clone();
+        drop(stored);
+        rot(&store, &path, CHUNK_LEN + 5, boot);
+        let next = SliceStore::open(&store.dir).unwrap();
+        let next = match verify {
+            Some(verify) => next.verifying(verify, &counters),
+            None => next,
+        };
+        let before = (fake.asked(), counters.damaged_chunks.load(Relaxed));
+        let stored = next.ensure(&fake, wanted(bytes.len()), &counters).await.unwrap();
+        assert_eq!(fs::read(&stored.path).unwrap(), bytes);
+        let after = (fake.asked(), counters.damaged_chunks.load(Relaxed));
+        assert_eq!(after, (before.0 + 1, before.1 + 1), "the damaged chunk alone is fetched");
+        // Once compared, it is not read again by this process.
+        drop(stored);
+        let loaded = counters.loaded.load(Relaxed);
+        next.ensure(&fake, wanted(bytes.len()), &counters).await.unwrap();
+        assert_eq!(counters.loaded.load(Relaxed) - loaded, bytes.len() as u64);
+    }
+}
+
+#[tokio::test]
+async fn without_a_boot_equal_stat_is_believed() {
+    let (bytes, counters) = (three_chunks(), Arc::new(Counters::default()));
+    let (_dir, store) = store();
+    let fake = Fake::new(bytes.clone());
+    let path = store.ensure(&fake, wanted(bytes.len()), &counters).await.unwrap().path.clone();
+    rot(&store, &path, 5, None);
+    store.ensure(&fake, wanted(bytes.len()), &counters).await.unwrap();
+    assert_ne!(fs::read(&path).unwrap(), bytes, "a restart reads nothing");
+}

@@ -90,6 +90,7 @@ fn setting() -> Setting {
     let places = Places {
         model_dir: None,
         no_local_files: false,
+        verify: false,
         store: SliceStore::open(&state.join("slices")).unwrap(),
         memory_dir: state,
     };

@@ -84,7 +84,7 @@ fn what_cannot_be_read_is_an_error() {
 #[test]
 fn equal_stat_is_remembered_and_verify_reads_again() {
     let directory = tempfile::tempdir().unwrap();
-    let memory = FingerprintMemory::new(directory.path());
+    let memory = FingerprintMemory::new(directory.path(), [1; 16]);
     let paths = [file(directory.path(), "a", 1000), file(directory.path(), "b", 500)];
     settle();
     let (read, first) = asked(&memory, &paths, false);
@@ -101,9 +101,22 @@ fn equal_stat_is_remembered_and_verify_reads_again() {
 }
 
 #[test]
+fn what_was_remembered_is_forgotten_when_the_machine_boots() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = [file(directory.path(), "a", 1000)];
+    settle();
+    let before = FingerprintMemory::new(directory.path(), [1; 16]);
+    let (_, known) = asked(&before, &path, false);
+    assert_eq!(asked(&before, &path, false), (0, known));
+    let after = FingerprintMemory::new(directory.path(), [2; 16]);
+    assert_eq!(asked(&after, &path, false), (1000, known));
+    assert_eq!(asked(&after, &path, false), (0, known));
+}
+
+#[test]
 fn a_file_that_may_still_change_is_not_remembered() {
     let directory = tempfile::tempdir().unwrap();
-    let memory = FingerprintMemory::new(directory.path());
+    let memory = FingerprintMemory::new(directory.path(), [1; 16]);
     let path = file(directory.path(), "a", 1000);
     let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
     open.set_modified(std::time::SystemTime::now() + Duration::from_secs(3600)).unwrap();
@@ -115,7 +128,7 @@ fn a_file_that_may_still_change_is_not_remembered() {
 #[test]
 fn a_damaged_memory_costs_a_computation() {
     let directory = tempfile::tempdir().unwrap();
-    let memory = FingerprintMemory::new(directory.path());
+    let memory = FingerprintMemory::new(directory.path(), [1; 16]);
     let paths = [file(directory.path(), "a", 1000)];
     let stored = directory.path().join("fingerprints");
     settle();
@@ -142,7 +155,7 @@ fn a_damaged_memory_costs_a_computation() {
 #[test]
 fn the_oldest_models_are_forgotten() {
     let directory = tempfile::tempdir().unwrap();
-    let memory = FingerprintMemory::new(directory.path());
+    let memory = FingerprintMemory::new(directory.path(), [1; 16]);
     let paths: Vec<PathBuf> =
         (0..70).map(|at| file(directory.path(), &format!("m{at}"), 10 + at)).collect();
     settle();
