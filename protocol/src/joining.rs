@@ -19,6 +19,9 @@ use tokio::time::timeout;
 /// Time that joining may take, from the first byte to the last.
 pub const JOIN_TIME: Duration = Duration::from_secs(10);
 
+/// The longest that a refusal may be held back: it must come within [`JOIN_TIME`].
+pub const SLOW_MAX: Duration = Duration::from_secs(3);
+
 /// Why a worker did not join.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
@@ -93,7 +96,8 @@ async fn ask(
 }
 
 /// Coordinator: answers a connection that [`accepted`](crate::peer::accepted) found to be
-/// [`Joining`](crate::peer::Peer::Joining), and closes it.
+/// [`Joining`](crate::peer::Peer::Joining), and closes it. The token is checked at once and a right
+/// one answered at once; a refusal is answered after `slow` more, at most [`SLOW_MAX`].
 ///
 /// # Errors
 ///
@@ -103,8 +107,10 @@ pub async fn answer_join(
     ours: &Preamble,
     ca: Arc<ClusterCa>,
     tokens: TokenStore,
+    slow: Duration,
 ) -> Result<Joined, JoinError> {
-    let answered = timeout(JOIN_TIME, answer(connection, ours, ca, tokens)).await;
+    let slow = slow.min(SLOW_MAX);
+    let answered = timeout(JOIN_TIME, answer(connection, ours, ca, tokens, slow)).await;
     connection.close(VarInt::from_u32(0), b"");
     answered.unwrap_or(Err(JoinError::Timeout))
 }
@@ -114,6 +120,7 @@ async fn answer(
     ours: &Preamble,
     ca: Arc<ClusterCa>,
     tokens: TokenStore,
+    slow: Duration,
 ) -> Result<Joined, JoinError> {
     let (mut send, mut recv) = answer_greeting(connection, ours).await?;
     let frame = read_frame(&mut recv, &[JoinRequest::KIND]).await?.ok_or(JoinError::NoAnswer)?;
@@ -136,6 +143,7 @@ async fn answer(
             Ok(Joined { worker, name })
         }
         Err(refusal) => {
+            tokio::time::sleep(slow).await;
             refuse(connection, &mut send, &refusal).await;
             Err(FrameError::Refused(refusal).into())
         }

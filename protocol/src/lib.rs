@@ -30,6 +30,7 @@
 //! | `preamble` | the first bytes of a connection, and refusals |
 //! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
 //! | `tls`, `endpoint`, `peer` | QUIC connections between those who do |
+//! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `machine` | which processes share a machine |
 
 #![forbid(unsafe_code)]
@@ -44,15 +45,19 @@ mod files;
 pub mod forward;
 pub mod frame;
 pub mod frame_io;
+pub mod hidden;
 pub mod identity;
 pub mod ids;
 pub mod join;
 pub mod joining;
 pub mod kind;
 pub mod limits;
+pub mod log_limit;
 pub mod machine;
 pub mod peer;
+pub mod places;
 pub mod preamble;
+pub mod rate;
 pub mod sampling;
 pub mod slices;
 pub mod tls;

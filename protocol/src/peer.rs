@@ -3,6 +3,7 @@
 use crate::certificate::{Role, subject};
 use crate::endpoint::{LINK_WINDOW, SLICES_WINDOW, set_window};
 use crate::ids::WorkerId;
+use crate::places::{Place, Places, network};
 use crate::preamble::{Refusal, RefusalCode};
 use crate::tls::{ALPN, ALPN_JOIN, ALPN_SLICES};
 use quinn::crypto::rustls::HandshakeData;
@@ -15,8 +16,6 @@ use tokio::time::timeout;
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 /// Handshakes under way from which on a peer must first prove that its address is its own.
 pub const HALF_OPEN_VALIDATE: usize = 32;
-/// Handshakes under way from which on peers are refused.
-pub const HALF_OPEN_MAX: usize = 256;
 
 /// Who dialled, and what for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,19 +45,21 @@ pub enum AcceptError {
     Refused(Refusal),
 }
 
-/// What to do with an incoming connection while `half_open` others are in their handshake: `None`
-/// if it was answered already, with a request to prove its address or a refusal.
-pub fn screen(incoming: Incoming, half_open: usize) -> Option<Incoming> {
-    if half_open >= HALF_OPEN_MAX {
-        incoming.refuse();
-        return None;
-    }
-    if half_open >= HALF_OPEN_VALIDATE && incoming.may_retry() {
+/// Takes one of the places of handshakes for an incoming connection, which goes on only while the
+/// place is held; `None` if it was answered already, with a request to prove its address or a refusal.
+pub fn screen(incoming: Incoming, half_open: &Places) -> Option<(Incoming, Place)> {
+    if half_open.taken() >= HALF_OPEN_VALIDATE && incoming.may_retry() {
         // `may_retry` was asked: it cannot fail.
         let _ = incoming.retry();
         return None;
     }
-    Some(incoming)
+    match half_open.take(network(incoming.remote_address().ip())) {
+        Some(place) => Some((incoming, place)),
+        None => {
+            incoming.refuse();
+            None
+        }
+    }
 }
 
 /// Accepts a connection and finds out who it is; a peer that may not be here is refused.

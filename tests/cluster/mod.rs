@@ -9,6 +9,7 @@ mod load;
 mod memory;
 mod sharing;
 mod start;
+mod strangers;
 
 use serde_json::{Value, json};
 use woolly_tests::cluster::Cluster;

@@ -22,6 +22,7 @@ pub struct Setup {
     workers: usize,
     coordinator_flags: Vec<String>,
     worker_flags: Vec<String>,
+    log_filter: Option<String>,
     beside: bool,
 }
 
@@ -49,6 +50,7 @@ impl Setup {
             workers: 0,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
+            log_filter: None,
             beside: false,
         }
     }
@@ -82,6 +84,12 @@ impl Setup {
         self
     }
 
+    /// What all processes log, as `WOOLLY_LOG` says it.
+    pub fn log_filter(mut self, filter: &str) -> Setup {
+        self.log_filter = Some(filter.to_owned());
+        self
+    }
+
     /// A second cluster of one test: it takes no turn of its own, so that two such tests cannot wait
     /// for each other.
     pub fn beside(mut self) -> Setup {
@@ -112,7 +120,8 @@ impl Setup {
 
     fn serve(&self, http: SocketAddr, folder: &Path) -> Process {
         let arguments = self.serve_arguments(http, folder);
-        Process::start("coordinator", "woolly-coordinator", &arguments, folder)
+        let filter = self.log_filter.as_deref();
+        Process::start_logging("coordinator", "woolly-coordinator", &arguments, filter, folder)
     }
 
     /// The arguments of `serve`.
@@ -167,7 +176,8 @@ impl Cluster {
         let flags = ["--name", name, "--threads", "1", "--state-dir", &state];
         arguments.extend(flags.map(str::to_owned));
         arguments.extend(self.setup.worker_flags.iter().cloned());
-        Process::start(name, "woolly-worker", &arguments, self.folder.path())
+        let (filter, folder) = (self.setup.log_filter.as_deref(), self.folder.path());
+        Process::start_logging(name, "woolly-worker", &arguments, filter, folder)
     }
 
     /// Ends all processes and starts them again on the same state directories; the workers get no

@@ -44,6 +44,18 @@ impl Process {
         Process::spawn(name, Command::new(binary(program)).args(arguments), &[], folder)
     }
 
+    /// As [`start`](Process::start), with a log filter in `WOOLLY_LOG` if one is given.
+    pub fn start_logging(
+        name: &str,
+        program: &str,
+        arguments: &[String],
+        filter: Option<&str>,
+        folder: &Path,
+    ) -> Process {
+        let variables: Vec<_> = filter.map(|filter| ("WOOLLY_LOG", filter)).into_iter().collect();
+        Process::spawn(name, Command::new(binary(program)).args(arguments), &variables, folder)
+    }
+
     /// A prepared command with the join token in `WOOLLY_TOKEN`.
     pub fn start_with_token(
         name: &str,

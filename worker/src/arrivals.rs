@@ -1,18 +1,29 @@
 //! Streams that others opened to this worker, waiting for the plan that they belong to.
 //!
 //! The previous stage may be ready before this worker has even heard of the plan, so a stream of a
-//! later epoch waits here; one of an earlier epoch is refused.
+//! plan to come is held for a short time; one of a plan that is over is refused. What is held is
+//! counted per peer, so that no peer can take the room of another or of the coordinator.
 
 use quinn::Connection;
 use std::fmt;
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use woolly_protocol::control::{StreamOpen, StreamPurpose};
 use woolly_protocol::frame_io::FrameReader;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 
-/// Streams that wait at most: two per plan (forwards, samplings), and as many of a plan to come.
-const WAITING_MAX: usize = 8;
+/// Streams of plans to come that are held of one peer. A plan needs two of the coordinator (forwards
+/// and samplings) and one of the previous stage.
+const HELD_PER_PEER: usize = 2;
+/// Streams of plans to come that are held of all workers together: two of each that may be connected
+/// to this one, so a worker finds room whatever the others do. Those of the coordinator are not
+/// counted: [`HELD_PER_PEER`] bounds them.
+const HELD_MAX: usize = HELD_PER_PEER * crate::link::PEERS_MAX;
+/// How long a stream of a plan to come is held. The coordinator sends a plan to all its workers at
+/// once; this is the time by which one may hear of it later than another.
+const HOLD_TIME: Duration = Duration::from_secs(5);
 
 /// Who opened a stream, by its certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +63,26 @@ pub struct Opened {
     pub connection: Connection,
 }
 
+/// What can be held: a stream that ends with its connection.
+pub trait Held {
+    /// Whether the connection is gone.
+    fn is_gone(&self) -> bool;
+}
+
+impl Held for Opened {
+    fn is_gone(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+}
+
 /// Why a stream was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
-    /// It belongs to a plan that is over: the epoch that is in force is given.
+    /// It belongs to a plan that is over: the oldest epoch that is still wanted is given.
     Stale(PlanEpoch),
-    /// Too many wait already.
+    /// The plan in force does not take streams of this peer.
+    Stranger,
+    /// As many as can be of use wait already.
     Full,
 }
 
@@ -72,28 +97,105 @@ pub struct Arrivals<R = Opened> {
 struct Waiting<R> {
     /// The oldest plan whose streams are still wanted.
     epoch: PlanEpoch,
-    streams: Vec<Arrival<R>>,
+    /// Who sends forwards in the plan of `epoch`, once this worker has heard of that plan.
+    sender: Option<Peer>,
+    /// Oldest first. A stream of the plan in force has no deadline: its stage may load for long.
+    streams: Vec<(Arrival<R>, Option<Instant>)>,
 }
 
-impl<R> Default for Arrivals<R> {
-    fn default() -> Self {
-        let waiting = Waiting { epoch: PlanEpoch(0), streams: Vec::new() };
-        Arrivals { waiting: Mutex::new(waiting), changed: Notify::new() }
+impl<R: Held> Waiting<R> {
+    fn new(epoch: PlanEpoch) -> Waiting<R> {
+        Waiting { epoch, sender: None, streams: Vec::new() }
+    }
+
+    /// Drops what nobody can take any more.
+    fn sweep(&mut self, now: Instant) {
+        self.streams.retain(|(stream, until)| {
+            !stream.reader.is_gone() && until.is_none_or(|until| now < until)
+        });
+    }
+
+    fn is_in_force(&self, epoch: PlanEpoch) -> bool {
+        self.sender.is_some() && epoch == self.epoch
+    }
+
+    /// Whether the plan in force takes streams of this peer.
+    fn takes(&self, from: Peer) -> bool {
+        from == Peer::Coordinator || Some(from) == self.sender
+    }
+
+    /// Keeps a stream of the plan in force: one of each kind that a peer can open.
+    fn keep(&mut self, arrival: Arrival<R>) -> Result<(), NotKept> {
+        if !self.takes(arrival.from) {
+            return Err(NotKept::Stranger);
+        }
+        let same =
+            |(kept, _): &(Arrival<R>, _)| kept.open == arrival.open && kept.from == arrival.from;
+        if self.streams.iter().any(same) {
+            return Err(NotKept::Full);
+        }
+        self.streams.push((arrival, None));
+        Ok(())
+    }
+
+    /// Holds a stream of a plan to come. One too many of a peer takes the place of its oldest.
+    fn hold(&mut self, arrival: Arrival<R>, now: Instant) -> Result<(), NotKept> {
+        let held = |(stream, until): &(Arrival<R>, Option<Instant>)| {
+            until.is_some().then_some(stream.from)
+        };
+        let from = arrival.from;
+        let count = self.streams.iter().filter(|stream| held(stream) == Some(from)).count();
+        if count >= HELD_PER_PEER {
+            let oldest = self.streams.iter().position(|stream| held(stream) == Some(from));
+            oldest.map(|index| self.streams.remove(index));
+        }
+        let of_workers = |stream: &&_| matches!(held(stream), Some(Peer::Worker(_)));
+        let total = self.streams.iter().filter(of_workers).count();
+        if from != Peer::Coordinator && total >= HELD_MAX {
+            return Err(NotKept::Full);
+        }
+        self.streams.push((arrival, Some(now + HOLD_TIME)));
+        Ok(())
     }
 }
 
-impl<R> Arrivals<R> {
+impl<R: Held> Default for Arrivals<R> {
+    fn default() -> Self {
+        Arrivals { waiting: Mutex::new(Waiting::new(PlanEpoch(0))), changed: Notify::new() }
+    }
+}
+
+impl<R: Held> Arrivals<R> {
     /// Forgets everything: a new conversation with a coordinator, whose epochs may start anew.
     pub fn clear(&self) {
-        let mut waiting = self.lock();
-        *waiting = Waiting { epoch: PlanEpoch(0), streams: Vec::new() };
+        *self.lock() = Waiting::new(PlanEpoch(0));
     }
 
-    /// Streams of plans before `epoch` are not wanted any more.
+    /// Streams of plans before `epoch` are not wanted any more; that plan is not known yet.
     pub fn retire_before(&self, epoch: PlanEpoch) {
         let mut waiting = self.lock();
-        waiting.epoch = epoch;
-        waiting.streams.retain(|stream| stream.open.epoch >= epoch);
+        (waiting.epoch, waiting.sender) = (epoch, None);
+        waiting.streams.retain(|(stream, _)| stream.open.epoch >= epoch);
+    }
+
+    /// The plan of `epoch` is in force and gets its forwards from `sender`: streams that it does not
+    /// take are dropped, and so are those of plans before; the others wait for as long as it lasts.
+    pub fn begin(&self, epoch: PlanEpoch, sender: Peer) {
+        self.retire_before(epoch);
+        let mut waiting = self.lock();
+        waiting.sweep(Instant::now());
+        waiting.sender = Some(sender);
+        let (ours, to_come) = std::mem::take(&mut waiting.streams)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(stream, _)| stream.open.epoch == epoch);
+        waiting.streams = to_come;
+        // The newest of a kind is the one that its peer means.
+        for (stream, _) in ours.into_iter().rev() {
+            let (from, purpose) = (stream.from, stream.open.purpose);
+            if waiting.keep(stream).is_err() {
+                tracing::debug!("dropped a stream of {purpose:?} from {from} that nobody takes");
+            }
+        }
     }
 
     /// Keeps a stream for its plan.
@@ -102,21 +204,35 @@ impl<R> Arrivals<R> {
     ///
     /// Gives the reason if it is not kept; dropping the stream stops it.
     pub fn offer(&self, arrival: Arrival<R>) -> Result<(), NotKept> {
-        let mut waiting = self.lock();
+        let (mut waiting, now) = (self.lock(), Instant::now());
+        waiting.sweep(now);
         if arrival.open.epoch < waiting.epoch {
             return Err(NotKept::Stale(waiting.epoch));
         }
-        if waiting.streams.len() >= WAITING_MAX {
-            return Err(NotKept::Full);
+        match waiting.is_in_force(arrival.open.epoch) {
+            true => waiting.keep(arrival)?,
+            false => waiting.hold(arrival, now)?,
         }
-        waiting.streams.push(arrival);
         drop(waiting);
         self.changed.notify_waiters();
         Ok(())
     }
 
-    /// Waits for the stream of this plan that carries `purpose` and was opened by `from`. Another
-    /// peer's stream of the same kind is dropped with a warning.
+    /// Drops the streams whose time is over, or whose connection is gone.
+    pub fn sweep(&self) {
+        self.lock().sweep(Instant::now());
+    }
+
+    /// Waits until the time of a stream that is held is over; for ever if none is held.
+    pub async fn overdue(&self) {
+        let next = self.lock().streams.iter().filter_map(|(_, until)| *until).min();
+        match next {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the stream of this plan that carries `purpose` and was opened by `from`.
     pub async fn take(&self, epoch: PlanEpoch, purpose: StreamPurpose, from: Peer) -> R {
         loop {
             let changed = self.changed.notified();
@@ -132,15 +248,13 @@ impl<R> Arrivals<R> {
 
     fn find(&self, epoch: PlanEpoch, purpose: StreamPurpose, from: Peer) -> Option<R> {
         let mut waiting = self.lock();
+        waiting.sweep(Instant::now());
         let wanted = StreamOpen { epoch, purpose };
-        while let Some(index) = waiting.streams.iter().position(|stream| stream.open == wanted) {
-            let stream = waiting.streams.swap_remove(index);
-            if stream.from == from {
-                return Some(stream.reader);
-            }
-            tracing::warn!("dropped a stream of {purpose:?} from {}, expected {from}", stream.from);
-        }
-        None
+        let index = waiting
+            .streams
+            .iter()
+            .position(|(stream, _)| stream.open == wanted && stream.from == from)?;
+        Some(waiting.streams.remove(index).0.reader)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting<R>> {
@@ -149,57 +263,4 @@ impl<R> Arrivals<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::time::Duration;
-    use tokio::time::timeout;
-
-    const A: Peer = Peer::Worker(WorkerId(1));
-
-    fn arrival(epoch: u32, from: Peer, reader: &'static str) -> Arrival<&'static str> {
-        let open = StreamOpen { epoch: PlanEpoch(epoch), purpose: StreamPurpose::Forwards };
-        Arrival { from, open, reader }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_may_come_before_or_after_its_plan() {
-        let arrivals = Arc::new(Arrivals::default());
-        arrivals.offer(arrival(7, A, "early")).unwrap();
-        arrivals.retire_before(PlanEpoch(7));
-        assert_eq!(arrivals.take(PlanEpoch(7), StreamPurpose::Forwards, A).await, "early");
-        let waiting = arrivals.clone();
-        let late =
-            tokio::spawn(
-                async move { waiting.take(PlanEpoch(8), StreamPurpose::Forwards, A).await },
-            );
-        tokio::task::yield_now().await;
-        arrivals.offer(arrival(8, A, "late")).unwrap();
-        assert_eq!(late.await.unwrap(), "late");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_of_old_plans_and_other_peers_are_refused() {
-        let arrivals = Arrivals::default();
-        arrivals.offer(arrival(3, A, "old")).unwrap();
-        arrivals.retire_before(PlanEpoch(4));
-        assert_eq!(arrivals.offer(arrival(3, A, "x")), Err(NotKept::Stale(PlanEpoch(4))));
-        let other = Peer::Worker(WorkerId(2));
-        arrivals.offer(arrival(4, other, "not mine")).unwrap();
-        arrivals.offer(arrival(4, A, "mine")).unwrap();
-        assert_eq!(arrivals.take(PlanEpoch(4), StreamPurpose::Forwards, A).await, "mine");
-        let samplings = arrivals.take(PlanEpoch(4), StreamPurpose::Samplings, Peer::Coordinator);
-        assert!(timeout(Duration::from_secs(9), samplings).await.is_err());
-    }
-
-    #[test]
-    fn only_so_many_wait() {
-        let arrivals = Arrivals::default();
-        for _ in 0..WAITING_MAX {
-            arrivals.offer(arrival(1, A, "x")).unwrap();
-        }
-        assert_eq!(arrivals.offer(arrival(1, A, "x")), Err(NotKept::Full));
-        arrivals.clear();
-        assert_eq!(arrivals.offer(arrival(1, A, "x")), Ok(()));
-    }
-}
+mod tests;

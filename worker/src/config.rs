@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use woolly_protocol::check::{is_name, name_from};
+use woolly_protocol::hidden::Hidden;
 
 /// The port that a coordinator listens on for workers unless told otherwise.
 const COORDINATOR_PORT: u16 = 7400;
@@ -52,7 +53,7 @@ pub struct JoinArgs {
     /// when the state directory holds a certificate of this cluster. Others can see a token on the
     /// command line: prefer the variable or --token-file on shared machines
     #[arg(long, value_name = "TOKEN", env = "WOOLLY_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub token: Option<Hidden>,
     /// A file whose first line is the join token
     #[arg(long, value_name = "FILE", env = "WOOLLY_TOKEN_FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
@@ -322,13 +323,12 @@ impl JoinArgs {
 
     fn token_source(&self) -> TokenSource {
         // A child is handed its own token; one in the environment was meant for somebody else.
-        if self.child || self.token.as_deref() == Some("-") {
+        let token = self.token.as_ref().map(|token| token.reveal().trim());
+        if self.child || token == Some("-") {
             return TokenSource::Stdin;
         }
-        match (&self.token, &self.token_file) {
-            (Some(token), _) if !token.trim().is_empty() => {
-                TokenSource::Given(token.trim().to_owned())
-            }
+        match (token, &self.token_file) {
+            (Some(token), _) if !token.is_empty() => TokenSource::Given(token.to_owned()),
             (_, Some(file)) => TokenSource::File(file.clone()),
             _ => TokenSource::None,
         }

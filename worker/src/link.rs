@@ -8,7 +8,6 @@ use crate::timings::{Times, Timings};
 use quinn::{Connection, Endpoint, SendStream};
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,68 +17,71 @@ use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::kind::Kind;
+use woolly_protocol::log_limit::LogLimit;
 use woolly_protocol::peer::{Peer as Dialled, accept, screen};
+use woolly_protocol::places::Places;
 use woolly_protocol::preamble::{Refusal, RefusalCode, answer_greeting};
 use woolly_protocol::sampling::Sampling;
 
 /// Workers that may be connected to this one: the previous stages of a plan and its successors.
-const PEERS_MAX: usize = 64;
+pub const PEERS_MAX: usize = 64;
+/// Connections of one worker among them: each plan dials anew, and the end of an older connection
+/// may not have been noticed yet.
+const PER_PEER_MAX: usize = 4;
 /// Time in which the first frame of a stream must have come.
 const OPEN_TIME: Duration = Duration::from_secs(5);
 
+/// Lines about what strangers and other workers were refused.
+static REFUSED: LogLimit = LogLimit::new();
+
 /// Accepts other workers for as long as the endpoint lives; their streams go to `arrivals`.
+///
+/// Handshakes have their own bound and take no place of a worker: only a certificate does.
 pub async fn accept_peers(endpoint: Endpoint, arrivals: Arc<Arrivals>) {
-    let half_open = Arc::new(AtomicUsize::new(0));
-    let mut peers = JoinSet::new();
+    let half_open = Places::of_handshakes();
+    let peers = Places::new(PEERS_MAX, PER_PEER_MAX);
+    let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
-        while peers.try_join_next().is_some() {}
-        let Some(incoming) = screen(incoming, half_open.load(Relaxed)) else { continue };
-        if peers.len() >= PEERS_MAX {
-            incoming.refuse();
-            continue;
-        }
-        let arrivals = Arc::clone(&arrivals);
-        let half_open = HalfOpen::new(&half_open);
-        peers.spawn(async move {
+        while tasks.try_join_next().is_some() {}
+        let Some((incoming, place)) = screen(incoming, &half_open) else { continue };
+        let (arrivals, peers) = (Arc::clone(&arrivals), peers.clone());
+        tasks.spawn(async move {
             let accepted = accept(incoming).await;
-            drop(half_open);
+            drop(place);
             match accepted {
-                Ok((connection, peer)) => serve_peer(connection, peer, &arrivals).await,
+                Ok((connection, peer)) => serve_peer(connection, peer, &peers, &arrivals).await,
                 Err(error) => tracing::debug!("a connection from another worker: {error}"),
             }
         });
     }
 }
 
-/// Counts one handshake while it lives.
-struct HalfOpen(Arc<AtomicUsize>);
-
-impl HalfOpen {
-    fn new(count: &Arc<AtomicUsize>) -> HalfOpen {
-        count.fetch_add(1, Relaxed);
-        HalfOpen(Arc::clone(count))
-    }
-}
-
-impl Drop for HalfOpen {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-async fn serve_peer(connection: Connection, peer: Dialled, arrivals: &Arrivals) {
+async fn serve_peer(
+    connection: Connection,
+    peer: Dialled,
+    peers: &Places<WorkerId>,
+    arrivals: &Arrivals,
+) {
     let Dialled::Worker(worker) = peer else {
         let text = "this is a worker: only the worker of the previous stage dials it";
         Refusal::new(RefusalCode::WrongRole, text).close(&connection);
+        return;
+    };
+    let Some(_place) = peers.take(worker) else {
+        let text = format!(
+            "too many connections: this worker takes {PEERS_MAX}, {PER_PEER_MAX} of one worker"
+        );
+        Refusal::new(RefusalCode::Busy, &text).close(&connection);
+        REFUSED.warn(format_args!("worker {} was turned away: {text}", worker.hex()));
         return;
     };
     // Both ends of the first stream stay open with the connection.
     let _greeting = match answer_greeting(&connection, &preamble()).await {
         Ok(streams) => streams,
         Err(error) => {
-            tracing::warn!("worker {} was turned away: {error}", worker.hex());
+            REFUSED.warn(format_args!("worker {} was turned away: {error}", worker.hex()));
             return;
         }
     };
@@ -96,32 +98,51 @@ pub async fn receive_streams(
     outbox: Option<&Outbox>,
 ) -> quinn::ConnectionError {
     loop {
-        let stream = match connection.accept_uni().await {
+        let stream = tokio::select! {
+            stream = connection.accept_uni() => stream,
+            () = arrivals.overdue() => {
+                arrivals.sweep();
+                continue;
+            }
+        };
+        let stream = match stream {
             Ok(stream) => stream,
-            Err(error) => return error,
+            Err(error) => {
+                // What waited on this connection is gone with it.
+                arrivals.sweep();
+                return error;
+            }
         };
         let mut reader = FrameReader::new(stream);
         let open = match timeout(OPEN_TIME, read_open(&mut reader)).await {
             Ok(Ok(open)) => open,
             Ok(Err(error)) => {
-                tracing::warn!("a stream from {from} does not begin as it should: {error}");
+                let text = format!("a stream from {from} does not begin as it should: {error}");
+                REFUSED.warn(text);
                 continue;
             }
             Err(_) => {
-                tracing::warn!("a stream from {from} did not begin in {} s", OPEN_TIME.as_secs());
+                let seconds = OPEN_TIME.as_secs();
+                REFUSED.warn(format_args!("a stream from {from} did not begin in {seconds} s"));
                 continue;
             }
         };
         let opened = Opened { reader, connection: connection.clone() };
         match arrivals.offer(Arrival { from, open, reader: opened }) {
             Ok(()) => {}
-            Err(NotKept::Full) => tracing::warn!("a stream from {from} is one too many: dropped"),
+            Err(NotKept::Full) => {
+                REFUSED.warn(format_args!("a stream from {from} is one too many: dropped"))
+            }
+            Err(NotKept::Stranger) => REFUSED.warn(format_args!(
+                "a stream from {from} was dropped: plan {} takes none from it",
+                open.epoch
+            )),
             Err(NotKept::Stale(now)) => {
                 let text = format!(
                     "a stream of {:?} for plan {} came from {from}; plans before {now} are over",
                     open.purpose, open.epoch
                 );
-                tracing::warn!("{text}");
+                REFUSED.warn(&text);
                 if let Some(outbox) = outbox {
                     outbox.fault(wrong_epoch(open.epoch, MicrobatchId(0), text)).await;
                 }

@@ -13,7 +13,7 @@ use quinn::{SendStream, VarInt};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use woolly_protocol::check::text_from;
@@ -23,6 +23,7 @@ use woolly_protocol::frame::{EncodedFrame, Frame, FrameError, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::kind::Kind;
+use woolly_protocol::rate::FrameRate;
 
 /// Control messages that wait to be written: heartbeats, faults and answers of two plans.
 const OUTBOX_MAX: usize = 64;
@@ -212,6 +213,7 @@ impl Session<'_> {
         const ACCEPT: [Kind; 4] = [Kind::Assign, Kind::Release, Kind::Heartbeat, Kind::Drain];
         let mut beats = interval(beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rate = FrameRate::default();
         let mut leaving = None;
         let mut stop = shutdown.clone();
         loop {
@@ -222,6 +224,9 @@ impl Session<'_> {
             tokio::select! {
                 read = reader.read(&ACCEPT) => match read {
                     Ok(Some(frame)) => {
+                        if let Err(error) = rate.count(Instant::now()) {
+                            return Some(error);
+                        }
                         if let Err(error) = self.handle(&frame).await {
                             return Some(error);
                         }
@@ -267,10 +272,11 @@ impl Session<'_> {
             return;
         }
         self.newest = assign.epoch;
+        let sender = assign.previous.map_or(Peer::Coordinator, Peer::Worker);
+        self.context.arrivals.begin(assign.epoch, sender);
         if let Some(plan) = self.plan.take() {
             plan.end().await;
         }
-        self.context.arrivals.retire_before(assign.epoch);
         let context = Arc::clone(self.context);
         self.plan = Some(Plan::start(assign, context, self.coordinator.clone()));
     }

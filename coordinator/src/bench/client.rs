@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use woolly_protocol::hidden::Hidden;
 
 /// Bytes of an answer that is read whole.
 const ANSWER_MAX: usize = 16 << 20;
@@ -21,7 +22,7 @@ const EVENT_MAX: usize = 1 << 20;
 pub struct Client {
     /// `HOST:PORT`.
     host: String,
-    key: Option<String>,
+    key: Option<Hidden>,
 }
 
 /// What came of a completion.
@@ -64,8 +65,8 @@ struct PromptDetails {
 
 impl Client {
     /// A client of the gateway at `host` (`HOST:PORT`).
-    pub fn new(host: &str, key: Option<&str>) -> Client {
-        Client { host: host.to_owned(), key: key.map(str::to_owned) }
+    pub fn new(host: &str, key: Option<Hidden>) -> Client {
+        Client { host: host.to_owned(), key }
     }
 
     /// The text at a path.
@@ -157,7 +158,7 @@ impl Client {
             .header(header::HOST, &self.host)
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", key.reveal()));
         }
         let request = request.body(body).context("the request cannot be made")?;
         let answering = timeout(SILENCE_MAX, sender.send_request(request));

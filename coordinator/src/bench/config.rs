@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::time::Duration;
+use woolly_protocol::hidden::Hidden;
 
 /// Streams of one load at most: what a gateway lets connect.
 const STREAMS_MAX: i64 = 1024;
@@ -47,7 +48,7 @@ pub struct BenchArgs {
     pub seed: u64,
     /// The key that the gateway asks for, if it does
     #[arg(long, env = "WOOLLY_API_KEY", value_name = "KEY", hide_env_values = true)]
-    pub api_key: Option<String>,
+    pub api_key: Option<Hidden>,
     /// One JSON object per figure and line instead of a table
     #[arg(long)]
     pub json: bool,

@@ -1,13 +1,20 @@
-//! Slows down who fails to join: a bucket of attempts per address that fills up with time.
+//! How much an address is slowed down that fails to join: its failures are forgotten with time.
+//!
+//! A token has 160 random bits, so guessing is hopeless however fast it is answered: this only saves
+//! work. It says how long the answer to a wrong token is held back; a right one is never asked about.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+use woolly_protocol::joining::SLOW_MAX;
+use woolly_protocol::places::network;
 
-/// Failed attempts that an address may make at once.
+/// Failed attempts of an address that are answered at once.
 const BURST: u32 = 10;
 /// The time after which one failed attempt is forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(6);
+/// Failed attempts of an address that are remembered: two minutes after the last one all is forgotten.
+const DEBT_MAX: u32 = 20;
 /// Addresses that are watched; the one that failed longest ago is forgotten for a new one.
 const ADDRESSES_MAX: usize = 1024;
 
@@ -19,34 +26,28 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Whether an address may try now; otherwise how long it has to wait.
-    pub fn check(&self, address: IpAddr, now: Instant) -> Result<(), Duration> {
-        let Some(forgiven_at) = self.forgiven_at.get(&watched(address)) else { return Ok(()) };
+    /// How long a refusal of this address is held back.
+    pub fn slowed(&self, address: IpAddr, now: Instant) -> Duration {
+        let Some(forgiven_at) = self.forgiven_at.get(&network(address)) else {
+            return Duration::ZERO;
+        };
         let debt = forgiven_at.saturating_duration_since(now);
-        match debt.checked_sub(FORGIVEN_AFTER * (BURST - 1)) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => Ok(()),
+        match debt > FORGIVEN_AFTER * (BURST - 1) {
+            true => SLOW_MAX,
+            false => Duration::ZERO,
         }
     }
 
     /// Counts a failed attempt.
     pub fn failed(&mut self, address: IpAddr, now: Instant) {
         self.forgiven_at.retain(|_, at| *at > now);
-        let address = watched(address);
+        let address = network(address);
         if self.forgiven_at.len() >= ADDRESSES_MAX && !self.forgiven_at.contains_key(&address) {
             let oldest = self.forgiven_at.iter().min_by_key(|(_, at)| **at).map(|(ip, _)| *ip);
             oldest.map(|ip| self.forgiven_at.remove(&ip));
         }
         let at = self.forgiven_at.entry(address).or_insert(now);
-        *at += FORGIVEN_AFTER;
-    }
-}
-
-/// A host on IPv6 has at least 2^64 addresses: they count as one.
-fn watched(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-        ip => ip,
+        *at = (*at + FORGIVEN_AFTER).min(now + FORGIVEN_AFTER * DEBT_MAX);
     }
 }
 
@@ -62,12 +63,20 @@ mod tests {
     fn failures_slow_down_their_address_only() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
         for _ in 0..BURST {
-            assert!(attempts.check(ip("10.0.0.1"), now).is_ok());
+            assert!(attempts.slowed(ip("10.0.0.1"), now).is_zero());
             attempts.failed(ip("10.0.0.1"), now);
         }
-        assert_eq!(attempts.check(ip("10.0.0.1"), now), Err(FORGIVEN_AFTER));
-        assert!(attempts.check(ip("10.0.0.2"), now).is_ok());
-        assert!(attempts.check(ip("10.0.0.1"), now + FORGIVEN_AFTER).is_ok());
+        assert_eq!(attempts.slowed(ip("10.0.0.1"), now), SLOW_MAX);
+        assert!(attempts.slowed(ip("10.0.0.2"), now).is_zero());
+        assert!(attempts.slowed(ip("10.0.0.1"), now + FORGIVEN_AFTER).is_zero());
+    }
+
+    #[test]
+    fn the_debt_of_an_address_has_a_cap() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        (0..700).for_each(|_| attempts.failed(ip("10.0.0.1"), now));
+        let forgiven = now + FORGIVEN_AFTER * (DEBT_MAX - BURST + 1);
+        assert!(attempts.slowed(ip("10.0.0.1"), forgiven).is_zero());
     }
 
     #[test]
@@ -76,8 +85,8 @@ mod tests {
         for last in 1..=BURST {
             attempts.failed(ip(&format!("fd00::{last}")), now);
         }
-        assert!(attempts.check(ip("fd00::ffff"), now).is_err());
-        assert!(attempts.check(ip("fd00:0:0:1::1"), now).is_ok());
+        assert_eq!(attempts.slowed(ip("fd00::ffff"), now), SLOW_MAX);
+        assert!(attempts.slowed(ip("fd00:0:0:1::1"), now).is_zero());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::streams::read_streams;
 use super::{CONTROL_QUEUE, CurrentEpoch, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready};
@@ -12,6 +12,7 @@ use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{Preamble, answer_greeting};
+use woolly_protocol::rate::FrameRate;
 
 /// How long a connected worker may take to say `Hello`.
 const GREETING_TIME: Duration = Duration::from_secs(10);
@@ -78,8 +79,13 @@ async fn read_control(
     events: &mpsc::Sender<LinkEvent>,
 ) -> LinkError {
     const ACCEPT: [Kind; 4] = [Kind::Ready, Kind::Heartbeat, Kind::Fault, Kind::Drain];
+    let mut rate = FrameRate::default();
     loop {
-        let news = match reader.read(&ACCEPT).await {
+        let read = reader.read(&ACCEPT).await;
+        if let Err(error) = rate.count(Instant::now()) {
+            return error.into();
+        }
+        let news = match read {
             Ok(Some(frame)) => match frame.kind() {
                 Kind::Ready => frame.message::<Ready>().map(News::Ready),
                 Kind::Heartbeat => frame.message::<Heartbeat>().map(News::Heartbeat),

@@ -67,7 +67,8 @@ impl Cluster {
                 let peer = accept(incoming).await;
                 if let Ok((connection, Peer::Joining)) = &peer {
                     let (ca, tokens) = (loop_ca.clone(), loop_tokens.clone());
-                    let _ = answer_join(connection, &Preamble::ours(1), ca, tokens).await;
+                    let _ = answer_join(connection, &Preamble::ours(1), ca, tokens, Duration::ZERO)
+                        .await;
                 } else if sender.send(peer).await.is_err() {
                     return;
                 }

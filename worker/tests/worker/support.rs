@@ -151,7 +151,7 @@ impl Coordinator {
                 Peer::Joining => {
                     let (ca, tokens) = (Arc::clone(&self.ca), self.tokens.clone());
                     // Refusals are what some tests are about.
-                    let _ = answer_join(&connection, &ours, ca, tokens).await;
+                    let _ = answer_join(&connection, &ours, ca, tokens, Duration::ZERO).await;
                     continue;
                 }
                 Peer::Worker(id) => id,
