@@ -152,32 +152,3 @@ async fn another_version_is_refused_with_a_sentence() {
         greet(&pair.worker, &Preamble::ours(crate::model::NUMERICS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("numerics"), "{refused}");
 }
-
-#[tokio::test]
-async fn a15_a_flood_of_heartbeats_closes_the_link() {
-    let mut pair = pair().await;
-    let (mut send, _recv, _link) = pair.hello().await;
-    let flood = async {
-        loop {
-            let heartbeat = EncodedFrame::new(&Heartbeat::default()).unwrap();
-            if write_frame(&mut send, heartbeat).await.is_err() {
-                break;
-            }
-        }
-    };
-    let heard = async {
-        let mut heartbeats = 0;
-        loop {
-            match pair.news().await {
-                News::Heartbeat(_) => heartbeats += 1,
-                News::Lost(why) => return (heartbeats, why),
-                news => panic!("{news:?}"),
-            }
-        }
-    };
-    let (_, (heartbeats, why)) = tokio::join!(flood, heard);
-    assert!((1000..10_000).contains(&heartbeats), "{heartbeats}");
-    assert!(why.contains("too many control messages"), "{why}");
-    let closed = Refusal::from_connection(&pair.worker.closed().await).unwrap();
-    assert_eq!(closed.code, RefusalCode::Busy);
-}
