@@ -8,7 +8,7 @@
 use crate::exit::Fatal;
 use crate::model::{Model, part};
 use crate::slice_server::{SliceServer, SliceSource};
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -117,7 +117,7 @@ impl ModelWatch {
         );
         match error {
             None => Fatal::Changed(anyhow!(text)),
-            Some(error) => Fatal::Changed(Err::<(), _>(error).context(text).unwrap_err()),
+            Some(error) => Fatal::Changed(anyhow::Error::new(error).context(text)),
         }
     }
 

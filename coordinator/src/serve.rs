@@ -351,7 +351,6 @@ impl Server {
             prefix_cache: self.args.cache.prefix_cache,
             itl_target: self.args.pace.itl_target,
             decode_groups: self.args.pace.decode_groups.0,
-            ..SchedulerConfig::default()
         }
     }
 
