@@ -3,7 +3,7 @@
 
     make_piece_vectors.py [OUT]
 
-OUT: default tests/fixtures/tokenizer/pieces.json. Needs the Python package regex, which has the constructs (possessive quantifiers,
+OUT: default tests/fixtures/pieces.json. Needs the Python package regex, which has the constructs (possessive quantifiers,
 look-ahead, set operations) that the published patterns use. The patterns are those of the tokenizer.json or tokenization files of the
 models that llama.cpp names so; each splits the pieces of the one before, and what lies between matches is kept.
 """
@@ -83,7 +83,7 @@ def split(patterns, text):
 
 def main():
     top = pathlib.Path(__file__).resolve().parents[2]
-    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else top / "tests/fixtures/tokenizer/pieces.json"
+    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else top / "tests/fixtures/pieces.json"
     vectors = {
         name: [{"text": text, "pieces": split(patterns, text)} for text in TEXTS] for name, patterns in FAMILIES.items()
     }

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn pieces_are_those_of_the_published_patterns() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/tokenizer/pieces.json");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/pieces.json");
         let text = std::fs::read_to_string(path).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
         for (name, vectors) in vectors.as_object().unwrap() {

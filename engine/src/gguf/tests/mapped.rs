@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::{part_path, parts, write_parts};
-use super::{small_model, weights};
+use super::{HIDDEN, small_model, weights};
 use crate::gguf::mapped::{MapError, Weights};
 use crate::gguf::write::GgufWriter;
-use crate::gguf::{Gguf, HeaderPart};
+use crate::gguf::{Gguf, HeaderPart, Value};
 use crate::huge::LockError;
 use crate::plan::{ByteRange, ModelLayout, SliceId, SlicePiece};
 use crate::quant::TensorType;
@@ -103,12 +103,7 @@ fn parts_of_a_split_model_are_mapped_each_from_its_file() {
 fn only_the_own_tensors_are_mapped() {
     let directory = tempfile::tempdir().unwrap();
     // A model whose layers are far larger than a page, so that rounding does not hide the rest.
-    let mut model = small_model("llama", 4);
-    for layer in 0..4 {
-        let name = format!("blk.{layer}.attn_q.weight");
-        model = weights(model.without_tensor(&name), &name, TensorType::F32, &[1024, 256]);
-    }
-    let gguf = written(&model, directory.path());
+    let gguf = written(&wide_model(4, 4096), directory.path());
     let layout = ModelLayout::new(&gguf).unwrap();
     let weights = Weights::from_model(&gguf, &layout.stage_slices(1..2)).unwrap();
     let own = layout.stage_bytes(1..2);
@@ -195,13 +190,27 @@ fn odd_offsets_are_refused_where_values_must_be_read_in_place() {
     assert!(matches!(error, MapError::Misaligned { .. }), "{error}");
 }
 
-/// A model with a matrix of several huge pages, and the slices of its only layer.
+/// A model whose feed-forward blocks have `width` values between their matrices, which are `F32`.
+fn wide_model(layers: u32, width: u64) -> GgufWriter {
+    let model = small_model("llama", layers);
+    let mut model = model.set("llama.feed_forward_length", Value::U32(width as u32));
+    let values: Vec<u8> = (0..(HIDDEN * width) as u32)
+        .flat_map(|i| (i.wrapping_mul(0x9e37_79b9)).to_le_bytes())
+        .collect();
+    for layer in 0..layers {
+        let [up, down] = [[HIDDEN, width], [width, HIDDEN]];
+        for (name, shape) in [("ffn_gate", up), ("ffn_up", up), ("ffn_down", down)] {
+            let name = format!("blk.{layer}.{name}.weight");
+            model = model.without_tensor(&name);
+            model = model.tensor(&name, TensorType::F32, &shape, values.clone());
+        }
+    }
+    model
+}
+
+/// A model with matrices of several huge pages, and the slices of its only layer.
 fn large_layer(directory: &Path) -> (Gguf, Vec<SliceId>) {
-    let name = "blk.0.attn_q.weight";
-    let model = small_model("llama", 1).without_tensor(name);
-    let values: Vec<u8> =
-        (0..3u32 << 19).flat_map(|i| (i.wrapping_mul(0x9e37_79b9)).to_le_bytes()).collect();
-    let gguf = written(&model.tensor(name, TensorType::F32, &[1024, 1536], values), directory);
+    let gguf = written(&wide_model(1, 24576), directory);
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
     (gguf, slices)
 }
