@@ -14,7 +14,9 @@
 //! replaces characters *inside* contents and so composes a control token; no known template does.
 //!
 //! User-defined tokens count only if they look like part of a frame (`<|…|>`, `[INST]`, …): others,
-//! such as `<think>` or Gemma's runs of spaces, are found in any plain text and so here too.
+//! such as `<think>` or Gemma's runs of spaces, are found in any plain text and so here too. Marks of
+//! thinking are never broken, whatever kind they have: templates look for them in what the assistant
+//! said before, to cut its old thoughts out, and nobody takes a role with them.
 
 use std::borrow::Cow;
 
@@ -41,6 +43,24 @@ const FRAME_TEXTS: [&str; 12] = [
     "<end_of_turn>",
     "<extra_id_0>",
     "<extra_id_1>",
+];
+
+/// What stands around thoughts, where the vocabulary has it as a control token.
+const THINKING_TEXTS: [&str; 14] = [
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "[/THINK]",
+    "<seed:think>",
+    "</seed:think>",
+    "<mm:think>",
+    "</mm:think>",
+    "<longcat_think>",
+    "</longcat_think>",
+    "<|START_THINKING|>",
+    "<|END_THINKING|>",
+    "◁think▷",
+    "◁/think▷",
 ];
 
 /// A rendered conversation, to be given to [`Tokenizer::encode_chat`].
@@ -173,7 +193,9 @@ pub(super) fn without(text: &str, mark: Option<char>) -> Cow<'_, str> {
 }
 
 fn is_frame(kind: TokenKind, text: &[u8]) -> bool {
+    let is_thinking = std::str::from_utf8(text).is_ok_and(|text| THINKING_TEXTS.contains(&text));
     match kind {
+        _ if is_thinking => false,
         TokenKind::Control | TokenKind::Unknown => true,
         TokenKind::UserDefined => std::str::from_utf8(text).is_ok_and(|text| {
             let bars = text.starts_with("<|") && text.ends_with("|>");
