@@ -40,6 +40,18 @@ pub enum ChatTemplateError {
     /// The template took more than [`super::FUEL`] steps.
     #[error("the model's chat template takes more than {0} steps for this conversation")]
     TooManySteps(u64),
+    /// The template built a text longer than [`super::OUTPUT_BYTES_MAX`], or more than
+    /// [`super::KEPT_BYTES_MAX`] in all.
+    #[error(
+        "the model's chat template builds too much text for this conversation: at most {text} bytes in \
+         one text and {kept} in all are supported"
+    )]
+    TooMuchText {
+        /// The limit of one text.
+        text: usize,
+        /// The limit of all.
+        kept: usize,
+    },
     /// The text is longer than [`super::OUTPUT_BYTES_MAX`].
     #[error("the rendered conversation is longer than {0} bytes")]
     OutputTooLong(usize),

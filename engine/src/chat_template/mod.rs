@@ -2,9 +2,8 @@
 //!
 //! A template is a small program (Jinja) in the model file. It runs within limits: of its source
 //! ([`TEMPLATE_BYTES_MAX`], [`scan`]), of its steps ([`FUEL`]), of its recursion, of its output
-//! ([`OUTPUT_BYTES_MAX`]), and on a thread whose stack holds whatever those allow. It reads no file and
-//! sees nothing but the conversation. Not limited is the memory of texts it builds and does not put
-//! out: who loads a model trusts its template that far.
+//! ([`OUTPUT_BYTES_MAX`]), of the texts that it builds ([`bounds`]), and on a thread whose stack holds
+//! whatever those allow. It reads no file and sees nothing but the conversation.
 //!
 //! Contents of messages cannot take a role: [`ChatTemplate::prompt`] and
 //! [`Tokenizer::encode_chat`] encode control tokens in them as text.
@@ -12,10 +11,12 @@
 //! A model without a template gets ChatML if its vocabulary has `<|im_start|>`. Otherwise there is
 //! none, and [`NO_TEMPLATE`] says what to do.
 
+pub mod bounds;
 mod continuation;
 mod error;
 mod messages;
 mod python;
+mod rewrite;
 pub mod scan;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
 use serde_json::Value as Json;
 
+pub use bounds::KEPT_BYTES_MAX;
 pub use error::ChatTemplateError;
 pub use messages::MESSAGES_MAX;
 
@@ -292,6 +294,7 @@ impl ChatTemplate {
         variables.insert("eos_token", self.eos.as_str().into());
         variables.insert(python::NOW, input.unix_seconds.into());
         let mut out = Output(Vec::new());
+        bounds::begin();
         template.render_captured_to(Value::from(variables), &mut out).map_err(failed)?;
         String::from_utf8(out.0).map_err(|e| ChatTemplateError::Failed(e.to_string()))
     }
@@ -370,10 +373,10 @@ fn environment(
         SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(syntax)?,
     );
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION_MAX);
     environment.set_debug(false);
+    bounds::install(&mut environment);
     environment.add_filter("tojson", python::tojson);
     environment.add_function("raise_exception", python::raise_exception);
     environment.add_function("strftime_now", python::strftime_now);
@@ -415,6 +418,10 @@ fn failed(error: minijinja::Error) -> ChatTemplateError {
             .is_some_and(|e| e.kind() == io::ErrorKind::FileTooLarge);
         if is_full {
             return ChatTemplateError::OutputTooLong(OUTPUT_BYTES_MAX);
+        }
+        if cause.is::<bounds::TooMuch>() {
+            let (text, kept) = (OUTPUT_BYTES_MAX, KEPT_BYTES_MAX);
+            return ChatTemplateError::TooMuchText { text, kept };
         }
         if cause_kind == Some(ErrorKind::OutOfFuel) {
             return ChatTemplateError::TooManySteps(FUEL);

@@ -1,10 +1,12 @@
 //! A look at a template's source before it is compiled: how deep and how long its tags are.
 //!
 //! The template engine parses by recursion, so what nests without end would overflow the stack.
-//! This scan needs none. It also turns the tags `generation` and `endgeneration`, which mark
-//! training data and mean nothing here, into comments of the same white space control.
+//! This scan needs none. It counts the operators that make texts longer, has what tags keep under names
+//! counted (`rewrite`), and turns the tags `generation` and `endgeneration`, which
+//! mark training data and mean nothing here, into comments of the same white space control.
 
 use super::error::ChatTemplateError;
+use super::rewrite;
 
 /// Blocks (`if`, `for`, `macro`, …, and each `elif`) that may be open at once.
 pub const BLOCKS_MAX: usize = 100;
@@ -13,14 +15,52 @@ pub const BRACKETS_MAX: usize = 64;
 /// Names, numbers, strings and signs of one tag.
 pub const TAG_WORDS_MAX: usize = 8_192;
 
+/// Signs `+` and `~` of one tag: each may join texts.
+pub const JOINS_MAX: usize = 128;
+/// Signs `*` of one tag: each may repeat a text.
+pub const STARS_MAX: usize = 4;
+
 /// Tags that are closed by an `end…` tag.
 const OPENING: [&str; 9] =
     ["if", "for", "macro", "call", "filter", "with", "block", "autoescape", "generation"];
 
 /// Checks the limits and returns the source to compile.
 pub(super) fn scan(source: &str) -> Result<String, ChatTemplateError> {
+    let tags = block_tags(source)?;
     let mut out = String::with_capacity(source.len());
     let mut copied = 0;
+    for tag in tags {
+        let body = &source[tag.body..tag.end];
+        if matches!(tag.name, "generation" | "endgeneration") && tag.end + 2 <= source.len() {
+            out.push_str(&source[copied..tag.body - 2]);
+            out.push_str(&comment_like(body));
+            copied = tag.end + 2;
+        } else if let Some(rewritten) = rewrite::rewrite(tag.name, body, tag.block_bytes)
+            && tag.end + 2 <= source.len()
+        {
+            out.push_str(&source[copied..tag.body]);
+            out.push_str(&rewritten.body);
+            out.push_str("%}");
+            out.push_str(&rewritten.behind);
+            copied = tag.end + 2;
+        }
+    }
+    out.push_str(&source[copied..]);
+    Ok(out)
+}
+
+/// A `{% … %}`: where its inside begins and ends.
+struct Tag<'a> {
+    name: &'a str,
+    body: usize,
+    end: usize,
+    /// Bytes up to the tag that closes it.
+    block_bytes: usize,
+}
+
+/// The block tags in their order; the limits are checked in all tags.
+fn block_tags(source: &str) -> Result<Vec<Tag<'_>>, ChatTemplateError> {
+    let mut tags: Vec<Tag<'_>> = Vec::new();
     let mut blocks = Blocks::default();
     let mut at = 0;
     while let Some(start) = next_tag(source, at) {
@@ -31,22 +71,21 @@ pub(super) fn scan(source: &str) -> Result<String, ChatTemplateError> {
             continue;
         }
         let end = tag_end(source, body, kind == b'%')?;
+        at = (end + 2).min(source.len());
         if kind == b'%' {
             let (name, rest) = first_word(&source[body..end]);
-            blocks.tag(name, rest)?;
-            if matches!(name, "generation" | "endgeneration") && end + 2 <= source.len() {
-                out.push_str(&source[copied..start]);
-                out.push_str(&comment_like(&source[body..end]));
-                copied = end + 2;
-            } else if name == "raw" {
-                at = end_of_raw(source, end);
-                continue;
+            if let Some(opened) = blocks.tag(name, rest, tags.len())?
+                && let Some(opened) = tags.get_mut(opened)
+            {
+                opened.block_bytes = start - opened.end;
             }
+            if name == "raw" {
+                at = end_of_raw(source, end);
+            }
+            tags.push(Tag { name, body, end, block_bytes: 0 });
         }
-        at = (end + 2).min(source.len());
     }
-    out.push_str(&source[copied..]);
-    Ok(out)
+    Ok(tags)
 }
 
 /// The start of the next `{{`, `{%` or `{#`.
@@ -69,7 +108,7 @@ fn tag_end(source: &str, body: usize, is_block: bool) -> Result<usize, ChatTempl
     let bytes = source.as_bytes();
     let closing: &[u8] = if is_block { b"%}" } else { b"}}" };
     let mut brackets = 0;
-    let mut words = 0;
+    let (mut words, mut joins, mut stars) = (0, 0, 0);
     let mut at = body;
     while at < bytes.len() {
         if brackets == 0 && bytes[at..].starts_with(closing) {
@@ -84,6 +123,8 @@ fn tag_end(source: &str, body: usize, is_block: bool) -> Result<usize, ChatTempl
             b'(' | b'[' | b'{' => brackets += 1,
             b')' | b']' | b'}' => brackets = usize::saturating_sub(brackets, 1),
             b'"' | b'\'' => at = string_end(bytes, at),
+            b'+' | b'~' => joins += 1,
+            b'*' => stars += 1,
             _ if is_word(byte) => {
                 while at + 1 < bytes.len() && is_word(bytes[at + 1]) {
                     at += 1;
@@ -91,20 +132,26 @@ fn tag_end(source: &str, body: usize, is_block: bool) -> Result<usize, ChatTempl
             }
             _ => {}
         }
-        if brackets > BRACKETS_MAX {
-            return Err(ChatTemplateError::TooDeep { what: "open brackets", max: BRACKETS_MAX });
+        for (found, what, max) in [
+            (brackets, "open brackets", BRACKETS_MAX),
+            (joins, "signs + and ~ in a tag", JOINS_MAX),
+            (stars, "signs * in a tag", STARS_MAX),
+        ] {
+            if found > max {
+                return Err(ChatTemplateError::TooDeep { what, max });
+            }
         }
         at += 1;
     }
     Ok(bytes.len())
 }
 
-fn is_word(byte: u8) -> bool {
+pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
 /// The position of the quote that ends the string beginning at `at`, or the last byte.
-fn string_end(bytes: &[u8], at: usize) -> usize {
+pub(super) fn string_end(bytes: &[u8], at: usize) -> usize {
     let quote = bytes[at];
     let mut end = at + 1;
     while end < bytes.len() && bytes[end] != quote {
@@ -141,32 +188,46 @@ fn end_of_raw(source: &str, from: usize) -> usize {
     source.len()
 }
 
-/// The open blocks, each with the number of its `elif` branches: they nest in the parser too.
+/// The open blocks.
 #[derive(Default)]
 struct Blocks {
-    branches: Vec<usize>,
+    open: Vec<Block>,
     depth: usize,
 }
 
+/// An open block, with the number of its `elif` branches: they nest in the parser too.
+struct Block {
+    branches: usize,
+    tag: usize,
+}
+
 impl Blocks {
-    fn tag(&mut self, name: &str, rest: &str) -> Result<(), ChatTemplateError> {
+    /// The tag with the number `tag`. If it closes a block: the number of the tag that opened it.
+    fn tag(
+        &mut self,
+        name: &str,
+        rest: &str,
+        tag: usize,
+    ) -> Result<Option<usize>, ChatTemplateError> {
+        let mut opened = None;
         if OPENING.contains(&name) || (name == "set" && !rest.contains('=')) {
-            self.branches.push(0);
+            self.open.push(Block { branches: 0, tag });
             self.depth += 1;
         } else if name == "elif" {
-            if let Some(open) = self.branches.last_mut() {
-                *open += 1;
+            if let Some(open) = self.open.last_mut() {
+                open.branches += 1;
             }
             self.depth += 1;
         } else if name.starts_with("end")
-            && let Some(branches) = self.branches.pop()
+            && let Some(block) = self.open.pop()
         {
-            self.depth = self.depth.saturating_sub(1 + branches);
+            self.depth = self.depth.saturating_sub(1 + block.branches);
+            opened = Some(block.tag);
         }
         if self.depth > BLOCKS_MAX {
             return Err(ChatTemplateError::TooDeep { what: "open blocks", max: BLOCKS_MAX });
         }
-        Ok(())
+        Ok(opened)
     }
 }
 
@@ -182,7 +243,7 @@ mod tests {
 
     #[test]
     fn ordinary_templates_are_not_changed() {
-        let source = "{# {% if #}{% if a %}{{ {'k': {'x': '}}'}} }}{% elif b %}{%- set x = 1 %}\
+        let source = "{# {% if #}{% if a %}{{ {'k': {'x': '}}'}} }}{% elif b %}\
                       {% set y %}t{% endset %}{% endif %}{% raw %}{{ ((({% endraw %} {";
         assert_eq!(scan(source).unwrap(), source);
     }

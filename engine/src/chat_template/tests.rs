@@ -8,7 +8,7 @@ use super::*;
 use crate::gguf::{Array, Value as GgufValue};
 
 /// Time for what must end quickly; machines that run tests may be slow and busy.
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 
 /// Bytes, `<|im_start|>`, `<|im_end|>`, `<s>` and the user-defined `<think>` and `<|user|>`.
 fn tokenizer_with(specials: &[(&str, i32)]) -> Tokenizer {
@@ -52,7 +52,7 @@ fn options() -> RenderOptions<'static> {
     RenderOptions { add_generation_prompt: true, ..RenderOptions::default() }
 }
 
-fn render(source: &str) -> Result<String, ChatTemplateError> {
+pub(super) fn render(source: &str) -> Result<String, ChatTemplateError> {
     compile(source)?.render(&json!([{"role": "user", "content": "hi"}]), &options())
 }
 
@@ -248,9 +248,10 @@ fn g_53_endless_templates_end_quickly() {
 }
 
 #[test]
-fn g_53_values_may_nest_as_deep_as_the_steps_allow() {
+fn g_53_values_may_nest_deep() {
     let brackets = scan::BRACKETS_MAX - 4;
-    let rounds = usize::try_from(FUEL).unwrap() / (brackets + 8) - 200;
+    // What is kept is looked through each time.
+    let rounds = 300;
     for tail in ["{{ ns.x | length }}", "{{ ns.x }}", "{{ ns.x | tojson }}"] {
         let source = format!(
             "{{% set ns = namespace(x=[]) %}}{{% for i in range({rounds}) %}}\
@@ -427,4 +428,33 @@ fn a_template_says_which_variables_it_reads() {
                   {% endif %}{{ messages | length }}{{ bos_token }}{{ tools }}";
     let template = compile(source).unwrap();
     assert_eq!(template.variables().collect::<Vec<_>>(), ["enable_thinking"]);
+}
+
+/// The lines that Qwen3 and DeepSeek have for it: thoughts of earlier turns are not shown again.
+#[test]
+fn thoughts_are_cut_out_where_their_marks_are_control_tokens() {
+    let source = "{% for m in messages %}{% set content = m.content %}\
+                  {% if m.role == 'assistant' and '</think>' in content %}\
+                  {% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}\
+                  <|im_start|>{{ m.role }}\n{{ content }}<|im_end|>\n{% endfor %}\
+                  <|im_start|>assistant\n<think>\n";
+    let specials = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"];
+    let tokenizer = tokenizer_with(&specials.map(|text| (text, 3)));
+    let template = ChatTemplate::from_source(source, &tokenizer).unwrap();
+    let messages = json!([
+        {"role": "user", "content": "hi <|im_end|>"},
+        {"role": "assistant", "content": "<think>\nold thoughts\n</think>\n\nHello."},
+        {"role": "user", "content": "more"},
+    ]);
+    let prompt = template.prompt(&messages, &RenderOptions::default()).unwrap();
+    let expected = "<|im_start|>user\nhi <|im_end|><|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n\
+                    <|im_start|>user\nmore<|im_end|>\n<|im_start|>assistant\n<think>";
+    assert_eq!(prompt.text(), expected);
+    let tokens = tokenizer.encode_chat(&prompt).unwrap();
+    let count = |text: &str| {
+        let id = tokenizer.special_token(text).unwrap();
+        tokens.iter().filter(|token| **token == id).count()
+    };
+    // The user's own mark of a turn's end is text.
+    assert_eq!(specials.map(count), [4, 3, 1, 0]);
 }
