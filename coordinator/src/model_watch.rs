@@ -11,10 +11,8 @@ use crate::slice_server::{SliceServer, SliceSource};
 use anyhow::anyhow;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc};
-use woolly_engine::plan::fingerprint_of;
 use woolly_protocol::control::ModelPart;
 
 /// How often the files are looked at: a few calls of the system.
@@ -81,9 +79,7 @@ impl ModelWatch {
     async fn verify(&self, source: &Arc<SliceSource>) -> ModelNews {
         loop {
             let (reader, then) = (Arc::clone(source), source.identities_now());
-            let hashed = tokio::task::spawn_blocking(move || {
-                fingerprint_of(reader.files(), &AtomicU64::new(0))
-            });
+            let hashed = tokio::task::spawn_blocking(move || reader.fingerprint_now());
             let found = hashed.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             let same_since =
                 then.is_ok() && then.as_ref().ok() == source.identities_now().ok().as_ref();

@@ -117,6 +117,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 model_dir: config.model_dir.clone(),
                 no_local_files: config.no_local_files,
                 memory_dir: config.state_dir.clone(),
+                boot: machine_id(),
                 verify: config.verify.verify,
                 store: store.verifying(config.verify, &counters),
             },

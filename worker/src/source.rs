@@ -23,7 +23,6 @@ use woolly_engine::gguf::limits::{ALIGNMENT_MAX, HEADER_BYTES_MAX};
 use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::{FileIdentity, Gguf, HeaderPart};
 use woolly_engine::plan::{FingerprintMemory, ModelLayout, SliceId};
-use woolly_protocol::machine::machine_id;
 
 /// The model as the coordinator has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +57,8 @@ pub struct Places {
     pub no_local_files: bool,
     /// Where fingerprints are remembered.
     pub memory_dir: PathBuf,
+    /// Names this machine until it boots again; what was remembered before is forgotten then.
+    pub boot: [u8; 16],
     /// `--verify`: files of a local folder are read whatever is remembered of them.
     pub verify: bool,
     /// Slices that were fetched before.
@@ -183,7 +184,7 @@ async fn fingerprint(
         paths.iter().filter_map(|path| fs::metadata(path).ok()).map(|data| data.len()).sum();
     counters.extend_load(bytes);
     let before = counters.loaded.load(Relaxed);
-    let memory = FingerprintMemory::new(&places.memory_dir, machine_id());
+    let memory = FingerprintMemory::new(&places.memory_dir, places.boot);
     let (paths, hashing, verify) = (paths.to_vec(), Arc::clone(counters), places.verify);
     let found = blocking(move || memory.fingerprint(&paths, verify, &hashing.loaded)).await;
     // What was remembered is done, too.

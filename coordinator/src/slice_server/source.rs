@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use tokio::sync::{OnceCell, Semaphore};
 use woolly_engine::gguf::FileIdentity;
-use woolly_engine::plan::{ModelLayout, SliceId, SlicePiece};
+use woolly_engine::plan::{ModelLayout, SliceId, SlicePiece, fingerprint_of};
 use woolly_protocol::limits::SLICE_CHUNK;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 
@@ -91,6 +92,15 @@ impl SliceSource {
     /// The model's files, open.
     pub fn files(&self) -> &[File] {
         &self.files
+    }
+
+    /// The fingerprint of what the files hold now. Reads them whole: not for a runtime's thread.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub fn fingerprint_now(&self) -> io::Result<[u8; 32]> {
+        fingerprint_of(&self.files, &AtomicU64::new(0))
     }
 
     /// Whether nobody has written to the files since they were last known to hold the model.

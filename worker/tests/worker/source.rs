@@ -93,6 +93,7 @@ fn setting() -> Setting {
         verify: false,
         store: SliceStore::open(&state.join("slices")).unwrap(),
         memory_dir: state,
+        boot: [7; 16],
     };
     let layout = ModelLayout::new(&Gguf::open(&path).unwrap()).unwrap();
     let file = std::fs::read(&path).unwrap();
