@@ -7,9 +7,11 @@ mod faults;
 mod joining;
 mod load;
 mod memory;
+mod model_file;
 mod sharing;
 mod start;
 mod strangers;
+mod wild_files;
 
 use serde_json::{Value, json};
 use woolly_tests::cluster::Cluster;

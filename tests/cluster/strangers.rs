@@ -20,7 +20,7 @@ fn ask_with_key(cluster: &Cluster) {
     for (key, expected) in [(KEY, "200"), ("sk-wrong-never-logged", "401")] {
         let mut stream = TcpStream::connect(cluster.http).expect("the gateway listens");
         let request = format!(
-            "GET /v1/models HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {key}\r\n\
+            "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
              Connection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).expect("the gateway reads");
