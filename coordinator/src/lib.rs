@@ -21,6 +21,7 @@ pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod model_watch;
+pub mod open_files;
 pub mod scheduler;
 pub mod serve;
 pub mod shutdown;

@@ -21,6 +21,7 @@ use crate::listen::Listener;
 use crate::local_workers::{self, LocalWorkers};
 use crate::model::{Model, NUMERICS};
 use crate::model_watch::{ModelNews, ModelWatch};
+use crate::open_files;
 use crate::scheduler::SchedulerConfig;
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::slice_server::{SliceServer, SliceSource};
@@ -84,6 +85,20 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     result
+}
+
+/// Connections that clients may have at a time.
+fn connections() -> Limits {
+    let (files, wanted) = (open_files::raise(), Limits::default().connections);
+    let limits = Limits::within(files);
+    if limits.connections < wanted {
+        tracing::warn!(
+            "{files} files may be open, so {} clients can be connected at a time instead of {wanted}: \
+             raise the limit (ulimit -n, LimitNOFILE=)",
+            limits.connections
+        );
+    }
+    limits
 }
 
 /// One thread on a machine with few processors, where local workers compute on all of them: two that
@@ -385,7 +400,7 @@ impl Server {
             },
             allowed_hosts: self.args.door.allow_host.clone(),
             cors_origins: self.args.door.cors_origin.clone(),
-            connections: Limits::default(),
+            connections: connections(),
             drain: GATEWAY_DRAIN,
             keys: self.keys.clone(),
             key_concurrency: self.key_concurrency(),

@@ -24,6 +24,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// As many as by default, or as a process can have that may open `files`: some are the model's,
+    /// the workers' and the log's.
+    pub fn within(files: usize) -> Limits {
+        const OTHERS: usize = 128;
+        let default = Limits::default();
+        // Where even the others would not fit, some connections are worth more than none.
+        let room = files.saturating_sub(OTHERS + default.probes).max(files / 4).max(1);
+        Limits { connections: default.connections.min(room), ..default }
+    }
+}
+
 /// What a new connection may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
@@ -222,6 +234,12 @@ mod tests {
     use super::*;
 
     const LIMITS: Limits = Limits { connections: 2, probes: 1 };
+
+    #[test]
+    fn connections_leave_files_for_the_rest() {
+        let within = |files| Limits::within(files).connections;
+        assert_eq!([within(65_536), within(1024), within(144), within(40)], [1024, 880, 36, 10]);
+    }
 
     fn told(place: &Place) -> bool {
         lock(&place.table).connections[&place.id].is_leaving

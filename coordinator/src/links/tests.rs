@@ -10,7 +10,7 @@ use woolly_protocol::frame::Frame;
 use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
 use woolly_protocol::ids::MicrobatchId;
 use woolly_protocol::kind::Kind;
-use woolly_protocol::preamble::{Preamble, greet};
+use woolly_protocol::preamble::{Preamble, Refusal, RefusalCode, greet};
 
 /// A coordinator with one worker's connection.
 struct Pair {
@@ -151,4 +151,32 @@ async fn another_version_is_refused_with_a_sentence() {
     let refused =
         greet(&pair.worker, &Preamble::ours(crate::model::NUMERICS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("numerics"), "{refused}");
+}
+
+/// A15: 258,000 in a second, as it was seen, took a core of everybody's machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_heartbeats_closes_the_link() {
+    let mut pair = pair().await;
+    let (mut send, _recv, _link) = pair.hello().await;
+    let flood = tokio::spawn(async move {
+        let mut sent = 0_u32;
+        while write_frame(&mut send, EncodedFrame::new(&Heartbeat::default()).unwrap()).await.is_ok()
+        {
+            sent += 1;
+        }
+        sent
+    });
+    let mut heartbeats = 0;
+    let why = loop {
+        match pair.news().await {
+            News::Heartbeat(_) => heartbeats += 1,
+            News::Lost(why) => break why,
+            news => panic!("{news:?}"),
+        }
+    };
+    assert!((1000..10_000).contains(&heartbeats), "{heartbeats}");
+    assert!(why.contains("too many control messages"), "{why}");
+    let closed = Refusal::from_connection(&pair.worker.closed().await).unwrap();
+    assert_eq!(closed.code, RefusalCode::Busy);
+    assert!(flood.await.unwrap() >= 1000);
 }
