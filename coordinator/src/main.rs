@@ -27,14 +27,23 @@ fn parse() -> Cli {
         Ok(cli) => return cli,
         Err(error) => error,
     };
-    if !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand) {
-        error.exit();
-    }
-    // A closed stderr is no reason to end in another way.
-    let _ = error.print();
     let words = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok());
-    if let Some((word, tip)) = woolly_coordinator::config::tip(words) {
+    let tip = woolly_coordinator::config::tip(words);
+    let code = match (error.kind(), &tip) {
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, _) => {
+            // A closed stderr is no reason to end in another way.
+            let _ = error.print();
+            error.exit_code()
+        }
+        // `-hf` reads as `-h -f`, and whoever writes it wants no help.
+        (ErrorKind::DisplayHelp, Some((word, _))) if word.starts_with("-h") => {
+            eprintln!("error: unexpected argument '{word}' found");
+            2
+        }
+        _ => error.exit(),
+    };
+    if let Some((word, tip)) = tip {
         eprintln!("\n  tip: '{word}': {tip}");
     }
-    std::process::exit(error.exit_code());
+    std::process::exit(code);
 }

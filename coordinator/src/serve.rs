@@ -145,7 +145,7 @@ impl Server {
     async fn serve(self) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
-        watch_signals(ask).context("cannot watch for signals")?;
+        watch_signals(ask, self.args.shutdown_timeout).context("cannot watch for signals")?;
         let (http, http_addresses) = self.bind_http().await?;
         let now = SystemTime::now();
         let ca = ClusterCa::open(&self.state.pki(), now)

@@ -1,6 +1,7 @@
 //! Ending politely: the first signal asks everyone to finish, the second ends the process at once.
 
 use std::io;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -70,17 +71,20 @@ impl Signals {
     }
 }
 
-/// Watches for signals from now on: the first one pulls `trigger`, the second ends the process with
-/// code 130. Children see the end of their stdin and end by themselves.
+/// Watches for signals from now on: the first one pulls `trigger`, after which generations may go on
+/// for `patience`, the second ends the process with code 130. Children see the end of their stdin and end by themselves.
 ///
 /// # Errors
 ///
 /// When the system does not let signals be handled.
-pub fn watch_signals(trigger: ShutdownTrigger) -> io::Result<()> {
+pub fn watch_signals(trigger: ShutdownTrigger, patience: Duration) -> io::Result<()> {
     let mut signals = Signals::new()?;
     tokio::spawn(async move {
         let name = signals.next().await;
-        tracing::info!("{name}: running generations may finish; a second signal ends at once");
+        tracing::info!(
+            "{name}: running generations may finish within {patience:?} (--shutdown-timeout); a second \
+             signal ends at once"
+        );
         trigger.ask();
         let name = signals.next().await;
         tracing::warn!("{name} again: ending at once");

@@ -235,3 +235,72 @@ fn a_port_in_use_is_one_error_that_names_the_flag() {
         assert!(error.contains(flag) && error.contains(&address), "{stderr}");
     }
 }
+
+#[test]
+fn words_of_other_servers_get_a_tip() {
+    let model = tiny_model();
+    let lines: [(&[&str], &str); 6] = [
+        (&["serve", &model, "-ngl", "99"], "computes on CPUs"),
+        (&["serve", &model, "--parallel", "4"], "--running-max"),
+        (&["serve", &model, "--chat-template", "chatml"], "--chat-template-file"),
+        (&["serve", "-hf", "org/model"], "downloads nothing"),
+        (&["serve", &model, "--served-model-name", "x"], "--alias"),
+        (&["run", "llama3"], "serve -m FILE"),
+    ];
+    for (words, tip) in lines {
+        let (code, stdout, stderr) = run(words);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{words:?}: {stderr}");
+        let line = stderr.lines().find(|line| line.contains("tip: '")).unwrap_or_default();
+        assert!(line.contains(tip), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn who_has_no_model_is_told_where_models_come_from() {
+    for words in [&["serve"][..], &["serve", "llama3:8b"], &["serve", "-m", "smollm2"]] {
+        let (code, _, stderr) = run(words);
+        assert_eq!(code, Some(2), "{words:?}: {stderr}");
+        assert!(stderr.contains("GGUF") && stderr.contains("Hugging Face"), "{words:?}: {stderr}");
+    }
+}
+
+#[test]
+fn the_model_may_stand_alone_and_host_and_port_be_given_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    let model = tiny_model();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    // It comes as far as the port, which is in use.
+    for flags in [&["--port", &port][..], &["--host", "127.0.0.1", "--port", &port]] {
+        let words = ["serve", &model, "--workers", "1", "--listen", "127.0.0.1:0"];
+        let words = [&words[..], &["--state-dir", &state], flags].concat();
+        let (code, _, stderr) = run(&words);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("127.0.0.1:{port}")), "{stderr}");
+    }
+    let (code, _, stderr) = run(&["serve", &model, "-m", &model]);
+    assert_eq!(code, Some(2), "{stderr}");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys");
+    std::fs::write(&keys, "sk-a-key-of-someone\n").unwrap();
+    for (mode, is_warned) in [(0o644, true), (0o600, false)] {
+        std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(mode)).unwrap();
+        let state = dir.path().join(format!("state-{mode:o}"));
+        let flags = ["--listen", "127.0.0.1:0", "--api-key-file", &text(&keys)];
+        let mut serving = Serving::start(&state, &flags);
+        serving.line();
+        let log = serving.log();
+        assert_eq!(
+            log.contains("others on this machine may read it"),
+            is_warned,
+            "{mode:o}: {log}"
+        );
+        assert!(!log.contains("sk-a-key"), "{log}");
+    }
+}

@@ -160,7 +160,9 @@ async fn a_flood_of_heartbeats_closes_the_link() {
     let (mut send, _recv, _link) = pair.hello().await;
     let flood = tokio::spawn(async move {
         let mut sent = 0_u32;
-        while write_frame(&mut send, EncodedFrame::new(&Heartbeat::default()).unwrap()).await.is_ok()
+        while write_frame(&mut send, EncodedFrame::new(&Heartbeat::default()).unwrap())
+            .await
+            .is_ok()
         {
             sent += 1;
         }

@@ -304,7 +304,9 @@ fn look_up(
         let missing = part::missing_chunks(&file, &path, &manifest, &Counters::default())?;
         let same_length = file.metadata().is_ok_and(|data| data.len() == manifest.length);
         if !missing.is_empty() || !same_length {
-            counters.damaged_chunks.fetch_add(missing.len() as u64, Relaxed);
+            let damaged = missing.len() as u64;
+            let in_all = counters.damaged_chunks.fetch_add(damaged, Relaxed) + damaged;
+            tracing::warn!(damaged, in_all, "a stored slice is not what it was");
             set_aside(dir, &manifest, &file, missing.len())?;
             return Ok(None);
         }

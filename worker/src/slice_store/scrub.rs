@@ -98,6 +98,7 @@ fn run(dir: &Path, in_use: &Weak<InUse>, interval: Duration, counters: &Counters
                 Ok(0) => {}
                 Ok(damaged) => tracing::warn!(
                     damaged,
+                    in_all = counters.damaged_chunks.load(Relaxed),
                     "{} had damaged chunks",
                     manifest.slice_path(dir).display()
                 ),

@@ -5,6 +5,7 @@ mod door;
 mod endpoints;
 mod harmless;
 mod listener;
+mod log;
 mod logprobs;
 mod many_prompts;
 mod metrics;
