@@ -3,7 +3,7 @@
 use super::choice::{Choices, Piece};
 use super::error::{ApiError, Problem, shutting_down};
 use super::places::ClientHalf;
-use super::prepare::{self, Prepared};
+use super::prepare::{self, Caller, Prepared};
 use super::request_log::RequestLog;
 use super::{Gateway, body, sse};
 use crate::generation::KeyId;
@@ -56,8 +56,8 @@ pub async fn read(gateway: &Gateway, request: Request) -> Result<body::ReadBody,
     body::read(&parts.headers, body, &gateway.body_budget).await
 }
 
-/// Checks the body of a request of this key.
-type Prepare = fn(&Gateway, &[u8], KeyId) -> Result<Prepared, ApiError>;
+/// Checks the body of a caller's request.
+type Prepare = fn(&Gateway, &[u8], &Caller) -> Result<Prepared, ApiError>;
 
 /// Answers a request that `prepare` checks, and measures it from here to its end.
 async fn answer(
@@ -68,10 +68,9 @@ async fn answer(
     let mut meter = Meter::start(Arc::clone(gateway.engine.metrics()));
     let client = request.extensions().get::<ClientHalf>().cloned();
     let log = request.extensions().get::<RequestLog>().cloned().ok_or_else(unguarded)?;
-    let prepared = prepared(gateway, request, prepare).await;
+    let prepared = prepared(gateway, request, prepare, &log).await;
     let prepared = prepared.inspect_err(|_| meter.ended(Outcome::Refused))?;
     let Prepared { answer, choices, stream, seed } = prepared;
-    log.model(&answer.model);
     let (engine, tokenizer) = (&gateway.engine, gateway.tokenizer.clone());
     let mut choices = Choices::start(choices, engine, tokenizer, meter, log.clone()).await?;
     if stream {
@@ -104,10 +103,11 @@ async fn prepared(
     gateway: &Arc<Gateway>,
     request: Request,
     prepare: Prepare,
+    log: &RequestLog,
 ) -> Result<Prepared, ApiError> {
-    let key = key_of(&request);
+    let caller = Caller { key: key_of(&request), log: log.clone() };
     let body = read(gateway, request).await?;
-    let prepared = gateway.blocking(move |gateway| prepare(gateway, &body.bytes, key)).await?;
+    let prepared = gateway.blocking(move |gateway| prepare(gateway, &body.bytes, &caller)).await?;
     match gateway.draining.is_cancelled() {
         true => Err(shutting_down()),
         false => Ok(prepared),

@@ -9,6 +9,7 @@ use super::fields::Fields;
 use super::known::Place;
 use super::messages::Messages;
 use super::prompts::Prompt;
+use super::request_log::RequestLog;
 use super::response::{Answer, Shape, UsageMode};
 use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
 use super::template_options::{self, TemplateOptions};
@@ -53,14 +54,23 @@ struct Report {
     score_prompt: bool,
 }
 
+/// Who asks, and the request's line of the log.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The key that the guard has found.
+    pub key: KeyId,
+    /// Learns the model that is asked for.
+    pub log: RequestLog,
+}
+
 /// Checks a request to `/v1/chat/completions`.
 ///
 /// # Errors
 ///
 /// 400 naming the field, 404 for another model, 503 while there is no plan.
-pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiError> {
+pub fn chat(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Prepared, ApiError> {
     let mut fields = fields_of(body)?;
-    let model = take_model(&mut fields, gateway)?;
+    let model = take_model(&mut fields, gateway, Some(&caller.log))?;
     known::settle(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
     let options = template_options::take(&mut fields, &messages, gateway.template.get())?;
@@ -89,7 +99,7 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
     let detokenizer = Detokenizer::new(&gateway.tokenizer);
     let encoded = Encoded { tokens, echo: None, detokenizer };
     let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
-    choice.request.key = key;
+    choice.request.key = caller.key;
     let choices = vec![choice];
     let seed = sampling.options.seed;
     let answer = answer(gateway, Shape::Chat, model, wanted, usage_mode)?;
@@ -101,10 +111,10 @@ pub fn chat(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiE
 /// # Errors
 ///
 /// As [`chat`].
-pub fn completion(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared, ApiError> {
+pub fn completion(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Prepared, ApiError> {
     let vocab = gateway.tokenizer.vocab_size();
     let mut fields = fields_of(body)?;
-    let model = take_model(&mut fields, gateway)?;
+    let model = take_model(&mut fields, gateway, Some(&caller.log))?;
     known::settle(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
     check_count(gateway, prompts.len())?;
@@ -125,7 +135,7 @@ pub fn completion(gateway: &Gateway, body: &[u8], key: KeyId) -> Result<Prepared
         let max_tokens = completion_tokens(length, &sampling, COMPLETION_TOKENS_DEFAULT, ctx)?;
         let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
         choice.request.sampling.choice = index;
-        choice.request.key = key;
+        choice.request.key = caller.key;
         choices.push(choice);
     }
     let seed = sampling.options.seed;
@@ -159,14 +169,23 @@ pub fn fields_of(body: &[u8]) -> Result<Fields, ApiError> {
     Fields::of_body(value)
 }
 
-/// Takes the model's name; without one it is the model that is served.
+/// Takes the model's name, and puts it into the request's line of the log; without one it is the model
+/// that is served.
 ///
 /// # Errors
 ///
 /// 404 if it is neither the id nor an alias of the model that is served.
-pub fn take_model(fields: &mut Fields, gateway: &Gateway) -> Result<String, ApiError> {
+pub fn take_model(
+    fields: &mut Fields,
+    gateway: &Gateway,
+    log: Option<&RequestLog>,
+) -> Result<String, ApiError> {
     let id = &gateway.config.model_id;
-    match fields.string("model", MODEL_CHARS_MAX)? {
+    let name = fields.string("model", MODEL_CHARS_MAX)?;
+    if let Some(log) = log {
+        log.model(name.as_ref().unwrap_or(id));
+    }
+    match name {
         Some(name) if gateway.config.serves(&name) => Ok(name),
         Some(name) => Err(ApiError::model_not_found(&name, id)),
         None => Ok(id.clone()),

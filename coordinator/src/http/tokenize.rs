@@ -45,7 +45,7 @@ pub async fn detokenize(
 
 fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = fields_of(body)?;
-    take_model(&mut fields, gateway)?;
+    take_model(&mut fields, gateway, None)?;
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let tokens = match given(&fields)? {
         "messages" => {
@@ -98,7 +98,7 @@ fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec
 
 fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = fields_of(body)?;
-    take_model(&mut fields, gateway)?;
+    take_model(&mut fields, gateway, None)?;
     let Some(tokens) = fields.take("tokens") else {
         return Err(ApiError::invalid("tokens", "'tokens' is missing."));
     };

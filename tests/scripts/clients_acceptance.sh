@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# openai, LangChain, LiteLLM and lm-eval, unchanged, against a coordinator with one local worker. Installs the packages into
+# target/clients.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$top"
+
+# Settings of the caller's own clusters must not reach this one.
+for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
+
+cargo build --quiet --release --workspace
+target=$(cargo metadata --format-version 1 --no-deps |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+
+clients=$target/clients
+python=$clients/bin/python
+if ! "$python" -c 'import openai, langchain_openai, litellm, lm_eval, tokenizers, transformers, gguf' 2>/dev/null; then
+  python3 -m venv "$clients"
+  "$clients/bin/pip" install --quiet --disable-pip-version-check 'openai>=2,<4' langchain-openai litellm 'lm-eval[api]' \
+    tokenizers transformers gguf
+fi
+
+model=$(tests/scripts/fetch_model.sh)
+http=$(python3 deploy/demo.py address)
+state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-clients.XXXXXX")
+"$target/release/woolly-coordinator" serve "$model" --http "$http" --listen 127.0.0.1:0 \
+  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
+coordinator=$!
+cleanup() {
+  local status=$?
+  kill -TERM "$coordinator" 2>/dev/null || true
+  wait "$coordinator" 2>/dev/null || true
+  [ "$status" -eq 0 ] || tail -n 20 "$state/stderr" >&2
+  rm -rf "$state"
+  exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+python3 deploy/demo.py wait "$http" "$coordinator"
+"$python" tests/scripts/openai_client.py "http://$http/v1"
+# This one asks wrong requests too; nobody after it does.
+asked=$(wc -l <"$state/stderr")
+"$python" tests/scripts/clients.py "http://$http/v1"
+
+"$python" tests/scripts/lm_eval_tasks.py "$model" "$state/tasks"
+name=$(curl -sf "http://$http/v1/models" | python3 -c 'import json, sys; print(json.load(sys.stdin)["data"][0]["id"])')
+export OPENAI_API_KEY=none HF_HUB_OFFLINE=1 HF_DATASETS_CACHE="$state/datasets"
+evaluate() {
+  "$clients/bin/lm_eval" run --model "$1" --tasks "$2" --include_path "$state/tasks" --batch_size "$3" \
+    --model_args "model=$name,base_url=http://$http/v1/$4,num_concurrent=2,tokenizer=$state/tasks/tokenizer,max_retries=1$5" "${@:6}" |
+    grep -v '^$'
+}
+evaluate local-completions few_choices,few_words,few_texts 1 completions ""
+evaluate local-completions few_choices,few_words,few_texts 4 completions ",tokenized_requests=False"
+evaluate local-chat-completions few_words 1 chat/completions "" --apply_chat_template
+refused=$(tail -n "+$((asked + 1))" "$state/stderr" | grep 'status=[45]' | grep -v 'reason="context_length_exceeded"' || true)
+if [ -n "$refused" ]; then
+  printf 'clients_acceptance.sh: these were refused:\n%s\n' "$refused" >&2
+  exit 1
+fi
+echo "clients_acceptance.sh: nothing was refused but a prompt beyond the context"
