@@ -78,6 +78,13 @@ impl Connection {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
+            // hyper has no other word for it.
+            if error.is_parse()
+                && error.to_string().contains("HTTP2 preface")
+                && let Some(watched) = &self.watched
+            {
+                watched.refuse_http_2().await;
+            }
         }
     }
 }

@@ -19,6 +19,9 @@ use tokio::net::TcpStream;
 /// How often a connection with unread bytes, such as another request, is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How long what a refused client still sends is read.
+const REFUSED_GRACE: Duration = Duration::from_secs(1);
+
 const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The connection's end.
@@ -69,6 +72,33 @@ impl Watched {
             Ok(written) => written < INTERIM.len() || failed(),
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
+    }
+}
+
+/// What a client that begins with HTTP/2 is told.
+const NO_HTTP_2: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n\
+    content-type: text/plain\r\ncontent-length: 55\r\n\r\n\
+    This server speaks HTTP/1.1; do not begin with HTTP/2.\n";
+
+impl Watched {
+    /// Tells a client that began with HTTP/2 what is spoken here, and takes what it has sent already, so
+    /// that its system does not throw the answer away.
+    pub async fn refuse_http_2(&self) {
+        if self.stream.try_write(NO_HTTP_2).is_err() {
+            return;
+        }
+        let _ = socket2::SockRef::from(&self.stream).shutdown(Shutdown::Write);
+        let rest = async {
+            let mut buffer = [0; 4096];
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(REFUSED_GRACE, rest).await;
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tower::ServiceExt;
 use woolly_engine::gguf::{Metadata, Value as Kv};
 use woolly_engine::tokenizer::Tokenizer;
-use woolly_protocol::control::StreamPurpose;
+use woolly_protocol::control::{Heartbeat, StreamPurpose};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::EncodedFrame;
 use woolly_protocol::frame_io::write_frame;
@@ -257,11 +257,20 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     router(Arc::new(gateway), bound)
 }
 
+/// Says that the worker is there, for a test that is longer than the silence that is allowed.
+async fn beat(mut player: Player) {
+    let heartbeat = || EncodedFrame::new(&Heartbeat::default()).unwrap();
+    while write_frame(&mut player.send, heartbeat()).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// Plays a worker that holds the whole model: every token is 7, or the end.
 async fn compute(player: Player) {
     let mut forwards = player.stream(StreamPurpose::Forwards).await;
     let mut samplings = player.stream(StreamPurpose::Samplings).await;
     let mut answers = player.answers().await;
+    tokio::spawn(beat(player));
     while let Ok(Some(frame)) = forwards.read(&[Kind::Forward]).await {
         let forward = frame.message::<Forward>().unwrap();
         let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);

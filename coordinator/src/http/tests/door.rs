@@ -273,3 +273,15 @@ async fn when_all_connections_are_at_work_probes_are_answered_and_others_told() 
     assert_eq!(rig.requests().len(), 2, "those at work were not disturbed");
     assert!(rig.seen.lock().unwrap().cancelled.is_empty());
 }
+
+#[tokio::test]
+async fn a_client_that_begins_with_http_2_is_told_what_is_spoken() {
+    let served = Served::new(&Rig::saying("x")).await;
+    let mut stream = served.connect().await;
+    // The preface and a SETTINGS frame (RFC 9113, 3.4).
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 505 "), "{answer}");
+    assert!(answer.ends_with("do not begin with HTTP/2.\n"), "{answer}");
+}
