@@ -34,7 +34,7 @@ pub struct DoorArgs {
     #[arg(long, env = "WOOLLY_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     #[arg(value_parser = parse_allowed)]
     pub allow_host: Vec<String>,
-    /// An origin such as https://chat.example whose web pages may use the API and read its answers;
+    /// An origin such as `https://chat.example` whose web pages may use the API and read its answers;
     /// * is every origin; may be given several times, or separated by commas [default: none]
     #[arg(long, env = "WOOLLY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     #[arg(value_parser = parse_origin)]

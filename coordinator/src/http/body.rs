@@ -72,7 +72,7 @@ fn admit(
     }
 }
 
-/// Reads a body that nobody wants and throws it away, within [`DISCARD_MAX`] and [`DISCARD_TIMEOUT`].
+/// Reads a body that nobody wants and throws it away, within `DISCARD_MAX` and `DISCARD_TIMEOUT`.
 ///
 /// Many clients send all of a request before they look at the answer. A connection that is closed
 /// with bytes unread is reset, and the answer that was on its way is lost.

@@ -70,7 +70,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// All choices of an answer. Dropping it cancels what still runs.
 ///
-/// They are submitted in order, at most [`TOGETHER_MAX`] at a time. The first one may be refused, and
+/// They are submitted in order, at most `TOGETHER_MAX` at a time. The first one may be refused, and
 /// the request with it; a later one that finds no place waits for one of its own request to end.
 #[derive(Debug)]
 pub struct Choices {
