@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::peer::{Peer, accept, screen};
 use woolly_protocol::places::Places;
-use woolly_protocol::preamble::{Refusal, RefusalCode};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// Connections with a certificate at a time: 64 stages and as many spares, each with a link and
 /// slices, and as many again. Handshakes and connections that join are bounded apart, so nobody

@@ -17,7 +17,7 @@
 
 use crate::check::MessageError;
 use crate::kind::Kind;
-use crate::preamble::Refusal;
+use crate::refusal::Refusal;
 use bytes::Bytes;
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;

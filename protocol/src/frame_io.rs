@@ -2,7 +2,8 @@
 
 use crate::frame::{AlignedBytes, EncodedFrame, Frame, FrameError, HEADER_LEN, Header};
 use crate::kind::Kind;
-use crate::preamble::{REFUSAL_MAGIC, Refusal};
+use crate::limits::TEXT_MAX;
+use crate::refusal::{REFUSAL_HEAD_LEN, REFUSAL_MAGIC, Refusal, RefusalCode, u32_at};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use std::time::Duration;
@@ -53,6 +54,16 @@ pub async fn read_frame(
     accept: &[Kind],
 ) -> Result<Option<Frame>, FrameError> {
     Partial::default().read(recv, accept, usize::MAX).await
+}
+
+/// Code and length of a refusal's text, from the fixed part after its magic was seen.
+fn refusal_head(head: &[u8; REFUSAL_HEAD_LEN]) -> Result<(RefusalCode, usize), FrameError> {
+    let (code, len) = (RefusalCode::from_number(u32_at(head, 8)), u32_at(head, 12) as usize);
+    if len > TEXT_MAX {
+        let text = format!("a refusal's text: expected at most {TEXT_MAX} bytes, found {len}");
+        return Err(FrameError::Refused(Refusal::new(code, &text)));
+    }
+    Ok((code, len))
 }
 
 /// Reads frames from a stream; [`read`](Self::read) can be cancelled and called again.
@@ -119,7 +130,7 @@ impl Partial {
         }
         let pace = self.pace.get_or_insert_with(Pace::start);
         if self.head[..REFUSAL_MAGIC.len()] == REFUSAL_MAGIC {
-            let (code, text_len) = Refusal::read_head(&self.head)?;
+            let (code, text_len) = refusal_head(&self.head)?;
             fill(recv, &mut self.payload, text_len, pace).await?;
             return Err(FrameError::Refused(Refusal::from_parts(code, &self.payload)));
         }

@@ -287,7 +287,7 @@ fn check_chain(
     roots.add(ca.clone().into_owned()).map_err(unusable)?;
     let certificate = ParsedCertificate::try_from(certificate).map_err(unusable)?;
     let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let provider = crate::tls::provider();
+    let provider = crate::crypto::provider();
     rustls::client::verify_server_cert_signed_by_trust_anchor(
         &certificate,
         &Arc::new(roots),

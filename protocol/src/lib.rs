@@ -4,7 +4,7 @@
 //!
 //! Every connection is dialled by a worker. On each, the dialling side opens the first
 //! bidirectional stream and both sides begin it with their 32-byte [`preamble`]; a
-//! [`Refusal`](preamble::Refusal) may stand where any frame could begin, and also closes the
+//! [`Refusal`](refusal::Refusal) may stand where any frame could begin, and also closes the
 //! connection.
 //!
 //! | connection (ALPN) | stream | opened by | carries |
@@ -27,9 +27,9 @@
 //! | --- | --- |
 //! | `control`, `forward`, `sampling`, `fault`, `join`, `slices`, `ids` | the messages and what they may say |
 //! | `kind`, `limits`, `frame`, `frame_io`, `check` | how a message becomes bytes and back, and every limit |
-//! | `preamble` | the first bytes of a connection, and refusals |
+//! | `preamble`, `refusal` | the first bytes of a connection, and how a peer is turned away |
 //! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
-//! | `tls`, `endpoint`, `peer` | QUIC connections between those who do |
+//! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `machine` | which processes share a machine |
 
@@ -39,6 +39,7 @@ pub mod ca;
 pub mod certificate;
 pub mod check;
 pub mod control;
+mod crypto;
 pub mod endpoint;
 pub mod fault;
 mod files;
@@ -58,11 +59,13 @@ pub mod peer;
 pub mod places;
 pub mod preamble;
 pub mod rate;
+pub mod refusal;
 pub mod sampling;
 pub mod slices;
 pub mod tls;
 pub mod token;
 pub mod token_store;
+pub mod windows;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.
 pub const PROTOCOL: u32 = 2;

@@ -1,11 +1,11 @@
 //! Who is at the other end of a connection, from its certificate and ALPN; and why not.
 
 use crate::certificate::{Role, subject};
-use crate::endpoint::{LINK_WINDOW, SLICES_WINDOW, set_window};
 use crate::ids::WorkerId;
 use crate::places::{Place, Places, network};
-use crate::preamble::{Refusal, RefusalCode};
+use crate::refusal::{Refusal, RefusalCode};
 use crate::tls::{ALPN, ALPN_JOIN, ALPN_SLICES};
+use crate::windows::{LINK_WINDOW, SLICES_WINDOW, set_window};
 use quinn::crypto::rustls::HandshakeData;
 use quinn::{Connection, ConnectionError, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;

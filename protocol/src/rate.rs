@@ -1,7 +1,7 @@
 //! How many control frames a peer may send: enough for any honest one, too few to cost anything.
 
 use crate::frame::FrameError;
-use crate::preamble::{Refusal, RefusalCode};
+use crate::refusal::{Refusal, RefusalCode};
 use std::time::{Duration, Instant};
 
 /// Frames that may come at once: what a peer sends in some seconds may arrive together.

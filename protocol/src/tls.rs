@@ -10,6 +10,7 @@
 //! endpoint insists. There is no session resumption and no 0-RTT, so nothing can be replayed.
 
 use crate::certificate::{ClusterId, KeyPin, key_pin, subject};
+use crate::crypto::provider;
 use crate::identity::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -30,11 +31,6 @@ pub const ALPN: &[u8] = b"woolly";
 pub const ALPN_JOIN: &[u8] = b"woolly-join";
 /// Slices: mutual TLS, a connection of their own.
 pub const ALPN_SLICES: &[u8] = b"woolly-slices";
-
-/// The one place that says which cryptography is used.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
 
 /// Whether a dialling peer must show a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use crate::certificate::KeyPin;
 use crate::files::{self, FileError};
 use crate::identity::unix_seconds;
-use crate::preamble::{Refusal, RefusalCode};
+use crate::refusal::{Refusal, RefusalCode};
 use crate::token::{JoinToken, TokenId, hash_of_text};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

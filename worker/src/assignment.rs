@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use woolly_protocol::control::{Assign, Ready, StreamPurpose};
-use woolly_protocol::endpoint::{forward_window, set_window};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::PlanEpoch;
+use woolly_protocol::windows::{forward_window, set_window};
 
 /// How often the next stage is dialled before the link counts as failed: its worker listens since
 /// before it joined, so one lost handshake is all that is to be expected.

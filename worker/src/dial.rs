@@ -13,7 +13,8 @@ use woolly_protocol::endpoint::{
 use woolly_protocol::frame::FrameError;
 use woolly_protocol::identity::Identity;
 use woolly_protocol::peer::explain;
-use woolly_protocol::preamble::{Refusal, greet};
+use woolly_protocol::preamble::greet;
+use woolly_protocol::refusal::Refusal;
 
 /// Addresses of one name that are tried at most.
 const ADDRESSES_MAX: usize = 8;

@@ -22,7 +22,8 @@ use woolly_protocol::kind::Kind;
 use woolly_protocol::log_limit::LogLimit;
 use woolly_protocol::peer::{Peer as Dialled, accept, screen};
 use woolly_protocol::places::Places;
-use woolly_protocol::preamble::{Refusal, RefusalCode, answer_greeting};
+use woolly_protocol::preamble::answer_greeting;
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampling;
 
 /// Workers that may be connected to this one: the previous stages of a plan and its successors.

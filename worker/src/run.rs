@@ -25,7 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::machine::machine_id;
-use woolly_protocol::preamble::RefusalCode;
+use woolly_protocol::refusal::RefusalCode;
 use woolly_protocol::token::JoinToken;
 
 /// Exit status of a mistake in the flags.
@@ -397,7 +397,7 @@ fn jittered(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use woolly_protocol::preamble::Refusal;
+    use woolly_protocol::refusal::Refusal;
 
     fn attempts(retry: Option<u32>) -> Attempts {
         Attempts {

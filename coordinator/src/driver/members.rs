@@ -12,7 +12,7 @@ use woolly_protocol::control::{ForwardTiming, Hello, ModelPart, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
-use woolly_protocol::preamble::{Refusal, RefusalCode};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
 
 /// Workers that may wait for the model's fingerprint.

@@ -23,7 +23,8 @@ use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::kind::Kind;
-use woolly_protocol::preamble::{RefusalCode, greet};
+use woolly_protocol::preamble::greet;
+use woolly_protocol::refusal::RefusalCode;
 use woolly_protocol::sampling::{Sampled, SampledRow, Sampling};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -326,7 +327,7 @@ async fn a_second_worker_with_the_same_certificate_is_refused() {
     let (mut send, _recv) = greet(&connection, &rig.cluster.preamble).await.unwrap();
     write_frame(&mut send, EncodedFrame::new(&hello()).unwrap()).await.unwrap();
     let closed = timeout(PATIENCE, connection.closed()).await.unwrap();
-    let refusal = woolly_protocol::preamble::Refusal::from_connection(&closed).unwrap();
+    let refusal = woolly_protocol::refusal::Refusal::from_connection(&closed).unwrap();
     assert_eq!(refusal.code, RefusalCode::AlreadyConnected);
     assert!(refusal.text.contains("--state-dir"), "{refusal}");
 }

@@ -13,7 +13,8 @@ use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::frame::FrameError;
 use woolly_protocol::joining::{JoinError, answer_join};
 use woolly_protocol::log_limit::LogLimit;
-use woolly_protocol::preamble::{Preamble, Refusal, RefusalCode};
+use woolly_protocol::preamble::Preamble;
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// What joining needs.
 pub struct JoinServer {

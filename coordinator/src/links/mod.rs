@@ -18,7 +18,7 @@ use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready, StreamPurpose};
 use woolly_protocol::fault::FaultMessage;
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
-use woolly_protocol::preamble::{Refusal, RefusalCode};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
 
 /// Milliseconds between two heartbeats, in both directions.

@@ -11,7 +11,7 @@ use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::limits::IN_FLIGHT_MAX;
-use woolly_protocol::preamble::{Refusal, RefusalCode};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
 
 /// Frames that wait for one stream: all microbatches in flight, and the `StreamOpen`.

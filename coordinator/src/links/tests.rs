@@ -10,7 +10,8 @@ use woolly_protocol::frame::Frame;
 use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
 use woolly_protocol::ids::MicrobatchId;
 use woolly_protocol::kind::Kind;
-use woolly_protocol::preamble::{Preamble, Refusal, RefusalCode, greet};
+use woolly_protocol::preamble::{Preamble, greet};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// A coordinator with one worker's connection.
 struct Pair {

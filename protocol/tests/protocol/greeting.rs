@@ -7,7 +7,8 @@ use woolly_protocol::PROTOCOL;
 use woolly_protocol::control::Welcome;
 use woolly_protocol::frame::{FrameError, Message};
 use woolly_protocol::frame_io::read_frame;
-use woolly_protocol::preamble::{Preamble, Refusal, RefusalCode, answer_greeting, greet, refuse};
+use woolly_protocol::preamble::{Preamble, answer_greeting, greet, refuse};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 #[test]
 fn a_preamble_is_32_fixed_bytes() {

@@ -6,15 +6,14 @@ use quinn::{Connection, RecvStream, SendStream};
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 use woolly_protocol::control::Heartbeat;
-use woolly_protocol::endpoint::{
-    DATAGRAM_MAX, LINK_WINDOW, dial_coordinator, forward_window, link_client, set_window,
-};
+use woolly_protocol::endpoint::{DATAGRAM_MAX, dial_coordinator, link_client};
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message, encode};
 use woolly_protocol::frame_io::{FrameReader, STALL_TIME, read_frame, write_frame};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::peer::{Peer, peer_worker_id};
+use woolly_protocol::windows::{LINK_WINDOW, forward_window, set_window};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn join_then_a_megabyte_over_mutual_tls() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use woolly_protocol::preamble::RefusalCode;
+use woolly_protocol::refusal::RefusalCode;
 use woolly_protocol::token::JoinToken;
 use woolly_protocol::token_store::{TOKEN_FILE, TokenOptions, TokenState, TokenStore};
 

@@ -18,7 +18,7 @@ use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame_io::FrameReader;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::kind::Kind;
-use woolly_protocol::preamble::{Refusal, RefusalCode};
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
 use woolly_protocol::token_store::TokenOptions;
 
