@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::time::Instant;
 use woolly_engine::kernels::Level;
 use woolly_engine::kernels::activations::{Activations, Forms};
-use woolly_engine::kernels::matmul::{Matrix, Product, matmul};
+use woolly_engine::kernels::matmul::{Product, matmul};
+use woolly_engine::kernels::matrix::Matrix;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
 

@@ -2,7 +2,8 @@
 
 use crate::huge::{Buffer, HUGE_PAGE};
 use crate::kernels::activations::{Activations, Forms};
-use crate::kernels::matmul::{Matrix, Product, matmul};
+use crate::kernels::matmul::{Product, matmul};
+use crate::kernels::matrix::Matrix;
 use crate::kernels::probes::{Int8Loop, allowed_cpus, pin, sum_words};
 use crate::pool::Pool;
 use crate::quant::TensorType;

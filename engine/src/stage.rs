@@ -4,29 +4,26 @@
 //! tokens; the only stage of a plan does both. A stage is owned by one compute thread.
 
 use crate::batch::{Batch, BatchLimits};
+use crate::gguf::Gguf;
 use crate::gguf::hyper::HyperParameters;
 use crate::gguf::mapped::{MapError, Weights};
-use crate::gguf::{Gguf, GgufError};
 use crate::huge::{Buffer, LockError};
 use crate::kernels::activations::Forms;
-use crate::kernels::attention::QueryChunk;
 use crate::kernels::cache::{Rotation, store};
+use crate::kernels::heads::QueryChunk;
 use crate::kernels::rows;
 use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
-use crate::model::ends::{Embedding, Head, HeadRun};
+use crate::model::ends::{Embedding, Head, HeadRun, LOGIT_ROWS};
+use crate::model::error::{ForwardError, LoadError};
 use crate::model::family::LayerShape;
 use crate::model::layer::{Layer, Run, Scratch};
 use crate::model::rope::Rope;
 use crate::model::tensor::Finder;
 use crate::pool::Pool;
-use crate::quant::TensorType;
 use crate::sampler::{RowRequest, RowResult, Sampler};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Rows whose logits exist at the same time.
-pub const LOGIT_ROWS: usize = 32;
 
 /// Which part of the model a stage is, and how much it can take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,44 +40,6 @@ pub struct StageConfig {
     pub chunks_max: usize,
     /// How the cache holds keys and values.
     pub kv_type: KvType,
-}
-
-/// Why a stage cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum LoadError {
-    #[error(transparent)]
-    Gguf(#[from] GgufError),
-    #[error("the model has no tensor {name}, or it is not part of this stage's weights")]
-    Missing { name: String },
-    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
-    Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
-    #[error("tensor {name} is {found}, expected F32 (norms and biases are not quantised)")]
-    VectorType { name: String, found: TensorType },
-    #[error("architecture {0} is not supported; supported are llama, granite, qwen2, qwen3")]
-    Architecture(String),
-    #[error("attention with {0} is not supported")]
-    Attention(String),
-    #[error("layers {}..{} are not part of a model with {layers}", range.start, range.end)]
-    Layers { range: Range<u32>, layers: u32 },
-    #[error("a stage needs at least one position, block, row and chunk")]
-    Empty,
-}
-
-/// Why a forward cannot be computed. The caller is faulty; nothing was computed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each message says what its fields are")]
-pub enum ForwardError {
-    #[error("the first stage takes token ids, the others hidden states")]
-    Input,
-    #[error("the input has {found} values, expected {expected}")]
-    InputLen { expected: usize, found: usize },
-    #[error("token id {token} is not below the vocabulary of {vocab}")]
-    Token { token: u32, vocab: usize },
-    #[error("only the last stage samples")]
-    NotLast,
-    #[error("{found} rows are to be sampled, the batch has {expected}")]
-    Rows { expected: usize, found: usize },
 }
 
 /// What a stage computes from.

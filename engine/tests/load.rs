@@ -5,10 +5,11 @@ use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::write::GgufWriter;
 use woolly_engine::gguf::{Array, Gguf, Value};
 use woolly_engine::kv::KvType;
+use woolly_engine::model::error::LoadError;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
-use woolly_engine::stage::{LoadError, Stage, StageConfig};
+use woolly_engine::stage::{Stage, StageConfig};
 
 const HIDDEN: u64 = 64;
 const FFN: u64 = 96;

@@ -14,6 +14,7 @@
 pub mod bounds;
 mod continuation;
 mod error;
+mod lexical;
 mod messages;
 mod python;
 mod rewrite;

@@ -4,7 +4,7 @@
 //! What cannot be read is left as it is: the template engine refuses it.
 
 use super::bounds::{COUNT, KEEP, LOOK};
-use super::scan::{is_word, string_end};
+use super::lexical::{is_word, string_end};
 
 /// Text of a block that the limit of steps bounds well enough.
 const BLOCK_BYTES_FREE: usize = 1024;

@@ -6,6 +6,7 @@
 //! mark training data and mean nothing here, into comments of the same white space control.
 
 use super::error::ChatTemplateError;
+use super::lexical::{is_word, string_end};
 use super::rewrite;
 
 /// Blocks (`if`, `for`, `macro`, …, and each `elif`) that may be open at once.
@@ -144,20 +145,6 @@ fn tag_end(source: &str, body: usize, is_block: bool) -> Result<usize, ChatTempl
         at += 1;
     }
     Ok(bytes.len())
-}
-
-pub(super) fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
-}
-
-/// The position of the quote that ends the string beginning at `at`, or the last byte.
-pub(super) fn string_end(bytes: &[u8], at: usize) -> usize {
-    let quote = bytes[at];
-    let mut end = at + 1;
-    while end < bytes.len() && bytes[end] != quote {
-        end += if bytes[end] == b'\\' { 2 } else { 1 };
-    }
-    end.min(bytes.len() - 1)
 }
 
 /// The name of a block tag and what follows it, white space control left out.

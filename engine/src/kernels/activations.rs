@@ -15,22 +15,13 @@
 //! The two scales are one for the K-quants, whose kernels have scales of their own to apply; for the
 //! formats of 32 weights they differ, which brings the products closer to the truth.
 
+use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS, Tile};
 use super::{Level, per_level};
 use crate::huge::Buffer;
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
 use std::ops::Range;
 
-/// Tokens of a tile.
-pub const TILE_TOKENS: usize = 24;
-/// Fields of a record.
-pub const FIELDS: usize = 13;
-/// The first of the two fields of scales.
-pub const SCALE: usize = 8;
-/// The field of the scaled sum, which offsets are multiplied by.
-pub const OFFSET_SUM: usize = 10;
-/// The first of the two fields of sums.
-pub const SUMS: usize = 11;
 /// Values that a producer writes at a time.
 const PIECE: usize = 512;
 
@@ -60,17 +51,6 @@ impl Forms {
             by_16: self.by_16 || other.by_16,
         }
     }
-}
-
-/// Records of consecutive groups for the tokens of one tile.
-#[derive(Clone, Copy)]
-pub struct Tile {
-    /// The first token's first record.
-    pub record: *const i32,
-    /// Tokens side by side.
-    pub width: usize,
-    /// Groups.
-    pub groups: usize,
 }
 
 /// Rows of an input with whichever forms were asked for.

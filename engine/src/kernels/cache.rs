@@ -1,8 +1,8 @@
 //! Tiles of the KV cache: written position by position, read as floats.
 
 use super::activations::quantise;
-use super::attention::{AttentionShape, QueryChunk};
 use super::dispatch::widen;
+use super::heads::{AttentionShape, QueryChunk};
 use super::rows::{Pairing, rms_norm, rotate};
 use super::{Level, per_level};
 use crate::kv::{BLOCK_LEN, CacheShape, KvType, SCALE_LEN};
@@ -33,7 +33,7 @@ impl Rotation<'_> {
     fn apply(&self, level: Level, row: usize, heads: &mut [f32], norm: Option<&[f32]>) {
         let dim = self.attention.head_dim;
         if let Some(norm) = norm {
-            let mut normed = [0.0; super::attention::HEAD_DIM_MAX];
+            let mut normed = [0.0; super::heads::HEAD_DIM_MAX];
             for head in heads.chunks_exact_mut(dim) {
                 rms_norm(level, head, norm, self.eps, &mut normed[..dim]);
                 head.copy_from_slice(&normed[..dim]);

@@ -2,9 +2,9 @@
 //!
 //! One panel of rows at a time; weights are read once for up to [`TOKENS`] tokens.
 
-use super::activations::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
 use super::formats::{Format, Sink};
 use super::simd::{Rows, Simd};
+use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
 use std::marker::PhantomData;
 
 /// Tokens that share one pass over the weights.

@@ -1,7 +1,6 @@
 //! The vector kernels of each instruction set, by format.
 
 use super::accumulate;
-use super::activations::Tile;
 use super::direct::{self, Stream};
 use super::floats::{self, Float, Operands};
 use super::formats::{Format, k_quants, legacy};
@@ -9,6 +8,7 @@ use super::gemm;
 use super::simd::{Rows, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::single::{self, Single};
+use super::tile::Tile;
 use super::{Isa, Level};
 use crate::quant::TensorType;
 

@@ -5,10 +5,10 @@
 //! Unpacked: [group][8 vectors of quants, scales, offsets][panel][lane]
 //! ```
 
-use super::activations::{FIELDS, Tile};
 use super::direct::{finish, scaled, start};
 use super::formats::{Format, Sink};
 use super::simd::{Rows, Simd};
+use super::tile::{FIELDS, Tile};
 use std::marker::PhantomData;
 
 /// Groups that are unpacked before tokens meet them: 4,096 weights of each row.

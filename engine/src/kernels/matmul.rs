@@ -4,15 +4,17 @@
 //! row where there is a kernel for that; for many, a panel of rows is unpacked once for up to
 //! [`PASS_TOKENS`] of them.
 
-use super::activations::{Activations, Forms, TILE_TOKENS, Tile};
+use super::activations::{Activations, Forms};
 use super::direct::Stream;
 use super::dispatch::{self, FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
+use super::matrix::Matrix;
 use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
 use super::shares::{self, SEVERAL};
 use super::simd::prefetch_far;
 #[cfg(target_arch = "x86_64")]
 use super::single::{self, GROUPS_MAX, ROWS};
+use super::tile::{TILE_TOKENS, Tile};
 use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
@@ -20,19 +22,6 @@ use std::ops::Range;
 
 /// Products that a kernel for float weights computes together at most.
 const FLOATS_MAX: usize = 24;
-
-/// A weight matrix as it lies in the file: `rows` rows of `cols` weights.
-#[derive(Clone, Copy)]
-pub struct Matrix<'a> {
-    /// The weights' format.
-    pub ty: TensorType,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs; a multiple of the format's block.
-    pub cols: usize,
-    /// `rows` rows of `ty.row_bytes(cols)` bytes.
-    pub bytes: &'a [u8],
-}
 
 /// One matrix to multiply with, and what becomes of the products.
 pub struct Product<'a> {
@@ -383,7 +372,7 @@ impl Job<'_> {
                 ahead.ask(share);
                 let Tile { record, width, .. } = tile;
                 // SAFETY: the record of this group is inside the tile's.
-                let record = unsafe { record.add(group * super::activations::FIELDS * width) };
+                let record = unsafe { record.add(group * super::tile::FIELDS * width) };
                 let tile = Tile { record, width, groups: count };
                 let at = (token - tokens.start) * kernels.panels * kernels.lanes;
                 let sums = scratch.sums[at..].as_mut_ptr();

@@ -45,7 +45,9 @@ mod dispatch;
 mod floats;
 mod formats;
 mod gemm;
+pub mod heads;
 pub mod matmul;
+pub mod matrix;
 pub mod probes;
 pub mod rows;
 mod scalar;
@@ -54,6 +56,7 @@ mod shares;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod single;
+pub mod tile;
 
 /// An instruction set that this machine has.
 ///

@@ -1,6 +1,7 @@
 //! The definition of a product: one output, written to be read.
 
-use super::activations::{Activations, FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS};
+use super::activations::Activations;
+use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS};
 use crate::quant::k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use crate::quant::legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 use crate::quant::{Block, GROUP, Group, PerGroup, TensorType};

@@ -1,8 +1,8 @@
 //! What one compute thread needs beside inputs and outputs. Allocated with the pool.
 
-use super::activations::TILE_TOKENS;
-use super::attention::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
 use super::gemm::UNPACKED_LEN;
+use super::heads::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
+use super::tile::TILE_TOKENS;
 use crate::huge::Buffer;
 
 /// Tokens that meet a panel of unpacked weights before the next panel is unpacked: whole tiles, and no

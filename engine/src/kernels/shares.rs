@@ -1,9 +1,9 @@
 //! How the rows of several matrices are shared out to threads: the size of a unit of work, and whose it is.
 
-use super::activations::TILE_TOKENS;
 use super::dispatch::FEW;
-use super::matmul::Matrix;
+use super::matrix::Matrix;
 use super::scratch::{PASS_ROWS, PASS_TOKENS};
+use super::tile::TILE_TOKENS;
 
 /// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
 const UNIT_BYTES: usize = 512 << 10;

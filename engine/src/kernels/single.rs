@@ -6,9 +6,9 @@
 //! then they are added up in the defined order, with a row in each lane, while the products of the next
 //! sixteen rows are computed.
 
-use super::activations::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
 use super::simd::avx512::Avx512;
 use super::simd::{Rows, Simd};
+use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
 use crate::huge::Buffer;
 use crate::quant::TensorType;
 use std::arch::x86_64::*;

@@ -1,9 +1,11 @@
 //! Every instruction set equals the scalar definition to the bit, and that equals the mathematics.
 
 use super::activations::{Activations, Forms};
-use super::attention::{AttentionShape, QueryChunk, RANGE, attend};
+use super::attention::{RANGE, attend};
 use super::cache::{Rotation, store};
-use super::matmul::{Matrix, Product, matmul};
+use super::heads::{AttentionShape, QueryChunk};
+use super::matmul::{Product, matmul};
+use super::matrix::Matrix;
 use super::rows::Pairing;
 use super::*;
 use crate::invariance::Random;

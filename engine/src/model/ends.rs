@@ -1,5 +1,6 @@
 //! The two ends of a model: token ids to hidden states, and hidden states to logits.
 
+use super::error::{ForwardError, LoadError};
 use crate::gguf::hyper::HyperParameters;
 use crate::gguf::mapped::Weights;
 use crate::huge::Buffer;
@@ -11,7 +12,9 @@ use crate::model::tensor::{Finder, MatrixRef};
 use crate::pool::Pool;
 use crate::quant::dequantize_row;
 use crate::sampler::{RowRequest, Sampler};
-use crate::stage::{ForwardError, LOGIT_ROWS, LoadError};
+
+/// Rows whose logits exist at the same time.
+pub const LOGIT_ROWS: usize = 32;
 
 /// What the first stage begins with.
 #[derive(Debug)]

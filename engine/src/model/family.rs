@@ -1,7 +1,7 @@
 //! What distinguishes the architectures, as data.
 
 use crate::gguf::hyper::HyperParameters;
-use crate::kernels::attention::AttentionShape;
+use crate::kernels::heads::AttentionShape;
 use crate::kernels::rows::Pairing;
 
 /// The choices that an architecture's name stands for.

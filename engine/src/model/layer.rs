@@ -5,19 +5,20 @@
 //! x ─► norm ─► gate, up ─► silu(gate) · up ─► down ─► x
 //! ```
 
+use super::error::LoadError;
 use super::family::LayerShape;
 use super::tensor::{Finder, MatrixRef};
 use crate::batch::Batch;
 use crate::gguf::mapped::Weights;
 use crate::huge::Buffer;
 use crate::kernels::activations::{Activations, Forms};
-use crate::kernels::attention::{QueryChunk, attend};
+use crate::kernels::attention::attend;
 use crate::kernels::cache::{Rotation, store};
+use crate::kernels::heads::QueryChunk;
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
 use crate::kv::Cache;
 use crate::pool::Pool;
-use crate::stage::LoadError;
 
 /// One layer's tensors.
 #[derive(Debug)]

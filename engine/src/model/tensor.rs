@@ -1,11 +1,11 @@
 //! Tensors of a stage by role, with their shapes checked against the hyper-parameters.
 
+use super::error::LoadError;
 use crate::gguf::Gguf;
 use crate::gguf::mapped::Weights;
 use crate::kernels::activations::Forms;
-use crate::kernels::matmul::Matrix;
+use crate::kernels::matrix::Matrix;
 use crate::quant::TensorType;
-use crate::stage::LoadError;
 
 /// Finds tensors and checks their shapes while a stage is loaded.
 #[derive(Clone, Copy)]

@@ -7,9 +7,9 @@ use rustc_hash::FxHashMap;
 
 use super::bytes::char_of;
 use super::error::TokenizerError;
+use super::limits::{MERGES_MAX, NONE};
 use super::pretokenize::Pretokenizer;
 use super::vocab::{Vocab, id_of, texts, unique};
-use super::{MERGES_MAX, NONE};
 use crate::gguf::Metadata;
 
 /// Merges between symbols. A symbol below the vocabulary's length is that token; those above are

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::error::TokenizerError;
-use super::vocab::{TokenKind, special_id};
+use super::kinds::{TokenKind, special_id};
 use crate::gguf::Metadata;
 
 /// Texts that always end a generation, as in llama.cpp.

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use super::vocab::TokenKind;
+use super::kinds::TokenKind;
 use super::{Tokenizer, TokenizerError};
 
 /// The first mark tried: the beginning of Unicode's supplementary private use area A.

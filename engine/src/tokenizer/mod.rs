@@ -14,6 +14,8 @@ mod detokenize;
 mod ends;
 mod error;
 mod families;
+mod kinds;
+mod limits;
 mod marked;
 mod pretokenize;
 mod special;
@@ -24,26 +26,16 @@ mod vocab;
 
 pub use detokenize::Detokenizer;
 pub use error::TokenizerError;
+pub use limits::{MERGES_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX, TOKENS_MAX};
 pub use marked::{ChatPrompt, Marker};
 
 use crate::gguf::Metadata;
 use bpe::Bpe;
+use kinds::TokenKind;
 use pretokenize::Pretokenizer;
 use special::{Fragment, Specials};
 use spm::Spm;
-use vocab::{SpecialIds, Spelling, TokenKind, Vocab};
-
-/// Most tokens of a vocabulary.
-pub const TOKENS_MAX: usize = 1 << 20;
-/// Longest text of one token in a file, in bytes.
-pub const TOKEN_BYTES_MAX: usize = 4_000;
-/// Most merges of a vocabulary.
-pub const MERGES_MAX: usize = 1 << 22;
-/// Longest text that is encoded at once, in bytes. It bounds the memory of one call.
-pub const TEXT_BYTES_MAX: usize = 4 << 20;
-
-/// No neighbour, in the linked lists of symbols.
-const NONE: u32 = u32::MAX;
+use vocab::{SpecialIds, Spelling, Vocab};
 
 /// How a text is to be encoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

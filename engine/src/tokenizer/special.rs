@@ -3,7 +3,8 @@
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use super::error::TokenizerError;
-use super::vocab::{TokenKind, Vocab};
+use super::kinds::TokenKind;
+use super::vocab::Vocab;
 
 /// Finds special tokens in a text, leftmost first and the longest of those.
 #[derive(Debug)]

@@ -5,9 +5,10 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::NONE;
 use super::error::TokenizerError;
-use super::vocab::{TokenKind, Vocab, id_of, texts};
+use super::kinds::TokenKind;
+use super::limits::NONE;
+use super::vocab::{Vocab, id_of, texts};
 use crate::gguf::Metadata;
 
 /// Tokens by their text, with what a pair is chosen by.

@@ -5,34 +5,9 @@ use rustc_hash::FxHashMap;
 use super::bytes::decode_into;
 use super::ends;
 use super::error::TokenizerError;
-use super::{TOKEN_BYTES_MAX, TOKENS_MAX};
+use super::kinds::{TokenKind, special_id};
+use super::limits::{TOKEN_BYTES_MAX, TOKENS_MAX};
 use crate::gguf::Metadata;
-
-/// How a token takes part in encoding and decoding (`tokenizer.ggml.token_type`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-    Undefined,
-}
-
-impl TokenKind {
-    fn from_gguf(value: i32) -> TokenKind {
-        match value {
-            1 => TokenKind::Normal,
-            2 => TokenKind::Unknown,
-            3 => TokenKind::Control,
-            4 => TokenKind::UserDefined,
-            5 => TokenKind::Unused,
-            6 => TokenKind::Byte,
-            _ => TokenKind::Undefined,
-        }
-    }
-}
 
 /// How the texts of normal tokens are spelled in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,21 +162,6 @@ pub(super) fn unique(texts: &[String]) -> Result<FxHashMap<&str, u32>, Tokenizer
         }
     }
     Ok(ids)
-}
-
-/// A special token's id. One that is outside the vocabulary, such as −1 for "none", is as if it were
-/// not there, with a warning in the log.
-pub(super) fn special_id(
-    metadata: &Metadata,
-    key: &'static str,
-    tokens: usize,
-) -> Result<Option<u32>, TokenizerError> {
-    let Some(found) = metadata.opt_integer(key)? else { return Ok(None) };
-    let inside = u32::try_from(found).ok().filter(|id| (*id as usize) < tokens);
-    if inside.is_none() {
-        tracing::warn!("{key} is {found}, but the vocabulary has {tokens} tokens: it is left out");
-    }
-    Ok(inside)
 }
 
 fn byte_value(id: usize, text: &str) -> Result<u8, TokenizerError> {
