@@ -25,12 +25,13 @@ use woolly_protocol::kind::Kind;
 use woolly_protocol::windows::{forward_window, set_window};
 use woolly_worker::arrivals::{Arrivals, Peer};
 use woolly_worker::compute::next;
+use woolly_worker::convert::Finished;
 use woolly_worker::convert::{Computed, Work};
 use woolly_worker::dial::Dialer;
-use woolly_worker::link::{self, Finished};
+use woolly_worker::link::{self};
+use woolly_worker::outbox::Outbox;
 use woolly_worker::run::network_runtime;
 use woolly_worker::samplings::Samplings;
-use woolly_worker::session::Outbox;
 use woolly_worker::timings::{Times, Timings};
 
 const EPOCH: PlanEpoch = PlanEpoch(1);

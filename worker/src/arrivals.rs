@@ -14,13 +14,15 @@ use woolly_protocol::control::{StreamOpen, StreamPurpose};
 use woolly_protocol::frame_io::FrameReader;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 
+/// Workers that may be connected to this one: the previous stages of a plan and its successors.
+pub const PEERS_MAX: usize = 64;
 /// Streams of plans to come that are held of one peer. A plan needs two of the coordinator (forwards
 /// and samplings) and one of the previous stage.
 const HELD_PER_PEER: usize = 2;
 /// Streams of plans to come that are held of all workers together: two of each that may be connected
 /// to this one, so a worker finds room whatever the others do. Those of the coordinator are not
 /// counted: [`HELD_PER_PEER`] bounds them.
-const HELD_MAX: usize = HELD_PER_PEER * crate::link::PEERS_MAX;
+const HELD_MAX: usize = HELD_PER_PEER * PEERS_MAX;
 /// How long a stream of a plan to come is held. The coordinator sends a plan to all its workers at
 /// once; this is the time by which one may hear of it later than another.
 const HOLD_TIME: Duration = Duration::from_secs(5);

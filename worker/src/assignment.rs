@@ -8,9 +8,9 @@ use crate::counters::Counters;
 use crate::dial::{Dialer, Greeted};
 use crate::fetch::SliceClient;
 use crate::link;
+use crate::outbox::{Outbox, fault};
 use crate::progress;
 use crate::samplings::Samplings;
-use crate::session::Outbox;
 use crate::source::{self, Places, SourceError};
 use crate::timings::Timings;
 use crate::units::show_size;
@@ -169,7 +169,7 @@ async fn hold(
                 SourceError::Model(_) => FaultCode::LoadFailed,
                 SourceError::Slice(_) => FaultCode::SliceFailed,
             };
-            link::fault(code, epoch, format!("{}: {error}", context.config.name))
+            fault(code, epoch, format!("{}: {error}", context.config.name))
         })?;
     drop(slices);
     let in_flight = assign.in_flight_max as usize;
@@ -186,7 +186,7 @@ async fn hold(
         .unwrap_or_else(|_| Err("the compute thread has ended".to_owned()))
         .and_then(|loaded| check_loaded(assign, loaded))
         .map_err(|text| {
-            link::fault(FaultCode::LoadFailed, epoch, format!("{}: {text}", context.config.name))
+            fault(FaultCode::LoadFailed, epoch, format!("{}: {text}", context.config.name))
         })?;
     drop(loading);
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -237,7 +237,7 @@ async fn open_out(
     context: &Context,
     coordinator: &Coordinator,
 ) -> Result<(SendStream, Option<Greeted>), FaultMessage> {
-    let failed = |text: String| link::fault(FaultCode::LinkFailed, assign.epoch, text);
+    let failed = |text: String| fault(FaultCode::LinkFailed, assign.epoch, text);
     let window = forward_window(assign.rows_max, assign.hidden, assign.in_flight_max);
     let Some(next) = &assign.next else {
         let connection = &coordinator.connection;

@@ -15,9 +15,8 @@
 //! A plan ends when its task drops [`Load::live`]'s guard and its channels: the thread finishes the
 //! layer stack that it is in, finds its channels closed or the guard gone, and drops the stage.
 
-use crate::convert::{self, Work};
+use crate::convert::{self, Finished, Work};
 use crate::counters::Counters;
-use crate::link::Finished;
 use crate::pages::Pages;
 use crate::simd::Simd;
 use crate::source::Model;

@@ -1,9 +1,11 @@
 //! Wire types to engine types and back: the only file that names both.
 
-use crate::source::{ModelFiles, PartFile};
+use crate::model_files::{ModelFiles, PartFile};
+use crate::timings::Times;
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
@@ -36,6 +38,19 @@ pub struct Work {
     frame: Frame,
     /// What to do with its rows at the last stage; `None` if none is sampled or scored.
     sampling: Option<Sampling>,
+}
+
+/// A forward that was computed, and how long it took.
+#[derive(Debug)]
+pub struct Finished {
+    /// Which. It is freed by who sends it, not by the compute thread.
+    pub work: Work,
+    /// What came of it.
+    pub computed: Computed,
+    /// How long it took.
+    pub times: Times,
+    /// When it was handed to the sender.
+    pub at: Instant,
 }
 
 impl Work {

@@ -15,6 +15,8 @@ pub mod fetch;
 pub mod join;
 pub mod link;
 pub mod log;
+pub mod model_files;
+pub mod outbox;
 pub mod pages;
 pub mod progress;
 pub mod run;

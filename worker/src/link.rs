@@ -1,9 +1,9 @@
 //! Streams between stages: taken from the previous one, opened to the next one or the coordinator.
 
-use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, Peer};
-use crate::convert::{Computed, Work, preamble};
+use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
+use crate::convert::{Computed, Finished, Work, preamble};
+use crate::outbox::{Outbox, fault, wrong_epoch};
 use crate::samplings::Samplings;
-use crate::session::Outbox;
 use crate::timings::{Times, Timings};
 use quinn::{Connection, Endpoint, SendStream};
 use std::future::pending;
@@ -26,8 +26,6 @@ use woolly_protocol::preamble::answer_greeting;
 use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampling;
 
-/// Workers that may be connected to this one: the previous stages of a plan and its successors.
-pub const PEERS_MAX: usize = 64;
 /// Connections of one worker among them: each plan dials anew, and the end of an older connection
 /// may not have been noticed yet.
 const PER_PEER_MAX: usize = 4;
@@ -263,19 +261,6 @@ pub async fn receive_samplings(
     }
 }
 
-/// A forward that was computed, and how long it took.
-#[derive(Debug)]
-pub struct Finished {
-    /// Which. It is freed by who sends it, not by the compute thread.
-    pub work: Work,
-    /// What came of it.
-    pub computed: Computed,
-    /// How long it took.
-    pub times: Times,
-    /// When it was handed to the sender.
-    pub at: Instant,
-}
-
 /// Sends on what was computed. Returns what ended it.
 pub async fn send_results(
     mut send: SendStream,
@@ -305,13 +290,4 @@ pub async fn send_results(
         timings.push(times.timing(work.microbatch(), at.elapsed()));
     }
     fault(FaultCode::ComputeFailed, assign.epoch, "the compute thread has ended".to_owned())
-}
-
-/// A fault of the whole plan.
-pub fn fault(code: FaultCode, epoch: PlanEpoch, text: String) -> FaultMessage {
-    FaultMessage { code, epoch, microbatch: MicrobatchId(0), text }
-}
-
-fn wrong_epoch(epoch: PlanEpoch, microbatch: MicrobatchId, text: String) -> FaultMessage {
-    FaultMessage { code: FaultCode::WrongEpoch, epoch, microbatch, text }
 }

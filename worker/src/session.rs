@@ -6,6 +6,7 @@ use crate::compute::Measured;
 use crate::convert;
 use crate::dial::{DialFailure, Greeted};
 use crate::link;
+use crate::outbox::Outbox;
 use crate::shutdown::{Order, Shutdown};
 use crate::system;
 use crate::timings::Timings;
@@ -25,51 +26,12 @@ use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::rate::FrameRate;
 
-/// Control messages that wait to be written: heartbeats, faults and answers of two plans.
-const OUTBOX_MAX: usize = 64;
 /// Time in which the coordinator must have answered the hello.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
 /// Time that the coordinator has to take the stage back when this worker leaves.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Time for the last words on the control stream.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
-
-/// Messages on their way to the control stream.
-#[derive(Clone, Debug)]
-pub struct Outbox(mpsc::Sender<EncodedFrame>);
-
-impl Outbox {
-    /// An outbox, and what is put into it.
-    pub fn new() -> (Outbox, mpsc::Receiver<EncodedFrame>) {
-        let (queue, queued) = mpsc::channel(OUTBOX_MAX);
-        (Outbox(queue), queued)
-    }
-
-    /// Waits for room and queues a message; one that cannot be sent is dropped with the conversation.
-    pub async fn send<M: Message>(&self, message: &M) {
-        match EncodedFrame::new(message) {
-            // An error means that the conversation is over: nobody is there to be told.
-            Ok(frame) => drop(self.0.send(frame).await),
-            Err(error) => tracing::error!("cannot tell the coordinator: {error}"),
-        }
-    }
-
-    /// Sends a fault; its text is made fit for the wire.
-    pub async fn fault(&self, mut fault: FaultMessage) {
-        fault.text = text_from(&fault.text);
-        self.send(&fault).await;
-    }
-
-    /// Queues the message that is made if there is room for it. A heartbeat that finds none is not
-    /// missed: what is queued says as much.
-    fn try_send<M: Message>(&self, make: impl FnOnce() -> M) {
-        let Ok(place) = self.0.try_reserve() else { return };
-        match EncodedFrame::new(&make()) {
-            Ok(frame) => place.send(frame),
-            Err(error) => tracing::error!("cannot tell the coordinator: {error}"),
-        }
-    }
-}
 
 /// How a conversation ended.
 #[derive(Debug)]

@@ -11,6 +11,7 @@
 use crate::blocking::blocking;
 use crate::convert::slice_key;
 use crate::counters::Counters;
+use crate::model_files::{ModelFiles, PartFile};
 use crate::slice_store::{ChunkSource, Length, SliceStore, StoreError, Stored, Wanted};
 use std::fmt::Display;
 use std::fs;
@@ -23,30 +24,6 @@ use woolly_engine::gguf::limits::{ALIGNMENT_MAX, HEADER_BYTES_MAX};
 use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::{FileIdentity, Gguf, HeaderPart};
 use woolly_engine::plan::{FingerprintMemory, ModelLayout, SliceId};
-
-/// The model as the coordinator has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelFiles {
-    /// BLAKE3 root over the 1 MiB chunks of all parts.
-    pub fingerprint: [u8; 32],
-    /// Whether the paths are of this machine.
-    pub same_machine: bool,
-    /// Its files, in order.
-    pub parts: Vec<PartFile>,
-}
-
-/// One file of the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartFile {
-    /// Name without folders.
-    pub file_name: String,
-    /// Where the coordinator has it.
-    pub path: PathBuf,
-    /// Its bytes.
-    pub size: u64,
-    /// Device, inode, mtime and ctime (both in ns) on the coordinator's machine.
-    pub stat: [u64; 4],
-}
 
 /// The places on this machine where weights may be.
 #[derive(Clone, Debug)]

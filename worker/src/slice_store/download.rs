@@ -1,8 +1,9 @@
 //! Fetches a manifest and the chunks of a slice, a few at a time, and retries what comes damaged.
 
+use super::error::{FetchError, StoreError};
 use super::files::Manifest;
 use super::part::Part;
-use super::{StoreError, Wanted};
+use super::wanted::Wanted;
 use crate::blocking::blocking;
 use crate::counters::Counters;
 use std::future::Future;
@@ -45,20 +46,6 @@ pub trait ChunkSource: Send + Sync + 'static {
         slice: SliceKey,
         chunk: u32,
     ) -> impl Future<Output = Result<Vec<u8>, FetchError>> + Send;
-}
-
-/// Why nothing came.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    /// The source has no such slice; asking again does not help.
-    #[error("the coordinator refused: {0}")]
-    Refused(String),
-    /// The connection failed or the answer could not be read.
-    #[error("{0}")]
-    Lost(String),
-    /// Nothing, or too little, came in time.
-    #[error("no answer within {0} s")]
-    TimedOut(u64),
 }
 
 /// Fetches the manifest and checks it against the assignment.

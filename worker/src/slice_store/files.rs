@@ -1,6 +1,7 @@
 //! Names and formats of the store's files, opened so that no planted link is followed.
 
-use super::{Length, StoreError, Wanted};
+use super::error::StoreError;
+use super::wanted::{Length, Wanted};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

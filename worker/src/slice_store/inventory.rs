@@ -1,7 +1,8 @@
 //! What a store holds: for `woolly-worker slices list|verify|prune`.
 
+use super::error::StoreError;
 use super::files::{self, Manifest};
-use super::{SliceStore, StoreError, part};
+use super::{SliceStore, part};
 use crate::counters::Counters;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;

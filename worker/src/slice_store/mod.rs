@@ -13,19 +13,22 @@
 //! fsync and rename.
 
 mod download;
+mod error;
 mod files;
 mod inventory;
 mod part;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
-pub use download::{ChunkSource, FetchError};
+pub use download::ChunkSource;
+pub use error::{FetchError, StoreError};
 pub use inventory::{Inventory, SliceState};
+pub use wanted::{Length, Wanted};
 
 use crate::blocking::blocking;
 use crate::counters::Counters;
-use crate::units::show_size;
 use crate::verify::Verify;
 use files::Manifest;
 use part::{Opened, Part};
@@ -51,26 +54,6 @@ pub struct SliceStore {
     compared: Option<Arc<Mutex<BTreeSet<String>>>>,
 }
 
-/// A slice that a stage needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The model's fingerprint.
-    pub fingerprint: [u8; 32],
-    /// Which slice of it.
-    pub slice: SliceKey,
-    /// How long it may be.
-    pub length: Length,
-}
-
-/// How long a slice may be: what the assignment says, whatever a peer claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
-    /// The model's header gives the length in bytes.
-    Exactly(u64),
-    /// A header's own length is not known before it is read.
-    AtMost(u64),
-}
-
 /// A complete, verified slice. It stays in the store while this value lives.
 #[derive(Debug)]
 pub struct Stored {
@@ -83,81 +66,6 @@ pub struct Stored {
     /// Holds a shared lock, so that `slices prune` leaves the file alone.
     _lock: File,
     _used: Used,
-}
-
-/// Why a slice is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The folder cannot be used.
-    #[error("the slice folder {path} {reason}")]
-    Folder {
-        /// The folder.
-        path: String,
-        /// What is wrong and what to do.
-        reason: String,
-    },
-    /// The disk, or the user's quota, is full.
-    #[error(
-        "no space left for {path}: {needed} more needed; free some or run `woolly-worker slices prune`"
-    )]
-    NoSpace {
-        /// The file that was being written.
-        path: String,
-        /// What was still to be written.
-        needed: String,
-    },
-    /// Another error of the file system.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The coordinator's list of chunks does not fit the assignment.
-    #[error("the manifest of {slice:?} is refused: {reason}")]
-    Manifest {
-        /// The slice.
-        slice: SliceKey,
-        /// What does not fit.
-        reason: String,
-    },
-    /// The other side refused, or could not be reached.
-    #[error("cannot fetch {slice:?}: {source}")]
-    Fetch {
-        /// The slice.
-        slice: SliceKey,
-        /// Why not.
-        source: FetchError,
-    },
-    /// A chunk came damaged every time.
-    #[error("chunk {chunk} of {slice:?} came damaged {times} times: {last}")]
-    Corrupt {
-        /// The slice.
-        slice: SliceKey,
-        /// The chunk.
-        chunk: u32,
-        /// How often it was fetched.
-        times: u32,
-        /// What was wrong the last time.
-        last: String,
-    },
-}
-
-impl StoreError {
-    /// Names the action and the file; a full disk becomes [`StoreError::NoSpace`].
-    fn io(action: &'static str, path: &Path, needed: u64, source: io::Error) -> StoreError {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        let path = path.display().to_string();
-        match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => {
-                StoreError::NoSpace { path, needed: show_size(needed) }
-            }
-            _ => StoreError::Io { action, path, source },
-        }
-    }
 }
 
 impl SliceStore {

@@ -1,6 +1,6 @@
 //! A slice on its way in: locked, verified chunk by chunk, finished by fsync and rename.
 
-use super::StoreError;
+use super::error::StoreError;
 use super::files::{self, CHUNK_LEN, Manifest};
 use crate::counters::Counters;
 use std::fs::{self, File, TryLockError};

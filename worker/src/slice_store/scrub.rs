@@ -6,7 +6,7 @@
 //! disturbed. One that is wrong in memory too has been computed with: the file gets a new time, by
 //! which whoever maps it stops, and the next use compares and fetches it again.
 
-use super::StoreError;
+use super::error::StoreError;
 use super::files::{self, CHUNK_LEN, Manifest};
 use crate::counters::Counters;
 use std::collections::BTreeMap;
