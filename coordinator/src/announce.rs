@@ -1,6 +1,6 @@
 //! What `serve` says on a terminal: the join line alone on stdout, all else on stderr.
 
-use crate::config::LogFormat;
+use crate::config::{CurlKey, LogFormat};
 use crate::units::show_count;
 use std::fmt;
 use std::io::{self, Write};
@@ -63,17 +63,6 @@ pub fn outward_address(listen: SocketAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(far)?;
     Ok(socket.local_addr()?.ip())
-}
-
-/// What a client has to send, as a shell writes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CurlKey {
-    /// No key is asked for.
-    None,
-    /// A key of this file: the shell takes the first.
-    OfFile(String),
-    /// A key that was given on the command line or by the environment: whoever asks knows it.
-    OfVariable,
 }
 
 /// The lines that say where the API is, with a command to try it. The key itself is never shown.

@@ -9,7 +9,7 @@ mod pace;
 mod queue;
 mod tips;
 
-pub use access::AccessArgs;
+pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
 pub use door::DoorArgs;
 pub use model::ModelArgs;

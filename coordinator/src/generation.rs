@@ -5,6 +5,7 @@
 //! `Failed`. Dropping the [`Generation`] cancels it.
 
 use crate::metrics::Metrics;
+use crate::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -181,54 +182,6 @@ pub enum Command {
         /// The number from `reply`.
         id: u64,
     },
-}
-
-/// What `/readyz`, `/health` and the terminal show.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Status {
-    /// All stages are ready.
-    pub ready: bool,
-    /// The server is going down.
-    pub stopping: bool,
-    /// One line for people: what is being waited for, or what is served.
-    pub detail: String,
-    /// The stages of the plan.
-    pub stages: Vec<StageStatus>,
-    /// KV capacity in tokens; 0 without a plan.
-    pub kv_tokens: u64,
-    /// The longest sequence; 0 without a plan.
-    pub ctx_size: u32,
-    /// Sequences waiting and running.
-    pub waiting: usize,
-    /// See `waiting`.
-    pub running: usize,
-    /// KV blocks free and in all.
-    pub kv_blocks_free: u32,
-    /// See `kv_blocks_free`.
-    pub kv_blocks: u32,
-    /// Sequences that gave their blocks to older ones, since the start.
-    pub preemptions: u64,
-    /// How the KV cache holds its values, `f16` or `q8_0`; empty without a plan.
-    pub kv_type: &'static str,
-}
-
-/// One stage of the plan, for people.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageStatus {
-    /// Its worker's name.
-    pub worker: String,
-    /// Its worker's id in hex.
-    pub worker_id: String,
-    /// First layer.
-    pub layer_first: u32,
-    /// One past the last layer.
-    pub layer_end: u32,
-    /// Bytes of the model mapped.
-    pub mapped_bytes: u64,
-    /// KV blocks.
-    pub kv_blocks: u32,
-    /// Loaded and linked.
-    pub ready: bool,
 }
 
 /// The gateway's end: submits generations and reads the status.

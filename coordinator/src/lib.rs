@@ -27,6 +27,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod slice_server;
 pub mod state;
+pub mod status;
 pub mod tasks;
 pub mod template;
 pub mod text;

@@ -1,8 +1,8 @@
 //! The tasks that `serve` consists of, and the order in which they end.
 
 use crate::exit::Fatal;
-use crate::generation::Status;
 use crate::shutdown::{Shutdown, ShutdownTrigger, shutdown};
+use crate::status::Status;
 use anyhow::anyhow;
 use std::future::Future;
 use std::time::Duration;

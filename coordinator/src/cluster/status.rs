@@ -4,7 +4,7 @@ use super::Cluster;
 use super::plan::{Plan, StageInfo};
 use super::worker::WorkerState;
 use crate::announce::kv_line;
-use crate::generation::{StageStatus, Status};
+use crate::status::{StageStatus, Status};
 use crate::units::show_size;
 use std::ops::Range;
 use woolly_engine::plan::KV_CTX_MAX;

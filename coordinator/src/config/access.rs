@@ -1,7 +1,6 @@
 //! Flags about who may use the API, how much at a time and for how long.
 
 use super::within;
-use crate::announce::CurlKey;
 use crate::exit::Fatal;
 use crate::http::keys::ApiKeys;
 use crate::units::parse_duration;
@@ -11,6 +10,17 @@ use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What a client has to send, as a shell writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CurlKey {
+    /// No key is asked for.
+    None,
+    /// A key of this file: the shell takes the first.
+    OfFile(String),
+    /// A key that was given on the command line or by the environment: whoever asks knows it.
+    OfVariable,
+}
 
 /// API keys at most: fairness counts per key.
 const KEYS_MAX: usize = 10_000;

@@ -2,9 +2,9 @@
 
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
-use crate::generation::Status;
 use crate::last_plan::Seats;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
+use crate::status::Status;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;

@@ -1,10 +1,9 @@
 //! One connection: who asks on it is counted, a client that is gone is noticed, and it makes room
 //! when others need it.
 
-use super::Gateway;
 use super::error::{ApiError, Problem};
+use super::gateway::Gateway;
 use super::places::{Admitted, AtWork, Place};
-use super::server::{HEAD_BYTES_MAX, HEADER_TIMEOUT, HEADERS_MAX, WRITE_STALL};
 use super::socket::Watched;
 use super::stall::StallGuard;
 use axum::body::{Body, Bytes, HttpBody};
@@ -22,6 +21,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::ServiceExt;
 
+/// A request's headers must be complete in this time; an idle connection is closed after it.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Header lines of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Bytes of a request's line and headers together.
+pub const HEAD_BYTES_MAX: usize = 16 << 10;
+/// A client may take nothing for this long before its connection is closed.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// A client that has closed its half is asked whether it is still there: the second time after this.
 pub const PROBE_SOON: Duration = Duration::from_millis(5);
 /// And at least so often.

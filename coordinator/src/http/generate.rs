@@ -2,10 +2,11 @@
 
 use super::choice::{Choices, Piece};
 use super::error::{ApiError, Problem, shutting_down};
+use super::gateway::Gateway;
 use super::places::ClientHalf;
 use super::prepare::{self, Caller, Prepared};
 use super::request_log::RequestLog;
-use super::{Gateway, body, sse};
+use super::{body, sse};
 use crate::generation::KeyId;
 use crate::metrics::{Meter, Outcome};
 use axum::Json;

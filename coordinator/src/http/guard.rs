@@ -1,9 +1,9 @@
 //! What holds for every request: a bounded URI, an honest `Host`, a key, an id, and an answer in JSON
 //! even to a wrong path, a wrong method or a bug.
 
-use super::Gateway;
 use super::error::{ApiError, Problem, Reason, quote};
-use super::prepare::random;
+use super::gateway::Gateway;
+use super::ids::random;
 use super::request_log::{Entry, RequestLog};
 use super::sse::Streamed;
 use crate::generation::KeyId;

@@ -1,9 +1,9 @@
 //! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
 
-use super::Gateway;
 use super::error::{ApiError, Problem, shutting_down};
+use super::gateway::Gateway;
 use super::guard::Authorised;
-use super::prepare::unix_seconds;
+use super::ids::unix_seconds;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};

@@ -1,6 +1,6 @@
 //! `GET /`: one plain page for a person with a browser, and what a browser asks for beside it.
 
-use super::Gateway;
+use super::gateway::Gateway;
 use super::guard::Authorised;
 use axum::Extension;
 use axum::extract::State;

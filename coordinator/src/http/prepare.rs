@@ -6,6 +6,8 @@
 use super::choice::ChoicePlan;
 use super::error::{ApiError, Problem};
 use super::fields::Fields;
+use super::gateway::Gateway;
+use super::ids::{random, unix_seconds};
 use super::known::Place;
 use super::messages::Messages;
 use super::prompts::Prompt;
@@ -13,12 +15,11 @@ use super::request_log::RequestLog;
 use super::response::{Answer, Shape, UsageMode};
 use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
 use super::template_options::{self, TemplateOptions};
-use super::{Gateway, json, known, messages, prompts};
+use super::{json, known, messages, prompts};
 use crate::generation::{GenerationRequest, KeyId};
 use crate::template::Template;
 use crate::text::CompletionText;
 use std::sync::Arc;
-use std::time::SystemTime;
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
 
@@ -370,22 +371,6 @@ fn answer(
     let id = format!("{prefix}-{:016x}", random()?);
     let tokenizer = gateway.tokenizer.clone();
     Ok(Answer { shape, id, created: unix_seconds(), model, logprobs, usage_mode, tokenizer })
-}
-
-/// Seconds since 1970.
-pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
-}
-
-/// A random number of 63 bits: a seed that a client could have sent, or an id.
-///
-/// # Errors
-///
-/// 500 if the operating system gives none.
-pub fn random() -> Result<u64, ApiError> {
-    getrandom::u64()
-        .map(|number| number >> 1)
-        .map_err(|error| ApiError::new(Problem::Internal, format!("No random number: {error}.")))
 }
 
 fn small(value: u64) -> u8 {

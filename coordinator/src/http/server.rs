@@ -1,8 +1,9 @@
 //! The listeners: connections with limits on everything a stranger can hold open, and an orderly end.
 
 use super::connection::Connection;
+use super::gateway::Gateway;
 use super::places::Places;
-use super::{Gateway, router, socket};
+use super::{router, socket};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -13,14 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// A request's headers must be complete in this time; an idle connection is closed after it.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Header lines of a request.
-pub const HEADERS_MAX: usize = 64;
-/// Bytes of a request's line and headers together.
-pub const HEAD_BYTES_MAX: usize = 16 << 10;
-/// A client may take nothing for this long before its connection is closed.
-pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// After the drain time, streams get an error event and this long to read it.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Pause after a connection could not be accepted: without file descriptors every try would fail.

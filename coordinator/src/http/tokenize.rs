@@ -2,12 +2,13 @@
 
 use super::error::ApiError;
 use super::fields::{Fields, array_of};
+use super::gateway::Gateway;
 use super::generate::read;
 use super::json::VALUES_MAX;
 use super::logprobs::token_string;
 use super::prepare::{chat_tokens, fields_of, refused_text, take_model};
 use super::prompts::token_ids;
-use super::{Gateway, messages, template_options};
+use super::{messages, template_options};
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};

@@ -1,7 +1,9 @@
 //! One worker's connection: its control stream both ways, and the streams that it opens.
 
+use super::link::{
+    CONTROL_QUEUE, CurrentEpoch, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News,
+};
 use super::streams::read_streams;
-use super::{CONTROL_QUEUE, CurrentEpoch, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};

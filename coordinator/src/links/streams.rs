@@ -1,6 +1,6 @@
 //! Unidirectional streams: `Forward`s and `Sampling`s out, `Sampled`s in.
 
-use super::{Link, LinkError, LinkEvent, LinkId, News, SendError, try_send};
+use super::link::{Link, LinkError, LinkEvent, LinkId, News, SendError, try_send};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;

@@ -10,7 +10,7 @@ mod text;
 pub use histogram::{BOUNDS_US, Histogram};
 pub use meter::{Meter, Outcome};
 
-use crate::scheduler::Counts;
+use crate::status::Counts;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;

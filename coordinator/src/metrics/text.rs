@@ -145,7 +145,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::Counts;
+    use crate::status::Counts;
     use std::collections::HashSet;
     use woolly_protocol::control::ForwardTiming;
     use woolly_protocol::ids::MicrobatchId;

@@ -15,7 +15,7 @@
 //! the end could not be found.
 
 use super::limits::to_usize;
-use super::prefix::Name;
+use super::prefix_key::Name;
 use std::collections::BTreeMap;
 use woolly_protocol::ids::BlockId;
 

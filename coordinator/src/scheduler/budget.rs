@@ -15,9 +15,8 @@
 //! other stage's.
 
 use super::curve::shape;
-use super::limits::to_usize;
+use super::limits::{ItlTarget, PlanLimits, to_usize};
 use super::times::StageTimes;
-use super::{ItlTarget, PlanLimits};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use woolly_protocol::ids::MicrobatchId;

@@ -1,6 +1,6 @@
 //! What bounds the scheduler: its own configuration and the limits of the present plan.
 
-use super::prefix::PrefixCache;
+use super::prefix_key::PrefixCache;
 use std::time::Duration;
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{
@@ -143,53 +143,6 @@ impl PlanLimits {
             "chunks beyond the wire: {self:?}"
         );
     }
-}
-
-/// What the scheduler holds at one moment, for the status and for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Sequences that wait, preempted ones included.
-    pub waiting: usize,
-    /// Those among them that were preempted.
-    pub waiting_preempted: usize,
-    /// Sequences that run.
-    pub running: usize,
-    /// Those among them that compute a prompt, or a log again.
-    pub prefilling: usize,
-    /// Sequences that have ended or are to wait, and have something in flight.
-    pub leaving: usize,
-    /// Microbatches in flight.
-    pub in_flight: usize,
-    /// When the oldest microbatch in flight was sent.
-    pub in_flight_since: Option<Duration>,
-    /// When the sequence that waits longest arrived.
-    pub waiting_since: Option<Duration>,
-    /// KV blocks that nobody holds; 0 without a plan.
-    pub kv_blocks_free: u32,
-    /// Those among them that the prefix cache keeps until they are needed.
-    pub kv_blocks_cached: u32,
-    /// KV blocks in all; 0 without a plan.
-    pub kv_blocks: u32,
-    /// Sequences preempted since the start.
-    pub preemptions: u64,
-    /// Extents that the prefix cache gave up for others since the plan began.
-    pub evictions: u64,
-    /// Positions that were found in the prefix cache since the start.
-    pub prefix_hit_tokens: u64,
-    /// Prompt tokens of all requests since the start.
-    pub prompt_tokens: u64,
-    /// Requests that ran out of time since the start.
-    pub expired: u64,
-    /// Answers to an earlier plan that were dropped since the start.
-    pub stale_answers: u64,
-    /// Reports of stages that belong to nothing that is remembered, since the start.
-    pub unknown_timings: u64,
-    /// Groups in which the decoding sequences travelled last; 0 before any did.
-    pub decode_groups: usize,
-    /// Rows that a microbatch with prefill could have beside decodes last; 0 before any had.
-    pub rows_beside_decode: usize,
-    /// Rows sent since the start.
-    pub rows: u64,
 }
 
 /// `u32` always fits: Woolly runs on 64-bit machines.

@@ -1,10 +1,11 @@
 //! Blocks: who starts, who grows, who is preempted, and when blocks come back.
 
+use super::Scheduler;
 use super::limits::{blocks_for, to_usize};
 use super::sequence::Phase;
-use super::{Scheduler, SequenceId};
 use std::ops::Bound;
 use std::time::Duration;
+use woolly_protocol::ids::SequenceId;
 use woolly_protocol::limits::BLOCK_LEN;
 
 /// Free extents of blocks that a start leaves for each running sequence to grow.

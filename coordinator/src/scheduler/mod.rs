@@ -53,40 +53,40 @@ mod limits;
 mod memory;
 mod policy;
 mod prefix;
+mod prefix_key;
 mod queue;
+mod sampled_error;
 mod sequence;
 mod step;
 #[cfg(test)]
 pub(crate) mod tests;
 mod times;
 mod timing;
+mod traffic;
 
-pub use account::SampledError;
-pub use limits::{Counts, ItlTarget, PlanLimits, SchedulerConfig};
-pub use prefix::PrefixCache;
+pub use limits::{ItlTarget, PlanLimits, SchedulerConfig};
+pub use prefix_key::PrefixCache;
+pub use sampled_error::SampledError;
 pub use step::Step;
-pub use timing::StageTiming;
+pub use traffic::StageTiming;
 
 use crate::generation::{
     Failure, FinishReason, GenerationEvent, GenerationRequest, KeyId, Refusal,
 };
+use crate::status::Counts;
 use backlog::Backlog;
 use blocks::Blocks;
 use budget::Budget;
 use grouping::Grouping;
 use queue::Waiting;
 use rustc_hash::FxHashMap;
-use sequence::{Phase, Sequence, has_penalties};
+use sequence::{Phase, Rank, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use step::InFlight;
 use times::StageTimes;
-use timing::Traffic;
+use traffic::Traffic;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
-
-/// A sequence's place among all that have started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank(u64);
 
 /// The scheduler. See the [module](self) for how to drive it.
 #[derive(Debug)]

@@ -20,55 +20,13 @@
 //! its prompt wants the logits of every token and finds nothing; others may find what it computed. A
 //! new plan begins with an empty cache.
 
+use super::Scheduler;
 use super::limits::to_usize;
+use super::prefix_key::Name;
 use super::step::InFlight;
-use super::{Scheduler, SequenceId};
 use crate::generation::KeyId;
 use std::iter::zip;
-
-/// Whose prefixes a request may find.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PrefixCache {
-    /// Nobody's.
-    Off,
-    /// Those of its own API key: the time to the first token tells nobody what others have asked.
-    #[default]
-    Key,
-    /// Everybody's.
-    Shared,
-}
-
-/// Says what an extent holds: its tokens and all before them, and who may find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name([u8; 32]);
-
-impl Name {
-    /// What the first extent of a tenant follows.
-    pub(super) fn root(tenant: u32) -> Self {
-        Self(*blake3::hash(&tenant.to_le_bytes()).as_bytes())
-    }
-
-    /// The name of an extent with these tokens after the one named so.
-    fn then(&self, tokens: &[u32]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0);
-        for token in tokens {
-            hasher.update(&token.to_le_bytes());
-        }
-        Self(*hasher.finalize().as_bytes())
-    }
-}
-
-impl PrefixCache {
-    /// What the names of a key's extents begin with; `None` without a cache.
-    fn root(self, key: KeyId) -> Option<Name> {
-        match self {
-            Self::Off => None,
-            Self::Key => Some(Name::root(key.0)),
-            Self::Shared => Some(Name::root(0)),
-        }
-    }
-}
+use woolly_protocol::ids::SequenceId;
 
 impl Scheduler {
     /// Names the full extents of a sequence's log; `false` without a cache.

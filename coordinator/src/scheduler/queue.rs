@@ -1,8 +1,9 @@
 //! Who waits, and who starts next: preempted sequences first, then the keys in turn.
 
-use super::{Rank, SequenceId};
+use super::sequence::Rank;
 use crate::generation::KeyId;
 use std::collections::{BTreeMap, BTreeSet};
+use woolly_protocol::ids::SequenceId;
 
 /// Sequences that wait.
 #[derive(Debug, Default)]

@@ -1,12 +1,15 @@
 //! One prompt with its completion: the token log, what of it was sent, and what it asks to sample.
 
-use super::Rank;
 use super::limits::{blocks_for, to_u32};
-use super::prefix::Name;
+use super::prefix_key::Name;
 use crate::generation::{GenerationRequest, TokenEvent};
 use std::time::Duration;
 use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{RowMode, SampledRow, SamplingParams, SamplingRow};
+
+/// A sequence's place among all that have started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(pub(super) u64);
 
 /// Where a sequence is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use super::support::*;
 use crate::generation::FinishReason;
 use crate::http::connection::Connection;
+use crate::http::connection::{HEADER_TIMEOUT, WRITE_STALL};
 use crate::http::places::{Limits, Places};
-use crate::http::server::{self, HEADER_TIMEOUT, WRITE_STALL};
+use crate::http::server::{self};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,12 +1,12 @@
 //! A fake engine at the other end of the seam, a tiny vocabulary, and ways to send a request.
 
 use crate::generation::{
-    Command, FinishReason, GenerationEvent, GenerationRequest, Refusal, StageStatus, Status,
-    TokenEvent, seam,
+    Command, FinishReason, GenerationEvent, GenerationRequest, Refusal, TokenEvent, seam,
 };
 use crate::http::keys::ApiKeys;
 use crate::http::places::Limits;
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
+use crate::status::{StageStatus, Status};
 use crate::template::Template;
 use axum::Router;
 use axum::body::Body;

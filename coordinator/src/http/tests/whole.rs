@@ -287,7 +287,7 @@ async fn a_refusal_that_does_not_pass_cancels_the_other_prompts() {
 #[tokio::test]
 async fn without_a_plan_there_is_no_answer_yet() {
     let rig = Rig::saying("x");
-    rig.status.send_replace(crate::generation::Status {
+    rig.status.send_replace(crate::status::Status {
         detail: "waiting for 1 of 2 workers".into(),
         ..Default::default()
     });

@@ -1,0 +1,120 @@
+//! The microbatches that were sent of late, and what stages report of them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use woolly_protocol::ids::MicrobatchId;
+
+/// Microbatches that are remembered for reports that are still to come. A worker reports with its
+/// heartbeats, so a report may be half a second late.
+const REMEMBERED_MAX: usize = 4096;
+
+/// One stage's report of one microbatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageTiming {
+    /// Which one.
+    pub microbatch: MicrobatchId,
+    /// Wall time of the forward; at the last stage with the head and the sampling.
+    pub compute: Duration,
+    /// How long the compute thread waited for this forward's input.
+    pub wait: Duration,
+    /// From handing the output to the sender until it was written.
+    pub wire: Duration,
+}
+
+/// What a microbatch held, and when it was in flight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Remembered {
+    /// Rows in all.
+    pub(super) rows: u32,
+    /// Rows that are not decode rows.
+    pub(super) prefill_rows: u32,
+    /// Time from sending to the answer; `None` while it is in flight.
+    pub(super) round_trip: Option<Duration>,
+    /// Microbatches in flight while it was, itself included, on average.
+    pub(super) overlap: f32,
+    sent_at: Duration,
+    /// [`Traffic::area`] when it was sent.
+    area: f64,
+    /// What the stages that reported took in all, and how many did.
+    pub(super) compute: Duration,
+    pub(super) reports: u32,
+    /// Whether a stage may have had something else to do when it came.
+    pub(super) queued: bool,
+}
+
+/// The microbatches of the present plan that were sent of late.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    /// The number of `recent[0]`; numbers have no gaps.
+    first: u64,
+    recent: VecDeque<Remembered>,
+    /// Microbatches in flight, integrated over time in seconds.
+    area: f64,
+    in_flight: u32,
+    changed_at: Duration,
+}
+
+impl Traffic {
+    /// A new plan: what is on its way belongs to the one before.
+    pub(super) fn clear(&mut self, now: Duration) {
+        self.recent.clear();
+        self.in_flight = 0;
+        self.changed_at = now;
+    }
+
+    fn advance(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.changed_at);
+        self.area += passed.as_secs_f64() * f64::from(self.in_flight);
+        self.changed_at = now;
+    }
+
+    /// A microbatch goes on its way.
+    pub(super) fn sent(&mut self, now: Duration, id: MicrobatchId, rows: u32, prefill_rows: u32) {
+        self.advance(now);
+        self.in_flight += 1;
+        if self.recent.len() == REMEMBERED_MAX {
+            self.recent.pop_front();
+            self.first += 1;
+        }
+        if self.recent.is_empty() {
+            self.first = id.0;
+        }
+        self.recent.push_back(Remembered {
+            rows,
+            prefill_rows,
+            round_trip: None,
+            overlap: 1.0,
+            sent_at: now,
+            area: self.area,
+            compute: Duration::ZERO,
+            reports: 0,
+            queued: false,
+        });
+    }
+
+    /// A microbatch was answered. The time since it was sent, if it is remembered.
+    pub(super) fn answered(&mut self, now: Duration, id: MicrobatchId) -> Option<Duration> {
+        self.update_overlap(now, id);
+        self.in_flight -= 1;
+        let remembered = self.get(id)?;
+        remembered.round_trip = Some(now.saturating_sub(remembered.sent_at));
+        remembered.round_trip
+    }
+
+    /// Brings the overlap of a microbatch that is still in flight up to date.
+    pub(super) fn update_overlap(&mut self, now: Duration, id: MicrobatchId) {
+        self.advance(now);
+        let area = self.area;
+        let Some(remembered) = self.get(id) else { return };
+        let passed = now.saturating_sub(remembered.sent_at);
+        if remembered.round_trip.is_none() && !passed.is_zero() {
+            remembered.overlap = ((area - remembered.area) / passed.as_secs_f64()) as f32;
+        }
+    }
+
+    /// What is remembered of a microbatch.
+    pub(super) fn get(&mut self, id: MicrobatchId) -> Option<&mut Remembered> {
+        let index = usize::try_from(id.0.checked_sub(self.first)?).ok()?;
+        self.recent.get_mut(index)
+    }
+}
