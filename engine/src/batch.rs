@@ -1,6 +1,6 @@
 //! The rows of one forward on one stage, checked before anything is computed.
 
-use crate::kv::BLOCK_LEN;
+use crate::limits::BLOCK_LEN;
 
 /// Consecutive tokens of one sequence.
 #[derive(Clone, Copy, Debug)]

@@ -13,9 +13,8 @@
 //! Only the coordinator allocates blocks. What a slot holds before it is written is never used.
 
 use crate::huge::Buffer;
+use crate::limits::BLOCK_LEN;
 
-/// Positions per block.
-pub const BLOCK_LEN: usize = 32;
 /// Values of a position that share a scale, if the cache has scales.
 pub const SCALE_LEN: usize = 32;
 

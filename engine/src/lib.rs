@@ -6,6 +6,7 @@ pub mod gguf;
 pub mod huge;
 pub mod kernels;
 pub mod kv;
+pub mod limits;
 pub mod math;
 pub mod model;
 pub mod plan;
@@ -15,6 +16,7 @@ pub mod quant;
 pub mod sampler;
 pub mod stage;
 pub mod tokenizer;
+pub mod weights;
 
 #[cfg(test)]
 mod invariance;

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, SampleParams};
 use woolly_engine::stage::{Input, Stage, StageConfig};
+use woolly_engine::weights::Weights;
 
 const PARAMS: SampleParams<'static> = SampleParams {
     temperature: 0.8,

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowResult};
 use woolly_engine::stage::{Input, Stage, StageConfig};
+use woolly_engine::weights::Weights;
 
 /// Rows per forward.
 const CHUNK: usize = 64;

@@ -1,7 +1,6 @@
 //! What a stage refuses to load: tensors that are missing, of another shape or type than their role.
 
 use std::path::Path;
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::write::GgufWriter;
 use woolly_engine::gguf::{Array, Gguf, Value};
 use woolly_engine::kv::KvType;
@@ -10,6 +9,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
 use woolly_engine::stage::{Stage, StageConfig};
+use woolly_engine::weights::Weights;
 
 const HIDDEN: u64 = 64;
 const FFN: u64 = 96;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use woolly_engine::batch::{Batch, ChunkRef};
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::write::GgufWriter;
 use woolly_engine::gguf::{Array, Gguf, Value};
 use woolly_engine::kernels::Level;
@@ -11,6 +10,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
 use woolly_engine::stage::{Input, Stage, StageConfig};
+use woolly_engine::weights::Weights;
 
 const HIDDEN: usize = 64;
 const FFN: usize = 96;

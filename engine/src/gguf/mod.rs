@@ -5,7 +5,7 @@
 //! pairs: key, type, value                                 parse.rs, value.rs
 //! tensor table: name, dimensions, type, offset            parse.rs
 //! padding to the alignment                                data_start
-//! tensor data, one tensor after another                   mapped.rs
+//! tensor data, one tensor after another                   crate::weights maps it
 //! ```
 //!
 //! A model is one file, or the parts `NAME-00001-of-0000N.gguf` of a split one. The header is read
@@ -17,7 +17,6 @@ mod error;
 mod file;
 pub mod hyper;
 pub mod limits;
-pub mod mapped;
 mod parse;
 mod source;
 mod value;

@@ -8,12 +8,12 @@ mod model;
 
 use crate::batch::{Batch, ChunkRef};
 use crate::gguf::Gguf;
-use crate::gguf::mapped::Weights;
 use crate::kernels::Level;
 use crate::kv::KvType;
 use crate::plan::ModelLayout;
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
+use crate::weights::Weights;
 pub use model::{Random, factor_places, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};

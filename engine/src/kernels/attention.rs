@@ -18,14 +18,14 @@
 //! A task is some rows of one chunk and all query heads of one key head: keys and values are read,
 //! and widened, once for all of them.
 
-use super::accumulate::{COLUMNS, Operands, ROWS};
+use super::accumulate::{Operands, ROWS};
 use super::cache::{widen_keys, widen_values};
 use super::dispatch::accumulate;
-use super::heads::{AttentionShape, HEAD_DIM_MAX, QUERIES_MAX, QueryChunk, TILE};
+use super::heads::{AttentionShape, QUERIES_MAX, QueryChunk, TILE};
 use super::scratch::Scratch;
 use super::simd::prefetch_far;
 use super::{LANES, Level, per_level, sum_lanes};
-use crate::kv::{BLOCK_LEN, KvType, LayerCache};
+use crate::kv::{KvType, LayerCache};
 use crate::math;
 use crate::pool::{Pool, Shared};
 use std::ops::Range;

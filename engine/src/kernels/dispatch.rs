@@ -59,6 +59,22 @@ pub struct FloatKernels {
     pub one: Floats,
 }
 
+/// See [`accumulate::accumulate`].
+type Accumulate = unsafe fn(operands: accumulate::Operands);
+/// See [`accumulate::widen`].
+type Widen = unsafe fn(from: &[[u8; 2]], to: &mut [f32]);
+
+/// All kernels for one instruction set.
+struct Set {
+    /// Those of a format; `None` for floats.
+    kernels: fn(ty: TensorType) -> Option<&'static Kernels>,
+    /// Those of F32, F16 and BF16.
+    floats: [FloatKernels; 3],
+    /// For 1 to [`accumulate::ROWS`] rows.
+    accumulate: [Accumulate; accumulate::ROWS],
+    widen: Widen,
+}
+
 /// Compiles the kernels for an instruction set.
 macro_rules! instruction_set {
     (
@@ -110,7 +126,7 @@ macro_rules! instruction_set {
             }
 
             #[target_feature(enable = $features)]
-            pub unsafe fn widen(from: &[[u8; 2]], to: &mut [f32]) {
+            unsafe fn widen(from: &[[u8; 2]], to: &mut [f32]) {
                 // SAFETY: as above.
                 unsafe { accumulate::widen::<$simd>(from, to) }
             }
@@ -134,16 +150,19 @@ macro_rules! instruction_set {
                 }
             }
 
-            pub const FLOATS: [FloatKernels; 3] = [
-                float_kernels::<floats::F32>(),
-                float_kernels::<floats::F16>(),
-                float_kernels::<floats::BF16>(),
-            ];
-
-            pub const ACCUMULATE: [unsafe fn(accumulate::Operands); accumulate::ROWS] = [
-                accumulate::<1>, accumulate::<2>, accumulate::<3>,
-                accumulate::<4>, accumulate::<5>, accumulate::<6>,
-            ];
+            pub static SET: Set = Set {
+                kernels,
+                floats: [
+                    float_kernels::<floats::F32>(),
+                    float_kernels::<floats::F16>(),
+                    float_kernels::<floats::BF16>(),
+                ],
+                accumulate: [
+                    accumulate::<1>, accumulate::<2>, accumulate::<3>,
+                    accumulate::<4>, accumulate::<5>, accumulate::<6>,
+                ],
+                widen,
+            };
 
             struct Of<F>(std::marker::PhantomData<F>);
             impl<F: Format> Of<F> {
@@ -159,7 +178,7 @@ macro_rules! instruction_set {
                 };
             }
 
-            pub fn kernels(ty: TensorType) -> Option<&'static Kernels> {
+            fn kernels(ty: TensorType) -> Option<&'static Kernels> {
                 Some(match ty {
                     TensorType::Q4_0 => const { &Of::<legacy::Q4_0>::KERNELS },
                     TensorType::Q4_1 => const { &Of::<legacy::Q4_1>::KERNELS },
@@ -218,29 +237,32 @@ instruction_set!(
     "neon,dotprod"
 );
 
-/// The kernels of `level` for weights of type `ty`; `None` where the scalar definition computes.
-pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
+/// The kernels of `level`; `None` where the scalar definitions compute. A level exists only on a machine
+/// with its instructions.
+fn set(level: Level) -> Option<&'static Set> {
     match level.0 {
         Isa::Scalar => None,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::kernels(ty),
+        Isa::Avx2 => Some(&avx2::SET),
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => avxvnni::kernels(ty),
+        Isa::AvxVnni => Some(&avxvnni::SET),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::kernels(ty),
+        Isa::Avx512 => Some(&avx512::SET),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => neon::kernels(ty),
+        Isa::Neon => Some(&neon::SET),
     }
+}
+
+/// The kernels of `level` for weights of type `ty`; `None` where the scalar definition computes.
+pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
+    (set(level)?.kernels)(ty)
 }
 
 /// The kernels of `level` that multiply rows of type `ty` with one token, one row after the other;
 /// `None` where those of [`kernels`] do.
 #[cfg(target_arch = "x86_64")]
 pub fn single(level: Level, ty: TensorType) -> Option<&'static Single> {
-    match level.0 {
-        Isa::Avx512 => single::kernels(ty),
-        _ => None,
-    }
+    if matches!(level.0, Isa::Avx512) { single::kernels(ty) } else { None }
 }
 
 /// [`accumulate::accumulate`] for `rows` rows.
@@ -249,21 +271,10 @@ pub fn single(level: Level, ty: TensorType) -> Option<&'static Single> {
 ///
 /// The operands are there; `rows` is 1 to [`accumulate::ROWS`].
 pub unsafe fn accumulate(level: Level, rows: usize, operands: accumulate::Operands) {
-    let kernels = match level.0 {
-        Isa::Scalar => None,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Some(&avx2::ACCUMULATE),
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => Some(&avxvnni::ACCUMULATE),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => Some(&avx512::ACCUMULATE),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Some(&neon::ACCUMULATE),
-    };
     // SAFETY: the level exists only on a machine with its instructions; and as the caller promises.
     unsafe {
-        match kernels {
-            Some(kernels) => kernels[rows - 1](operands),
+        match set(level) {
+            Some(set) => set.accumulate[rows - 1](operands),
             None => accumulate::by_definition(operands, rows),
         }
     }
@@ -271,17 +282,7 @@ pub unsafe fn accumulate(level: Level, rows: usize, operands: accumulate::Operan
 
 /// The kernels of `level` for float weights of type `ty`; `None` where the definition computes.
 pub fn float_kernels(level: Level, ty: TensorType) -> Option<&'static FloatKernels> {
-    let kernels: &'static [FloatKernels; 3] = match level.0 {
-        Isa::Scalar => return None,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => &avx2::FLOATS,
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => &avxvnni::FLOATS,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => &avx512::FLOATS,
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => &neon::FLOATS,
-    };
+    let kernels = &set(level)?.floats;
     Some(match ty {
         TensorType::F16 => &kernels[1],
         TensorType::BF16 => &kernels[2],
@@ -293,16 +294,9 @@ pub fn float_kernels(level: Level, ty: TensorType) -> Option<&'static FloatKerne
 pub fn widen(level: Level, from: &[[u8; 2]], to: &mut [f32]) {
     // SAFETY: a level exists only on a machine with its instructions.
     unsafe {
-        match level.0 {
-            Isa::Scalar => accumulate::widen_by_definition(from, to),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::widen(from, to),
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => avxvnni::widen(from, to),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::widen(from, to),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::widen(from, to),
+        match set(level) {
+            Some(set) => (set.widen)(from, to),
+            None => accumulate::widen_by_definition(from, to),
         }
     }
 }

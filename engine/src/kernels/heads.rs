@@ -1,7 +1,7 @@
 //! Shapes of attention: the heads of a layer, and the rows of one sequence.
 
 use super::accumulate::COLUMNS;
-use crate::kv::BLOCK_LEN;
+use crate::limits::BLOCK_LEN;
 
 /// Positions whose scores are taken together: one block of the cache.
 pub const TILE: usize = BLOCK_LEN;

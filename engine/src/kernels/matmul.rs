@@ -17,7 +17,7 @@ use super::single::{self, GROUPS_MAX, ROWS};
 use super::tile::{TILE_TOKENS, Tile};
 use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
-use crate::quant::{GROUP, TensorType};
+use crate::quant::GROUP;
 use std::ops::Range;
 
 /// Products that a kernel for float weights computes together at most.

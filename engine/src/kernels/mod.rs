@@ -131,11 +131,6 @@ impl Level {
     }
 }
 
-/// The name of the level in use by default.
-pub fn isa_level() -> &'static str {
-    Level::best().name()
-}
-
 /// Compiles a generic body once per level and calls the one asked for.
 macro_rules! per_level {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:path;) => {

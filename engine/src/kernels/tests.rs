@@ -9,7 +9,8 @@ use super::matrix::Matrix;
 use super::rows::Pairing;
 use super::*;
 use crate::invariance::Random;
-use crate::kv::{BLOCK_LEN, Cache, CacheShape, KvType};
+use crate::kv::{Cache, CacheShape, KvType};
+use crate::limits::BLOCK_LEN;
 use crate::pool::Pool;
 use crate::quant::{TensorType, dequantize_row};
 

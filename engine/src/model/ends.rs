@@ -2,19 +2,17 @@
 
 use super::error::{ForwardError, LoadError};
 use crate::gguf::hyper::HyperParameters;
-use crate::gguf::mapped::Weights;
 use crate::huge::Buffer;
 use crate::kernels::activations::Activations;
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
+use crate::limits::LOGIT_ROWS;
 use crate::model::family::LayerShape;
 use crate::model::tensor::{Finder, MatrixRef};
 use crate::pool::Pool;
 use crate::quant::dequantize_row;
 use crate::sampler::{RowRequest, Sampler};
-
-/// Rows whose logits exist at the same time.
-pub const LOGIT_ROWS: usize = 32;
+use crate::weights::Weights;
 
 /// What the first stage begins with.
 #[derive(Debug)]

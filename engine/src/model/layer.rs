@@ -9,7 +9,6 @@ use super::error::LoadError;
 use super::family::LayerShape;
 use super::tensor::{Finder, MatrixRef};
 use crate::batch::Batch;
-use crate::gguf::mapped::Weights;
 use crate::huge::Buffer;
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::attention::attend;
@@ -19,6 +18,7 @@ use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
 use crate::kv::Cache;
 use crate::pool::Pool;
+use crate::weights::Weights;
 
 /// One layer's tensors.
 #[derive(Debug)]

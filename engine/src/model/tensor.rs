@@ -2,10 +2,10 @@
 
 use super::error::LoadError;
 use crate::gguf::Gguf;
-use crate::gguf::mapped::Weights;
 use crate::kernels::activations::Forms;
 use crate::kernels::matrix::Matrix;
 use crate::quant::TensorType;
+use crate::weights::Weights;
 
 /// Finds tensors and checks their shapes while a stage is loaded.
 #[derive(Clone, Copy)]

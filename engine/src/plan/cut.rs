@@ -14,11 +14,10 @@ use super::error::{MemoryLimit, PlanError};
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::{Stages, partition};
 use crate::kv::KvType;
+use crate::limits::LOGIT_ROWS;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
 pub const KV_CTX_MAX: u64 = 16;
-/// Rows of logits that are computed at once.
-const LOGIT_TILE_ROWS: u64 = 32;
 /// Speeds that differ by less than this many percent count as equal.
 const SPEED_NOISE_PERCENT: u64 = 25;
 /// A new cut must promise this many percent more to take the place of the present one; and room for
@@ -126,7 +125,7 @@ pub fn scratch_bytes(layout: &ModelLayout, layers: &Range<u32>, rows_max: u32) -
     let heads = u64::from(layout.heads + layout.kv_heads) * u64::from(layout.head_dim);
     let row = 4 * u64::from(layout.hidden) + 2 * u64::from(layout.ffn) + 2 * heads;
     let last = layers.end == layout.layers;
-    let logits = if last { LOGIT_TILE_ROWS * u64::from(layout.vocab) } else { 0 };
+    let logits = if last { LOGIT_ROWS as u64 * u64::from(layout.vocab) } else { 0 };
     4 * (u64::from(rows_max) * row + logits)
 }
 

@@ -20,7 +20,7 @@ use crate::kv::KvType;
 /// Bytes that tensors of a slice file are aligned to.
 pub const SLICE_ALIGNMENT: u64 = 32;
 /// Positions of a KV block.
-pub const BLOCK_LEN: u32 = 32;
+pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

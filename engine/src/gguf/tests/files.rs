@@ -95,7 +95,7 @@ fn g_36_what_is_not_a_regular_file() {
 }
 
 /// The small model in `count` parts, each with its share of the tensors.
-pub(super) fn parts(count: u16) -> Vec<GgufWriter> {
+pub(crate) fn parts(count: u16) -> Vec<GgufWriter> {
     let outer = ["token_embd.weight", "output_norm.weight", "output.weight"];
     let mut parts = Vec::new();
     for number in 0..count {
@@ -116,11 +116,11 @@ pub(super) fn parts(count: u16) -> Vec<GgufWriter> {
     parts
 }
 
-pub(super) fn part_path(directory: &Path, number: usize, count: usize) -> PathBuf {
+pub(crate) fn part_path(directory: &Path, number: usize, count: usize) -> PathBuf {
     directory.join(format!("m-{number:05}-of-{count:05}.gguf"))
 }
 
-pub(super) fn write_parts(directory: &Path, parts: &[GgufWriter]) {
+pub(crate) fn write_parts(directory: &Path, parts: &[GgufWriter]) {
     for (at, part) in parts.iter().enumerate() {
         part.write(&part_path(directory, at + 1, parts.len())).unwrap();
     }

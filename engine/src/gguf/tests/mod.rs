@@ -1,9 +1,8 @@
 //! Hostile files, one test for each row of the catalogue of hostile input that concerns them.
 
-mod files;
+pub(crate) mod files;
 mod header;
 mod hyper;
-mod mapped;
 mod tensors;
 mod values;
 

@@ -2,12 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::files::{part_path, parts, write_parts};
-use super::{HIDDEN, small_model, weights};
-use crate::gguf::mapped::{MapError, Weights};
+use super::{MapError, Weights, huge_bytes_in, merged};
+use crate::gguf::tests::files::{part_path, parts, write_parts};
+use crate::gguf::tests::{HIDDEN, small_model, weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, HeaderPart, Value};
 use crate::huge::LockError;
@@ -280,4 +281,34 @@ fn files_without_room_for_a_huge_page_are_not_read_again() {
     let gguf = written(&small_model("llama", 1), directory.path());
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
     assert!(!Weights::from_model(&gguf, &slices).unwrap().read_again());
+}
+
+#[test]
+fn ranges_that_touch_or_share_a_page_become_one() {
+    const PAGE: u64 = 4096;
+    let merged = |ranges: &[Range<u64>]| merged(ranges.iter().cloned(), PAGE);
+    let found = merged(&[10..20, 20..PAGE + 1, 2 * PAGE..2 * PAGE + 5]);
+    let whole: Vec<Range<u64>> = std::iter::once(0..2 * PAGE + 5).collect();
+    assert_eq!(found, whole);
+    let found = merged(&[10..20, 3 * PAGE + 7..3 * PAGE + 9]);
+    assert_eq!(found, [0..20, 3 * PAGE..3 * PAGE + 9]);
+    let found = merged(&[10..5 * PAGE, 20..30]);
+    assert_eq!(found, std::iter::once(0..5 * PAGE).collect::<Vec<_>>());
+}
+
+#[test]
+fn only_our_own_mappings_are_counted() {
+    let list = "\
+        7f0000000000-7f0000600000 r--s 00000000 fe:00 42 /models/with a: b.gguf\n\
+        Size:               6144 kB\n\
+        FilePmdMapped:      4096 kB\n\
+        VmFlags: rd mr me ms hg \n\
+        7f0000600000-7f0000800000 r--s 00600000 fe:00 42 /models/with a: b.gguf\n\
+        FilePmdMapped:      2048 kB\n\
+        ShmemPmdMapped:        0 kB\n";
+    let at = |start: usize, len: usize| 0x7f00_0000_0000 + start..0x7f00_0000_0000 + start + len;
+    assert_eq!(huge_bytes_in(list, &[]), 0);
+    assert_eq!(huge_bytes_in(list, &[at(5, 9)]), 4 << 20);
+    assert_eq!(huge_bytes_in(list, &[at(0x60_0000, 1), at(0x80_0000, 1)]), 2 << 20);
+    assert_eq!(huge_bytes_in(list, &[at(0, 0x60_0000), at(0x60_0000, 9)]), 6 << 20);
 }
