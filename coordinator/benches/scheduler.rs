@@ -76,7 +76,6 @@ impl Load {
                 microbatch: step.forward.microbatch,
                 compute: Duration::from_micros(1000 + 5 * step.tokens.len() as u64),
                 wait: Duration::from_micros(60),
-                wire: Duration::from_micros(20),
             };
             for stage in 0..STAGES as usize {
                 self.scheduler.handle_timing(self.now, PlanEpoch(1), stage, &timing);

@@ -3,13 +3,16 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 use std::process::ExitCode;
-use woolly_coordinator::config::{Cli, CliCommand};
-use woolly_coordinator::{bench, serve, token_command};
+use woolly_coordinator::config::{Cli, CliCommand, LogFormat};
+use woolly_coordinator::{bench, log, serve, token_command};
 
 fn main() -> ExitCode {
     let result = match parse().command {
         CliCommand::Serve(args) => serve::run(*args),
-        CliCommand::Bench(args) => bench::run(&args),
+        CliCommand::Bench(args) => {
+            log::start(LogFormat::Text);
+            bench::run(&args)
+        }
         CliCommand::Token(args) => token_command::run(args.command),
     };
     match result {

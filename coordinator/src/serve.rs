@@ -22,7 +22,7 @@ use crate::local_workers::{self, LocalWorkers};
 use crate::model::{Model, NUMERICS};
 use crate::model_watch::{ModelNews, ModelWatch};
 use crate::open_files;
-use crate::scheduler::SchedulerConfig;
+use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::slice_server::{SliceServer, SliceSource};
 use crate::state::{StateDir, write_private};
@@ -48,9 +48,6 @@ use woolly_protocol::token_store::TokenStoreError;
 const RUNTIME_THREADS_MAX: usize = 2;
 /// The lifetime of the token in the printed join line.
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
-/// Rows of a microbatch: a prefill that delays a decode step by little, and still enough rows to use
-/// each weight many times. Workers' buffers grow with it.
-const ROWS_MAX: usize = 256;
 /// The longest sequence unless `--ctx-size` says otherwise.
 const CTX_DEFAULT: u32 = 8192;
 /// How long answers may take to reach their clients once the generations have ended.
@@ -346,8 +343,8 @@ impl Server {
             numerics: NUMERICS,
             workers_wanted: self.counts.awaited,
             cut: self.args.cut.clone(),
-            ctx_size: Some(self.ctx_size),
-            rows_max: ROWS_MAX as u32,
+            ctx_size: self.ctx_size,
+            rows_max: ROWS_PER_STEP as u32,
             kv_type: self.args.cache.cache_type,
             block_len: self.args.cache.block_size,
             seats: Vec::new(),
@@ -361,7 +358,7 @@ impl Server {
         SchedulerConfig {
             waiting_max: queue.queue_max.map_or(default.waiting_max, |most| most as usize),
             running_max: queue.running_max.map_or(default.running_max, |most| most as usize),
-            rows_per_step: ROWS_MAX,
+            rows_per_step: ROWS_PER_STEP,
             key_concurrency: self.key_concurrency(),
             prefix_cache: self.args.cache.prefix_cache,
             itl_target: self.args.pace.itl_target,

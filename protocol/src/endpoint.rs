@@ -13,7 +13,7 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -81,14 +81,6 @@ pub fn bind(address: SocketAddr, server: Option<quinn::ServerConfig>) -> io::Res
     config.max_udp_payload_size(DATAGRAM_MAX).map_err(io::Error::other)?;
     let endpoint = Endpoint::new(config, server, socket.into(), runtime)?;
     Ok(Bound { endpoint, warning: buffer_warning(given) })
-}
-
-/// An address to bind an endpoint that only dials `peer`.
-pub fn dialling_address(peer: SocketAddr) -> SocketAddr {
-    match peer {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
 }
 
 fn buffer_warning(given: usize) -> Option<String> {

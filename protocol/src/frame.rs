@@ -232,11 +232,6 @@ impl EncodedFrame {
         Ok(Self { kind, head: head.into(), payload })
     }
 
-    /// Bytes on the wire.
-    pub fn wire_len(&self) -> usize {
-        self.head.len() + self.payload.len()
-    }
-
     /// The bytes on the wire in one piece.
     pub fn to_vec(&self) -> Vec<u8> {
         [&self.head[..], &self.payload[..]].concat()

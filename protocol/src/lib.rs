@@ -31,7 +31,7 @@
 //! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
 //! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
-//! | `machine` | which processes share a machine |
+//! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
 
@@ -65,6 +65,7 @@ pub mod slices;
 pub mod tls;
 pub mod token;
 pub mod token_store;
+pub mod units;
 pub mod windows;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.

@@ -179,6 +179,10 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed,
         })
         .collect();
     let batch = Batch::new(&chunks, stage.limits()).map_err(bad_message)?;
+    if let Some(sampling) = &work.sampling {
+        let vocab = u32::try_from(stage.vocab()).map_err(bad_message)?;
+        sampling.check_against(work.forward.sample_rows(), vocab).map_err(bad_message)?;
+    }
     let payload = work.frame.payload();
     let input = if stage.is_first() {
         Input::Tokens(bytemuck::try_cast_slice(payload).map_err(bad_message)?)

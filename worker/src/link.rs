@@ -1,20 +1,20 @@
 //! Streams between stages: taken from the previous one, opened to the next one or the coordinator.
 
 use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
-use crate::convert::{Computed, Finished, Work, preamble};
+use crate::convert::{Finished, Work, preamble};
 use crate::outbox::{Outbox, fault, wrong_epoch};
 use crate::samplings::Samplings;
-use crate::timings::{Times, Timings};
+use crate::timings::Timings;
 use quinn::{Connection, Endpoint, SendStream};
 use std::future::pending;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use woolly_protocol::control::{Assign, StreamOpen, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::Forward;
+use woolly_protocol::forward::{Forward, ForwardLimits};
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
@@ -181,8 +181,14 @@ pub async fn receive_forwards(
     work: mpsc::Sender<Work>,
     outbox: &Outbox,
 ) -> FaultMessage {
-    let width = if assign.stage == 0 { 1 } else { assign.hidden as usize };
-    let payload_max = assign.rows_max as usize * width * size_of::<f32>();
+    let limits = ForwardLimits {
+        rows_max: assign.rows_max,
+        ctx_size: assign.ctx_size,
+        kv_blocks: assign.kv_blocks,
+        hidden: assign.hidden,
+        first_stage: assign.stage == 0,
+    };
+    let payload_max = limits.payload_max();
     let is_last = assign.stage + 1 == assign.stage_count;
     let of_coordinator = assign.previous.is_none();
     loop {
@@ -202,11 +208,19 @@ pub async fn receive_forwards(
             outbox.fault(wrong_epoch(forward.epoch, forward.microbatch, text)).await;
             continue;
         }
-        let samples = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
-        let sampling = match is_last && samples {
-            true => Some(samplings.take(forward.microbatch).await),
-            false => None,
+        let sampling = if is_last && forward.sample_rows() > 0 {
+            Some(samplings.take(forward.microbatch).await)
+        } else {
+            None
         };
+        // What is not meaningful fails alone; its sampling was taken and waits for nobody.
+        if let Err(error) = forward.check_against(&limits, frame.payload().len()) {
+            let text = format!("a forward cannot be computed: {error}");
+            let (epoch, microbatch) = (forward.epoch, forward.microbatch);
+            let code = FaultCode::BadMessage;
+            outbox.fault(FaultMessage { code, epoch, microbatch, text }).await;
+            continue;
+        }
         // The queue holds all that may be in flight, so it is full only if the sender sent more.
         if work.try_send(Work::new(forward, frame, sampling)).is_err() {
             let text = format!("more than {} forwards are in flight", assign.in_flight_max);

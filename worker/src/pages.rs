@@ -2,7 +2,7 @@
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
-use woolly_engine::gguf::mapped::Weights;
+use woolly_engine::weights::Weights;
 
 /// What the flags say about the pages of the weights.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]

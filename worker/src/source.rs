@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use woolly_engine::gguf::limits::{ALIGNMENT_MAX, HEADER_BYTES_MAX};
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::gguf::{FileIdentity, Gguf, HeaderPart};
 use woolly_engine::plan::{FingerprintMemory, ModelLayout, SliceId};
+use woolly_engine::weights::Weights;
 
 /// The places on this machine where weights may be.
 #[derive(Clone, Debug)]

@@ -9,7 +9,6 @@ pub mod scrape;
 #[cfg(test)]
 mod tests;
 
-use crate::config::LogFormat;
 use crate::exit::Fatal;
 use anyhow::{Context, anyhow};
 use client::Client;
@@ -32,7 +31,6 @@ const ERRORS_SHOWN: usize = 3;
 ///
 /// Flags that contradict each other, a gateway that cannot be reached, requests that failed.
 pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
-    crate::log::start(LogFormat::Text);
     // A load of many clients is as many connections.
     crate::open_files::raise();
     let loads = args.loads().map_err(Fatal::usage)?;

@@ -71,8 +71,8 @@ pub struct ClusterConfig {
     pub workers_wanted: u32,
     /// Layers of each stage; `None` lets the planner choose.
     pub cut: Option<Vec<u32>>,
-    /// Positions of a sequence; `None` is the model's own limit, at most 8192.
-    pub ctx_size: Option<u32>,
+    /// Positions of a sequence.
+    pub ctx_size: u32,
     /// Rows of a microbatch at most; fewer if the model is so wide that they would not fit a frame.
     pub rows_max: u32,
     /// How the KV cache holds its values.

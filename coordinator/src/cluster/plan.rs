@@ -10,12 +10,9 @@ use woolly_engine::plan::{Cut, CutRequest, KvType, Member, PlanError, cut};
 use woolly_protocol::control::{Assign, KvType as WireKvType, Neighbour, Ready};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{
-    CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, IN_FLIGHT_MAX,
-    ROWS_PER_MICROBATCH_MAX, STAGES_MAX,
+    CHUNKS_PER_MICROBATCH_MAX, FORWARD_PAYLOAD_MAX, IN_FLIGHT_MAX, ROWS_PER_MICROBATCH_MAX,
+    STAGES_MAX,
 };
-
-/// Positions of a sequence at most unless configured.
-const CTX_DEFAULT: u32 = 8192;
 
 /// A plan in force.
 #[derive(Debug)]
@@ -138,7 +135,7 @@ impl Cluster {
         let members: Vec<Member> = ids.iter().map(|id| self.worker(*id).member.clone()).collect();
         let previous: Vec<u32> = self.seats.iter().map(|(_, layers)| *layers).collect();
         let request = CutRequest {
-            ctx_size: self.ctx_size(),
+            ctx_size: self.config.ctx_size,
             cut: self.config.cut.clone(),
             rows_max: self.rows_max(),
             kv_type: self.config.kv_type,
@@ -148,12 +145,6 @@ impl Cluster {
         let cut = cut(&self.config.layout, &members, &request)?;
         let placed = cut.members.iter().map(|member| ids[*member]).collect();
         Ok((cut, placed))
-    }
-
-    /// Positions of a sequence.
-    pub(super) fn ctx_size(&self) -> u32 {
-        let trained = self.config.layout.ctx_train.min(CTX_MAX);
-        self.config.ctx_size.unwrap_or(trained.min(CTX_DEFAULT))
     }
 
     /// Rows of a microbatch: as configured, but no more than fit a frame as hidden states.
@@ -238,7 +229,7 @@ impl Cluster {
             stages: number(stages),
             // One for each stage to compute, and one on its way.
             in_flight_max: number((stages + 1).min(IN_FLIGHT_MAX)),
-            ctx_size: self.ctx_size(),
+            ctx_size: self.config.ctx_size,
             kv_blocks: plan.cut.kv_blocks,
             block_len: self.config.block_len,
             rows_max: self.rows_of(plan),

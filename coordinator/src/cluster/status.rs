@@ -39,7 +39,7 @@ impl Cluster {
             detail,
             stages,
             kv_tokens: plan.cut.kv_positions(),
-            ctx_size: self.ctx_size(),
+            ctx_size: self.config.ctx_size,
             kv_blocks: plan.cut.kv_blocks,
             kv_type: self.config.kv_type.name(),
             ..Status::default()
@@ -99,7 +99,7 @@ impl Cluster {
             format!("the default of {KV_CTX_MAX} sequences of full length")
         };
         let (ty, len) = (self.config.kv_type.name(), self.config.block_len);
-        lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.ctx_size(), &limited_by));
+        lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.config.ctx_size, &limited_by));
         lines
     }
 

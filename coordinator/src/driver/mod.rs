@@ -300,7 +300,6 @@ impl Driver {
                 microbatch: timing.microbatch,
                 compute: time(timing.compute_us),
                 wait: time(timing.wait_us),
-                wire: time(timing.wire_us),
             };
             self.scheduler.handle_timing(now, epoch, stage, &timing);
         }

@@ -55,7 +55,7 @@ impl Rig {
             numerics: crate::model::NUMERICS,
             workers_wanted: workers,
             cut: None,
-            ctx_size: Some(64),
+            ctx_size: 64,
             rows_max: 32,
             kv_type: KvType::F16,
             block_len: 32,

@@ -4,14 +4,15 @@ use super::testing::{TestCluster, hello};
 use super::*;
 use std::time::Duration;
 use tokio::time::timeout;
-use woolly_protocol::control::{StreamOpen, Welcome};
-use woolly_protocol::fault::FaultCode;
-use woolly_protocol::frame::Frame;
+use woolly_protocol::control::{Heartbeat, StreamOpen, StreamPurpose, Welcome};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
-use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{Preamble, greet};
 use woolly_protocol::refusal::{Refusal, RefusalCode};
+use woolly_protocol::sampling::Sampled;
 
 /// A coordinator with one worker's connection.
 struct Pair {

@@ -34,23 +34,23 @@ struct Slot {
     idle_since: u64,
 }
 
-/// Groups of one plan.
+/// Extents of one plan.
 ///
 /// Free extents come back last in, first out, so that a small load stays within few of them. Memory
 /// grows with the extents that were ever used, not with those of the plan.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// Groups in all.
+    /// Extents in all.
     count: u32,
     /// Blocks of an extent.
     together: u32,
-    /// Groups from here on were never used.
+    /// Extents from here on were never used.
     fresh: u32,
     free: Vec<Extent>,
     slots: Vec<Slot>,
-    /// Groups by their content.
+    /// Extents by their content.
     named: BTreeMap<Name, Extent>,
-    /// Groups that nobody holds and that have a name, idle longest first.
+    /// Extents that nobody holds and that have a name, idle longest first.
     idle: BTreeMap<u64, Extent>,
     /// Counts what becomes idle: the age of what is idle without a clock.
     idle_count: u64,
@@ -73,7 +73,7 @@ impl Blocks {
         }
     }
 
-    /// Groups in all.
+    /// Extents in all.
     pub(super) fn count(&self) -> u32 {
         self.count
     }
@@ -83,17 +83,17 @@ impl Blocks {
         self.together
     }
 
-    /// Groups that can be taken: nobody holds them.
+    /// Extents that can be taken: nobody holds them.
     pub(super) fn free(&self) -> usize {
         self.free.len() + to_usize(self.count - self.fresh) + self.idle.len()
     }
 
-    /// Groups among the free ones that are kept for their content.
+    /// Extents among the free ones that are kept for their content.
     pub(super) fn idle(&self) -> usize {
         self.idle.len()
     }
 
-    /// Groups whose content was given up since the plan began.
+    /// Extents whose content was given up since the plan began.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions
     }

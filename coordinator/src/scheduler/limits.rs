@@ -10,7 +10,7 @@ use woolly_protocol::limits::{
 
 /// Rows of one microbatch unless configured: a prefill that delays a decode step by little, and
 /// still enough rows to use each weight many times.
-const ROWS_PER_STEP_DEFAULT: usize = 256;
+pub const ROWS_PER_STEP: usize = 256;
 /// Requests that may wait unless configured.
 const WAITING_DEFAULT: usize = 512;
 /// Sequences that may run at a time unless configured.
@@ -58,7 +58,7 @@ impl Default for SchedulerConfig {
         Self {
             waiting_max: WAITING_DEFAULT,
             running_max: RUNNING_DEFAULT,
-            rows_per_step: ROWS_PER_STEP_DEFAULT,
+            rows_per_step: ROWS_PER_STEP,
             itl_target: ItlTarget::default(),
             decode_groups: None,
             key_concurrency: None,

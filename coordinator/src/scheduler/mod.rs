@@ -64,7 +64,7 @@ mod times;
 mod timing;
 mod traffic;
 
-pub use limits::{ItlTarget, PlanLimits, SchedulerConfig};
+pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
 pub use prefix_key::PrefixCache;
 pub use sampled_error::SampledError;
 pub use step::Step;

@@ -22,9 +22,7 @@
 
 use super::Scheduler;
 use super::limits::to_usize;
-use super::prefix_key::Name;
 use super::step::InFlight;
-use crate::generation::KeyId;
 use std::iter::zip;
 use woolly_protocol::ids::SequenceId;
 
@@ -76,7 +74,7 @@ impl Scheduler {
         self.keep_promise(id, adopted);
     }
 
-    /// Groups that a waiting sequence would find and that others hold: they cost nothing.
+    /// Extents that a waiting sequence would find and that others hold: they cost nothing.
     pub(super) fn shared_extents(&mut self, id: SequenceId) -> usize {
         if self.sequence(id).request.score_prompt || !self.name_extents(id) {
             return 0;

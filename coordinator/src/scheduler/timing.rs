@@ -2,10 +2,9 @@
 
 use super::Scheduler;
 use super::times::Measured;
-use super::traffic::{Remembered, StageTiming};
-use std::collections::VecDeque;
+use super::traffic::StageTiming;
 use std::time::Duration;
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::ids::PlanEpoch;
 
 /// A stage that waited for less than this may have had the input before it was ready for it.
 const IDLE_MIN: Duration = Duration::from_micros(50);
@@ -46,12 +45,12 @@ impl Scheduler {
 mod tests {
     use super::*;
     use crate::scheduler::{PlanLimits, SchedulerConfig};
+    use woolly_protocol::ids::MicrobatchId;
 
     #[test]
     fn reports_that_belong_to_nothing_are_counted() {
         let mut scheduler = Scheduler::new(SchedulerConfig::default());
-        let timing =
-            StageTiming { microbatch: MicrobatchId(1), compute: ms(1), wait: ms(1), wire: ms(0) };
+        let timing = StageTiming { microbatch: MicrobatchId(1), compute: ms(1), wait: ms(1) };
         scheduler.handle_timing(ms(0), PlanEpoch(1), 0, &timing);
         let plan = PlanLimits {
             epoch: PlanEpoch(1),
@@ -76,33 +75,5 @@ mod tests {
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
-    }
-
-    #[test]
-    fn the_overlap_is_the_mean_of_what_was_in_flight() {
-        let mut traffic = Traffic::default();
-        traffic.sent(ms(0), MicrobatchId(5), 3, 0);
-        traffic.sent(ms(10), MicrobatchId(6), 4, 4);
-        traffic.answered(ms(20), MicrobatchId(5));
-        traffic.answered(ms(40), MicrobatchId(6));
-        let first = *traffic.get(MicrobatchId(5)).unwrap();
-        let second = *traffic.get(MicrobatchId(6)).unwrap();
-        assert_eq!((first.rows, first.round_trip), (3, Some(ms(20))));
-        assert!((first.overlap - 1.5).abs() < 1e-3, "{first:?}");
-        assert!((second.overlap - 4.0 / 3.0).abs() < 1e-3, "{second:?}");
-        assert_eq!(traffic.get(MicrobatchId(4)), None);
-        assert_eq!(traffic.get(MicrobatchId(7)), None);
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut traffic = Traffic::default();
-        for id in 1..=REMEMBERED_MAX as u64 + 3 {
-            traffic.sent(ms(id), MicrobatchId(id), 1, 0);
-            traffic.answered(ms(id), MicrobatchId(id));
-        }
-        assert_eq!(traffic.get(MicrobatchId(3)), None);
-        assert!(traffic.get(MicrobatchId(4)).is_some());
-        assert_eq!(traffic.recent.len(), REMEMBERED_MAX);
     }
 }

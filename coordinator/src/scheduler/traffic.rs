@@ -17,8 +17,6 @@ pub struct StageTiming {
     pub compute: Duration,
     /// How long the compute thread waited for this forward's input.
     pub wait: Duration,
-    /// From handing the output to the sender until it was written.
-    pub wire: Duration,
 }
 
 /// What a microbatch held, and when it was in flight.
@@ -116,5 +114,42 @@ impl Traffic {
     pub(super) fn get(&mut self, id: MicrobatchId) -> Option<&mut Remembered> {
         let index = usize::try_from(id.0.checked_sub(self.first)?).ok()?;
         self.recent.get_mut(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_overlap_is_the_mean_of_what_was_in_flight() {
+        let mut traffic = Traffic::default();
+        traffic.sent(ms(0), MicrobatchId(5), 3, 0);
+        traffic.sent(ms(10), MicrobatchId(6), 4, 4);
+        traffic.answered(ms(20), MicrobatchId(5));
+        traffic.answered(ms(40), MicrobatchId(6));
+        let first = *traffic.get(MicrobatchId(5)).unwrap();
+        let second = *traffic.get(MicrobatchId(6)).unwrap();
+        assert_eq!((first.rows, first.round_trip), (3, Some(ms(20))));
+        assert!((first.overlap - 1.5).abs() < 1e-3, "{first:?}");
+        assert!((second.overlap - 4.0 / 3.0).abs() < 1e-3, "{second:?}");
+        assert_eq!(traffic.get(MicrobatchId(4)), None);
+        assert_eq!(traffic.get(MicrobatchId(7)), None);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut traffic = Traffic::default();
+        for id in 1..=REMEMBERED_MAX as u64 + 3 {
+            traffic.sent(ms(id), MicrobatchId(id), 1, 0);
+            traffic.answered(ms(id), MicrobatchId(id));
+        }
+        assert_eq!(traffic.get(MicrobatchId(3)), None);
+        assert!(traffic.get(MicrobatchId(4)).is_some());
+        assert_eq!(traffic.recent.len(), REMEMBERED_MAX);
     }
 }

@@ -1,7 +1,6 @@
 //! What waits, for how long, and that nobody can take the room of others.
 
 use super::*;
-use crate::link::PEERS_MAX;
 use StreamPurpose::{Forwards, Samplings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -17,12 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::gguf::mapped::Weights;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::probe::{Limits, Probe};
 use woolly_engine::stage::{Stage, StageConfig};
+use woolly_engine::weights::Weights;
 
 /// Fewer than these measure caches instead of memory.
 const PROBE_BYTES_MIN: u64 = 256 << 20;

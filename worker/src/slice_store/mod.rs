@@ -40,7 +40,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use woolly_protocol::slices::SliceKey;
 
 /// How often a worker looks whether another one has finished the download that it waits for.
 const LOCK_POLL: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU32;
 use tempfile::TempDir;
-use woolly_protocol::slices::SliceManifest;
+use woolly_protocol::slices::{SliceKey, SliceManifest};
 
 const FINGERPRINT: [u8; 32] = [7; 32];
 const LAYER: SliceKey = SliceKey::Layer(3);

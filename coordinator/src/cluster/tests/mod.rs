@@ -48,7 +48,7 @@ fn config(workers_wanted: u32) -> ClusterConfig {
         numerics: 3,
         workers_wanted,
         cut: None,
-        ctx_size: None,
+        ctx_size: 8192,
         rows_max: 256,
         kv_type: KvType::F16,
         block_len: 32,

@@ -208,7 +208,6 @@ impl Flow {
             microbatch: work.microbatch,
             compute: Duration::from_secs_f64(now - work.began),
             wait: Duration::from_secs_f64(work.waited),
-            wire: Duration::ZERO,
         });
         let microbatch = work.microbatch;
         let event =

@@ -363,9 +363,9 @@ impl Sim {
     /// A report comes some time later, and is wrong now and then.
     fn report(&mut self, index: usize, microbatch: MicrobatchId, took: u64) {
         let took = if self.reports.one_in(50) { 10 * took } else { took };
-        let (compute, wire) = (Duration::from_micros(took), Duration::ZERO);
+        let compute = Duration::from_micros(took);
         let wait = Duration::from_micros(self.reports.range(0, 100));
-        let timing = StageTiming { microbatch, compute, wait, wire };
+        let timing = StageTiming { microbatch, compute, wait };
         let at = self.now + self.reports.range(1, 5_000);
         self.at(at, Happening::Report(PlanEpoch(self.epoch), index, timing));
     }
