@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this binary is tests, helpers included")]
 
 mod architecture;
+mod circles;
 mod cluster;
 mod golden;
 mod source;
