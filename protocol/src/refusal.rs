@@ -97,7 +97,7 @@ impl RefusalCode {
 pub struct Refusal {
     /// What to decide by.
     pub code: RefusalCode,
-    /// For people, at most [`TEXT_MAX`] bytes, without control characters.
+    /// For people, at most [`TEXT_MAX`](crate::limits::TEXT_MAX) bytes, without control characters.
     pub text: String,
 }
 
