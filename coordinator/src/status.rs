@@ -87,6 +87,8 @@ pub struct Counts {
     pub expired: u64,
     /// Answers to an earlier plan that were dropped since the start.
     pub stale_answers: u64,
+    /// Faults that workers said of a plan that was over, since the start.
+    pub stale_faults: u64,
     /// Reports of stages that belong to nothing that is remembered, since the start.
     pub unknown_timings: u64,
     /// Groups in which the decoding sequences travelled last; 0 before any did.

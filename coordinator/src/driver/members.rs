@@ -279,6 +279,14 @@ impl Members {
         }
     }
 
+    /// Faults that belonged to no plan in force, since the start.
+    pub fn stale_faults(&self) -> u64 {
+        match &self.stage {
+            Stage::Begun(cluster) => cluster.stale_faults(),
+            Stage::Early { .. } => 0,
+        }
+    }
+
     /// The cluster for people.
     pub fn status(&self) -> Status {
         match &self.stage {

@@ -378,7 +378,8 @@ impl Driver {
 
     /// Tells the gateway how things stand, if they stand differently.
     fn publish(&self) {
-        let counts = self.scheduler.counts();
+        let mut counts = self.scheduler.counts();
+        counts.stale_faults = self.members.stale_faults();
         self.outputs.metrics.scheduler(counts);
         let mut status = self.members.status();
         status.waiting = counts.waiting;

@@ -93,6 +93,7 @@ impl Metrics {
             ("expired_total", "Sequences that ran out of time", counts.expired),
             ("preemptions_total", "Sequences that gave their blocks back", counts.preemptions),
             ("stale_answers_total", "Answers to an earlier plan", counts.stale_answers),
+            ("stale_faults_total", "Faults of an earlier plan", counts.stale_faults),
             ("unknown_timings_total", "Reports of unknown microbatches", counts.unknown_timings),
         ];
         for (name, help, value) in counters {

@@ -354,6 +354,8 @@ impl Scheduler {
             prompt_tokens: self.prompt_tokens,
             expired: self.expired,
             stale_answers: self.stale_answers,
+            // The cluster's to say.
+            stale_faults: 0,
             unknown_timings: self.unknown_timings,
             decode_groups: self.decode_groups,
             rows_beside_decode: self.budget.rows_beside(),
