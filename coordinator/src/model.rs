@@ -14,11 +14,14 @@ use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{FingerprintMemory, ModelLayout};
 use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::ModelPart;
+use woolly_protocol::limits::CTX_MAX;
 use woolly_protocol::machine::machine_id;
 
 /// The order of operations that every worker must have.
 pub use woolly_engine::NUMERICS;
 
+/// The longest sequence unless `--ctx-size` says otherwise.
+const CTX_DEFAULT: u32 = 8192;
 /// How often reading a model for its fingerprint says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,50 @@ impl Model {
         Self::read(path)
             .with_context(|| format!("cannot serve the model {}", path.display()))
             .map_err(Fatal::Model)
+    }
+
+    /// Positions of a sequence, of which `--ctx-size` says how many; 0 is all that the model was trained
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Usage`] for more than that.
+    pub fn ctx_size(&self, asked: Option<u32>) -> Result<u32, Fatal> {
+        let trained = self.layout.ctx_train.min(CTX_MAX);
+        match asked {
+            None => Ok(trained.min(CTX_DEFAULT)),
+            Some(0) => Ok(trained),
+            Some(size) if size > trained => Err(Fatal::usage(format!(
+                "--ctx-size {size} is more than the {trained} tokens that the model was trained for"
+            ))),
+            Some(size) => Ok(size),
+        }
+    }
+
+    /// Whether a cut by hand places every layer once.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Usage`] if it does not.
+    pub fn check_cut(&self, cut: Option<&[u32]>) -> Result<(), Fatal> {
+        let Some(cut) = cut else { return Ok(()) };
+        let (sum, layers) = (cut.iter().map(|n| u64::from(*n)).sum::<u64>(), self.layout.layers);
+        if sum == u64::from(layers) {
+            return Ok(());
+        }
+        Err(Fatal::usage(format!("--cut places {sum} layers and the model has {layers}")))
+    }
+
+    /// The file's name without `.gguf` and the number of a part.
+    pub fn file_stem(&self) -> String {
+        let path = self.paths.first().map_or(Path::new(""), PathBuf::as_path);
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match stem.rsplit_once("-of-") {
+            Some((head, _)) => {
+                head.rsplit_once('-').map_or(stem.clone(), |(name, _)| name.to_owned())
+            }
+            None => stem,
+        }
     }
 
     fn read(path: &Path) -> anyhow::Result<Model> {

@@ -39,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::endpoint::{bind, coordinator_server};
-use woolly_protocol::limits::{CTX_MAX, NAME_MAX};
+use woolly_protocol::limits::NAME_MAX;
 use woolly_protocol::machine::machine_id;
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::token_store::TokenStoreError;
@@ -48,8 +48,6 @@ use woolly_protocol::token_store::TokenStoreError;
 const RUNTIME_THREADS_MAX: usize = 2;
 /// The lifetime of the token in the printed join line.
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
-/// The longest sequence unless `--ctx-size` says otherwise.
-const CTX_DEFAULT: u32 = 8192;
 /// How long answers may take to reach their clients once the generations have ended.
 const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
 
@@ -67,8 +65,8 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         model.template = Template::of_file(path, &model.tokenizer)?;
     }
     let model = Arc::new(model);
-    let ctx_size = ctx_size(&args, &model)?;
-    check_cut(&args, &model)?;
+    let ctx_size = model.ctx_size(args.ctx_size)?;
+    model.check_cut(args.cut.as_deref())?;
     let keys = args.access.keys()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
@@ -103,28 +101,6 @@ fn connections() -> Limits {
 fn runtime_threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).clamp(1, RUNTIME_THREADS_MAX)
-}
-
-/// Positions of a sequence, from the flag and the model.
-fn ctx_size(args: &ServeArgs, model: &Model) -> Result<u32, Fatal> {
-    let trained = model.layout.ctx_train.min(CTX_MAX);
-    match args.ctx_size {
-        None => Ok(trained.min(CTX_DEFAULT)),
-        Some(0) => Ok(trained),
-        Some(size) if size > trained => Err(Fatal::usage(format!(
-            "--ctx-size {size} is more than the {trained} tokens that the model was trained for"
-        ))),
-        Some(size) => Ok(size),
-    }
-}
-
-fn check_cut(args: &ServeArgs, model: &Model) -> Result<(), Fatal> {
-    let Some(cut) = &args.cut else { return Ok(()) };
-    let (sum, layers) = (cut.iter().map(|n| u64::from(*n)).sum::<u64>(), model.layout.layers);
-    if sum == u64::from(layers) {
-        return Ok(());
-    }
-    Err(Fatal::usage(format!("--cut places {sum} layers and the model has {layers}")))
 }
 
 /// Everything that was checked before the first socket is opened.
@@ -366,10 +342,6 @@ impl Server {
         }
     }
 
-    fn model_path(&self) -> &Path {
-        self.model.paths.first().map_or(Path::new(""), PathBuf::as_path)
-    }
-
     fn key_concurrency(&self) -> Option<usize> {
         self.args.access.key_concurrency.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
     }
@@ -383,7 +355,7 @@ impl Server {
     fn gateway_config(&self) -> GatewayConfig {
         let layout = &self.model.layout;
         let name: String = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        let (model_id, aliases) = self.args.naming.names(file_stem(self.model_path()), name);
+        let (model_id, aliases) = self.args.naming.names(self.model.file_stem(), name);
         GatewayConfig {
             model_id,
             aliases,
@@ -446,14 +418,5 @@ async fn run_local(
             stopped.asked().await;
             Ok(())
         }
-    }
-}
-
-/// The file's name without `.gguf` and the number of a part.
-fn file_stem(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match stem.rsplit_once("-of-") {
-        Some((head, _)) => head.rsplit_once('-').map_or(stem.clone(), |(name, _)| name.to_owned()),
-        None => stem,
     }
 }

@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 use woolly_worker::config::{Cli, Command, Config, Folders};
-use woolly_worker::run::{EXIT_ERROR, EXIT_USAGE};
+use woolly_worker::exit::{EXIT_ERROR, EXIT_USAGE};
 use woolly_worker::{bench, log, run, slices_command, system};
 
 fn main() -> ExitCode {

@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::cut_request::{CutRequest, Member};
 use super::error::{MemoryLimit, PlanError};
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::{Stages, partition};
-use crate::kv::KvType;
 use crate::limits::LOGIT_ROWS;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
@@ -25,43 +25,6 @@ const SPEED_NOISE_PERCENT: u64 = 25;
 const WORTH_PERCENT: u64 = 15;
 /// Time of one stage when no bandwidth is known, per byte: all workers count as equal.
 const NANOSECONDS: u128 = 1_000_000_000;
-
-/// A worker as the planner sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Bytes that the worker may use, or that its machine's workers may use together.
-    pub memory_bytes: u64,
-    /// Whether the memory is the worker's own (its cgroup's, or given to it by hand).
-    pub memory_is_own: bool,
-    /// Names the machine.
-    pub machine: [u8; 16],
-    /// Bytes that its KV cache may use; 0 for as many as fit.
-    pub kv_memory_bytes: u64,
-    /// Measured read bandwidth, bytes per second; 0 if unknown.
-    pub read_bytes_per_s: u64,
-    /// Measured multiplications per second; 0 if unknown.
-    pub macs_per_s: u64,
-    /// Compute threads.
-    pub threads: u32,
-}
-
-/// What is asked of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutRequest {
-    /// Positions of the longest sequence.
-    pub ctx_size: u32,
-    /// Layers of each stage, in order of joining, when the cut is fixed by hand.
-    pub cut: Option<Vec<u32>>,
-    /// Rows of the largest microbatch; scratch grows with it.
-    pub rows_max: u32,
-    /// How the KV cache holds its values.
-    pub kv_type: KvType,
-    /// Positions that are given out together, a multiple of [`BLOCK_LEN`]: the number of blocks is
-    /// a multiple of as many as that.
-    pub block_len: u32,
-    /// Layers of each stage of the present plan of the same workers and model.
-    pub previous: Option<Vec<u32>>,
-}
 
 /// What one stage's worker keeps in memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,9 +153,10 @@ impl<'a> Planner<'a> {
         let mut shared: BTreeMap<[u8; 16], usize> = BTreeMap::new();
         let mut pool_of = Vec::with_capacity(members.len());
         for member in members {
-            let pool = match member.memory_is_own {
-                true => pools.len(),
-                false => *shared.entry(member.machine).or_insert(pools.len()),
+            let pool = if member.memory_is_own {
+                pools.len()
+            } else {
+                *shared.entry(member.machine).or_insert(pools.len())
             };
             match pools.get_mut(pool) {
                 // Workers of a machine see the same memory; if not, the smallest figure holds.
@@ -412,12 +376,12 @@ impl<'a> Planner<'a> {
         // What the other workers of the machine leave.
         let allowance = self.pools[pool].saturating_sub(taken[pool] - need);
         let kv_limit = member.kv_memory_bytes;
-        let limit = match member.memory_is_own {
-            _ if kv_limit > 0 && kv.saturating_sub(kv_limit) == missing => {
-                MemoryLimit::KvCache(kv_limit)
-            }
-            true => MemoryLimit::Own(allowance),
-            false => MemoryLimit::Machine(allowance),
+        let limit = if kv_limit > 0 && kv.saturating_sub(kv_limit) == missing {
+            MemoryLimit::KvCache(kv_limit)
+        } else if member.memory_is_own {
+            MemoryLimit::Own(allowance)
+        } else {
+            MemoryLimit::Machine(allowance)
         };
         let total_needed = stages.iter().map(|(_, layers)| self.need(layers, blocks)).sum();
         PlanError::Memory {

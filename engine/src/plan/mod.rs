@@ -6,6 +6,7 @@
 //! * [`fingerprint`] names a model by its bytes.
 
 mod cut;
+mod cut_request;
 mod error;
 mod fingerprint;
 mod layout;
@@ -13,7 +14,8 @@ mod names;
 mod partition;
 
 pub use crate::kv::KvType;
-pub use cut::{Cut, CutRequest, KV_CTX_MAX, Member, StageBudget, cut, scratch_bytes};
+pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut, scratch_bytes};
+pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{

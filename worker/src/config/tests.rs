@@ -1,0 +1,99 @@
+//! Flags as people give them, and what becomes of the wrong ones.
+
+use super::*;
+
+fn parse(words: &[&str]) -> Result<Config, String> {
+    let words = ["woolly-worker", "join"].iter().chain(words);
+    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    let folders = Folders { home: Some("/home/u".into()), ..Folders::default() };
+    match cli.command {
+        Command::Join(args) => args.resolve(&folders, "my host"),
+        _ => unreachable!("the words begin with join"),
+    }
+}
+
+#[test]
+fn defaults_are_loopback_and_xdg_folders() {
+    let config = parse(&["example.net"]).unwrap();
+    assert_eq!((config.host.as_str(), config.port), ("example.net", 7400));
+    assert!(config.listen.ip().is_loopback());
+    assert_eq!(config.state_dir, Path::new("/home/u/.local/state/woolly/worker"));
+    assert_eq!(config.slices_dir, Path::new("/home/u/.cache/woolly/slices"));
+    assert_eq!(config.name, "my-host");
+    assert!(config.threads >= 1);
+}
+
+#[test]
+fn a_state_dir_holds_the_slices_too() {
+    let config = parse(&["h:1", "--state-dir", "/s"]).unwrap();
+    assert_eq!(config.state_dir, Path::new("/s"));
+    assert_eq!(config.slices_dir, Path::new("/s/slices"));
+}
+
+#[test]
+fn hosts_are_split_from_ports() {
+    for (text, host, port) in [
+        ("a:1", "a", 1),
+        ("10.0.0.1", "10.0.0.1", 7400),
+        ("[::1]:9", "::1", 9),
+        ("::1", "::1", 7400),
+    ] {
+        assert_eq!(split_host(text), Ok((host.to_owned(), port)), "{text}");
+    }
+    for text in ["", ":1", "a:0", "a:65536", "a:x", "a b:1", "http://a:1"] {
+        assert!(split_host(text).is_err(), "{text:?} was taken for an address");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_flags() {
+    let error = parse(&[
+        "a:x",
+        "--listen",
+        "nonsense",
+        "--model-dir",
+        "/no/such/folder",
+        "--advertise",
+        "0.0.0.0:1",
+        "--memory",
+        "1G",
+        "--kv-memory",
+        "2G",
+    ])
+    .unwrap_err();
+    for flag in ["HOST:PORT", "--listen", "--model-dir", "--advertise", "--kv-memory"] {
+        assert!(error.contains(flag), "{flag} is missing in:\n{error}");
+    }
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    for words in [
+        ["-t", "0"],
+        ["-t", "1000000"],
+        ["-t", "-1"],
+        ["--memory", "0"],
+        ["--memory", "-1"],
+        ["--memory", "1e3"],
+        ["--simd", "mmx"],
+        ["--name", "a b"],
+        ["--name", ""],
+    ] {
+        let words = [&["h:1"][..], &words].concat();
+        assert!(parse(&words).is_err(), "{words:?} was accepted");
+    }
+}
+
+#[test]
+fn a_token_is_never_shown() {
+    let config = parse(&["h:1", "--token", "wly1.secret"]).unwrap();
+    assert_eq!(config.token, TokenSource::Given("wly1.secret".to_owned()));
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
+fn a_child_takes_its_token_from_stdin_only() {
+    assert_eq!(parse(&["h:1", "--child"]).unwrap().token, TokenSource::Stdin);
+    assert_eq!(parse(&["h:1", "--child", "--token", "x"]).unwrap().token, TokenSource::Stdin);
+    assert_eq!(parse(&["h:1", "--token", "-"]).unwrap().token, TokenSource::Stdin);
+}
