@@ -223,9 +223,12 @@ impl Keeper {
     async fn token_line(&self, failed: bool) -> anyhow::Result<String> {
         let what = "cannot make a token for a local worker";
         let (tokens, certificate) = (self.tokens.clone(), self.certificate.clone());
-        let make = move || match failed || !certificate.exists() {
-            true => tokens.create(TOKEN_TTL, Some(1)).map(|token| format!("{token}\n")),
-            false => Ok("\n".to_owned()),
+        let make = move || {
+            if failed || !certificate.exists() {
+                tokens.create(TOKEN_TTL, Some(1)).map(|token| format!("{token}\n"))
+            } else {
+                Ok("\n".to_owned())
+            }
         };
         tokio::task::spawn_blocking(make).await.context(what)?.context(what)
     }

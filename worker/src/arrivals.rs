@@ -211,9 +211,10 @@ impl<R: Held> Arrivals<R> {
         if arrival.open.epoch < waiting.epoch {
             return Err(NotKept::Stale(waiting.epoch));
         }
-        match waiting.is_in_force(arrival.open.epoch) {
-            true => waiting.keep(arrival)?,
-            false => waiting.hold(arrival, now)?,
+        if waiting.is_in_force(arrival.open.epoch) {
+            waiting.keep(arrival)?
+        } else {
+            waiting.hold(arrival, now)?
         }
         drop(waiting);
         self.changed.notify_waiters();

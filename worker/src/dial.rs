@@ -70,9 +70,10 @@ impl DialFailure {
             _ => 0,
         };
         let text = format!("{before}{}", explain(error));
-        match TRUST_ALERTS.iter().any(|alert| CRYPTO_ERROR + alert == code) {
-            true => DialFailure::Untrusted(text),
-            false => DialFailure::Unreachable(text),
+        if TRUST_ALERTS.iter().any(|alert| CRYPTO_ERROR + alert == code) {
+            DialFailure::Untrusted(text)
+        } else {
+            DialFailure::Unreachable(text)
         }
     }
 }

@@ -31,9 +31,10 @@ impl Simd {
         if let Some(level) = levels.iter().find(|level| level.name() == text) {
             return Ok(Simd(*level));
         }
-        let wrong = match NAMES.contains(&text) {
-            true => format!("this machine does not have {text}"),
-            false => "no such level".to_owned(),
+        let wrong = if NAMES.contains(&text) {
+            format!("this machine does not have {text}")
+        } else {
+            "no such level".to_owned()
         };
         let names: Vec<&str> = levels.iter().map(|level| level.name()).collect();
         Err(format!("{wrong}; expected auto, {}", names.join(", ")))

@@ -78,9 +78,10 @@ fn parse_host(text: &str) -> Result<IpAddr, String> {
 
 fn parse_allowed(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    match text.len() <= HOST_MAX && !text.is_empty() && text.bytes().all(plain) {
-        true => Ok(text.to_owned()),
-        false => Err("expected a name without scheme and port, such as llm.example".to_owned()),
+    if text.len() <= HOST_MAX && !text.is_empty() && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a name without scheme and port, such as llm.example".to_owned())
     }
 }
 
@@ -93,10 +94,7 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     }
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let bare = uri.scheme().is_some() && uri.authority().is_some() && uri.path() == "/";
-    match bare && !text.ends_with('/') && uri.query().is_none() {
-        true => Ok(value),
-        false => Err(wrong()),
-    }
+    if bare && !text.ends_with('/') && uri.query().is_none() { Ok(value) } else { Err(wrong()) }
 }
 
 #[cfg(test)]

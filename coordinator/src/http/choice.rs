@@ -334,9 +334,10 @@ impl Choice {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);
-        let step = match self.plan.request.stop_tokens.contains(&event.token) {
-            true => self.plan.text.skip(),
-            false => self.plan.text.push(tokenizer, event.token),
+        let step = if self.plan.request.stop_tokens.contains(&event.token) {
+            self.plan.text.skip()
+        } else {
+            self.plan.text.push(tokenizer, event.token)
         };
         piece.text.push_str(&step.text);
         if step.stopped {

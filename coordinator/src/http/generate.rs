@@ -109,10 +109,7 @@ async fn prepared(
     let caller = Caller { key: key_of(&request), log: log.clone() };
     let body = read(gateway, request).await?;
     let prepared = gateway.blocking(move |gateway| prepare(gateway, &body.bytes, &caller)).await?;
-    match gateway.draining.is_cancelled() {
-        true => Err(shutting_down()),
-        false => Ok(prepared),
-    }
+    if gateway.draining.is_cancelled() { Err(shutting_down()) } else { Ok(prepared) }
 }
 
 /// The complete choices.

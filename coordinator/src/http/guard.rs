@@ -115,12 +115,11 @@ fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 fn check_uri(uri: &Uri) -> Result<(), ApiError> {
     let length = uri.path_and_query().map_or(0, |path| path.as_str().len());
-    match length > URI_MAX {
-        true => {
-            let text = format!("The URI has {length} bytes; at most {URI_MAX} are allowed.");
-            Err(ApiError::new(Problem::UriTooLong, text))
-        }
-        false => Ok(()),
+    if length > URI_MAX {
+        let text = format!("The URI has {length} bytes; at most {URI_MAX} are allowed.");
+        Err(ApiError::new(Problem::UriTooLong, text))
+    } else {
+        Ok(())
     }
 }
 

@@ -80,14 +80,15 @@ pub async fn readyz(
     if gateway.draining.is_cancelled() || status.stopping {
         return Err(shutting_down());
     }
-    match status.ready {
-        true => Ok("ok\n".into_response()),
-        false if !authorised => Err(ApiError::new(Problem::NotReady, "The model is not ready.")),
-        false => {
-            let text = format!("The model is not ready: {}", status.detail);
-            Err(ApiError::new(Problem::NotReady, text))
-        }
+    if status.ready {
+        return Ok("ok\n".into_response());
     }
+    let text = if authorised {
+        format!("The model is not ready: {}", status.detail)
+    } else {
+        "The model is not ready.".to_owned()
+    };
+    Err(ApiError::new(Problem::NotReady, text))
 }
 
 /// The version of this server.

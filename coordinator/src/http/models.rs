@@ -21,9 +21,10 @@ pub async fn one(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    match gateway.config.serves(&name) {
-        true => Ok(Json(model(&gateway))),
-        false => Err(ApiError::model_not_found(&name, &gateway.config.model_id)),
+    if gateway.config.serves(&name) {
+        Ok(Json(model(&gateway)))
+    } else {
+        Err(ApiError::model_not_found(&name, &gateway.config.model_id))
     }
 }
 

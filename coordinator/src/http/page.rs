@@ -14,20 +14,13 @@ pub async fn page(
     State(gateway): State<Arc<Gateway>>,
     Extension(Authorised(authorised)): Extension<Authorised>,
 ) -> Response {
-    let model = match authorised {
-        true => escape(&gateway.config.model_id),
-        false => "MODEL".to_owned(),
+    let model = if authorised { escape(&gateway.config.model_id) } else { "MODEL".to_owned() };
+    let serves = if authorised {
+        format!("<p>It serves <b>{model}</b>.</p>")
+    } else {
+        "<p>It asks for an API key: <code>Authorization: Bearer KEY</code>.</p>".to_owned()
     };
-    let serves = match authorised {
-        true => format!("<p>It serves <b>{model}</b>.</p>"),
-        false => {
-            "<p>It asks for an API key: <code>Authorization: Bearer KEY</code>.</p>".to_owned()
-        }
-    };
-    let key = match gateway.config.keys.is_empty() {
-        true => "",
-        false => "-H 'authorization: Bearer KEY' ",
-    };
+    let key = if gateway.config.keys.is_empty() { "" } else { "-H 'authorization: Bearer KEY' " };
     let version = env!("CARGO_PKG_VERSION");
     let text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Woolly</title>\n\

@@ -107,10 +107,12 @@ impl Places {
     /// are at work.
     pub fn take(&self, limits: Limits) -> Option<Place> {
         let mut table = lock(&self.table);
-        let admitted = match table.make_room(true, limits.connections) {
-            true => Admitted::Fully,
-            false if table.make_room(false, limits.probes) => Admitted::ForProbes,
-            false => return None,
+        let admitted = if table.make_room(true, limits.connections) {
+            Admitted::Fully
+        } else if table.make_room(false, limits.probes) {
+            Admitted::ForProbes
+        } else {
+            return None;
         };
         let shared = Arc::new(Shared::default());
         let id = table.next;

@@ -261,9 +261,10 @@ fn encode(gateway: &Gateway, prompt: Prompt, echo: bool, ctx: u32) -> Result<Enc
 /// A text that is longer than a whole context of the longest token is not tokenised at all.
 fn check_bytes(gateway: &Gateway, bytes: usize, ctx: u32) -> Result<(), ApiError> {
     let at_least = bytes.div_ceil(gateway.tokenizer.longest_token().max(1));
-    match at_least > ctx as usize {
-        true => Err(ApiError::context_length(at_least, 1, ctx as usize)),
-        false => Ok(()),
+    if at_least > ctx as usize {
+        Err(ApiError::context_length(at_least, 1, ctx as usize))
+    } else {
+        Ok(())
     }
 }
 
@@ -305,10 +306,8 @@ fn plan(
     max_tokens: u32,
     report: Report,
 ) -> ChoicePlan {
-    let stop_tokens = match sampling.ignore_eos {
-        true => Vec::new(),
-        false => gateway.tokenizer.end_tokens().to_vec(),
-    };
+    let stop_tokens =
+        if sampling.ignore_eos { Vec::new() } else { gateway.tokenizer.end_tokens().to_vec() };
     let stops: Arc<[String]> = sampling.stops.clone().into();
     let offset = encoded.echo.as_ref().map_or(0, |text| text.chars().count());
     let text = CompletionText::new(encoded.detokenizer, stops, offset);

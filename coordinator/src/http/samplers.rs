@@ -132,13 +132,12 @@ fn check_order(list: &[Sampler], options: &SamplingOptions) -> Result<(), ApiErr
         Sampler::Off => false,
     };
     let running: Vec<Sampler> = list.iter().copied().filter(runs).collect();
-    match running.is_sorted_by(|a, b| a < b || !matters(*a, *b)) {
-        true => Ok(()),
-        false => {
-            let text = "The order of samplers is penalties, temperature, top_k, top_p, min_p here, \
+    if running.is_sorted_by(|a, b| a < b || !matters(*a, *b)) {
+        Ok(())
+    } else {
+        let text = "The order of samplers is penalties, temperature, top_k, top_p, min_p here, \
                         and these would choose other tokens in another order: leave 'samplers' out.";
-            Err(ApiError::unsupported("samplers", text))
-        }
+        Err(ApiError::unsupported("samplers", text))
     }
 }
 

@@ -63,12 +63,13 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     };
     fields.finish()?;
     let count = tokens.len();
-    let tokens: Value = match with_pieces {
-        false => tokens.into(),
-        true => tokens
+    let tokens: Value = if with_pieces {
+        tokens
             .into_iter()
             .map(|id| json!({ "id": id, "piece": token_string(&gateway.tokenizer, id) }))
-            .collect(),
+            .collect()
+    } else {
+        tokens.into()
     };
     let ctx = Some(gateway.engine.status().ctx_size).filter(|ctx| *ctx > 0);
     Ok(json!({ "tokens": tokens, "count": count, "max_model_len": ctx }))

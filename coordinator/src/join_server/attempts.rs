@@ -32,10 +32,7 @@ impl Attempts {
             return Duration::ZERO;
         };
         let debt = forgiven_at.saturating_duration_since(now);
-        match debt > FORGIVEN_AFTER * (BURST - 1) {
-            true => SLOW_MAX,
-            false => Duration::ZERO,
-        }
+        if debt > FORGIVEN_AFTER * (BURST - 1) { SLOW_MAX } else { Duration::ZERO }
     }
 
     /// Counts a failed attempt.

@@ -40,12 +40,11 @@ fn are_unchanged(files: &[File], identities: &Mutex<Vec<FileIdentity>>) -> io::R
 }
 
 fn check_unchanged(files: &[File], identities: &Mutex<Vec<FileIdentity>>) -> io::Result<()> {
-    match are_unchanged(files, identities)? {
-        true => Ok(()),
-        false => {
-            let text = "its file was written to since it was opened, and is being verified";
-            Err(io::Error::other(text))
-        }
+    if are_unchanged(files, identities)? {
+        Ok(())
+    } else {
+        let text = "its file was written to since it was opened, and is being verified";
+        Err(io::Error::other(text))
     }
 }
 
@@ -197,9 +196,10 @@ impl SliceSource {
             SliceKey::Layer(layer) => SliceId::Layer(layer),
             SliceKey::Head => SliceId::Head,
         };
-        match self.layout.has_slice(id) {
-            true => Ok(id),
-            false => Err(format!("the model has no slice {slice:?}")),
+        if self.layout.has_slice(id) {
+            Ok(id)
+        } else {
+            Err(format!("the model has no slice {slice:?}"))
         }
     }
 

@@ -125,9 +125,10 @@ impl HyperParameters {
         let layers = keys.number("block_count", 1..=LAYERS_MAX)?;
         let hidden = keys.number("embedding_length", 1..=HIDDEN_MAX)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=HEADS_MAX)?;
-        let kv_heads = match keys.has("attention.head_count_kv") {
-            true => keys.per_layer("attention.head_count_kv", layers, 1..=heads)?,
-            false => heads,
+        let kv_heads = if keys.has("attention.head_count_kv") {
+            keys.per_layer("attention.head_count_kv", layers, 1..=heads)?
+        } else {
+            heads
         };
         if heads % kv_heads != 0 {
             let expected =
@@ -190,12 +191,11 @@ impl HyperParameters {
 /// The model's architecture, one of [`ARCHITECTURES`].
 fn architecture(metadata: &Metadata) -> Result<&str, GgufError> {
     let found = metadata.str(ARCHITECTURE_KEY)?;
-    match ARCHITECTURES.contains(&found) {
-        true => Ok(found),
-        false => {
-            let found = Shown(found.as_bytes()).to_string();
-            Err(Problem::Architecture { found, expected: ARCHITECTURES.join(", ") }.into())
-        }
+    if ARCHITECTURES.contains(&found) {
+        Ok(found)
+    } else {
+        let found = Shown(found.as_bytes()).to_string();
+        Err(Problem::Architecture { found, expected: ARCHITECTURES.join(", ") }.into())
     }
 }
 

@@ -136,10 +136,7 @@ fn step(stages: &mut [Stage], runs: &mut [Run], hasher: &mut blake3::Hasher) {
         order.iter().flat_map(|i| runs[*i].tokens[runs[*i].next()].to_vec()).collect();
     let mut hidden: Vec<f32> = Vec::new();
     for stage in stages.iter_mut() {
-        let input = match stage.is_first() {
-            true => Input::Tokens(&ids),
-            false => Input::Hidden(&hidden),
-        };
+        let input = if stage.is_first() { Input::Tokens(&ids) } else { Input::Hidden(&hidden) };
         hidden = stage.forward(&batch, input, &progress).expect("it computes").to_vec();
     }
     let last = stages.last_mut().expect("at least one stage");

@@ -56,9 +56,10 @@ pub(super) unsafe fn accumulate<S: Simd, const T: usize, const HALVES: bool>(o: 
             for k in 0..o.depth {
                 let b = b.add(k * o.b_stride * size);
                 let next = b.add(S::LANES * size);
-                let b = match HALVES {
-                    true => [S::load_halves(b.cast()), S::load_halves(next.cast())],
-                    false => [S::load_f(b.cast()), S::load_f(next.cast())],
+                let b = if HALVES {
+                    [S::load_halves(b.cast()), S::load_halves(next.cast())]
+                } else {
+                    [S::load_f(b.cast()), S::load_f(next.cast())]
                 };
                 for (t, acc) in acc.iter_mut().enumerate() {
                     let a = S::broadcast_f(o.a.add(t * o.a_stride + k));
@@ -111,9 +112,10 @@ pub(super) unsafe fn by_definition(o: Operands, rows: usize) {
                 let mut acc = if o.fresh { 0.0 } else { *c };
                 for k in 0..o.depth {
                     let index = k * o.b_stride + column;
-                    let b = match o.halves {
-                        true => f16_to_f32(o.b.cast::<u16>().add(index).read_unaligned()),
-                        false => *o.b.cast::<f32>().add(index),
+                    let b = if o.halves {
+                        f16_to_f32(o.b.cast::<u16>().add(index).read_unaligned())
+                    } else {
+                        *o.b.cast::<f32>().add(index)
                     };
                     acc = (*o.a.add(t * o.a_stride + k)).mul_add(b, acc);
                 }

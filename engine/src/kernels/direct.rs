@@ -71,9 +71,10 @@ pub(super) unsafe fn scaled<S: Simd, F: Format>(
 ) -> S::F {
     // SAFETY: as the caller promises.
     unsafe {
-        let factor = match F::FINE {
-            true => S::broadcast_f(y.add((SCALE + part) * width).cast::<f32>()),
-            false => scale,
+        let factor = if F::FINE {
+            S::broadcast_f(y.add((SCALE + part) * width).cast::<f32>())
+        } else {
+            scale
         };
         match part {
             0 => S::mul(S::to_f(dot), factor),
@@ -147,9 +148,10 @@ impl<S: Simd, F: Format, const T: usize> Sink<S> for Sums<S, F, T> {
                 for k in part * 8 / F::PARTS..(part + 1) * 8 / F::PARTS {
                     for (t, dot) in dots.iter_mut().enumerate() {
                         let y = S::broadcast(y.add(k * self.width + t));
-                        *dot = match F::WIDE {
-                            true => S::dot_wide(*dot, q[k], y),
-                            false => S::dot(*dot, q[k], y),
+                        *dot = if F::WIDE {
+                            S::dot_wide(*dot, q[k], y)
+                        } else {
+                            S::dot(*dot, q[k], y)
                         };
                     }
                 }
@@ -192,9 +194,10 @@ pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
         let blocks = tile.groups / F::GROUPS;
         for step in 0..blocks / F::BLOCKS {
             sums.rows = rows;
-            sums.ahead = match step * F::BLOCKS * F::BYTES + AHEAD < stream.left {
-                true => AHEAD,
-                false => AHEAD + stream.jump,
+            sums.ahead = if step * F::BLOCKS * F::BYTES + AHEAD < stream.left {
+                AHEAD
+            } else {
+                AHEAD + stream.jump
             };
             F::unpack::<S, _>(rows, &mut sums);
             sums.y = sums.y.add(F::BLOCKS * F::GROUPS * FIELDS * tile.width);

@@ -118,9 +118,10 @@ macro_rules! instruction_set {
             unsafe fn accumulate<const T: usize>(operands: accumulate::Operands) {
                 // SAFETY: as above.
                 unsafe {
-                    match operands.halves {
-                        true => accumulate::accumulate::<$simd, T, true>(operands),
-                        false => accumulate::accumulate::<$simd, T, false>(operands),
+                    if operands.halves {
+                        accumulate::accumulate::<$simd, T, true>(operands)
+                    } else {
+                        accumulate::accumulate::<$simd, T, false>(operands)
                     }
                 }
             }

@@ -123,9 +123,10 @@ unsafe fn group_sums<S: Simd, F: Format, const R: usize, const T: usize>(
                 for (t, dots) in dots.iter_mut().enumerate() {
                     let y = S::broadcast(y.add(k * width + t));
                     for r in 0..R {
-                        dots[r] = match F::WIDE {
-                            true => S::dot_wide(dots[r], q[r], y),
-                            false => S::dot(dots[r], q[r], y),
+                        dots[r] = if F::WIDE {
+                            S::dot_wide(dots[r], q[r], y)
+                        } else {
+                            S::dot(dots[r], q[r], y)
                         };
                     }
                 }

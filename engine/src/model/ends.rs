@@ -93,9 +93,12 @@ impl Head {
     /// Refuses a token that is not in the vocabulary.
     pub(crate) fn check(&self, request: &RowRequest<'_>) -> Result<(), ForwardError> {
         let vocab = self.matrix.rows();
-        let check = |token: u32| match (token as usize) < vocab {
-            true => Ok(()),
-            false => Err(ForwardError::Token { token, vocab }),
+        let check = |token: u32| {
+            if (token as usize) < vocab {
+                Ok(())
+            } else {
+                Err(ForwardError::Token { token, vocab })
+            }
         };
         match request {
             RowRequest::Score { target, .. } => check(*target),

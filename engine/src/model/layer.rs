@@ -151,9 +151,12 @@ impl Layer {
     pub fn load(find: &Finder<'_>, shape: &LayerShape, index: u32) -> Result<Self, LoadError> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (hidden, q_width, kv_width) = (shape.hidden, shape.q_width(), shape.kv_width());
-        let head_norm = |part: &str| match shape.family.head_norm {
-            true => find.vector(&name(part), shape.attention.head_dim).map(Some),
-            false => Ok(None),
+        let head_norm = |part: &str| {
+            if shape.family.head_norm {
+                find.vector(&name(part), shape.attention.head_dim).map(Some)
+            } else {
+                Ok(None)
+            }
         };
         let projection =
             |part: &str, rows: usize, cols: usize| Projection::load(find, &name(part), rows, cols);

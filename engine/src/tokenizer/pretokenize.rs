@@ -100,10 +100,7 @@ fn threes(
         }
         at = run_end.max(at + 1);
     }
-    match begun < text.len() {
-        true => split_with(rest, &text[begun..], visit),
-        false => Ok(()),
-    }
+    if begun < text.len() { split_with(rest, &text[begun..], visit) } else { Ok(()) }
 }
 
 impl Splitter {

@@ -128,10 +128,8 @@ impl BenchArgs {
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
-        let threads = match self.threads.is_empty() {
-            true => vec![threads_available()],
-            false => self.threads,
-        };
+        let threads =
+            if self.threads.is_empty() { vec![threads_available()] } else { self.threads };
         Ok(BenchConfig {
             model: self.model,
             prefill,

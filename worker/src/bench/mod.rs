@@ -155,10 +155,7 @@ impl Bench<'_> {
                 let after = probe.measure();
                 let figure = self.figure(kv, case, (speeds, stolen), before.best(after));
                 before = after;
-                let line = match self.config.json {
-                    true => figure.json().to_string(),
-                    false => figure.row(),
-                };
+                let line = if self.config.json { figure.json().to_string() } else { figure.row() };
                 writeln!(out, "{line}").and_then(|()| out.flush()).map_err(closed)?;
             }
         }

@@ -67,9 +67,10 @@ impl Runner {
             .collect();
         let tokens: Vec<u32> = self.random_tokens().take(case.tokens() as usize).collect();
         let begin = Instant::now();
-        match case.prefill {
-            true => self.prefill(case, &tables[0], &tokens)?,
-            false => self.decode(case, &tables, &tokens[..case.batch as usize])?,
+        if case.prefill {
+            self.prefill(case, &tables[0], &tokens)?
+        } else {
+            self.decode(case, &tables, &tokens[..case.batch as usize])?
         }
         Ok(begin.elapsed())
     }
@@ -114,9 +115,10 @@ impl Runner {
         self.stage
             .sample(&batch, &requests, &mut self.results)
             .map_err(|error| error.to_string())?;
-        match self.results.iter().any(|result| result.non_finite) {
-            true => Err("the model's logits are not finite".to_owned()),
-            false => Ok(()),
+        if self.results.iter().any(|result| result.non_finite) {
+            Err("the model's logits are not finite".to_owned())
+        } else {
+            Ok(())
         }
     }
 

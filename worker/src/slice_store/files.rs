@@ -187,9 +187,10 @@ pub(super) fn prepare_dir(dir: &Path) -> Result<(), StoreError> {
         .map_err(|error| folder(format!("cannot be made: {error}")))?;
     let data =
         fs::symlink_metadata(dir).map_err(|error| folder(format!("cannot be read: {error}")))?;
-    match data.is_dir() {
-        true => Ok(()),
-        false => Err(folder("is a symbolic link; name the folder that it points to".to_owned())),
+    if data.is_dir() {
+        Ok(())
+    } else {
+        Err(folder("is a symbolic link; name the folder that it points to".to_owned()))
     }
 }
 

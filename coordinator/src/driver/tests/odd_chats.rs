@@ -274,9 +274,10 @@ async fn compute(player: Player) {
     while let Ok(Some(frame)) = forwards.read(&[Kind::Forward]).await {
         let forward = frame.message::<Forward>().unwrap();
         let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
-        let rows = match asks {
-            false => Vec::new(),
-            true => read(&mut samplings, Kind::Sampling).await.message::<Sampling>().unwrap().rows,
+        let rows = if asks {
+            read(&mut samplings, Kind::Sampling).await.message::<Sampling>().unwrap().rows
+        } else {
+            Vec::new()
         };
         let row = |row: woolly_protocol::sampling::SamplingRow| SampledRow {
             token: match row.mode {

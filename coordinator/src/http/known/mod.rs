@@ -112,9 +112,10 @@ fn refusal(at: &str, accept: Accept, why: &str) -> String {
     let Accept::Same(values) = accept else { return String::new() };
     let empty = |text: &&&str| ["[]", "{}", "\"\"", "null"].contains(*text);
     let useful: Vec<&str> = values.iter().filter(|text| !empty(text)).copied().collect();
-    match useful.is_empty() {
-        true => format!("{}: leave '{at}' out.", upper(why)),
-        false => format!("{}: leave '{at}' out or set it to {}.", upper(why), useful.join(" or ")),
+    if useful.is_empty() {
+        format!("{}: leave '{at}' out.", upper(why))
+    } else {
+        format!("{}: leave '{at}' out or set it to {}.", upper(why), useful.join(" or "))
     }
 }
 

@@ -161,12 +161,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
     #[inline(always)]
     unsafe fn widen(a: __m256i) -> __m256i {
-        unsafe {
-            match VNNI {
-                true => _mm256_xor_si256(a, _mm256_set1_epi8(-128)),
-                false => a,
-            }
-        }
+        unsafe { if VNNI { _mm256_xor_si256(a, _mm256_set1_epi8(-128)) } else { a } }
     }
     #[inline(always)]
     unsafe fn to_f(a: __m256i) -> __m256 {
