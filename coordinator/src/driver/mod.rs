@@ -262,21 +262,22 @@ impl Driver {
         let now = self.now();
         match self.members.handle_event(now, event) {
             None => {}
-            Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, &sampled),
+            Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, sampled),
             Some(Report::Timings { worker, epoch, timings }) => {
                 self.timings(now, worker, epoch, &timings);
             }
         }
     }
 
-    fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: &Sampled) {
+    fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: Sampled) {
+        let of = (sampled.epoch, sampled.microbatch);
         let is_last = self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker));
         let expected = self.pipeline.as_ref().map(|pipeline| pipeline.epoch);
         if !is_last && expected == Some(sampled.epoch) {
             let text = "it answered a microbatch and does not hold the last stage";
-            self.members.handle_nonsense(now, worker, sampled, text);
+            self.members.handle_nonsense(now, worker, of, text);
         } else if let Err(error) = self.scheduler.handle_sampled(now, sampled) {
-            self.members.handle_nonsense(now, worker, sampled, &error.to_string());
+            self.members.handle_nonsense(now, worker, of, &error.to_string());
         }
     }
 

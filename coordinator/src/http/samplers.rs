@@ -6,8 +6,8 @@
 
 use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
-use crate::generation::SamplingOptions;
 use serde_json::Value;
+use woolly_protocol::sampling::SamplingOptions;
 
 /// Names in `samplers`.
 const SAMPLERS_MAX: usize = 32;

@@ -3,8 +3,8 @@
 use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
 use super::samplers;
-use crate::generation::SamplingOptions;
 use serde_json::Value;
+use woolly_protocol::sampling::SamplingOptions;
 
 /// Alternatives per token that a client can ask for.
 pub const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;

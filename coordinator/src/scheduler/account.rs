@@ -6,6 +6,7 @@ use super::sequence::{Phase, token_event};
 use super::step::{InFlight, SentChunk};
 use crate::generation::{Failure, FinishReason, GenerationEvent};
 use std::time::Duration;
+use std::vec::IntoIter;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::sampling::{Sampled, SampledRow};
 
@@ -16,23 +17,21 @@ impl Scheduler {
     ///
     /// An answer that does not belong to the oldest microbatch in flight or does not fit it. The
     /// last stage is faulty; the scheduler is as it was.
-    pub fn handle_sampled(&mut self, now: Duration, sampled: &Sampled) -> Result<(), SampledError> {
+    pub fn handle_sampled(&mut self, now: Duration, sampled: Sampled) -> Result<(), SampledError> {
         let Some(plan) = self.plan.filter(|plan| plan.epoch == sampled.epoch) else {
             self.stale_answers += 1;
             return Ok(());
         };
-        self.check(sampled, plan.vocab)?;
+        self.check(&sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
         let round_trip = self.traffic.answered(now, sampled.microbatch);
         if in_flight.decodes {
             self.grouping.answered(sampled.microbatch, round_trip.unwrap_or_default());
             self.observe_gap(now, &in_flight);
         }
-        let mut rows = sampled.rows.as_slice();
+        let mut rows = sampled.rows.into_iter();
         for chunk in &in_flight.chunks {
-            let (own, rest) = rows.split_at(chunk.answer_rows());
-            rows = rest;
-            self.account(now, chunk, own);
+            self.account(now, chunk, &mut rows);
         }
         self.admit(now);
         Ok(())
@@ -65,17 +64,16 @@ impl Scheduler {
             return Err(SampledError::RowCount { microbatch, expected, found });
         }
         for (row, (answer, (target, top))) in sampled.rows.iter().zip(&oldest.asked).enumerate() {
+            let SampledRow::Token(answer) = answer else { continue };
             let ids = answer.top.iter().map(|(id, _)| *id).chain([answer.token]);
-            if let Some(found) = ids.filter(|id| *id >= vocab && !answer.non_finite).max() {
+            if let Some(found) = ids.filter(|id| *id >= vocab).max() {
                 return Err(SampledError::Vocabulary { microbatch, row, vocab, found });
             }
             if answer.top.len() > usize::from(*top) {
                 let (expected, found) = (*top, answer.top.len());
                 return Err(SampledError::TopCount { microbatch, row, expected, found });
             }
-            if let Some(expected) = target.filter(|target| *target != answer.token)
-                && !answer.non_finite
-            {
+            if let Some(expected) = target.filter(|target| *target != answer.token) {
                 let found = answer.token;
                 return Err(SampledError::Target { microbatch, row, expected, found });
             }
@@ -84,13 +82,12 @@ impl Scheduler {
     }
 
     /// One chunk has come back with its rows.
-    fn account(&mut self, now: Duration, chunk: &SentChunk, rows: &[SampledRow]) {
+    fn account(&mut self, now: Duration, chunk: &SentChunk, rows: &mut IntoIter<SampledRow>) {
         let id = chunk.sequence;
         self.sequence_mut(id).in_flight -= 1;
         // Scores first: what is reported must not depend on which rows shared a chunk.
-        let (scored, sampled) = rows.split_at(chunk.scored.len());
-        self.account_scored(now, id, scored);
-        if let [row] = sampled {
+        self.account_scored(now, id, rows.by_ref().take(chunk.scored.len()));
+        if let Some(row) = chunk.samples.then(|| rows.next()).flatten() {
             self.account_token(now, id, row);
         }
         if self.sequences.contains_key(&id) {
@@ -98,18 +95,34 @@ impl Scheduler {
         }
     }
 
-    fn account_scored(&mut self, now: Duration, id: SequenceId, rows: &[SampledRow]) {
-        if rows.is_empty() || !self.is_wanted(id) {
+    fn account_scored(
+        &mut self,
+        now: Duration,
+        id: SequenceId,
+        rows: impl Iterator<Item = SampledRow>,
+    ) {
+        let mut failure = None;
+        for row in rows {
+            match row {
+                _ if failure.is_some() || !self.is_wanted(id) => {}
+                SampledRow::Token(token) => {
+                    let sequence = self.sequence_mut(id);
+                    sequence.scored_count += 1;
+                    sequence.scored.push(token_event(token));
+                }
+                SampledRow::NonFinite => failure = Some(non_finite()),
+                SampledRow::NothingAllowed => failure = Some(nothing_allowed()),
+            }
+        }
+        if let Some(failure) = failure {
+            self.fail(now, id, failure);
             return;
         }
-        if rows.iter().any(|row| row.non_finite) {
-            self.fail_numerics(now, id);
+        if !self.is_wanted(id) {
             return;
         }
         let sequence = self.sequence_mut(id);
-        sequence.scored_count += rows.len();
-        sequence.scored.extend(rows.iter().map(token_event));
-        if sequence.scored_count < sequence.score_end() {
+        if sequence.scored.is_empty() || sequence.scored_count < sequence.score_end() {
             return;
         }
         let scored = std::mem::take(&mut sequence.scored);
@@ -120,14 +133,15 @@ impl Scheduler {
         }
     }
 
-    fn account_token(&mut self, now: Duration, id: SequenceId, row: &SampledRow) {
+    fn account_token(&mut self, now: Duration, id: SequenceId, row: SampledRow) {
         if !self.is_wanted(id) {
             return;
         }
-        if row.non_finite {
-            self.fail_numerics(now, id);
-            return;
-        }
+        let row = match row {
+            SampledRow::Token(token) => token,
+            SampledRow::NonFinite => return self.fail(now, id, non_finite()),
+            SampledRow::NothingAllowed => return self.fail(now, id, nothing_allowed()),
+        };
         let plan = self.plan.expect("answers are accounted under a plan only");
         let sequence = self.sequence_mut(id);
         let cached = sequence.cached_tokens;
@@ -163,12 +177,22 @@ impl Scheduler {
         self.end(now, id);
     }
 
-    fn fail_numerics(&mut self, now: Duration, id: SequenceId) {
-        let failure = Failure {
-            code: "model_numerics",
-            message: "the model computed values that are not finite for this request".to_owned(),
-        };
+    fn fail(&mut self, now: Duration, id: SequenceId, failure: Failure) {
         self.events.push_back((id, GenerationEvent::Failed(failure)));
         self.end(now, id);
+    }
+}
+
+fn non_finite() -> Failure {
+    Failure {
+        code: "model_numerics",
+        message: "the model computed values that are not finite for this request".to_owned(),
+    }
+}
+
+fn nothing_allowed() -> Failure {
+    Failure {
+        code: "no_token_allowed",
+        message: "no token that the request's constraints allow has a chance".to_owned(),
     }
 }

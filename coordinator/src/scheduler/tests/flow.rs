@@ -175,7 +175,7 @@ impl Flow {
             }
             Event::Answer(microbatch) => {
                 let step = self.steps.remove(&microbatch).unwrap();
-                self.scheduler.handle_sampled(self.clock(), &answer_of(&step)).unwrap();
+                self.scheduler.handle_sampled(self.clock(), answer_of(&step)).unwrap();
             }
             Event::Heartbeat(stage) => {
                 for timing in std::mem::take(&mut self.stages[stage].reports) {

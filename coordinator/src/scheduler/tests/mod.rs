@@ -15,11 +15,12 @@ mod turns;
 
 use super::sequence::Phase;
 use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
-use crate::generation::{GenerationEvent, GenerationRequest, KeyId, SamplingOptions};
+use crate::generation::{GenerationEvent, GenerationRequest, KeyId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use woolly_protocol::ids::{PlanEpoch, SequenceId};
-use woolly_protocol::sampling::{RowMode, Sampled, SampledRow};
+use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
+use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId};
+use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, SampledToken, SamplingOptions};
 
 const T0: Duration = Duration::ZERO;
 
@@ -79,21 +80,37 @@ fn step(scheduler: &mut Scheduler) -> Step {
 /// The answer to a microbatch: every sampled row gives token 7.
 fn answer_of(step: &Step) -> Sampled {
     let rows = step.sampling.iter().flat_map(|sampling| &sampling.rows);
-    let rows = rows.map(|row| SampledRow {
-        token: match row.mode {
+    let rows = rows.map(|row| {
+        let token = match row.mode {
             RowMode::Score(target) => target,
             RowMode::Sample(_) => 7,
-        },
-        logprob: -0.5,
-        top: (0..u32::from(row.top_logprobs)).map(|rank| (rank, -1.0)).collect(),
-        non_finite: false,
+        };
+        let top = (0..u32::from(row.top_logprobs)).map(|rank| (rank, -1.0)).collect();
+        SampledRow::Token(SampledToken { token, logprob: -0.5, top })
     });
     Sampled { epoch: step.forward.epoch, microbatch: step.forward.microbatch, rows: rows.collect() }
 }
 
 fn answer(scheduler: &mut Scheduler, step: &Step) {
-    scheduler.handle_sampled(T0, &answer_of(step)).unwrap();
+    scheduler.handle_sampled(T0, answer_of(step)).unwrap();
     assert_books_balance(scheduler);
+}
+
+/// The token of a row of an answer.
+fn token(row: &mut SampledRow) -> &mut SampledToken {
+    let SampledRow::Token(token) = row else { panic!("{row:?}") };
+    token
+}
+
+/// The tables of the one cache group.
+fn tables(forward: &Forward) -> &BlockTables {
+    let [CacheTables::Blocks(tables)] = &forward.caches[..] else { panic!("{forward:?}") };
+    tables
+}
+
+/// The blocks of a chunk's sequence.
+fn table(forward: &Forward, chunk: usize) -> &[BlockId] {
+    tables(forward).tables().nth(chunk).expect("one table per chunk")
 }
 
 fn events(scheduler: &mut Scheduler) -> Vec<(SequenceId, GenerationEvent)> {
