@@ -48,7 +48,7 @@ impl Load {
             chunks_max: 256,
             vocab: 1 << 17,
         };
-        scheduler.handle_plan(Duration::ZERO, Some(plan));
+        scheduler.handle_plan(Duration::ZERO, plan);
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
         let mut load = Self { scheduler, in_flight, now, asked: 0, ended: SEQUENCES, spent };
         // Until the first have ended, so that all ages are there.

@@ -351,7 +351,7 @@ impl Driver {
                         let named = |stage: StageInfo| (stage.name, stage.layers);
                         self.outputs.metrics.plan(stages.into_iter().map(named).collect());
                         self.pipeline = Some(pipeline);
-                        self.scheduler.handle_plan(now, Some(limits));
+                        self.scheduler.handle_plan(now, limits);
                         self.outputs.announcer.say(&self.outputs.ready_text);
                     }
                     Err(Broken { worker, error }) => {
@@ -363,7 +363,7 @@ impl Driver {
                 tracing::debug!("plan {epoch} has ended: {reason}");
                 self.pipeline = None;
                 self.outputs.metrics.plan(Vec::new());
-                self.scheduler.handle_plan(now, None);
+                self.scheduler.handle_pipeline_lost(now);
             }
         }
     }

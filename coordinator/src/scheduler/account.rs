@@ -19,15 +19,14 @@ impl Scheduler {
     /// last stage is faulty; the scheduler is as it was.
     pub fn handle_sampled(&mut self, now: Duration, sampled: Sampled) -> Result<(), SampledError> {
         let Some(plan) = self.plan.filter(|plan| plan.epoch == sampled.epoch) else {
-            self.stale_answers += 1;
+            self.tally.stale_answers += 1;
             return Ok(());
         };
         self.check(&sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
-        let round_trip = self.traffic.answered(now, sampled.microbatch);
+        self.pace.answered(now, sampled.microbatch, in_flight.decodes);
         if in_flight.decodes {
-            self.grouping.answered(sampled.microbatch, round_trip.unwrap_or_default());
-            self.observe_gap(now, &in_flight);
+            self.observe_gaps(now, &in_flight);
         }
         let mut rows = sampled.rows.into_iter();
         for chunk in &in_flight.chunks {
@@ -37,15 +36,12 @@ impl Scheduler {
         Ok(())
     }
 
-    /// The longest gap that the answer ends, told to what holds gaps within the target.
-    fn observe_gap(&mut self, now: Duration, answered: &InFlight) {
-        let Some(begins) = self.budget.gaps_begin() else { return };
-        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
-        let known = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
-        let gaps = known.filter(|at| begins.contains(at)).map(|at| now.saturating_sub(at));
-        let Some(longest) = gaps.max() else { return };
+    /// Tells what holds gaps within the target of those that the answer ends.
+    fn observe_gaps(&mut self, now: Duration, answered: &InFlight) {
         let later = MicrobatchId(self.next_microbatch.0 + self.in_flight.len() as u64);
-        self.budget.observe_gap(longest, answered.microbatch, later);
+        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
+        let begun = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
+        self.pace.observe_gaps(now, answered.microbatch, later, begun);
     }
 
     fn check(&self, sampled: &Sampled, vocab: u32) -> Result<(), SampledError> {
@@ -86,11 +82,13 @@ impl Scheduler {
         let id = chunk.sequence;
         self.sequence_mut(id).in_flight -= 1;
         // Scores first: what is reported must not depend on which rows shared a chunk.
-        self.account_scored(now, id, rows.by_ref().take(chunk.scored.len()));
+        if !chunk.scored.is_empty() {
+            self.account_scored(now, id, rows.by_ref().take(chunk.scored.len()));
+        }
         if let Some(row) = chunk.samples.then(|| rows.next()).flatten() {
             self.account_token(now, id, row);
         }
-        if self.sequences.contains_key(&id) {
+        if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Running) {
             self.settle(id);
         }
     }
@@ -134,16 +132,15 @@ impl Scheduler {
     }
 
     fn account_token(&mut self, now: Duration, id: SequenceId, row: SampledRow) {
-        if !self.is_wanted(id) {
+        let plan = self.plan.expect("answers are accounted under a plan only");
+        let Some(sequence) = self.sequences.get_mut(&id).filter(|s| s.phase != Phase::Ended) else {
             return;
-        }
+        };
         let row = match row {
             SampledRow::Token(token) => token,
             SampledRow::NonFinite => return self.fail(now, id, non_finite()),
             SampledRow::NothingAllowed => return self.fail(now, id, nothing_allowed()),
         };
-        let plan = self.plan.expect("answers are accounted under a plan only");
-        let sequence = self.sequence_mut(id);
         let cached = sequence.cached_tokens;
         let tells = cached > 0 && sequence.output_len() == 0;
         sequence.commit(now, row.token);
@@ -162,7 +159,7 @@ impl Scheduler {
         } else if full {
             self.finish(now, id, FinishReason::Length);
         } else if runs {
-            self.ready.push_back(id);
+            self.running.make_ready(id);
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) struct Sequence {
     /// Its place among all that have started; `None` before it first starts.
     pub(super) rank: Option<Rank>,
     /// Extents that it still needs for what it had to compute when it (re)started.
-    pub(super) promised: usize,
+    pub(super) reserved: usize,
     /// The content of its full extents, as far as it was needed.
     pub(super) names: Vec<Name>,
     /// Extents that were found in the cache or offered to it since it last (re)started.
@@ -80,7 +80,7 @@ impl Sequence {
             in_flight: 0,
             phase: Phase::Waiting,
             rank: None,
-            promised: 0,
+            reserved: 0,
             names: Vec::new(),
             offered: 0,
             cached_tokens: 0,

@@ -149,9 +149,26 @@ pub(super) struct StepBuilder {
     params: Vec<SamplingParams>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
+    /// Positions of an extent, and the sequences that filled one.
+    extent_len: usize,
+    pub(super) filled: Vec<SequenceId>,
 }
 
 impl StepBuilder {
+    /// An empty microbatch, with room for about so many chunks of a row each.
+    pub(super) fn new(chunks: usize, extent_len: usize) -> Self {
+        Self {
+            chunks: Vec::with_capacity(chunks),
+            tokens: Vec::with_capacity(chunks),
+            params: Vec::with_capacity(chunks),
+            rows: Vec::with_capacity(chunks),
+            sent: Vec::with_capacity(chunks),
+            tables: BlockTables { blocks: Vec::new(), spans: Vec::with_capacity(chunks) },
+            extent_len,
+            ..Self::default()
+        }
+    }
+
     /// Rows so far.
     pub(super) fn rows(&self) -> usize {
         self.used.rows
@@ -187,6 +204,9 @@ impl StepBuilder {
         self.tables.push(0, &sequence.blocks[..blocks_for(end)]);
         self.tokens.extend_from_slice(&sequence.tokens[sequence.sent..end]);
         self.sent.push(sent);
+        if end / self.extent_len != sequence.offered {
+            self.filled.push(id);
+        }
         sequence.sent = end;
         sequence.in_flight += 1;
     }

@@ -162,7 +162,7 @@ fn the_loss_of_the_pipeline_fails_all_and_refuses_new_ones() {
     let mut scheduler = configured(config, plan());
     let ids = [submit(&mut scheduler, 3, 5), submit(&mut scheduler, 3, 5)];
     let prompt = step(&mut scheduler);
-    scheduler.handle_plan(T0, None);
+    scheduler.handle_pipeline_lost(T0);
     assert_books_balance(&scheduler);
     let told = events(&mut scheduler);
     let told: Vec<_> = told.iter().map(|(id, event)| (*id, failure_code(event))).collect();
@@ -173,7 +173,7 @@ fn the_loss_of_the_pipeline_fails_all_and_refuses_new_ones() {
 
     // The answer was on its way; it is dropped before and after the next plan.
     scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
-    scheduler.handle_plan(T0, Some(PlanLimits { epoch: PlanEpoch(2), ..plan() }));
+    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
     scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
     assert_eq!(scheduler.counts().stale_answers, 2);
     assert_eq!(scheduler.counts().kv_blocks_free, 1000);

@@ -72,7 +72,7 @@ impl Flow {
             ..plan()
         };
         let mut scheduler = Scheduler::new(config);
-        scheduler.handle_plan(Duration::ZERO, Some(limits));
+        scheduler.handle_plan(Duration::ZERO, limits);
         let stage = |cost: &Cost| Stage {
             cost: *cost,
             queue: VecDeque::new(),

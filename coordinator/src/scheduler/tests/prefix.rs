@@ -209,7 +209,7 @@ fn a_new_plan_begins_with_an_empty_cache() {
     let mut scheduler = caching(PrefixCache::Key, plan());
     submit_as(&mut scheduler, 0, 70, 1);
     finish(&mut scheduler);
-    scheduler.handle_plan(T0, Some(PlanLimits { epoch: PlanEpoch(2), ..plan() }));
+    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
     submit_as(&mut scheduler, 0, 70, 1);
     assert_eq!(finish(&mut scheduler).1, [(2, 0)]);
 }

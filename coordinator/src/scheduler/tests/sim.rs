@@ -185,7 +185,7 @@ impl Sim {
         match happening {
             Happening::Arrival(index) => self.arrive(index),
             Happening::Cancel(index) => self.cancel(index),
-            Happening::Loss => self.scheduler.handle_plan(self.clock(), None),
+            Happening::Loss => self.scheduler.handle_pipeline_lost(self.clock()),
             Happening::Plan => self.plan(),
             Happening::Time => self.scheduler.handle_timeout(self.clock()),
             Happening::Answer(sampled) => {
@@ -253,7 +253,7 @@ impl Sim {
                 link_free_at: 0,
             })
             .collect();
-        self.scheduler.handle_plan(self.clock(), Some(self.limits));
+        self.scheduler.handle_plan(self.clock(), self.limits);
     }
 
     /// Does all that the scheduler wants.
