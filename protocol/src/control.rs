@@ -1,13 +1,14 @@
 //! Messages of the control stream between the coordinator and one worker.
 
 use crate::check::{Check, MessageError};
+use crate::forward::CacheLimits;
 use crate::frame::Message;
 use crate::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use crate::kind::Kind;
 use crate::limits::{
-    CAPACITY_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, HEARTBEAT_MS_MAX, HEARTBEAT_TIMINGS_MAX,
-    HIDDEN_MAX, IN_FLIGHT_MAX, KV_BLOCKS_MAX, LAYERS_MAX, NAME_MAX, PARTS_MAX, PATH_MAX,
-    ROWS_PER_MICROBATCH_MAX, STAGES_MAX, THREADS_MAX,
+    CACHE_GROUPS_MAX, CAPACITY_MAX, CTX_MAX, FORWARD_PAYLOAD_MAX, HEARTBEAT_MS_MAX,
+    HEARTBEAT_TIMINGS_MAX, HIDDEN_MAX, IN_FLIGHT_MAX, LAYERS_MAX, LIVE_PLANS_MAX, NAME_MAX,
+    PARTS_MAX, PATH_MAX, ROWS_PER_MICROBATCH_MAX, STAGES_MAX, THREADS_MAX,
 };
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -69,38 +70,63 @@ pub struct ModelPart {
     pub stat: [u64; 4],
 }
 
-/// The coordinator gives a worker its stage. Answered by `Ready` or a `FaultMessage`.
+/// The coordinator gives a worker a stage of a plan, beside those that it has. Answered by `Ready` or a
+/// `FaultMessage`.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Assign {
-    /// The plan that this stage belongs to.
-    pub epoch: PlanEpoch,
-    /// BLAKE3 root over the 1 MiB chunks of all parts.
-    pub fingerprint: [u8; 32],
+    /// Where the model's files are.
+    pub source: ModelSource,
+    /// What to hold. A worker that holds it already loads nothing.
+    pub stage: StageSpec,
+    /// Under which plan, and who the neighbours are.
+    pub links: PlanLinks,
+}
+
+/// The files of a model, as the coordinator sees them.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct ModelSource {
     /// The coordinator's machine id, as in `Hello::machine`.
     pub machine: [u8; 16],
-    /// The files of the model, in order.
+    /// The files, in order.
     pub parts: Vec<ModelPart>,
-    /// This stage, counted from 0.
-    pub stage: u32,
-    /// Stages of the plan.
-    pub stage_count: u32,
+}
+
+/// What a stage holds, whatever plan it serves: its weights, its caches and its buffers.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct StageSpec {
+    /// The model: BLAKE3 root over the 1 MiB chunks of all its files.
+    pub fingerprint: [u8; 32],
     /// First layer of the stage.
     pub layer_first: u32,
     /// One past the last layer.
     pub layer_end: u32,
     /// Positions of a sequence at most.
     pub ctx_size: u32,
-    /// KV blocks of 32 positions, the same on every stage.
-    pub kv_blocks: u32,
+    /// The model's cache groups, the same on every stage.
+    pub caches: Vec<CacheLimits>,
     /// Rows per microbatch at most.
     pub rows_max: u32,
-    /// Microbatches in flight at most: what queues and windows must hold.
-    pub in_flight_max: u32,
     /// How the KV cache holds its values.
     pub kv_type: KvType,
     /// Width of the hidden states in values.
     pub hidden: u32,
+}
+
+/// A plan as one of its stages sees it: the neighbours, and what may be on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct PlanLinks {
+    /// The plan. Numbers are never used again, and their order means nothing.
+    pub epoch: PlanEpoch,
+    /// This stage, counted from 0.
+    pub stage: u32,
+    /// Stages of the plan.
+    pub stage_count: u32,
+    /// Microbatches in flight at most: what queues and windows must hold.
+    pub in_flight_max: u32,
     /// Where the next stage listens (`IP:port`) and who it is; `None` at the last stage.
     pub next: Option<Neighbour>,
     /// Who may open a forward stream to this stage; `None` at stage 0.
@@ -118,7 +144,7 @@ pub enum KvType {
 }
 
 /// Another worker of the plan.
-#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Neighbour {
     /// The id that its certificate must carry.
@@ -147,24 +173,43 @@ pub struct Ready {
     pub load_ms: u64,
 }
 
-/// Sent by both sides every `heartbeat_ms`. The coordinator's carries its epoch and zeros.
+/// Sent by both sides every `heartbeat_ms`. Of the coordinator's only the numbers mean something.
+///
+/// Each side numbers its heartbeats and says which of the other's it saw last: who sees its own numbers
+/// stand still while heartbeats come is not heard.
 #[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Heartbeat {
-    /// The sender's present plan.
-    pub epoch: PlanEpoch,
+    /// Counts the sender's heartbeats on this stream from 1.
+    pub number: u64,
+    /// The last number that came from the other side; 0 before the first.
+    pub echo: u64,
     /// The microbatch in work; 0 if none.
     pub microbatch: MicrobatchId,
     /// Advances with every layer computed, page populated and chunk fetched: moving is not dead.
     pub progress: u64,
-    /// Of the load in work: bytes done and bytes in all; zeros when there is none.
+    /// Of the loads in work: bytes done and bytes in all; zeros when there is none.
     pub load_done: u64,
     /// See `load_done`.
     pub load_total: u64,
     /// Forwards computed since the start.
     pub forwards: u64,
-    /// The forwards of the present plan that were sent on since the last heartbeat, oldest first. At
-    /// most `HEARTBEAT_TIMINGS_MAX`: a worker sends a heartbeat early when many wait.
+    /// Mappings of slices made since the start.
+    pub mappings: u64,
+    /// Bytes of weights read in since the start.
+    pub populated_bytes: u64,
+    /// The plans that the worker serves or loads for, no one twice.
+    pub plans: Vec<PlanReport>,
+}
+
+/// What a worker says of one plan.
+#[derive(Clone, Debug, Default, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct PlanReport {
+    /// The plan.
+    pub epoch: PlanEpoch,
+    /// Its forwards that were sent on since the last heartbeat, oldest first. At most
+    /// `HEARTBEAT_TIMINGS_MAX` over all plans: a worker sends a heartbeat early when many wait.
     pub timings: Vec<ForwardTiming>,
 }
 
@@ -185,7 +230,8 @@ pub struct ForwardTiming {
     pub wire_us: u32,
 }
 
-/// The coordinator takes the stage back: queues are emptied, weights unmapped, KV freed.
+/// The coordinator ends one plan: its queues are emptied, its links closed, its stage given back. Other
+/// plans go on. What was loaded may stay as long as there is memory for it.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Release {
@@ -220,7 +266,7 @@ pub enum StreamPurpose {
     /// `Sampling`s, coordinator → last stage.
     Samplings,
     /// `Sampled`s, last stage → coordinator.
-    Sampleds,
+    Results,
 }
 
 impl Message for Hello {
@@ -270,35 +316,57 @@ impl Neighbour {
     }
 }
 
+impl StageSpec {
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        check.range("layer_end", self.layer_end, 1..=LAYERS_MAX)?;
+        check.range("layer_first", self.layer_first, 0..=self.layer_end - 1)?;
+        check.range("ctx_size", self.ctx_size, 1..=CTX_MAX)?;
+        check.count("caches", self.caches.len(), 1..=CACHE_GROUPS_MAX)?;
+        self.caches.iter().try_for_each(|cache| cache.check(check))?;
+        check.range("rows_max", self.rows_max as usize, 1..=ROWS_PER_MICROBATCH_MAX)?;
+        check.range("hidden", self.hidden as usize, 1..=HIDDEN_MAX)?;
+        let payload = self.rows_max as usize * self.hidden as usize * size_of::<f32>();
+        let expected = format_args!("at most {FORWARD_PAYLOAD_MAX} bytes of hidden states");
+        check.that(payload <= FORWARD_PAYLOAD_MAX, "rows_max * hidden", expected, payload)
+    }
+}
+
+impl PlanLinks {
+    /// Whether its stage takes token ids.
+    pub fn is_first(&self) -> bool {
+        self.stage == 0
+    }
+
+    /// Whether its stage samples.
+    pub fn is_last(&self) -> bool {
+        self.stage + 1 == self.stage_count
+    }
+
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        check.not_zero("epoch", self.epoch.0.into())?;
+        let stages = u32::try_from(STAGES_MAX).expect("stages are few");
+        check.range("stage_count", self.stage_count, 1..=stages)?;
+        check.range("stage", self.stage, 0..=self.stage_count - 1)?;
+        check.range("in_flight_max", self.in_flight_max as usize, 1..=IN_FLIGHT_MAX)?;
+        let found = if self.previous.is_some() { "one" } else { "none" };
+        let expected = "one before every stage but the first";
+        check.that(self.previous.is_none() == self.is_first(), "previous", expected, found)?;
+        let found = if self.next.is_some() { "one" } else { "none" };
+        let expected = "one after every stage but the last";
+        check.that(self.next.is_none() == self.is_last(), "next", expected, found)?;
+        self.next.iter().try_for_each(|next| next.check(check))
+    }
+}
+
 impl Message for Assign {
     const KIND: Kind = Kind::Assign;
 
     fn check(&self) -> Result<(), MessageError> {
         let check = Check(Self::KIND);
-        check.not_zero("epoch", self.epoch.0.into())?;
-        check.count("parts", self.parts.len(), 1..=PARTS_MAX)?;
-        self.parts.iter().try_for_each(|part| part.check(check))?;
-        let stages = u32::try_from(STAGES_MAX).expect("stages are few");
-        check.range("stage_count", self.stage_count, 1..=stages)?;
-        check.range("stage", self.stage, 0..=self.stage_count - 1)?;
-        check.range("layer_end", self.layer_end, 1..=LAYERS_MAX)?;
-        check.range("layer_first", self.layer_first, 0..=self.layer_end - 1)?;
-        check.range("ctx_size", self.ctx_size, 1..=CTX_MAX)?;
-        check.range("kv_blocks", self.kv_blocks, 1..=KV_BLOCKS_MAX)?;
-        check.range("rows_max", self.rows_max as usize, 1..=ROWS_PER_MICROBATCH_MAX)?;
-        check.range("in_flight_max", self.in_flight_max as usize, 1..=IN_FLIGHT_MAX)?;
-        check.range("hidden", self.hidden as usize, 1..=HIDDEN_MAX)?;
-        let payload = self.rows_max as usize * self.hidden as usize * size_of::<f32>();
-        let expected = format_args!("at most {FORWARD_PAYLOAD_MAX} bytes of hidden states");
-        check.that(payload <= FORWARD_PAYLOAD_MAX, "rows_max * hidden", expected, payload)?;
-        let (first, last) = (self.stage == 0, self.stage + 1 == self.stage_count);
-        let found = if self.previous.is_some() { "one" } else { "none" };
-        let expected = "one before every stage but the first";
-        check.that(self.previous.is_none() == first, "previous", expected, found)?;
-        let found = if self.next.is_some() { "one" } else { "none" };
-        let expected = "one after every stage but the last";
-        check.that(self.next.is_none() == last, "next", expected, found)?;
-        self.next.iter().try_for_each(|next| next.check(check))
+        check.count("parts", self.source.parts.len(), 1..=PARTS_MAX)?;
+        self.source.parts.iter().try_for_each(|part| part.check(check))?;
+        self.stage.check(check)?;
+        self.links.check(check)
     }
 }
 
@@ -313,9 +381,18 @@ impl Message for Ready {
 impl Message for Heartbeat {
     const KIND: Kind = Kind::Heartbeat;
 
-    /// Every value is possible: the figures are only compared and shown.
+    /// Figures are only compared and shown: every value is possible.
     fn check(&self) -> Result<(), MessageError> {
-        Check(Self::KIND).count("timings", self.timings.len(), 0..=HEARTBEAT_TIMINGS_MAX)
+        let check = Check(Self::KIND);
+        check.not_zero("number", self.number)?;
+        check.count("plans", self.plans.len(), 0..=LIVE_PLANS_MAX)?;
+        for (index, plan) in self.plans.iter().enumerate() {
+            check.not_zero("plans.epoch", plan.epoch.0.into())?;
+            let twice = self.plans[..index].iter().any(|other| other.epoch == plan.epoch);
+            check.that(!twice, "plans.epoch", "every plan once", plan.epoch)?;
+        }
+        let timings = self.plans.iter().map(|plan| plan.timings.len()).sum();
+        check.count("plans.timings", timings, 0..=HEARTBEAT_TIMINGS_MAX)
     }
 }
 

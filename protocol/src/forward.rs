@@ -84,21 +84,24 @@ pub struct StateSlots {
     pub write: u32,
 }
 
-/// What one cache group of a plan holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What one cache group of a plan holds, the same on every stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
 pub enum CacheLimits {
+    /// Layers that remember positions.
+    Blocks(BlockLimits),
+    /// Layers that keep a state: so many slots.
+    Slots(u32),
+}
+
+/// The blocks of a cache group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct BlockLimits {
     /// KV blocks of [`BLOCK_LEN`] positions.
-    Blocks {
-        /// Blocks in all.
-        count: u32,
-        /// Positions that are remembered, the present one included; `None` remembers all.
-        window: Option<u32>,
-    },
-    /// State slots.
-    Slots {
-        /// Slots in all.
-        count: u32,
-    },
+    pub count: u32,
+    /// Positions that are remembered, the present one included; `None` remembers all.
+    pub window: Option<u32>,
 }
 
 /// What the plan allows in a [`Forward`]; the numbers are those of `Assign`.
@@ -206,12 +209,31 @@ impl Chunk {
     }
 }
 
+impl CacheLimits {
+    /// Blocks of a group whose layers remember all positions.
+    pub fn all_positions(count: u32) -> Self {
+        Self::Blocks(BlockLimits { count, window: None })
+    }
+
+    pub(crate) fn check(self, check: Check) -> Result<(), MessageError> {
+        match self {
+            Self::Blocks(BlockLimits { count, window }) => {
+                check.range("caches.count", count, 1..=KV_BLOCKS_MAX)?;
+                check.range("caches.window", window.unwrap_or(1), 1..=CTX_MAX)
+            }
+            Self::Slots(count) => check.range("caches.slots", count, 1..=STATE_SLOTS_MAX),
+        }
+    }
+}
+
 impl CacheTables {
     /// The widest limits that a group of this kind can have in any plan.
     fn widest(&self) -> CacheLimits {
         match self {
-            Self::Blocks(_) => CacheLimits::Blocks { count: KV_BLOCKS_MAX, window: Some(1) },
-            Self::Slots(_) => CacheLimits::Slots { count: STATE_SLOTS_MAX },
+            Self::Blocks(_) => {
+                CacheLimits::Blocks(BlockLimits { count: KV_BLOCKS_MAX, window: Some(1) })
+            }
+            Self::Slots(_) => CacheLimits::Slots(STATE_SLOTS_MAX),
         }
     }
 
@@ -224,10 +246,10 @@ impl CacheTables {
         limits: &CacheLimits,
     ) -> Result<(), MessageError> {
         match (self, limits) {
-            (Self::Blocks(tables), CacheLimits::Blocks { count, window }) => {
-                tables.check(check, chunks, *count, *window)
+            (Self::Blocks(tables), CacheLimits::Blocks(limits)) => {
+                tables.check(check, chunks, *limits)
             }
-            (Self::Slots(slots), CacheLimits::Slots { count }) => {
+            (Self::Slots(slots), CacheLimits::Slots(count)) => {
                 check.count("caches.slots", slots.len(), chunks.len()..=chunks.len())?;
                 let named =
                     slots.iter().flat_map(|slots| slots.read.into_iter().chain([slots.write]));
@@ -237,10 +259,10 @@ impl CacheTables {
                 let found = same.map_or(0, |slots| slots.write);
                 check.that(same.is_none(), "caches.slots", "another slot to write", found)
             }
-            (Self::Blocks(_), CacheLimits::Slots { .. }) => {
+            (Self::Blocks(_), CacheLimits::Slots(_)) => {
                 check.that(false, "caches", "state slots", "block tables")
             }
-            (Self::Slots(_), CacheLimits::Blocks { .. }) => {
+            (Self::Slots(_), CacheLimits::Blocks(_)) => {
                 check.that(false, "caches", "block tables", "state slots")
             }
         }
@@ -269,8 +291,7 @@ impl BlockTables {
         &self,
         check: Check,
         chunks: &[Chunk],
-        count: u32,
-        window: Option<u32>,
+        BlockLimits { count, window }: BlockLimits,
     ) -> Result<(), MessageError> {
         check.count("caches.spans", self.spans.len(), chunks.len()..=chunks.len())?;
         let sum: u64 = self.spans.iter().map(|span| u64::from(span.len)).sum();

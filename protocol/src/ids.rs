@@ -21,7 +21,8 @@ macro_rules! id {
 }
 
 id!(
-    /// Which plan a message belongs to; raised by one at every change of plan. 0 is "no plan".
+    /// Which plan a message belongs to. A number is never used again, not by another lane and not after
+    /// a restart; their order means nothing. 0 is "no plan".
     PlanEpoch(u32)
 );
 id!(

@@ -13,7 +13,7 @@
 //! | worker → coordinator (`woolly`) | first bidirectional: control | worker | preambles, `Hello` → `Welcome`; then `Heartbeat` and `Drain` both ways, `Assign` and `Release` to the worker, `Ready` and `FaultMessage` to the coordinator |
 //! | | unidirectional | coordinator | `StreamOpen(Forwards)`, then `Forward`s with token ids, to stage 0 |
 //! | | unidirectional | coordinator | `StreamOpen(Samplings)`, then `Sampling`s, to the last stage |
-//! | | unidirectional | worker | `StreamOpen(Sampleds)`, then `Sampled`s, from the last stage |
+//! | | unidirectional | worker | `StreamOpen(Results)`, then `Sampled`s, from the last stage |
 //! | stage → next stage (`woolly`) | first bidirectional | sending stage | preambles; then it stays open and silent |
 //! | | unidirectional | sending stage | `StreamOpen(Forwards)`, then `Forward`s with hidden states |
 //! | worker → coordinator (`woolly-slices`) | first bidirectional | worker | preambles, then both sides finish it |

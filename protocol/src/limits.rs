@@ -12,6 +12,8 @@ pub const BLOCK_LEN: u32 = 32;
 pub const KV_BLOCKS_MAX: u32 = 1 << 24;
 /// Cache groups of a plan: layers that forget by the same rule are one.
 pub const CACHE_GROUPS_MAX: usize = 8;
+/// Plans that a worker serves and loads for at a time: two of each of eight lanes.
+pub const LIVE_PLANS_MAX: usize = 16;
 /// State slots of a cache group.
 pub const STATE_SLOTS_MAX: u32 = 1 << 20;
 /// Stages of a plan.

@@ -241,7 +241,7 @@ async fn open_out(
     let window = forward_window(assign.rows_max, assign.hidden, assign.in_flight_max);
     let Some(next) = &assign.next else {
         let connection = &coordinator.connection;
-        let send = link::open_stream(connection, assign.epoch, StreamPurpose::Sampleds).await;
+        let send = link::open_stream(connection, assign.epoch, StreamPurpose::Results).await;
         let send = send.map_err(|error| failed(format!("the coordinator is gone: {error}")))?;
         return Ok((send, None));
     };

@@ -185,7 +185,7 @@ impl Player {
     async fn answers(&self) -> quinn::SendStream {
         let mut send = self.connection.open_uni().await.unwrap();
         let epoch = self.assign.as_ref().unwrap().epoch;
-        let open = StreamOpen { epoch, purpose: StreamPurpose::Sampleds };
+        let open = StreamOpen { epoch, purpose: StreamPurpose::Results };
         write_frame(&mut send, EncodedFrame::new(&open).unwrap()).await.unwrap();
         send
     }

@@ -98,7 +98,7 @@ pub enum LinkError {
     #[error(transparent)]
     Connection(quinn::ConnectionError),
     /// A worker opens streams for answers only.
-    #[error("the worker opened a stream for {0:?}: expected Sampleds")]
+    #[error("the worker opened a stream for {0:?}: expected Results")]
     Purpose(StreamPurpose),
     /// All messages of a stream belong to its plan.
     #[error("a message of epoch {message} on a stream of epoch {stream}")]

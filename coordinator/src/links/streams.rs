@@ -112,7 +112,7 @@ async fn read_stream(
         .unwrap_or(Err(FrameError::ReadStalled(OPEN_TIME.as_secs())));
     let Some(open) = ended_by_reset(open)? else { return Ok(()) };
     let open = open.message::<StreamOpen>()?;
-    if open.purpose != StreamPurpose::Sampleds {
+    if open.purpose != StreamPurpose::Results {
         return Err(LinkError::Purpose(open.purpose));
     }
     while let Some(frame) = ended_by_reset(reader.read(&[Kind::Sampled]).await)? {

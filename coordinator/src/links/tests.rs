@@ -93,19 +93,19 @@ async fn streams_carry_frames_both_ways() {
     drop(queue);
     assert!(read_frame(&mut recv, &[Kind::Sampled]).await.unwrap().is_none());
 
-    let mut send = open_sampleds(&pair, StreamPurpose::Sampleds).await;
+    let mut send = open_sampleds(&pair, StreamPurpose::Results).await;
     write_frame(&mut send, EncodedFrame::new(&sampled(3)).unwrap()).await.unwrap();
     assert!(matches!(pair.news().await, News::Sampled(found) if found == sampled(3)));
     // A plan that ends resets its streams; the link lives on.
     send.reset(0u32.into()).unwrap();
-    let mut send = open_sampleds(&pair, StreamPurpose::Sampleds).await;
+    let mut send = open_sampleds(&pair, StreamPurpose::Results).await;
     write_frame(&mut send, EncodedFrame::new(&sampled(3)).unwrap()).await.unwrap();
     assert!(matches!(pair.news().await, News::Sampled(_)));
 }
 
 #[tokio::test]
 async fn a_stream_for_something_else_or_another_epoch_ends_the_link() {
-    for (purpose, epoch) in [(StreamPurpose::Forwards, 3), (StreamPurpose::Sampleds, 4)] {
+    for (purpose, epoch) in [(StreamPurpose::Forwards, 3), (StreamPurpose::Results, 4)] {
         let mut pair = pair().await;
         let (_send, _reader, _link) = pair.hello().await;
         let mut send = open_sampleds(&pair, purpose).await;

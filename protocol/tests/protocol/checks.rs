@@ -1,16 +1,17 @@
 //! What a well-formed message may not say: one case per rule, refused by the field's name.
 
 use crate::samples;
-use woolly_protocol::control::{Assign, Hello, ModelPart};
+use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, PlanReport};
 use woolly_protocol::forward::{
-    BlockTables, CacheLimits, CacheTables, Forward, ForwardLimits, StateSlots, TableSpan,
+    BlockLimits, BlockTables, CacheLimits, CacheTables, Forward, ForwardLimits, StateSlots,
+    TableSpan,
 };
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::join::JoinRequest;
 use woolly_protocol::limits::{
-    CAPACITY_MAX, CERTIFICATE_MAX, CTX_MAX, HEARTBEAT_TIMINGS_MAX, KV_BLOCKS_MAX, LOGIT_BIAS_MAX,
-    MASK_WORDS_MAX, SLICE_CHUNK, STATE_SLOTS_MAX,
+    CAPACITY_MAX, CERTIFICATE_MAX, CTX_MAX, HEARTBEAT_TIMINGS_MAX, KV_BLOCKS_MAX, LIVE_PLANS_MAX,
+    LOGIT_BIAS_MAX, MASK_WORDS_MAX, SLICE_CHUNK, STATE_SLOTS_MAX,
 };
 use woolly_protocol::sampling::{
     RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingOptions,
@@ -57,49 +58,70 @@ fn hello() {
 #[test]
 fn assign() {
     fn part(m: &mut Assign) -> &mut ModelPart {
-        &mut m.parts[0]
+        &mut m.source.parts[0]
     }
     refused::<Assign>(
         samples::assign,
         &[
-            ("epoch", &|m| m.epoch = PlanEpoch(0)),
-            ("parts", &|m| m.parts.clear()),
+            ("epoch", &|m| m.links.epoch = PlanEpoch(0)),
+            ("parts", &|m| m.source.parts.clear()),
             ("parts.file_name", &|m| part(m).file_name = "../m.gguf".to_owned()),
             ("parts.file_name", &|m| part(m).file_name = "..".to_owned()),
             ("parts.path", &|m| part(m).path = "p".repeat(4097)),
             ("parts.size", &|m| part(m).size = 0),
-            ("stage_count", &|m| m.stage_count = 0),
-            ("stage_count", &|m| m.stage_count = 65),
-            ("stage", &|m| m.stage = 3),
-            ("layer_end", &|m| m.layer_end = 0),
-            ("layer_first", &|m| m.layer_first = 20),
-            ("ctx_size", &|m| m.ctx_size = CTX_MAX + 1),
-            ("kv_blocks", &|m| m.kv_blocks = KV_BLOCKS_MAX + 1),
-            ("rows_max", &|m| m.rows_max = 2049),
-            ("in_flight_max", &|m| m.in_flight_max = 66),
-            ("hidden", &|m| m.hidden = 65_537),
-            ("rows_max * hidden", &|m| (m.rows_max, m.hidden) = (2048, 16_385)),
-            ("previous", &|m| m.previous = None),
-            ("previous", &|m| m.stage = 0),
-            ("next", &|m| m.next = None),
-            ("next", &|m| m.stage = 2),
-            ("next.address", &|m| m.next.as_mut().unwrap().address = "x".to_owned()),
-            ("next.name", &|m| m.next.as_mut().unwrap().name = "a b".to_owned()),
+            ("stage_count", &|m| m.links.stage_count = 0),
+            ("stage_count", &|m| m.links.stage_count = 65),
+            ("stage", &|m| m.links.stage = 3),
+            ("layer_end", &|m| m.stage.layer_end = 0),
+            ("layer_first", &|m| m.stage.layer_first = 20),
+            ("ctx_size", &|m| m.stage.ctx_size = CTX_MAX + 1),
+            ("caches", &|m| m.stage.caches.clear()),
+            ("caches", &|m| m.stage.caches = vec![CacheLimits::Slots(1); 9]),
+            ("caches.count", &|m| m.stage.caches[0] = CacheLimits::all_positions(0)),
+            ("caches.count", &|m| {
+                m.stage.caches[0] = CacheLimits::all_positions(KV_BLOCKS_MAX + 1);
+            }),
+            ("caches.window", &|m| {
+                let limits = BlockLimits { count: 1, window: Some(0) };
+                m.stage.caches[1] = CacheLimits::Blocks(limits);
+            }),
+            ("caches.slots", &|m| m.stage.caches[2] = CacheLimits::Slots(0)),
+            ("rows_max", &|m| m.stage.rows_max = 2049),
+            ("in_flight_max", &|m| m.links.in_flight_max = 66),
+            ("hidden", &|m| m.stage.hidden = 65_537),
+            ("rows_max * hidden", &|m| (m.stage.rows_max, m.stage.hidden) = (2048, 16_385)),
+            ("previous", &|m| m.links.previous = None),
+            ("previous", &|m| m.links.stage = 0),
+            ("next", &|m| m.links.next = None),
+            ("next", &|m| m.links.stage = 2),
+            ("next.address", &|m| m.links.next.as_mut().unwrap().address = "x".to_owned()),
+            ("next.name", &|m| m.links.next.as_mut().unwrap().name = "a b".to_owned()),
         ],
     );
     let mut alone = samples::assign();
-    (alone.stage, alone.stage_count, alone.next, alone.previous) = (0, 1, None, None);
+    let links = &mut alone.links;
+    (links.stage, links.stage_count, links.next, links.previous) = (0, 1, None, None);
     alone.check().unwrap();
-    alone.previous = Some(WorkerId(1));
+    alone.links.previous = Some(WorkerId(1));
     assert_eq!(alone.check().unwrap_err().field, "previous");
 }
 
 #[test]
 fn small_messages() {
     refused(samples::welcome, &[("heartbeat_ms", &|m| m.heartbeat_ms = 0)]);
-    refused(
+    let report = |epoch| PlanReport { epoch: PlanEpoch(epoch), timings: vec![] };
+    refused::<Heartbeat>(
         samples::heartbeat,
-        &[("timings", &|m| m.timings = vec![m.timings[0]; HEARTBEAT_TIMINGS_MAX + 1])],
+        &[
+            ("number", &|m| m.number = 0),
+            ("plans", &|m| m.plans = (1..=LIVE_PLANS_MAX as u32 + 1).map(report).collect()),
+            ("plans.epoch", &|m| m.plans[1].epoch = PlanEpoch(0)),
+            ("plans.epoch", &|m| m.plans[1].epoch = m.plans[0].epoch),
+            ("plans.timings", &|m| {
+                let timing = m.plans[0].timings[0];
+                m.plans[1].timings = vec![timing; HEARTBEAT_TIMINGS_MAX];
+            }),
+        ],
     );
     refused(samples::ready, &[("epoch", &|m| m.epoch = PlanEpoch(0))]);
     refused(samples::release, &[("epoch", &|m| m.epoch = PlanEpoch(0))]);
@@ -204,8 +226,7 @@ fn slots(message: &mut Forward) -> &mut Vec<StateSlots> {
 
 #[test]
 fn forward_against_a_plan() {
-    let caches =
-        [CacheLimits::Blocks { count: 10, window: None }, CacheLimits::Slots { count: 10 }];
+    let caches = [CacheLimits::all_positions(10), CacheLimits::Slots(10)];
     let plan = ForwardLimits {
         rows_max: 3,
         ctx_size: 33,
@@ -227,8 +248,8 @@ fn forward_against_a_plan() {
     let field = |caches: &[CacheLimits]| field(ForwardLimits { caches, ..plan }, 768);
     assert_eq!(field(&[blocks]), "caches");
     assert_eq!(field(&[slots, blocks]), "caches");
-    assert_eq!(field(&[CacheLimits::Blocks { count: 9, window: None }, slots]), "caches.blocks");
-    assert_eq!(field(&[blocks, CacheLimits::Slots { count: 9 }]), "caches.slots");
+    assert_eq!(field(&[CacheLimits::all_positions(9), slots]), "caches.blocks");
+    assert_eq!(field(&[blocks, CacheLimits::Slots(9)]), "caches.slots");
 }
 
 #[test]
@@ -243,7 +264,7 @@ fn a_window_lets_go_of_the_blocks_behind_it_and_of_no_other() {
         forward
     };
     let check = |forward: Forward, window| {
-        let caches = [CacheLimits::Blocks { count: 100, window }];
+        let caches = [CacheLimits::Blocks(BlockLimits { count: 100, window })];
         let (rows_max, ctx_size, hidden) = (3, 1000, 1);
         let limits =
             ForwardLimits { rows_max, ctx_size, caches: &caches, hidden, first_stage: true };

@@ -1,11 +1,13 @@
 //! One valid message of every kind, with every field used.
 
 use woolly_protocol::control::{
-    Assign, Drain, ForwardTiming, Heartbeat, Hello, KvType, ModelPart, Neighbour, Ready, Release,
-    StreamOpen, StreamPurpose, Welcome,
+    Assign, Drain, ForwardTiming, Heartbeat, Hello, KvType, ModelPart, ModelSource, Neighbour,
+    PlanLinks, PlanReport, Ready, Release, StageSpec, StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward, StateSlots, TableSpan};
+use woolly_protocol::forward::{
+    BlockLimits, BlockTables, CacheLimits, CacheTables, Chunk, Forward, StateSlots, TableSpan,
+};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::join::{JoinAccepted, JoinRequest};
 use woolly_protocol::sampling::{
@@ -42,9 +44,7 @@ pub fn welcome() -> Welcome {
 }
 
 pub fn assign() -> Assign {
-    Assign {
-        epoch: EPOCH,
-        fingerprint: [0x33; 32],
+    let source = ModelSource {
         machine: [0x44; 16],
         parts: vec![ModelPart {
             file_name: "m.gguf".to_owned(),
@@ -52,23 +52,34 @@ pub fn assign() -> Assign {
             size: 4_000_000_000,
             stat: [1, 2, 3, 4],
         }],
-        stage: 1,
-        stage_count: 3,
+    };
+    let stage = StageSpec {
+        fingerprint: [0x33; 32],
         layer_first: 10,
         layer_end: 20,
         ctx_size: 8192,
-        kv_blocks: 4096,
+        caches: vec![
+            CacheLimits::all_positions(4096),
+            CacheLimits::Blocks(BlockLimits { count: 512, window: Some(1024) }),
+            CacheLimits::Slots(64),
+        ],
         rows_max: 512,
-        in_flight_max: 4,
         kv_type: KvType::Q8_0,
         hidden: 4096,
+    };
+    let links = PlanLinks {
+        epoch: EPOCH,
+        stage: 1,
+        stage_count: 3,
+        in_flight_max: 4,
         next: Some(Neighbour {
             worker: WorkerId(0x1234_5678_9abc_def0),
             address: "10.0.0.8:7401".to_owned(),
             name: "rack-1.node_8".to_owned(),
         }),
         previous: Some(WorkerId(5)),
-    }
+    };
+    Assign { source, stage, links }
 }
 
 pub fn ready() -> Ready {
@@ -83,20 +94,22 @@ pub fn ready() -> Ready {
 }
 
 pub fn heartbeat() -> Heartbeat {
+    let timing =
+        ForwardTiming { microbatch: MICROBATCH, compute_us: 5, cpu_us: 6, wait_us: 7, wire_us: 8 };
     Heartbeat {
-        epoch: EPOCH,
+        number: 9,
+        echo: 10,
         microbatch: MICROBATCH,
         progress: 1,
         load_done: 2,
         load_total: 3,
         forwards: 4,
-        timings: vec![ForwardTiming {
-            microbatch: MICROBATCH,
-            compute_us: 5,
-            cpu_us: 6,
-            wait_us: 7,
-            wire_us: 8,
-        }],
+        mappings: 11,
+        populated_bytes: 12,
+        plans: vec![
+            PlanReport { epoch: EPOCH, timings: vec![timing] },
+            PlanReport { epoch: PlanEpoch(3), timings: vec![] },
+        ],
     }
 }
 

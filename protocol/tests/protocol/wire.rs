@@ -169,8 +169,8 @@ fn what_the_peer_would_refuse_is_not_sent() {
     let error = encode(&samples::heartbeat(), &[1]).unwrap_err();
     assert!(matches!(error, FrameError::PayloadLength { found: 1, max: 0, .. }), "{error}");
     let mut assign = samples::assign();
-    assign.parts[0].path = "p".repeat(4000);
-    assign.parts = vec![assign.parts[0].clone(); 20];
+    assign.source.parts[0].path = "p".repeat(4000);
+    assign.source.parts = vec![assign.source.parts[0].clone(); 20];
     let error = EncodedFrame::new(&assign).unwrap_err();
     assert!(matches!(error, FrameError::ArchiveLength { .. }), "{error}");
 }

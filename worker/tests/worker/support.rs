@@ -260,7 +260,7 @@ impl Worker {
         let stream = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
         let mut reader = FrameReader::new(stream);
         let open = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
-        let expected = StreamOpen { epoch: PlanEpoch(epoch), purpose: StreamPurpose::Sampleds };
+        let expected = StreamOpen { epoch: PlanEpoch(epoch), purpose: StreamPurpose::Results };
         assert_eq!(open.message::<StreamOpen>().unwrap(), expected);
         reader
     }
