@@ -7,7 +7,7 @@
 use criterion::{Criterion, Throughput};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId};
+use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, SamplingOptions};
@@ -43,7 +43,7 @@ impl Load {
             in_flight_max: STAGES + 1,
             ctx_size: 8192,
             kv_blocks: 1 << 20,
-            block_len: 32,
+            extent_len: 32,
             rows_max: 256,
             chunks_max: 256,
             vocab: 1 << 17,
@@ -96,6 +96,7 @@ impl Load {
     fn request(&mut self) -> GenerationRequest {
         self.asked += 1;
         GenerationRequest {
+            model: ModelId(0),
             // Prompts differ, and lengths do, so that not all end together.
             prompt: (0..PROMPT).map(|i| i * 31 + self.asked).collect(),
             score_prompt: false,

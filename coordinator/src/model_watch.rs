@@ -6,6 +6,7 @@
 //! name: this process cannot go on, and says so.
 
 use crate::exit::Fatal;
+use crate::generation::ModelId;
 use crate::model::{Model, part};
 use crate::slice_server::{SliceServer, SliceSource};
 use anyhow::anyhow;
@@ -22,19 +23,23 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Pause between two readings of a file that is being written.
 const READ_AGAIN: Duration = Duration::from_millis(500);
 
-/// What became of the model's files.
+/// What became of a model's files.
 #[derive(Debug)]
 pub enum ModelNews {
+    /// They were read: this is what they hold.
+    Fingerprint([u8; 32]),
     /// They were written to, and are being read.
     Unsure,
     /// They hold what they held; this is how they are told to workers.
     Verified(Vec<ModelPart>),
-    /// They hold something else.
-    Changed(Fatal),
+    /// They cannot be read, or hold something else.
+    Unusable(Fatal),
 }
 
 /// What is looked after.
 pub struct ModelWatch {
+    /// Its place among those served.
+    pub id: ModelId,
     /// The model.
     pub model: Arc<Model>,
     /// What it must be.
@@ -44,7 +49,7 @@ pub struct ModelWatch {
     /// Asks for a look now; it is answered with news in any case.
     pub look: Arc<Notify>,
     /// Who is told.
-    pub news: mpsc::Sender<ModelNews>,
+    pub news: mpsc::Sender<(ModelId, ModelNews)>,
 }
 
 impl ModelWatch {
@@ -62,14 +67,14 @@ impl ModelWatch {
                 Ok(true) => ModelNews::Verified(self.parts(&source)),
                 Ok(false) | Err(_) => {
                     tracing::warn!("the model's file was written to: it is read again");
-                    if self.news.send(ModelNews::Unsure).await.is_err() {
+                    if self.news.send((self.id, ModelNews::Unsure)).await.is_err() {
                         return;
                     }
                     self.verify(&source).await
                 }
             };
-            let ends = matches!(news, ModelNews::Changed(_));
-            if self.news.send(news).await.is_err() || ends {
+            let ends = matches!(news, ModelNews::Unusable(_));
+            if self.news.send((self.id, news)).await.is_err() || ends {
                 return;
             }
         }
@@ -90,7 +95,7 @@ impl ModelWatch {
                     return ModelNews::Verified(self.parts(source));
                 }
                 found if same_since && self.is_settled(source) => {
-                    return ModelNews::Changed(self.changed(found.err()));
+                    return ModelNews::Unusable(self.changed(found.err()));
                 }
                 _ => tokio::time::sleep(READ_AGAIN).await,
             }

@@ -6,17 +6,18 @@
 use crate::announce::{
     Announcer, host_port, join_line, loopback_hint, outward_address, ready_lines, stdout_line,
 };
-use crate::cluster::{ClusterConfig, Timeouts};
+use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
-use crate::driver::{Driver, Inputs, Outputs};
+use crate::driver::{Driver, DriverConfig, Inputs, LaneConfig, Outputs};
+use crate::epochs::EpochCounter;
 use crate::exit::Fatal;
-use crate::generation::{EngineHandle, seam};
+use crate::generation::{EngineHandle, ModelId, seam};
 use crate::http::keys::ApiKeys;
 use crate::http::places::Limits;
 use crate::http::{GatewayConfig, ModelFacts};
 use crate::join_server::JoinServer;
 use crate::last_plan::LastPlan;
-use crate::links::{self, CurrentEpoch, EVENTS_MAX};
+use crate::links::{self, EVENTS_MAX};
 use crate::listen::Listener;
 use crate::local_workers::{self, LocalWorkers};
 use crate::model::{Model, NUMERICS};
@@ -26,6 +27,7 @@ use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::slice_server::{SliceServer, SliceSource};
 use crate::state::{StateDir, write_private};
+use crate::status::Status;
 use crate::tasks::{Ending, Task, Tasks};
 use crate::template::Template;
 use crate::tokens::Tokens;
@@ -36,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, watch};
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::endpoint::{bind, coordinator_server};
 use woolly_protocol::limits::NAME_MAX;
@@ -46,6 +48,8 @@ use woolly_protocol::token_store::TokenStoreError;
 
 /// Threads of the runtime at most: it moves bytes and decides; workers compute.
 const RUNTIME_THREADS_MAX: usize = 2;
+/// The one model that is served.
+const MODEL: ModelId = ModelId(0);
 /// The lifetime of the token in the printed join line.
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long answers may take to reach their clients once the generations have ended.
@@ -132,14 +136,13 @@ impl Server {
         let (engine, commands, status) = seam();
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
-        let epoch = CurrentEpoch::default();
         let preamble = Preamble::ours(NUMERICS);
         let ca = Arc::new(ca);
         let slices = Arc::new(SliceServer::new());
         let listener = Arc::new(Listener {
             endpoint,
             join: Arc::new(JoinServer::new(tokens.clone(), Arc::clone(&ca), preamble)),
-            links: links::Shared { events, epoch: epoch.clone(), preamble },
+            links: links::Shared { events, preamble },
             slices: Arc::clone(&slices),
         });
         let ending = Ending {
@@ -153,15 +156,16 @@ impl Server {
             &self.gateway_config().model_id,
             self.args.access.curl_key(),
         );
-        let last_plan = LastPlan::new(self.state.last_plan());
-        let metrics = Arc::clone(engine.metrics());
-        let (look_at_model, (news, model)) = (Arc::<Notify>::default(), mpsc::channel(1));
-        let look = Arc::clone(&look_at_model);
-        let outputs =
-            Outputs { status, metrics, epoch, announcer, ready_text, last_plan, look_at_model };
-        let driver =
-            Driver::new(self.cluster_config(), ca.cluster(), self.scheduler_config(), outputs);
-        let fingerprint = self.fingerprint(slices, look, news, announcer);
+        let (look_at_model, (news, models)) = (Arc::<Notify>::default(), mpsc::channel(1));
+        let outputs = Outputs {
+            metrics: Arc::clone(engine.metrics()),
+            announcer,
+            look_at_model: Arc::clone(&look_at_model),
+            epochs: EpochCounter::new(self.state.epochs()),
+        };
+        let config = self.driver_config(&ca, status, ready_text, &outputs.epochs)?;
+        let driver = Driver::new(config, outputs);
+        self.watch_model(slices, look_at_model, news, announcer);
         let local = self.local_workers(listen, announcer);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| self.gateway(http, engine, stopped)),
@@ -173,8 +177,8 @@ impl Server {
                 Ok(())
             }),
             driver: Task::spawn("the driver", |stopped| {
-                let links = link_events;
-                driver.run(Inputs { commands, links, fingerprint, model, asked, expired, stopped })
+                let (links, drain, deadline, stop) = (link_events, asked, expired, stopped);
+                driver.run(Inputs { commands, links, models, drain, deadline, stop })
             }),
         };
         tasks.run(ending).await
@@ -279,15 +283,14 @@ impl Server {
 
     /// Computes the fingerprint beside everything else: it can take as long as the files are large.
     /// Slices are served from then on, and the files looked after.
-    fn fingerprint(
+    fn watch_model(
         &self,
         slices: Arc<SliceServer>,
         look: Arc<Notify>,
-        news: mpsc::Sender<ModelNews>,
+        news: mpsc::Sender<(ModelId, ModelNews)>,
         announcer: Announcer,
-    ) -> oneshot::Receiver<Result<[u8; 32], Fatal>> {
-        let (sender, receiver) = oneshot::channel();
-        let (model, verify) = (Arc::clone(&self.model), self.args.verify);
+    ) {
+        let (id, model, verify) = (MODEL, Arc::clone(&self.model), self.args.verify);
         let memory = self.state.root().to_owned();
         let (offered, reader) = (Arc::clone(&slices), Arc::clone(&model));
         let reading = tokio::task::spawn_blocking(move || {
@@ -300,32 +303,55 @@ impl Server {
         });
         tokio::spawn(async move {
             let found = reading.await.unwrap_or_else(|error| Err(Fatal::Runtime(error.into())));
-            let known = found.as_ref().ok().copied();
             // Nobody waits any more when the server ends early.
-            let _ = sender.send(found);
-            if let Some(fingerprint) = known {
-                ModelWatch { model, fingerprint, slices, look, news }.run().await;
+            match found {
+                Ok(fingerprint) => {
+                    let _ = news.send((id, ModelNews::Fingerprint(fingerprint))).await;
+                    ModelWatch { id, model, fingerprint, slices, look, news }.run().await;
+                }
+                Err(fatal) => _ = news.send((id, ModelNews::Unusable(fatal))).await,
             }
         });
-        receiver
     }
 
-    fn cluster_config(&self) -> ClusterConfig {
-        ClusterConfig {
-            layout: Arc::clone(&self.model.layout),
-            parts: self.model.parts.clone(),
-            fingerprint: [0; 32],
+    /// The driver of the one lane that serves the one model.
+    fn driver_config(
+        &self,
+        ca: &ClusterCa,
+        status: watch::Sender<Status>,
+        ready_text: String,
+        epochs: &EpochCounter,
+    ) -> Result<DriverConfig, Fatal> {
+        let path = self.state.epochs();
+        let epochs = epochs
+            .reserve()
+            .with_context(|| format!("cannot number plans: cannot use {}", path.display()))?;
+        let cluster = ClusterConfig {
             machine: machine_id(),
             numerics: NUMERICS,
+            timeouts: self.timeouts(),
+            epochs,
+        };
+        let placement = PlacementConfig {
+            layout: Arc::clone(&self.model.layout),
+            parts: self.model.parts.clone(),
             workers_wanted: self.counts.awaited,
             cut: self.args.cut.clone(),
             ctx_size: self.ctx_size,
             rows_max: ROWS_PER_STEP as u32,
             kv_type: self.args.cache.cache_type,
-            block_len: self.args.cache.block_size,
-            seats: Vec::new(),
-            timeouts: self.timeouts(),
-        }
+            extent_len: self.args.cache.block_size,
+        };
+        let lane = LaneConfig {
+            model: MODEL,
+            placement,
+            scheduler: self.scheduler_config(),
+            status,
+            last_plan: LastPlan::new(self.state.last_plan()),
+            ready_text,
+        };
+        let key_concurrency = self.key_concurrency();
+        Ok(DriverConfig { cluster, id: ca.cluster(), lanes: vec![lane], key_concurrency })
     }
 
     fn scheduler_config(&self) -> SchedulerConfig {
@@ -335,7 +361,6 @@ impl Server {
             waiting_max: queue.queue_max.map_or(default.waiting_max, |most| most as usize),
             running_max: queue.running_max.map_or(default.running_max, |most| most as usize),
             rows_per_step: ROWS_PER_STEP,
-            key_concurrency: self.key_concurrency(),
             prefix_cache: self.args.cache.prefix_cache,
             itl_target: self.args.pace.itl_target,
             decode_groups: self.args.pace.decode_groups.0,

@@ -45,6 +45,11 @@ impl StateDir {
         self.root.join("join-address")
     }
 
+    /// The counter of plan numbers.
+    pub fn epochs(&self) -> PathBuf {
+        self.root.join("epochs")
+    }
+
     /// The last plan that was served.
     pub fn last_plan(&self) -> PathBuf {
         self.root.join("last-plan")
@@ -125,7 +130,11 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes).and_then(|()| {
+        fs::rename(&temporary, path)?;
+        // The name is on the disk as well.
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    });
     if written.is_err() {
         // Best effort: what counts is the error of the write.
         let _ = fs::remove_file(&temporary);

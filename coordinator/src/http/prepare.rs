@@ -16,7 +16,7 @@ use super::response::{Answer, Shape, UsageMode};
 use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
 use super::template_options::{self, TemplateOptions};
 use super::{json, known, messages, prompts};
-use crate::generation::{GenerationRequest, KeyId};
+use crate::generation::{GenerationRequest, KeyId, ModelId};
 use crate::template::Template;
 use crate::text::CompletionText;
 use std::sync::Arc;
@@ -312,6 +312,7 @@ fn plan(
     let offset = encoded.echo.as_ref().map_or(0, |text| text.chars().count());
     let text = CompletionText::new(encoded.detokenizer, stops, offset);
     let request = GenerationRequest {
+        model: ModelId::default(),
         prompt: encoded.tokens,
         score_prompt: report.score_prompt,
         max_tokens,

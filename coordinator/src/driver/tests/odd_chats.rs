@@ -261,7 +261,7 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
 
 /// Says that the worker is there, for a test that is longer than the silence that is allowed.
 async fn beat(mut player: Player) {
-    let heartbeat = || EncodedFrame::new(&Heartbeat::default()).unwrap();
+    let heartbeat = || EncodedFrame::new(&Heartbeat { number: 1, ..Heartbeat::default() }).unwrap();
     while write_frame(&mut player.send, heartbeat()).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -1,7 +1,8 @@
 //! A fake engine at the other end of the seam, a tiny vocabulary, and ways to send a request.
 
 use crate::generation::{
-    Command, FinishReason, GenerationEvent, GenerationRequest, Refusal, TokenEvent, seam,
+    Command, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId, Refusal,
+    TokenEvent, seam,
 };
 use crate::http::keys::ApiKeys;
 use crate::http::places::Limits;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use woolly_engine::gguf::{Array, Metadata, Value as Kv};
 use woolly_engine::tokenizer::Tokenizer;
+use woolly_protocol::ids::SequenceId;
 
 /// Context length of the fake engine's plan.
 pub const CTX: u32 = 64;
@@ -216,7 +218,7 @@ async fn play(
         let (request, events, reply) = match command {
             Command::Submit { request, events, reply } => (request, events, reply),
             Command::Cancel { id } => {
-                seen.lock().unwrap().cancelled.push(id);
+                seen.lock().unwrap().cancelled.push(id.sequence.0);
                 continue;
             }
         };
@@ -230,7 +232,8 @@ async fn play(
             Script::Play(list) => (list, false),
             Script::Hold(list) => (list, true),
         };
-        let _ = reply.send(Ok(id));
+        let named = GenerationId { lane: LaneId(0), sequence: SequenceId(id) };
+        let _ = reply.send(Ok(named));
         id += 1;
         for event in list {
             let _ = events.try_send(event);
