@@ -8,7 +8,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("engine", &[]),
     ("worker", &["woolly-engine", "woolly-protocol"]),
     ("coordinator", &["woolly-engine", "woolly-protocol"]),
-    ("tests", &["woolly-engine"]),
+    ("tests", &["woolly-coordinator", "woolly-engine", "woolly-worker"]),
 ];
 
 /// What the engine must not know: async, sockets, wire formats.
