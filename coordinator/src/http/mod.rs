@@ -7,7 +7,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `mod.rs` | configuration, shared state, routes |
+//! | `gateway.rs`, `routes.rs` | configuration, shared state; which function answers which path |
 //! | `server.rs`, `places.rs` | listeners, places for connections, the orderly end |
 //! | `connection.rs`, `socket.rs`, `stall.rs` | one connection: its requests, and clients that are gone |
 //! | `paths.rs`, `guard.rs`, `keys.rs` | what holds for every request: path, URI, `Host`, API key, id, wrong paths |
@@ -48,6 +48,7 @@ pub mod prepare;
 pub mod prompts;
 pub mod request_log;
 pub mod response;
+pub mod routes;
 pub mod samplers;
 pub mod sampling;
 pub mod server;
@@ -61,94 +62,15 @@ pub mod tokenize;
 pub(crate) mod tests;
 
 pub use gateway::{Gateway, GatewayConfig, ModelFacts};
+pub use routes::router;
 
 use crate::generation::EngineHandle;
 use crate::template::Template;
-use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::routing::{get, post};
-use guard::{Door, Hosts};
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 use woolly_engine::tokenizer::Tokenizer;
-
-/// How long a browser may remember what it was told about another origin.
-const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
-/// The whole gateway as one service, for a listener on `bound`.
-pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
-    guarded(routes(), gateway, bound)
-}
-
-fn routes() -> Router<Arc<Gateway>> {
-    Router::new()
-        .route("/v1/chat/completions", post(generate::chat))
-        .route("/chat/completions", post(generate::chat))
-        .route("/v1/completions", post(generate::completion))
-        .route("/completions", post(generate::completion))
-        .route("/v1/models", get(models::list))
-        .route("/models", get(models::list))
-        .route("/v1/models/{*name}", get(models::one))
-        .route("/models/{*name}", get(models::one))
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
-        .route("/health", get(health::health))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/version", get(health::version))
-        .route("/metrics", get(health::metrics))
-        .route("/", get(page::page))
-        .route("/favicon.ico", get(page::favicon))
-}
-
-/// Routes with what holds for every request. Paths are cleaned outside all else, so that nobody looks
-/// at another path than the router does.
-fn guarded(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>, bound: IpAddr) -> Router {
-    let hosts = Hosts::new(bound, &gateway.config.allowed_hosts);
-    let origins = cors(&gateway.config.cors_origins);
-    let door = Door { gateway: gateway.clone(), hosts };
-    let inner = routes
-        .fallback(guard::not_found)
-        .method_not_allowed_fallback(guard::wrong_method)
-        .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(axum::middleware::from_fn_with_state(door, guard::guard))
-        .with_state(gateway);
-    let clean = |mut request: Request| {
-        *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));
-        request
-    };
-    let outer =
-        Router::new().fallback_service(inner).layer(tower::util::MapRequestLayer::new(clean));
-    match origins {
-        Some(origins) => outer.layer(origins),
-        None => outer,
-    }
-}
-
-/// What lets pages of other origins ask and read answers; their browsers ask first, without a key.
-fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
-    let all = origins.iter().any(|origin| origin == "*");
-    let allowed = match (origins.is_empty(), all) {
-        (true, _) => return None,
-        (false, true) => AllowOrigin::any(),
-        (false, false) => AllowOrigin::list(origins.iter().cloned()),
-    };
-    let exposed = [HeaderName::from_static("x-request-id"), generate::SEED, header::RETRY_AFTER];
-    let layer = CorsLayer::new()
-        .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
-        .allow_headers(AllowHeaders::mirror_request())
-        .allow_private_network(true)
-        .expose_headers(exposed)
-        .max_age(CORS_MAX_AGE);
-    Some(layer)
-}
 
 /// Serves on `listeners` until `shutdown` is done and running requests have ended, at the latest
 /// [`GatewayConfig::drain`] and a second later.
@@ -165,5 +87,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let gateway = Arc::new(Gateway::new(config, engine, tokenizer, template));
-    server::run(listeners, gateway, shutdown).await
+    serve_gateway(listeners, gateway, shutdown).await
+}
+
+/// As [`serve`], for a gateway that is there.
+async fn serve_gateway(
+    listeners: Vec<TcpListener>,
+    gateway: Arc<Gateway>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut served = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let routes = router(Arc::clone(&gateway), listener.local_addr()?.ip());
+        served.push((listener, routes));
+    }
+    server::run(served, &gateway, shutdown).await;
+    Ok(())
 }

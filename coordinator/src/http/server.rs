@@ -3,7 +3,8 @@
 use super::connection::Connection;
 use super::gateway::Gateway;
 use super::places::Places;
-use super::{router, socket};
+use super::socket;
+use axum::Router;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -21,18 +22,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause while every connection is at work and the places for probes are, too.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves until `shutdown` is done, then lets running requests end for `gateway.config.drain`.
-///
-/// # Errors
-///
-/// A listener has no address.
+/// Serves each listener's routes on it until `shutdown` is done, then lets running requests end for
+/// `gateway.config.drain`.
 pub async fn run(
-    listeners: Vec<TcpListener>,
-    gateway: Arc<Gateway>,
+    served: Vec<(TcpListener, Router)>,
+    gateway: &Arc<Gateway>,
     shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let bound = |listener: &TcpListener| Ok(router(gateway.clone(), listener.local_addr()?.ip()));
-    let routers = listeners.iter().map(bound).collect::<io::Result<Vec<_>>>()?;
+) {
     let places = Places::default();
     let mut connections = JoinSet::new();
     let mut turn = 0;
@@ -41,7 +37,7 @@ pub async fn run(
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listeners, &mut turn) => accepted,
+            accepted = accept(&served, &mut turn) => accepted,
         };
         match accepted {
             Ok((index, stream)) => {
@@ -55,8 +51,8 @@ pub async fn run(
                 };
                 let (socket, watched) = socket::shared(stream);
                 let connection = Connection {
-                    router: routers[index].clone(),
-                    gateway: gateway.clone(),
+                    router: served[index].1.clone(),
+                    gateway: Arc::clone(gateway),
                     place: Arc::new(place),
                     watched: Some(watched),
                 };
@@ -68,18 +64,20 @@ pub async fn run(
             }
         }
     }
-    drop(listeners);
+    drop(served);
     gateway.draining.cancel();
-    drain(connections, &gateway).await;
-    Ok(())
+    drain(connections, gateway).await;
 }
 
 /// The next connection of any listener, each first in turn.
-async fn accept(listeners: &[TcpListener], turn: &mut usize) -> io::Result<(usize, TcpStream)> {
+async fn accept(
+    served: &[(TcpListener, Router)],
+    turn: &mut usize,
+) -> io::Result<(usize, TcpStream)> {
     poll_fn(|cx| {
-        for step in 0..listeners.len() {
-            let index = (*turn + step) % listeners.len();
-            while let Poll::Ready(accepted) = listeners[index].poll_accept(cx) {
+        for step in 0..served.len() {
+            let index = (*turn + step) % served.len();
+            while let Poll::Ready(accepted) = served[index].0.poll_accept(cx) {
                 match accepted {
                     Ok((stream, _)) => {
                         *turn = index + 1;
