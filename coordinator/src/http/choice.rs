@@ -3,11 +3,12 @@
 use super::error::{ApiError, engine_gone, expired};
 use super::logprobs::TokenLine;
 use super::request_log::RequestLog;
+use super::usage::Usage;
 use crate::generation::{
     EngineHandle, FinishReason, Generation, GenerationEvent, GenerationRequest, Refusal, TokenEvent,
 };
 use crate::metrics::{Meter, Outcome};
-use crate::text::{CompletionText, Usage};
+use crate::text::CompletionText;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;

@@ -4,10 +4,9 @@
 use super::error::{ApiError, Problem, Reason, quote};
 use super::gateway::Gateway;
 use super::ids::random;
-use super::request_log::{Entry, RequestLog};
-use super::sse::Streamed;
+use super::request_log::{Entry, RequestLog, Streamed};
+use super::usage::Usage;
 use crate::generation::KeyId;
-use crate::text::Usage;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use axum::middleware::Next;

@@ -57,6 +57,7 @@ pub mod sse;
 pub mod stall;
 pub mod template_options;
 pub mod tokenize;
+pub mod usage;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,7 +6,7 @@
 //! something is wrong, so of each reason only so many lines are written in a second.
 
 use super::error::quote;
-use crate::text::Usage;
+use super::usage::Usage;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -16,6 +16,10 @@ const REFUSED_PER_SECOND: u32 = 10;
 
 /// Said of a request whose client went away before its answer was complete.
 pub const CLIENT_GONE: &str = "client_gone";
+
+/// An extension of answers that go on after their head: their line is not complete with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Streamed;
 
 /// A request on its way to its line. Clones are of the same request.
 #[derive(Clone, Debug)]

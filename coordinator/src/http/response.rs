@@ -2,7 +2,7 @@
 
 use super::choice::Piece;
 use super::logprobs;
-use crate::text::Usage;
+use super::usage::Usage;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use woolly_engine::tokenizer::Tokenizer;

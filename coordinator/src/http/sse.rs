@@ -8,7 +8,7 @@ use super::choice::Choices;
 use super::connection::PROBE_SOON;
 use super::error::{ApiError, shutting_down};
 use super::places::ClientHalf;
-use super::request_log::RequestLog;
+use super::request_log::{RequestLog, Streamed};
 use super::response::Answer;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
@@ -39,10 +39,6 @@ struct Stream {
     last_sent: Instant,
     done: bool,
 }
-
-/// An extension of answers that go on after their head.
-#[derive(Clone, Copy, Debug)]
-pub struct Streamed;
 
 /// The response that streams `choices` to a client, whose request is in the `log`.
 pub fn response(
