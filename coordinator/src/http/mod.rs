@@ -1,62 +1,36 @@
 //! The gateway: an OpenAI-compatible HTTP server in front of the cluster.
 //!
-//! A request is read ([`body`]), checked field by field and tokenised on a blocking thread
-//! ([`prepare`]), submitted through [`crate::generation`], and answered whole or as a stream
-//! ([`generate`], [`sse`]). Fields are obeyed or refused by name, never ignored: what is accepted
-//! without acting on it stands in one table ([`known`]). Every error has OpenAI's shape ([`error`]).
+//! A request is read ([`server`]), checked field by field and tokenised on a blocking thread
+//! ([`input`]), submitted through [`crate::generation`], and answered whole or as a stream
+//! ([`output`]). Fields are obeyed or refused by name, never ignored: what is accepted without acting on
+//! it stands in one table ([`input::known`]). Every error has OpenAI's shape ([`error`]).
 //!
-//! | file | holds |
+//! | place | holds |
 //! | --- | --- |
-//! | `gateway.rs`, `routes.rs` | configuration, shared state; which function answers which path |
-//! | `server.rs`, `places.rs` | listeners, places for connections, the orderly end |
-//! | `connection.rs`, `socket.rs`, `stall.rs` | one connection: its requests, and clients that are gone |
-//! | `paths.rs`, `guard.rs`, `keys.rs` | what holds for every request: path, URI, `Host`, API key, id, wrong paths |
-//! | `request_log.rs` | a line in the log for each request |
-//! | `body.rs`, `json.rs`, `fields.rs` | bytes → JSON → fields |
-//! | `known/`, `sampling.rs`, `samplers.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields |
-//! | `prepare.rs` | fields → token ids → what is to be generated |
-//! | `choice.rs`, `generate.rs` | running choices → text; the two endpoints |
-//! | `response.rs`, `logprobs.rs`, `sse.rs` | text → JSON, whole and in chunks |
-//! | `models.rs`, `health.rs`, `tokenize.rs`, `page.rs` | the small endpoints, and a page for people |
+//! | `routes.rs` | which function answers which path |
+//! | `api/` | the endpoints, a file for each family |
+//! | `input/` | bytes → fields → token ids → what is to be generated |
+//! | `output/` | events of generations → text → bytes of an answer |
+//! | `server/` | connections, and what holds for every request |
+//! | `gateway.rs`, `error.rs`, `ids.rs`, `usage.rs` | what all of them share |
+//!
+//! Folders name those below them only, in the order of the table. Scheduling, workers and plans are
+//! unknown here, but for the status that `/health` shows.
 //!
 //! # Limits
 //!
-//! Header, body, time and connection limits are constants in `server.rs`, `body.rs` and `guard.rs`;
-//! those of single fields stand with the field. Plain HTTP/1.1; web pages of other origins cannot read
-//! answers unless [`GatewayConfig::cors_origins`] names them.
+//! Header, body, time and connection limits are constants in `server/`; those of single fields stand with
+//! the field. Plain HTTP/1.1; web pages of other origins cannot read answers unless
+//! [`GatewayConfig::cors_origins`] names them.
 
-pub mod body;
-pub mod choice;
-pub mod connection;
+pub mod api;
 pub mod error;
-pub mod fields;
 pub mod gateway;
-pub mod generate;
-pub mod guard;
-pub mod health;
 pub mod ids;
-pub mod json;
-pub mod keys;
-pub mod known;
-pub mod logprobs;
-pub mod messages;
-pub mod models;
-pub mod page;
-pub mod paths;
-pub mod places;
-pub mod prepare;
-pub mod prompts;
-pub mod request_log;
-pub mod response;
+pub mod input;
+pub mod output;
 pub mod routes;
-pub mod samplers;
-pub mod sampling;
 pub mod server;
-pub mod socket;
-pub mod sse;
-pub mod stall;
-pub mod template_options;
-pub mod tokenize;
 pub mod usage;
 
 #[cfg(test)]
@@ -102,6 +76,6 @@ async fn serve_gateway(
         let routes = router(Arc::clone(&gateway), listener.local_addr()?.ip());
         served.push((listener, routes));
     }
-    server::run(served, &gateway, shutdown).await;
+    server::listener::run(served, &gateway, shutdown).await;
     Ok(())
 }

@@ -2,9 +2,10 @@
 //!
 //! It knows which function answers which path, and nothing of what an answer holds.
 
+use super::api::{generate, health, models, page, tokenize};
 use super::gateway::Gateway;
-use super::guard::{self, Door, Hosts};
-use super::{generate, health, models, page, paths, tokenize};
+use super::server::guard::{self, Door, Hosts};
+use super::server::paths;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};

@@ -2,10 +2,10 @@
 
 use super::support::*;
 use crate::generation::FinishReason;
-use crate::http::connection::Connection;
-use crate::http::connection::{HEADER_TIMEOUT, WRITE_STALL};
-use crate::http::places::{Limits, Places};
 use crate::http::serve_gateway;
+use crate::http::server::connection::Connection;
+use crate::http::server::connection::{HEADER_TIMEOUT, WRITE_STALL};
+use crate::http::server::places::{Limits, Places};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;

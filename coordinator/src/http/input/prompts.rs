@@ -1,7 +1,7 @@
 //! The `prompt` of a completions request: a text, token ids, or several of either.
 
-use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, integer_of};
+use crate::http::error::ApiError;
 use serde_json::Value;
 
 /// Prompts of one request, OpenAI's limit; each is a choice, and takes a place of the queue when one

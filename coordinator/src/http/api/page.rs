@@ -1,7 +1,7 @@
 //! `GET /`: one plain page for a person with a browser, and what a browser asks for beside it.
 
-use super::gateway::Gateway;
-use super::guard::Authorised;
+use crate::http::gateway::Gateway;
+use crate::http::server::guard::Authorised;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

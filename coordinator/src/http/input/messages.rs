@@ -5,9 +5,9 @@
 //! llama.cpp join them), and `name`, `tool_call_id` and `reasoning_content` as the client gave them.
 //! What the template makes of a role, or of a system message in the middle, is the template's.
 
-use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
 use super::known::{self, Place};
+use crate::http::error::ApiError;
 use serde_json::{Map, Value};
 
 /// Messages of a request.
@@ -142,7 +142,7 @@ fn text_part(value: Value, at: &str) -> Result<String, ApiError> {
         Some("text" | "input_text" | "output_text") => "text",
         Some("refusal") => "refusal",
         Some(kind) => {
-            let kind = super::error::quote(kind);
+            let kind = crate::http::error::quote(kind);
             let text = format!(
                 "Content of type '{kind}' is not supported: Woolly reads and writes text only."
             );

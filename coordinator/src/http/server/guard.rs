@@ -1,12 +1,12 @@
 //! What holds for every request: a bounded URI, an honest `Host`, a key, an id, and an answer in JSON
 //! even to a wrong path, a wrong method or a bug.
 
-use super::error::{ApiError, Problem, Reason, quote};
-use super::gateway::Gateway;
-use super::ids::random;
 use super::request_log::{Entry, RequestLog, Streamed};
-use super::usage::Usage;
 use crate::generation::KeyId;
+use crate::http::error::{ApiError, Problem, Reason, quote};
+use crate::http::gateway::Gateway;
+use crate::http::ids::random;
+use crate::http::usage::Usage;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri, Version, header};
 use axum::middleware::Next;

@@ -4,9 +4,9 @@
 //! that names another order is accepted where the order cannot matter, and refused otherwise; what
 //! a list leaves out is turned off, as llama-server does.
 
-use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
 use crate::generation::SamplingOptions;
+use crate::http::error::ApiError;
 use serde_json::Value;
 
 /// Names in `samplers`.

@@ -1,6 +1,6 @@
 //! Reading a request's body: JSON by its headers, within a length, a time and a shared budget.
 
-use super::error::{ApiError, Problem, quote};
+use crate::http::error::{ApiError, Problem, quote};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, header};

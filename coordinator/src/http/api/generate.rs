@@ -1,13 +1,14 @@
 //! `POST /v1/chat/completions` and `POST /v1/completions`.
 
-use super::choice::{Choices, Piece};
-use super::error::{ApiError, Problem, shutting_down};
-use super::gateway::Gateway;
-use super::places::ClientHalf;
-use super::prepare::{self, Caller, Prepared};
-use super::request_log::RequestLog;
-use super::{body, sse};
 use crate::generation::KeyId;
+use crate::http::error::{ApiError, Problem, shutting_down};
+use crate::http::gateway::Gateway;
+use crate::http::input::prepare::{self, Caller, Prepared};
+use crate::http::output::choice::{Choices, Piece};
+use crate::http::output::sse;
+use crate::http::server::body;
+use crate::http::server::places::ClientHalf;
+use crate::http::server::request_log::RequestLog;
 use crate::metrics::{Meter, Outcome};
 use axum::Json;
 use axum::extract::{Request, State};

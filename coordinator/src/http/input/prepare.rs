@@ -3,22 +3,25 @@
 //!
 //! This is work for a blocking thread: parsing, rendering and tokenising of up to 8 MiB.
 
-use super::choice::ChoicePlan;
-use super::error::{ApiError, Problem};
 use super::fields::Fields;
-use super::gateway::Gateway;
-use super::ids::{random, unix_seconds};
+use super::json;
+use super::known;
 use super::known::Place;
+use super::messages;
 use super::messages::Messages;
+use super::prompts;
 use super::prompts::Prompt;
-use super::request_log::RequestLog;
-use super::response::{Answer, Shape, UsageMode};
 use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
 use super::template_options::{self, TemplateOptions};
-use super::{json, known, messages, prompts};
 use crate::generation::{GenerationRequest, KeyId};
+use crate::http::error::{ApiError, Problem};
+use crate::http::gateway::Gateway;
+use crate::http::ids::{random, unix_seconds};
+use crate::http::output::choice::ChoicePlan;
+use crate::http::output::response::{Answer, Shape, UsageMode};
+use crate::http::output::text::CompletionText;
+use crate::http::server::request_log::RequestLog;
 use crate::template::Template;
-use crate::text::CompletionText;
 use std::sync::Arc;
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};

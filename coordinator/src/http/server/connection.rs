@@ -1,11 +1,11 @@
 //! One connection: who asks on it is counted, a client that is gone is noticed, and it makes room
 //! when others need it.
 
-use super::error::{ApiError, Problem};
-use super::gateway::Gateway;
 use super::places::{Admitted, AtWork, Place};
 use super::socket::Watched;
 use super::stall::StallGuard;
+use crate::http::error::{ApiError, Problem};
+use crate::http::gateway::Gateway;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;

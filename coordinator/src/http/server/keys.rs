@@ -4,8 +4,8 @@
 //! page at `/` asks for one: `Authorization: Bearer KEY` as OpenAI's clients send it, `x-api-key: KEY`
 //! as Anthropic's do, or `api-key: KEY` as Azure's do.
 
-use super::error::{ApiError, Problem};
 use crate::generation::KeyId;
+use crate::http::error::{ApiError, Problem};
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 

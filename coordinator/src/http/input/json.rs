@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut map = Map::new();
         while let Some(key) = access.next_key::<String>()? {
             if map.contains_key(&key) {
-                let key = super::error::quote(&key);
+                let key = crate::http::error::quote(&key);
                 return Err(A::Error::custom(format_args!("the key '{key}' comes twice")));
             }
             if map.len() == KEYS_MAX {

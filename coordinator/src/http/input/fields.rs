@@ -2,7 +2,7 @@
 //!
 //! `null` means "not given" for every field, as OpenAI's clients send it.
 
-use super::error::{ApiError, Problem, quote};
+use crate::http::error::{ApiError, Problem, quote};
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 

@@ -1,14 +1,15 @@
 //! `POST /tokenize` and `POST /detokenize`, in vLLM's and llama-server's words.
 
-use super::error::ApiError;
-use super::fields::{Fields, array_of};
-use super::gateway::Gateway;
 use super::generate::read;
-use super::json::VALUES_MAX;
-use super::logprobs::token_string;
-use super::prepare::{chat_tokens, fields_of, refused_text, take_model};
-use super::prompts::token_ids;
-use super::{messages, template_options};
+use crate::http::error::ApiError;
+use crate::http::gateway::Gateway;
+use crate::http::input::fields::{Fields, array_of};
+use crate::http::input::json::VALUES_MAX;
+use crate::http::input::messages;
+use crate::http::input::prepare::{chat_tokens, fields_of, refused_text, take_model};
+use crate::http::input::prompts::token_ids;
+use crate::http::input::template_options;
+use crate::http::output::logprobs::token_string;
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};

@@ -1,9 +1,9 @@
 //! The fields that say how tokens are chosen and when a completion ends.
 
-use super::error::ApiError;
 use super::fields::{Fields, array_of, expected, string_of};
 use super::samplers;
 use crate::generation::SamplingOptions;
+use crate::http::error::ApiError;
 use serde_json::Value;
 
 /// Alternatives per token that a client can ask for.
@@ -152,7 +152,7 @@ fn logit_bias(fields: &mut Fields, vocab: u32) -> Result<Vec<(u32, f32)>, ApiErr
         let Some(token) = token_key(key).filter(|token| *token < vocab) else {
             let text = format!(
                 "'logit_bias' must have token ids below {vocab} as keys; got {:?}.",
-                super::error::quote(key)
+                crate::http::error::quote(key)
             );
             return Err(ApiError::invalid("logit_bias", text));
         };

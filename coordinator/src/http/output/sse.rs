@@ -5,11 +5,11 @@
 //! it the generations, which cancels them.
 
 use super::choice::Choices;
-use super::connection::PROBE_SOON;
-use super::error::{ApiError, shutting_down};
-use super::places::ClientHalf;
-use super::request_log::{RequestLog, Streamed};
 use super::response::Answer;
+use crate::http::error::{ApiError, shutting_down};
+use crate::http::server::connection::PROBE_SOON;
+use crate::http::server::places::ClientHalf;
+use crate::http::server::request_log::{RequestLog, Streamed};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;

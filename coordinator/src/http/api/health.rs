@@ -1,9 +1,9 @@
 //! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
 
-use super::error::{ApiError, Problem, shutting_down};
-use super::gateway::Gateway;
-use super::guard::Authorised;
-use super::ids::unix_seconds;
+use crate::http::error::{ApiError, Problem, shutting_down};
+use crate::http::gateway::Gateway;
+use crate::http::ids::unix_seconds;
+use crate::http::server::guard::Authorised;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};

@@ -1,7 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
-use super::error::ApiError;
-use super::gateway::Gateway;
+use crate::http::error::ApiError;
+use crate::http::gateway::Gateway;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};

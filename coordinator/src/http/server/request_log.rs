@@ -5,8 +5,8 @@
 //! when its last byte was handed on, or its client has gone. Requests that were refused are many when
 //! something is wrong, so of each reason only so many lines are written in a second.
 
-use super::error::quote;
-use super::usage::Usage;
+use crate::http::error::quote;
+use crate::http::usage::Usage;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::Instant;

@@ -2,7 +2,7 @@
 
 use super::choice::Piece;
 use super::logprobs;
-use super::usage::Usage;
+use crate::http::usage::Usage;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use woolly_engine::tokenizer::Tokenizer;

@@ -1,14 +1,14 @@
 //! One choice of an answer while it is generated: events in, pieces of the answer out.
 
-use super::error::{ApiError, engine_gone, expired};
 use super::logprobs::TokenLine;
-use super::request_log::RequestLog;
-use super::usage::Usage;
+use super::text::CompletionText;
 use crate::generation::{
     EngineHandle, FinishReason, Generation, GenerationEvent, GenerationRequest, Refusal, TokenEvent,
 };
+use crate::http::error::{ApiError, engine_gone, expired};
+use crate::http::server::request_log::RequestLog;
+use crate::http::usage::Usage;
 use crate::metrics::{Meter, Outcome};
-use crate::text::CompletionText;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The listeners: connections with limits on everything a stranger can hold open, and an orderly end.
 
 use super::connection::Connection;
-use super::gateway::Gateway;
 use super::places::Places;
 use super::socket;
+use crate::http::gateway::Gateway;
 use axum::Router;
 use std::future::{Future, poll_fn};
 use std::io;

@@ -4,9 +4,9 @@
 //! A variable that the template does not read cannot be honoured, so it is refused, unless it asks
 //! for something to be off: a template that knows no thinking does not think.
 
-use super::error::{ApiError, quote};
 use super::fields::{Fields, expected};
 use super::messages::Messages;
+use crate::http::error::{ApiError, quote};
 use serde_json::{Map, Value};
 use woolly_engine::chat_template::ChatTemplate;
 
@@ -144,7 +144,7 @@ fn take_thinking(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::messages;
+    use crate::http::input::messages;
     use crate::http::tests::support::metadata;
     use serde_json::json;
     use woolly_engine::tokenizer::Tokenizer;

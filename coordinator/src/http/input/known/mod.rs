@@ -8,8 +8,8 @@
 
 mod table;
 
-use super::error::ApiError;
 use super::fields::{Fields, expected};
+use crate::http::error::ApiError;
 use serde_json::Value;
 use table::KNOWN;
 

@@ -1,0 +1,20 @@
+//! From the bytes of a body to what is to be generated: every field is obeyed or refused by name.
+//!
+//! Nothing here knows a connection, or how an answer is written.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `json.rs`, `fields.rs` | bytes → JSON → fields |
+//! | `known/` | the table of fields that are accepted without acting on them |
+//! | `sampling.rs`, `samplers.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `prepare.rs` | fields → token ids → what is to be generated |
+
+pub mod fields;
+pub mod json;
+pub mod known;
+pub mod messages;
+pub mod prepare;
+pub mod prompts;
+pub mod samplers;
+pub mod sampling;
+pub mod template_options;
