@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/` | the table of fields that are accepted without acting on them |
-//! | `sampling.rs`, `samplers.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
 //! | `prepare.rs` | fields → token ids → what is to be generated |
 
 pub mod fields;
@@ -17,4 +17,5 @@ pub mod prepare;
 pub mod prompts;
 pub mod samplers;
 pub mod sampling;
+pub mod stopping;
 pub mod template_options;

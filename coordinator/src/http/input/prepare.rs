@@ -11,9 +11,10 @@ use super::messages;
 use super::messages::Messages;
 use super::prompts;
 use super::prompts::Prompt;
-use super::sampling::{MaxTokens, Sampling, TOP_LOGPROBS_MAX};
+use super::sampling::{self, TOP_LOGPROBS_MAX};
+use super::stopping::{self, MaxTokens, StopConditions};
 use super::template_options::{self, TemplateOptions};
-use crate::generation::{GenerationRequest, KeyId};
+use crate::generation::{GenerationRequest, KeyId, SamplingOptions};
 use crate::http::error::{ApiError, Problem};
 use crate::http::gateway::Gateway;
 use crate::http::ids::{random, unix_seconds};
@@ -78,7 +79,8 @@ pub fn chat(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Prepared,
     known::settle(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
     let options = template_options::take(&mut fields, &messages, gateway.template.get())?;
-    let sampling = Sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
+    let sampling = sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
+    let stopping = stopping::take(&mut fields)?;
     let wanted = fields.bool("logprobs")?.unwrap_or(false);
     let top = fields.integer("top_logprobs", 0..=TOP_LOGPROBS_MAX)?;
     if !wanted && top.is_some_and(|top| top > 0) {
@@ -87,7 +89,7 @@ pub fn chat(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Prepared,
     }
     let (stream, usage_mode) = take_stream(&mut fields)?;
     fields.finish()?;
-    if let MaxTokens::Some(name, 0) = sampling.max_tokens {
+    if let MaxTokens::Some(name, 0) = stopping.max_tokens {
         return Err(no_tokens_wanted(name));
     }
     let ctx = context(gateway)?;
@@ -97,15 +99,15 @@ pub fn chat(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Prepared,
                     answer. Send a message whose content is not empty.";
         return Err(ApiError::invalid("messages", text));
     }
-    let max_tokens = completion_tokens(tokens.len(), &sampling, ctx, ctx)?;
+    let max_tokens = completion_tokens(tokens.len(), &stopping, ctx, ctx)?;
     let report =
         Report { top_logprobs: wanted.then(|| small(top.unwrap_or(0))), score_prompt: false };
     let detokenizer = Detokenizer::new(&gateway.tokenizer);
     let encoded = Encoded { tokens, echo: None, detokenizer };
-    let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
+    let mut choice = plan(gateway, encoded, &sampling, &stopping, max_tokens, report);
     choice.request.key = caller.key;
     let choices = vec![choice];
-    let seed = sampling.options.seed;
+    let seed = sampling.seed;
     let answer = answer(gateway, Shape::Chat, model, wanted, usage_mode)?;
     Ok(Prepared { answer, choices, stream, seed })
 }
@@ -122,12 +124,13 @@ pub fn completion(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Pre
     known::settle(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
     check_count(gateway, prompts.len())?;
-    let sampling = Sampling::take(&mut fields, vocab, random()?)?;
+    let sampling = sampling::take(&mut fields, vocab, random()?)?;
+    let stopping = stopping::take(&mut fields)?;
     let top = fields.integer("logprobs", 0..=TOP_LOGPROBS_MAX)?;
     let echo = fields.bool("echo")?.unwrap_or(false);
     let (stream, usage_mode) = take_stream(&mut fields)?;
     fields.finish()?;
-    if let (false, MaxTokens::Some(name, 0)) = (echo, sampling.max_tokens) {
+    if let (false, MaxTokens::Some(name, 0)) = (echo, stopping.max_tokens) {
         return Err(no_tokens_wanted(name));
     }
     let ctx = context(gateway)?;
@@ -136,13 +139,13 @@ pub fn completion(gateway: &Gateway, body: &[u8], caller: &Caller) -> Result<Pre
     for (index, prompt) in (0..).zip(prompts) {
         let encoded = encode(gateway, prompt, echo, ctx)?;
         let length = encoded.tokens.len();
-        let max_tokens = completion_tokens(length, &sampling, COMPLETION_TOKENS_DEFAULT, ctx)?;
-        let mut choice = plan(gateway, encoded, &sampling, max_tokens, report);
+        let max_tokens = completion_tokens(length, &stopping, COMPLETION_TOKENS_DEFAULT, ctx)?;
+        let mut choice = plan(gateway, encoded, &sampling, &stopping, max_tokens, report);
         choice.request.sampling.choice = index;
         choice.request.key = caller.key;
         choices.push(choice);
     }
-    let seed = sampling.options.seed;
+    let seed = sampling.seed;
     let answer = answer(gateway, Shape::Completion, model, top.is_some(), usage_mode)?;
     Ok(Prepared { answer, choices, stream, seed })
 }
@@ -280,13 +283,13 @@ pub fn refused_text(param: &str, error: &TokenizerError) -> ApiError {
 /// answer ends with `length`.
 fn completion_tokens(
     prompt_tokens: usize,
-    sampling: &Sampling,
+    stopping: &StopConditions,
     default: u32,
     ctx: u32,
 ) -> Result<u32, ApiError> {
     let room = u32::try_from(prompt_tokens).ok().and_then(|tokens| ctx.checked_sub(tokens));
     let too_long = |wanted| ApiError::context_length(prompt_tokens, wanted, ctx as usize);
-    let wanted = match sampling.max_tokens {
+    let wanted = match stopping.max_tokens {
         MaxTokens::Some(_, 0) => return room.map(|_| 0).ok_or_else(|| too_long(0)),
         MaxTokens::Some(_, wanted) => wanted,
         MaxTokens::ToTheEnd => ctx,
@@ -305,21 +308,21 @@ fn no_tokens_wanted(name: &str) -> ApiError {
 fn plan(
     gateway: &Gateway,
     encoded: Encoded,
-    sampling: &Sampling,
+    sampling: &SamplingOptions,
+    stopping: &StopConditions,
     max_tokens: u32,
     report: Report,
 ) -> ChoicePlan {
     let stop_tokens =
-        if sampling.ignore_eos { Vec::new() } else { gateway.tokenizer.end_tokens().to_vec() };
-    let stops: Arc<[String]> = sampling.stops.clone().into();
+        if stopping.ignore_eos { Vec::new() } else { gateway.tokenizer.end_tokens().to_vec() };
     let offset = encoded.echo.as_ref().map_or(0, |text| text.chars().count());
-    let text = CompletionText::new(encoded.detokenizer, stops, offset);
+    let text = CompletionText::new(encoded.detokenizer, Arc::clone(&stopping.stops), offset);
     let request = GenerationRequest {
         prompt: encoded.tokens,
         score_prompt: report.score_prompt,
         max_tokens,
         top_logprobs: report.top_logprobs,
-        sampling: sampling.options.clone(),
+        sampling: sampling.clone(),
         stop_tokens,
         key: KeyId::default(),
         time_limit: gateway.config.request_timeout,

@@ -1,6 +1,6 @@
-//! The fields that say how tokens are chosen and when a completion ends.
+//! The fields that say how tokens are chosen.
 
-use super::fields::{Fields, array_of, expected, string_of};
+use super::fields::{Fields, expected};
 use super::samplers;
 use crate::generation::SamplingOptions;
 use crate::http::error::ApiError;
@@ -8,84 +8,32 @@ use serde_json::Value;
 
 /// Alternatives per token that a client can ask for.
 pub const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
-/// Stop strings of a request.
-pub const STOPS_MAX: usize = 16;
-/// Characters of a stop string.
-pub const STOP_CHARS_MAX: usize = 256;
 /// Entries of `logit_bias`.
 pub const LOGIT_BIAS_MAX: usize = woolly_protocol::limits::LOGIT_BIAS_MAX;
 /// The smallest and the largest repetition penalty.
 const REPETITION_PENALTY: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
-/// How tokens are chosen and when a completion ends, as far as the request alone says it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sampling {
-    /// How tokens are chosen; `choice` is still 0.
-    pub options: SamplingOptions,
-    /// Tokens to generate at most.
-    pub max_tokens: MaxTokens,
-    /// Go on past the end-of-text tokens.
-    pub ignore_eos: bool,
-    /// Strings that end the completion, none of them empty.
-    pub stops: Vec<String>,
-}
-
-/// Tokens to generate at most, as the client said it. Whatever it is, an answer ends where the
-/// context does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MaxTokens {
-    /// Nothing was said: the endpoint's default.
-    Default,
-    /// −1, or `null`: to the end of the context.
-    ToTheEnd,
-    /// So many, by the field of this name.
-    Some(&'static str, u32),
-}
-
-impl Sampling {
-    /// Takes the sampling fields of a request for a model of `vocab` tokens; `seed` is drawn by the
-    /// caller and used if the client gives none.
-    ///
-    /// # Errors
-    ///
-    /// 400 naming the field.
-    pub fn take(fields: &mut Fields, vocab: u32, seed: u64) -> Result<Sampling, ApiError> {
-        let mut options = SamplingOptions {
-            temperature: positive_zero(fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0)),
-            top_k: top_k(fields)?,
-            top_p: top_p(fields)?,
-            min_p: positive_zero(fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0)),
-            repetition_penalty: repetition_penalty(fields)?,
-            frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0)
-                as f32,
-            presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
-            seed: chosen_seed(fields)?.unwrap_or(seed),
-            choice: 0,
-            logit_bias: logit_bias(fields, vocab)?,
-        };
-        samplers::take(fields, &mut options)?;
-        Ok(Sampling {
-            options,
-            max_tokens: max_tokens(fields)?,
-            ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
-            stops: stops(fields)?,
-        })
-    }
-}
-
-/// `max_completion_tokens` wins over `max_tokens`, and that over llama-server's `n_predict`; all are
-/// checked. A number beyond the context is cut to it later.
-fn max_tokens(fields: &mut Fields) -> Result<MaxTokens, ApiError> {
-    let (mut null, mut chosen) = (false, None);
-    for name in ["max_completion_tokens", "max_tokens", "n_predict"] {
-        null |= fields.is_null(name);
-        let found = fields.signed(name, -1..=i128::from(u64::MAX))?.map(|tokens| match tokens {
-            -1 => MaxTokens::ToTheEnd,
-            tokens => MaxTokens::Some(name, u32::try_from(tokens).unwrap_or(u32::MAX)),
-        });
-        chosen = chosen.or(found);
-    }
-    Ok(chosen.unwrap_or(if null { MaxTokens::ToTheEnd } else { MaxTokens::Default }))
+/// Takes the fields that say how tokens are chosen, for a model of `vocab` tokens; `seed` is drawn by the
+/// caller and used if the client gives none. The `choice` is still 0.
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub fn take(fields: &mut Fields, vocab: u32, seed: u64) -> Result<SamplingOptions, ApiError> {
+    let mut options = SamplingOptions {
+        temperature: positive_zero(fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0)),
+        top_k: top_k(fields)?,
+        top_p: top_p(fields)?,
+        min_p: positive_zero(fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0)),
+        repetition_penalty: repetition_penalty(fields)?,
+        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
+        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
+        seed: chosen_seed(fields)?.unwrap_or(seed),
+        choice: 0,
+        logit_bias: logit_bias(fields, vocab)?,
+    };
+    samplers::take(fields, &mut options)?;
+    Ok(options)
 }
 
 /// 0 and −1 keep all tokens, as llama.cpp and vLLM write it.
@@ -122,19 +70,6 @@ fn repetition_penalty(fields: &mut Fields) -> Result<f32, ApiError> {
         )),
         (ours, alias) => Ok(ours.or(alias).unwrap_or(1.0) as f32),
     }
-}
-
-fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
-    let items = match fields.take("stop") {
-        None => return Ok(Vec::new()),
-        Some(text @ Value::String(_)) => vec![text],
-        Some(Value::Array(items)) => array_of(Value::Array(items), "stop", STOPS_MAX)?,
-        Some(other) => return Err(expected("stop", "a string or an array of strings", &other)),
-    };
-    let stop = |item| string_of(item, "stop", STOP_CHARS_MAX);
-    let stops: Vec<String> = items.into_iter().map(stop).collect::<Result<_, _>>()?;
-    // An empty string asks for no stop.
-    Ok(stops.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
 
 fn logit_bias(fields: &mut Fields, vocab: u32) -> Result<Vec<(u32, f32)>, ApiError> {
@@ -179,17 +114,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn take(body: Value) -> Result<Sampling, ApiError> {
+    fn options(body: Value) -> Result<SamplingOptions, ApiError> {
         let mut fields = Fields::of_body(body)?;
-        let sampling = Sampling::take(&mut fields, 1000, 77)?;
+        let options = take(&mut fields, 1000, 77)?;
         fields.finish()?;
-        Ok(sampling)
+        Ok(options)
     }
 
     #[test]
     fn defaults_are_openais() {
-        let sampling = take(json!({})).unwrap();
-        let options = SamplingOptions {
+        let expected = SamplingOptions {
             temperature: 1.0,
             top_k: 0,
             top_p: 1.0,
@@ -201,40 +135,34 @@ mod tests {
             choice: 0,
             logit_bias: Vec::new(),
         };
-        let stops = Vec::new();
-        let max_tokens = MaxTokens::Default;
-        assert_eq!(sampling, Sampling { options, max_tokens, ignore_eos: false, stops });
+        assert_eq!(options(json!({})), Ok(expected));
     }
 
     #[test]
     fn every_field_arrives() {
-        let sampling = take(json!({
+        let options = options(json!({
             "temperature": 0.5, "top_k": 40, "top_p": 0.9, "min_p": 0.05, "repeat_penalty": 1.1,
-            "frequency_penalty": -2, "presence_penalty": 2.0, "seed": 9, "ignore_eos": true,
-            "logit_bias": {"999": -100, "5": 0.5}, "max_tokens": 3, "max_completion_tokens": 4,
-            "stop": ["a", "b"],
+            "frequency_penalty": -2, "presence_penalty": 2.0, "seed": 9,
+            "logit_bias": {"999": -100, "5": 0.5},
         }))
         .unwrap();
-        assert_eq!(sampling.options.temperature, 0.5);
-        assert_eq!(sampling.options.top_k, 40);
-        assert_eq!(sampling.options.top_p, 0.9);
-        assert_eq!(sampling.options.min_p, 0.05);
-        assert_eq!(sampling.options.repetition_penalty, 1.1);
-        assert_eq!(sampling.options.frequency_penalty, -2.0);
-        assert_eq!(sampling.options.presence_penalty, 2.0);
-        assert_eq!(sampling.options.seed, 9);
-        assert_eq!(sampling.options.logit_bias, [(5, 0.5), (999, -100.0)]);
-        assert_eq!(sampling.max_tokens, MaxTokens::Some("max_completion_tokens", 4));
-        assert_eq!(sampling.stops, ["a", "b"]);
-        assert!(sampling.ignore_eos);
+        assert_eq!(options.temperature, 0.5);
+        assert_eq!(options.top_k, 40);
+        assert_eq!(options.top_p, 0.9);
+        assert_eq!(options.min_p, 0.05);
+        assert_eq!(options.repetition_penalty, 1.1);
+        assert_eq!(options.frequency_penalty, -2.0);
+        assert_eq!(options.presence_penalty, 2.0);
+        assert_eq!(options.seed, 9);
+        assert_eq!(options.logit_bias, [(5, 0.5), (999, -100.0)]);
     }
 
     #[test]
     fn edges_of_the_numbers() {
-        assert_eq!(take(json!({"temperature": -0.0})).unwrap().options.temperature.to_bits(), 0);
-        assert_eq!(take(json!({"temperature": 1e-60})).unwrap().options.temperature, 0.0);
-        assert!(take(json!({"top_p": 1e-60})).unwrap().options.top_p > 0.0);
-        assert_eq!(take(json!({"top_k": 1_000_000_000})).unwrap().options.top_k, 1_000_000_000);
+        assert_eq!(options(json!({"temperature": -0.0})).unwrap().temperature.to_bits(), 0);
+        assert_eq!(options(json!({"temperature": 1e-60})).unwrap().temperature, 0.0);
+        assert!(options(json!({"top_p": 1e-60})).unwrap().top_p > 0.0);
+        assert_eq!(options(json!({"top_k": 1_000_000_000})).unwrap().top_k, 1_000_000_000);
         for bad in [
             json!({"temperature": 2.01}),
             json!({"temperature": -0.1}),
@@ -246,62 +174,26 @@ mod tests {
             json!({"presence_penalty": 2.1}),
             json!({"repetition_penalty": 0}),
             json!({"repetition_penalty": 1.1, "repeat_penalty": 1.2}),
-            json!({"max_tokens": 1.5}),
-            json!({"max_tokens": -2}),
-            json!({"max_tokens": "10"}),
         ] {
-            assert!(take(bad.clone()).is_err(), "{bad}");
+            assert!(options(bad.clone()).is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn words_for_off_and_unlimited() {
-        let off = take(json!({"top_k": -1, "top_p": 0, "min_p": 0})).unwrap().options;
+    fn words_for_off() {
+        let off = options(json!({"top_k": -1, "top_p": 0, "min_p": 0})).unwrap();
         assert_eq!((off.top_k, off.top_p), (0, f32::MIN_POSITIVE));
-        let limit = |body| take(body).unwrap().max_tokens;
-        assert_eq!(limit(json!({"max_tokens": -1})), MaxTokens::ToTheEnd);
-        assert_eq!(limit(json!({"max_tokens": null})), MaxTokens::ToTheEnd);
-        assert_eq!(limit(json!({"n_predict": -1})), MaxTokens::ToTheEnd);
-        let some = MaxTokens::Some("max_tokens", 4);
-        assert_eq!(limit(json!({"max_tokens": 4.0, "max_completion_tokens": null})), some);
-        assert_eq!(limit(json!({"max_tokens": 4e0, "n_predict": 9})), some);
-        let huge = MaxTokens::Some("max_tokens", u32::MAX);
-        assert_eq!(limit(json!({"max_tokens": 10_000_000_000_u64})), huge);
     }
 
     #[test]
     fn a_seed_has_64_bits() {
-        let seed = |value: Value| take(json!({ "seed": value })).unwrap().options.seed;
+        let seed = |value: Value| options(json!({ "seed": value })).unwrap().seed;
         assert_eq!(seed(json!(-1)), 77, "drawn");
         assert_eq!(seed(json!(null)), 77);
         assert_eq!(seed(json!(-2)), u64::MAX - 1);
         assert_eq!(seed(json!(i64::MIN)), 1 << 63);
         assert_eq!(seed(json!(u64::MAX)), u64::MAX);
         assert_eq!(seed(json!(5.0)), 5);
-    }
-
-    #[test]
-    fn stop_strings_are_bounded() {
-        assert_eq!(take(json!({"stop": " "})).unwrap().stops, [" "]);
-        for nothing in [json!(""), json!([""]), json!([])] {
-            assert!(take(json!({ "stop": nothing })).unwrap().stops.is_empty());
-        }
-        assert!(take(json!({"stop": vec!["x"; STOPS_MAX]})).is_ok());
-        assert!(take(json!({"stop": "ü".repeat(STOP_CHARS_MAX)})).is_ok());
-        let long = "x".repeat(STOP_CHARS_MAX + 1);
-        for bad in [
-            json!([[]]),
-            json!([1]),
-            json!(1),
-            json!({}),
-            json!(true),
-            json!(vec!["x"; STOPS_MAX + 1]),
-            json!(long),
-            json!([null]),
-        ] {
-            let error = take(json!({ "stop": bad })).unwrap_err();
-            assert_eq!(error.body()["error"]["param"], json!("stop"));
-        }
     }
 
     #[test]
@@ -319,7 +211,7 @@ mod tests {
             json!([[5, 1]]),
             json!("5"),
         ] {
-            let error = take(json!({ "logit_bias": bad })).unwrap_err();
+            let error = options(json!({ "logit_bias": bad })).unwrap_err();
             assert_eq!(error.body()["error"]["param"], json!("logit_bias"));
         }
         let many = |count: u32| -> Value {
