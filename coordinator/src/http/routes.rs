@@ -2,7 +2,7 @@
 //!
 //! It knows which function answers which path, and nothing of what an answer holds.
 
-use super::api::{generate, health, models, page, tokenize};
+use super::api::{answer, chat, completions, health, models, page, tokenize};
 use super::gateway::Gateway;
 use super::server::guard::{self, Door, Hosts};
 use super::server::paths;
@@ -26,10 +26,10 @@ pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
 
 fn routes() -> Router<Arc<Gateway>> {
     Router::new()
-        .route("/v1/chat/completions", post(generate::chat))
-        .route("/chat/completions", post(generate::chat))
-        .route("/v1/completions", post(generate::completion))
-        .route("/completions", post(generate::completion))
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/completions", post(completions::completions))
         .route("/v1/models", get(models::list))
         .route("/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
@@ -81,7 +81,7 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
         (false, true) => AllowOrigin::any(),
         (false, false) => AllowOrigin::list(origins.iter().cloned()),
     };
-    let exposed = [HeaderName::from_static("x-request-id"), generate::SEED, header::RETRY_AFTER];
+    let exposed = [HeaderName::from_static("x-request-id"), answer::SEED, header::RETRY_AFTER];
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])

@@ -1,15 +1,16 @@
 //! `POST /tokenize` and `POST /detokenize`, in vLLM's and llama-server's words.
 
-use super::generate::read;
+use super::answer::read;
+use super::logprobs::token_string;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::input::fields::{Fields, array_of};
+use crate::http::input::job::{fields_of, take_model};
 use crate::http::input::json::VALUES_MAX;
 use crate::http::input::messages;
-use crate::http::input::prepare::{chat_tokens, fields_of, refused_text, take_model};
 use crate::http::input::prompts::token_ids;
 use crate::http::input::template_options;
-use crate::http::output::logprobs::token_string;
+use crate::http::input::tokens;
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
             let messages = messages::take(&mut fields)?;
             let template = gateway.template.get();
             let options = template_options::take(&mut fields, &messages, template)?;
-            chat_tokens(gateway, &messages, options, u32::MAX)?
+            tokens::of_messages(gateway, &messages, options, u32::MAX)?
         }
         name => text_tokens(gateway, &mut fields, name)?,
     };
@@ -96,7 +97,7 @@ fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec
     let special = fields.bool("add_special")?.or(special).unwrap_or(name == "prompt");
     let parse_special = fields.bool("parse_special")?.unwrap_or(true);
     let options = EncodeOptions { add_special: special, parse_special };
-    gateway.tokenizer.encode(&text, options).map_err(|error| refused_text(name, &error))
+    gateway.tokenizer.encode(&text, options).map_err(|error| tokens::refused_text(name, &error))
 }
 
 fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {

@@ -6,8 +6,6 @@ use crate::generation::SamplingOptions;
 use crate::http::error::ApiError;
 use serde_json::Value;
 
-/// Alternatives per token that a client can ask for.
-pub const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
 /// Entries of `logit_bias`.
 pub const LOGIT_BIAS_MAX: usize = woolly_protocol::limits::LOGIT_BIAS_MAX;
 /// The smallest and the largest repetition penalty.

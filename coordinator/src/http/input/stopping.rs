@@ -33,6 +33,21 @@ pub enum MaxTokens {
     Some(&'static str, u32),
 }
 
+impl StopConditions {
+    /// Checks that at least one token is wanted.
+    ///
+    /// # Errors
+    ///
+    /// 400 naming the field that says 0.
+    pub fn check_not_zero(&self) -> Result<(), ApiError> {
+        let MaxTokens::Some(name, 0) = self.max_tokens else { return Ok(()) };
+        let text = format!(
+            "'{name}' must be at least 1; 0 is for /v1/completions with 'echo': true only."
+        );
+        Err(ApiError::invalid(name, text))
+    }
+}
+
 /// Takes the fields that say when a completion ends.
 ///
 /// # Errors

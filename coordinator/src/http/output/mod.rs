@@ -1,16 +1,18 @@
 //! From the events of generations to the bytes of an answer.
 //!
-//! Nothing here knows the fields of a request.
+//! Nothing here knows the fields of a request, or the words of an API: those stand in `api/`.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `choice.rs` | the running choices of a request: events → pieces of text |
+//! | `choices.rs`, `choice.rs` | the running choices of a request: events → deltas |
 //! | `text.rs` | tokens → whole characters; stop strings |
-//! | `response.rs`, `logprobs.rs` | text → JSON, whole and in chunks |
-//! | `sse.rs` | the stream of an answer |
+//! | `delta.rs`, `encoder.rs` | what an answer is made of; what writes it down |
+//! | `stream.rs`, `sse.rs` | the body of a streamed answer; its framing |
 
 pub mod choice;
-pub mod logprobs;
-pub mod response;
+pub mod choices;
+pub mod delta;
+pub mod encoder;
 pub mod sse;
+pub mod stream;
 pub mod text;

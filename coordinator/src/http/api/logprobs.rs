@@ -5,6 +5,8 @@
 //! distribution, printed with every bit of the `f32`. A token that spells only a part of a
 //! character is written as OpenAI writes it, `bytes:\xe2\x82`.
 
+use crate::generation::TokenEvent;
+use crate::http::output::delta::Logprobs;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use woolly_engine::tokenizer::Tokenizer;
@@ -12,21 +14,8 @@ use woolly_engine::tokenizer::Tokenizer;
 /// What stands for a log-probability of minus infinity, which JSON has not: OpenAI's value.
 const IMPOSSIBLE: f64 = -9999.0;
 
-/// One token of an answer with its log-probabilities.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLine {
-    /// The token.
-    pub token: u32,
-    /// Its log-probability; `None` for the first token of a prompt, before which nothing stands.
-    pub logprob: Option<f32>,
-    /// The most likely tokens in its place, best first.
-    pub top: Vec<(u32, f32)>,
-    /// Characters of the answer's text before it.
-    pub offset: usize,
-}
-
 /// `logprobs` of a chat answer: an entry per token in `content`.
-pub fn chat(lines: &[TokenLine], tokenizer: &Tokenizer) -> Value {
+pub fn chat(logprobs: &Logprobs, tokenizer: &Tokenizer) -> Value {
     let entry = |token: u32, logprob: f32| {
         json!({
             "token": token_string(tokenizer, token),
@@ -34,50 +23,45 @@ pub fn chat(lines: &[TokenLine], tokenizer: &Tokenizer) -> Value {
             "bytes": tokenizer.token_bytes(token),
         })
     };
-    let content: Vec<Value> = lines
-        .iter()
-        .map(|line| {
-            let mut value = entry(line.token, line.logprob.unwrap_or(0.0));
-            value["top_logprobs"] =
-                line.top.iter().map(|(token, logprob)| entry(*token, *logprob)).collect();
-            value
-        })
-        .collect();
+    let with_top = |event: &TokenEvent| {
+        let mut value = entry(event.token, event.logprob);
+        value["top_logprobs"] =
+            event.top.iter().map(|(token, logprob)| entry(*token, *logprob)).collect();
+        value
+    };
+    let content: Vec<Value> = logprobs.tokens.iter().map(with_top).collect();
     json!({ "content": content, "refusal": null })
 }
 
 /// `logprobs` of a completion: four arrays of one length. A map of `top_logprobs` always holds the
 /// actual token; where two tokens are written alike, the actual one, or else the better, counts.
-pub fn completion(lines: &[TokenLine], tokenizer: &Tokenizer) -> Value {
-    let tokens: Vec<String> =
-        lines.iter().map(|line| token_string(tokenizer, line.token)).collect();
-    let top: Vec<Value> = lines
-        .iter()
-        .zip(&tokens)
-        .map(|(line, actual)| match line.logprob {
-            None => Value::Null,
-            Some(logprob) => top_map(line, actual, logprob, tokenizer).into(),
-        })
-        .collect();
+pub fn completion(logprobs: &Logprobs, tokenizer: &Tokenizer) -> Value {
+    let (mut tokens, mut values, mut top) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(first) = logprobs.first {
+        tokens.push(token_string(tokenizer, first));
+        values.push(Value::Null);
+        top.push(Value::Null);
+    }
+    for event in &logprobs.tokens {
+        let actual = token_string(tokenizer, event.token);
+        values.push(printed(event.logprob).into());
+        top.push(top_map(event, &actual, tokenizer).into());
+        tokens.push(actual);
+    }
     json!({
-        "text_offset": lines.iter().map(|line| line.offset).collect::<Vec<_>>(),
-        "token_logprobs": lines.iter().map(|line| line.logprob.map(printed)).collect::<Vec<_>>(),
+        "text_offset": logprobs.offsets,
+        "token_logprobs": values,
         "tokens": tokens,
         "top_logprobs": top,
     })
 }
 
-fn top_map(
-    line: &TokenLine,
-    actual: &str,
-    logprob: f32,
-    tokenizer: &Tokenizer,
-) -> Map<String, Value> {
+fn top_map(event: &TokenEvent, actual: &str, tokenizer: &Tokenizer) -> Map<String, Value> {
     let mut map = Map::new();
-    for (token, logprob) in &line.top {
+    for (token, logprob) in &event.top {
         map.entry(token_string(tokenizer, *token)).or_insert_with(|| printed(*logprob).into());
     }
-    map.insert(actual.to_owned(), printed(logprob).into());
+    map.insert(actual.to_owned(), printed(event.logprob).into());
     map
 }
 
