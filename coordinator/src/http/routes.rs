@@ -2,7 +2,7 @@
 //!
 //! It knows which function answers which path, and nothing of what an answer holds.
 
-use super::api::{answer, chat, completions, health, models, page, tokenize};
+use super::api::{answer, chat, completions, health, metrics, models, page, tokenize};
 use super::gateway::Gateway;
 use super::server::guard::{self, Door, Hosts};
 use super::server::paths;
@@ -40,7 +40,7 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
         .route("/favicon.ico", get(page::favicon))
 }

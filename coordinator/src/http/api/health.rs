@@ -1,11 +1,10 @@
-//! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
+//! What probes and people ask: `/health`, `/livez`, `/readyz`, `/version`.
 
 use crate::http::error::{ApiError, Problem, shutting_down};
 use crate::http::gateway::Gateway;
 use crate::http::ids::unix_seconds;
 use crate::http::server::guard::Authorised;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
@@ -94,12 +93,6 @@ pub async fn readyz(
 /// The version of this server.
 pub async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "service": "woolly" }))
-}
-
-/// What Prometheus reads.
-pub async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], gateway.engine.metrics().render()).into_response()
 }
 
 /// A time in UTC as RFC 3339 writes it, to the second.

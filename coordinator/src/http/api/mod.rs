@@ -9,13 +9,14 @@
 //! | `chat.rs`, `completions.rs` | the two APIs that generate: fields → job, deltas → messages |
 //! | `openai.rs`, `logprobs.rs` | what both have in common |
 //! | `answer.rs` | how any request to generate is answered |
-//! | `tokenize.rs`, `models.rs`, `health.rs`, `page.rs` | the small endpoints, and a page for people |
+//! | `tokenize.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
 pub mod answer;
 pub mod chat;
 pub mod completions;
 pub mod health;
 pub mod logprobs;
+pub mod metrics;
 pub mod models;
 pub mod openai;
 pub mod page;
