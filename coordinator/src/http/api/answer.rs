@@ -5,7 +5,7 @@ use crate::generation::KeyId;
 use crate::http::error::{ApiError, Problem, shutting_down};
 use crate::http::gateway::Gateway;
 use crate::http::input::fields::Fields;
-use crate::http::input::job::{Job, fields_of, take_model};
+use crate::http::input::job::{Job, take_model};
 use crate::http::output::choices::Choices;
 use crate::http::output::delta::WholeChoice;
 use crate::http::output::encoder::Encoder;
@@ -105,7 +105,7 @@ async fn parsed<E: Encoder>(
     let (key, log) = (key_of(&request), log.clone());
     let body = read(gateway, request).await?;
     let work = move |gateway: &Gateway| {
-        let mut fields = fields_of(&body.bytes)?;
+        let mut fields = Fields::of_bytes(&body.bytes)?;
         let model = take_model(&mut fields, gateway, Some(&log))?;
         parse(gateway, fields, Caller { key, model })
     };

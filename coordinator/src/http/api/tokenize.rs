@@ -5,7 +5,7 @@ use super::logprobs::token_string;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::input::fields::{Fields, array_of};
-use crate::http::input::job::{fields_of, take_model};
+use crate::http::input::job::take_model;
 use crate::http::input::json::VALUES_MAX;
 use crate::http::input::messages;
 use crate::http::input::prompts::token_ids;
@@ -47,7 +47,7 @@ pub async fn detokenize(
 }
 
 fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
-    let mut fields = fields_of(body)?;
+    let mut fields = Fields::of_bytes(body)?;
     take_model(&mut fields, gateway, None)?;
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let tokens = match given(&fields)? {
@@ -101,7 +101,7 @@ fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec
 }
 
 fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
-    let mut fields = fields_of(body)?;
+    let mut fields = Fields::of_bytes(body)?;
     take_model(&mut fields, gateway, None)?;
     let Some(tokens) = fields.take("tokens") else {
         return Err(ApiError::invalid("tokens", "'tokens' is missing."));

@@ -2,6 +2,7 @@
 //!
 //! `null` means "not given" for every field, as OpenAI's clients send it.
 
+use super::json;
 use crate::http::error::{ApiError, Problem, quote};
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
@@ -15,6 +16,18 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// The fields of a request's body as it came.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it is not one JSON object within the limits of [`json`].
+    pub fn of_bytes(body: &[u8]) -> Result<Fields, ApiError> {
+        let value = json::parse(body).map_err(|reason| {
+            ApiError::new(Problem::Invalid, format!("The body is not valid JSON: {reason}."))
+        })?;
+        Fields::of_body(value)
+    }
+
     /// The fields of a request's body.
     ///
     /// # Errors

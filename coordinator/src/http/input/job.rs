@@ -4,11 +4,10 @@
 //! answer.
 
 use super::fields::Fields;
-use super::json;
 use super::stopping::{MaxTokens, StopConditions};
 use super::tokens::Encoded;
 use crate::generation::{GenerationRequest, KeyId, Refusal, SamplingOptions};
-use crate::http::error::{ApiError, Problem};
+use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::output::choice::ChoicePlan;
 use crate::http::output::text::CompletionText;
@@ -92,18 +91,6 @@ impl Wanted {
         let room = room.filter(|room| *room > 0).ok_or_else(|| too_long(1))?;
         Ok(wanted.min(room))
     }
-}
-
-/// A body's fields.
-///
-/// # Errors
-///
-/// 400 if it is not one JSON object.
-pub fn fields_of(body: &[u8]) -> Result<Fields, ApiError> {
-    let value = json::parse(body).map_err(|reason| {
-        ApiError::new(Problem::Invalid, format!("The body is not valid JSON: {reason}."))
-    })?;
-    Fields::of_body(value)
 }
 
 /// Takes the model's name, and puts it into the request's line of the log; without one it is the model
