@@ -44,7 +44,7 @@ fn parse(
     mut fields: Fields,
     caller: Caller,
 ) -> Result<(Job, ChatEncoder), ApiError> {
-    known::settle(&mut fields, &[Place::Body, Place::Chat])?;
+    known::take(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
     let options = template_options::take(&mut fields, &messages, gateway.template.get())?;
     let sampling = sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;

@@ -46,7 +46,7 @@ fn parse(
     caller: Caller,
 ) -> Result<(Job, CompletionsEncoder), ApiError> {
     let vocab = gateway.tokenizer.vocab_size();
-    known::settle(&mut fields, &[Place::Body, Place::Completions])?;
+    known::take(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
     check_count(gateway, prompts.len())?;
     let sampling = sampling::take(&mut fields, vocab, random()?)?;

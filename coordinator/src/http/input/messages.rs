@@ -81,7 +81,7 @@ fn message(value: Value, at: &str) -> Result<(Value, bool), ApiError> {
         Some(role) if role == "developer" => "system".to_owned(),
         Some(role) => role,
     };
-    known::settle(&mut fields, &[Place::Message])?;
+    known::take(&mut fields, &[Place::Message])?;
     let content = content(&mut fields, role == "assistant")?;
     let mut message = Map::new();
     message.insert("role".into(), role.into());
@@ -150,7 +150,7 @@ fn text_part(value: Value, at: &str) -> Result<String, ApiError> {
         }
         None => return Err(ApiError::invalid(&type_path, format!("'{type_path}' is missing."))),
     };
-    known::settle(&mut fields, &[Place::Part])?;
+    known::take(&mut fields, &[Place::Part])?;
     let text_path = fields.path(name);
     let text = fields.take(name).unwrap_or(Value::Null);
     let text = string_of(text, &text_path, TEXT_CHARS_MAX)?;

@@ -59,8 +59,8 @@ enum Accept {
 /// # Errors
 ///
 /// 400 naming the first field whose value is not accepted.
-pub fn settle(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
-    settle_tools(fields, places)?;
+pub fn take(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
+    take_tools(fields, places)?;
     for name in fields.names() {
         let mut rows = KNOWN.iter().filter(|row| places.contains(&row.0));
         let Some((_, _, accept, why)) = rows.find(|row| row.1 == name) else { continue };
@@ -75,7 +75,7 @@ pub fn settle(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
 
 /// Tools come first: a client that sends them sends `tool_choice` too, and is told of the tools. With
 /// an empty list of tools any choice among them is the same.
-fn settle_tools(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
+fn take_tools(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
     if !places.contains(&Place::Body) {
         return Ok(());
     }
@@ -157,7 +157,7 @@ mod tests {
 
     fn at(places: &[Place], body: Value) -> Result<(), ApiError> {
         let mut fields = Fields::of_body(body)?;
-        settle(&mut fields, places)?;
+        take(&mut fields, places)?;
         fields.finish()
     }
 

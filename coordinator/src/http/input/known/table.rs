@@ -39,7 +39,7 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "num_beams", Same(&["1"]), CHOICES),
     (Body, "length_penalty", Same(&["1"]), CHOICES),
     (Body, "early_stopping", Same(&["false"]), CHOICES),
-    // Tools. `tool_choice` is settled with them: see `settle_tools`.
+    // Tools. `tool_choice` goes with them: see `take_tools`.
     (Body, "tools", Same(&["[]"]), TOOLS),
     (Body, "tool_choice", Same(&["\"none\"", "\"auto\""]), TOOLS),
     (Body, "parallel_tool_calls", Either, NEVER),
