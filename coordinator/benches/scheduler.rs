@@ -7,10 +7,10 @@
 use criterion::{Criterion, Throughput};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, SamplingOptions};
+use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId};
 use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
 use woolly_protocol::ids::PlanEpoch;
-use woolly_protocol::sampling::{Sampled, SampledRow};
+use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, SamplingOptions};
 
 /// Sequences that run at a time.
 const SEQUENCES: usize = 10_000;
@@ -48,7 +48,7 @@ impl Load {
             chunks_max: 256,
             vocab: 1 << 17,
         };
-        scheduler.handle_plan(Duration::ZERO, Some(plan));
+        scheduler.handle_plan(Duration::ZERO, plan);
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
         let mut load = Self { scheduler, in_flight, now, asked: 0, ended: SEQUENCES, spent };
         // Until the first have ended, so that all ages are there.
@@ -70,7 +70,7 @@ impl Load {
         for request in requests {
             self.scheduler.handle_request(self.now, request).expect("there is room");
         }
-        if let (Some(step), Some(sampled)) = (&answered, &sampled) {
+        if let (Some(step), Some(sampled)) = (&answered, sampled) {
             self.scheduler.handle_sampled(self.now, sampled).expect("it fits");
             let timing = StageTiming {
                 microbatch: step.forward.microbatch,
@@ -116,7 +116,7 @@ impl Load {
 
 fn answer(step: &Step) -> Sampled {
     let rows = step.sampling.iter().flat_map(|sampling| &sampling.rows);
-    let row = SampledRow { token: 7, logprob: -0.5, top: Vec::new(), non_finite: false };
+    let row = SampledRow::Token(SampledToken { token: 7, logprob: -0.5, top: Vec::new() });
     Sampled {
         epoch: step.forward.epoch,
         microbatch: step.forward.microbatch,

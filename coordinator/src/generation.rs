@@ -9,6 +9,7 @@ use crate::status::Status;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use woolly_protocol::sampling::SamplingOptions;
 
 /// An API key, by its place among those configured; 0 when there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ pub struct GenerationRequest {
     pub max_tokens: u32,
     /// Alternatives to report per token, 0 to 20; `None` reports none and needs no log-probability.
     pub top_logprobs: Option<u8>,
-    /// How tokens are chosen.
+    /// How tokens are chosen; the gateway has checked the ranges.
     pub sampling: SamplingOptions,
     /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`.
     pub stop_tokens: Vec<u32>,
@@ -33,49 +34,6 @@ pub struct GenerationRequest {
     pub key: KeyId,
     /// The generation fails if it has not ended so long after it was submitted.
     pub time_limit: Option<Duration>,
-}
-
-/// How tokens are chosen; ranges are those of the API and are checked by the gateway.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingOptions {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 keeps all.
-    pub top_k: u32,
-    /// 1 keeps all.
-    pub top_p: f32,
-    /// 0 keeps all.
-    pub min_p: f32,
-    /// 1 is off.
-    pub repetition_penalty: f32,
-    /// 0 is off.
-    pub frequency_penalty: f32,
-    /// 0 is off.
-    pub presence_penalty: f32,
-    /// Drawn by the gateway if the client gave none.
-    pub seed: u64,
-    /// Index of the choice in its request.
-    pub choice: u32,
-    /// Ascending token ids.
-    pub logit_bias: Vec<(u32, f32)>,
-}
-
-impl SamplingOptions {
-    /// The most likely token, nothing changed.
-    pub fn greedy() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            seed: 1,
-            choice: 0,
-            logit_bias: Vec::new(),
-        }
-    }
 }
 
 /// One token with its log-probabilities (natural, from the raw logits).

@@ -25,7 +25,7 @@ const PARAMS: SampleParams<'static> = SampleParams {
     logit_bias: &[(3, 1.0)],
     prompt_counts: &[(5, 1)],
     output_counts: &[(5, 1)],
-    mask: &[],
+    mask: None,
 };
 
 fn stage(threads: usize) -> Stage {

@@ -12,7 +12,7 @@ use woolly_engine::gguf::Gguf;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
-use woolly_engine::sampler::{RowRequest, RowResult};
+use woolly_engine::sampler::{RowRequest, RowToken};
 use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_engine::weights::Weights;
 
@@ -85,9 +85,9 @@ fn load(path: &Path) -> Stage {
 }
 
 /// The score of every token after the first, with the two most likely tokens of its position.
-fn score(stage: &mut Stage, tokens: &[u32]) -> Vec<RowResult> {
+fn score(stage: &mut Stage, tokens: &[u32]) -> Vec<RowToken> {
     let table: Vec<u32> = (0..64).collect();
-    let mut results = Vec::new();
+    let mut scored = Vec::new();
     let rows = &tokens[..tokens.len() - 1];
     for (index, chunk) in rows.chunks(CHUNK).enumerate() {
         let count = chunk.len() as u32;
@@ -99,9 +99,11 @@ fn score(stage: &mut Stage, tokens: &[u32]) -> Vec<RowResult> {
         let requests: Vec<RowRequest<'_>> = (0..chunk.len())
             .map(|i| RowRequest::Score { target: tokens[index * CHUNK + i + 1], top: 2 })
             .collect();
+        let mut results = Vec::new();
         stage.sample(&batch, &requests, &mut results).expect("it scores");
+        scored.extend(results.iter().map(|row| row.token().expect("finite logits").clone()));
     }
-    results
+    scored
 }
 
 fn top(position: &Value, index: usize) -> (u32, f64) {
@@ -138,7 +140,6 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
         let results = score(&mut stage, &tokens);
         let positions = llama["positions"].as_array().expect("positions");
         for (i, result) in results.iter().enumerate() {
-            assert!(!result.non_finite, "{model}.{name} position {i}");
             let next = positions[i]["next"].as_f64().expect("a log-probability");
             let ours = f64::from(result.logprob);
             let (first, second) = (top(&positions[i], 0), top(&positions[i], 1));

@@ -32,6 +32,8 @@ pub type AlignedBytes = rkyv::util::AlignedVec<ALIGNMENT>;
 pub const ALIGNMENT: usize = 16;
 /// Bytes of a frame's header.
 pub const HEADER_LEN: usize = 16;
+/// Room that the encoding of a message begins with: most fit.
+const HEAD_GUESS: usize = 512;
 
 /// A message that travels in a frame of its own kind.
 pub trait Message:
@@ -218,8 +220,17 @@ impl EncodedFrame {
     /// frame for its size, [`FrameError::Message`] if it would refuse what it says.
     pub fn with_payload<M: Message>(message: &M, payload: Bytes) -> Result<Self, FrameError> {
         message.check()?;
-        let archive = rkyv::to_bytes::<ArchiveError>(message).map_err(|e| broken(M::KIND, &e))?;
-        Self::from_archive(M::KIND, &archive, payload)
+        // The archive is written where it is sent from: behind its header, which is filled in after.
+        let mut head = AlignedBytes::with_capacity(HEAD_GUESS);
+        head.resize(HEADER_LEN, 0);
+        let mut head = rkyv::api::high::to_bytes_in::<_, ArchiveError>(message, head)
+            .map_err(|error| broken(M::KIND, &error))?;
+        let archive_len = head.len() - HEADER_LEN;
+        let header = Header { kind: M::KIND, archive_len, payload_len: payload.len() };
+        header.check_lengths(usize::MAX)?;
+        head[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        head.resize(HEADER_LEN + header.archive_padded(), 0);
+        Ok(Self { kind: M::KIND, head: Bytes::from_owner(head), payload })
     }
 
     fn from_archive(kind: Kind, archive: &[u8], payload: Bytes) -> Result<Self, FrameError> {

@@ -33,7 +33,10 @@ id!(
     SequenceId(u64)
 );
 id!(
-    /// A KV block; means the same on every stage of a plan.
+    /// A KV block; means the same on every stage of a plan. A table of them is read as plain
+    /// numbers where it lies.
+    #[derive(bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(transparent)]
     BlockId(u32)
 );
 id!(

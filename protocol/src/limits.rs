@@ -10,6 +10,10 @@ pub const CTX_MAX: u32 = 1 << 20;
 pub const BLOCK_LEN: u32 = 32;
 /// KV blocks of a plan.
 pub const KV_BLOCKS_MAX: u32 = 1 << 24;
+/// Cache groups of a plan: layers that forget by the same rule are one.
+pub const CACHE_GROUPS_MAX: usize = 8;
+/// State slots of a cache group.
+pub const STATE_SLOTS_MAX: u32 = 1 << 20;
 /// Stages of a plan.
 pub const STAGES_MAX: usize = 64;
 /// Microbatches in flight: one per stage and one on the wire.

@@ -13,6 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 /// What the last stage does with the rows of a microbatch that are sampled or scored.
 ///
 /// Sent beside a `Forward` whose chunks ask for at least one row; rows in the order of the chunks.
+/// What several rows share stands once: rows name it by its index.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Sampling {
@@ -20,6 +21,10 @@ pub struct Sampling {
     pub epoch: PlanEpoch,
     /// The microbatch that it belongs to.
     pub microbatch: MicrobatchId,
+    /// How tokens are chosen.
+    pub params: Vec<SamplingParams>,
+    /// Which tokens may be chosen.
+    pub masks: Vec<TokenMask>,
     /// One entry per sampled or scored row.
     pub rows: Vec<SamplingRow>,
 }
@@ -38,18 +43,29 @@ pub struct SamplingRow {
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub enum RowMode {
-    /// Report the log-probability of this token.
-    ///
-    /// It is the one that really follows.
+    /// Report the log-probability of this token, the one that follows in the text.
     Score(u32),
     /// Choose a token.
-    Sample(SamplingParams),
+    Sample(SampleBy),
 }
 
-/// How a token is chosen. The random number is a function of (seed, choice, position) alone.
+/// How the token of one row is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct SampleBy {
+    /// An index of [`Sampling::params`].
+    pub params: u32,
+    /// The position that is sampled: that of the row plus one.
+    pub position: u32,
+    /// Which tokens may be chosen: an index of [`Sampling::masks`]; `None` allows all.
+    pub mask: Option<u32>,
+}
+
+/// How a token is chosen, as a request asks for it. The random number is a function of (seed, choice,
+/// position sampled) alone.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
-pub struct SamplingParams {
+pub struct SamplingOptions {
     /// 0 is greedy; otherwise logits are divided by it. Finite, 0 to 100.
     pub temperature: f32,
     /// Keep the k most likely tokens; 0 keeps all.
@@ -68,16 +84,60 @@ pub struct SamplingParams {
     pub seed: u64,
     /// The index of the choice in its request.
     pub choice: u32,
-    /// The position that is sampled: that of the row plus one.
-    pub position: u32,
     /// Added to the logits of single tokens; ascending token ids.
     pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// The options of a request and what its penalties count.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct SamplingParams {
+    /// What the request asks for.
+    pub options: SamplingOptions,
     /// Tokens that repetition counts (prompt and completion) with their number; ascending ids.
     pub prompt_counts: Vec<(u32, u32)>,
     /// Tokens of the completion with their number (frequency and presence); ascending ids.
     pub output_counts: Vec<(u32, u32)>,
-    /// Tokens that may be chosen, one bit per id; empty allows all.
-    pub mask: Vec<u64>,
+}
+
+/// The tokens that may be chosen, in the shortest of three forms.
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum TokenMask {
+    /// Only these; ascending ids, at least one.
+    Only(Vec<u32>),
+    /// All but these; ascending ids.
+    AllBut(Vec<u32>),
+    /// One bit per id of the vocabulary, lowest first; at least one is set.
+    Bits(Vec<u64>),
+}
+
+impl SamplingOptions {
+    /// The most likely token, nothing changed.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 1,
+            choice: 0,
+            logit_bias: Vec::new(),
+        }
+    }
+
+    /// Whether a penalty reads the tokens of prompt and completion.
+    pub fn counts_prompt(&self) -> bool {
+        self.repetition_penalty != 1.0
+    }
+
+    /// Whether a penalty reads the tokens of the completion.
+    pub fn counts_output(&self) -> bool {
+        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
 }
 
 /// The answer to every `Forward`: exactly one, with no rows if none was asked for.
@@ -95,15 +155,25 @@ pub struct Sampled {
 /// What came of one row.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
-pub struct SampledRow {
+pub enum SampledRow {
+    /// A token was chosen or scored.
+    Token(SampledToken),
+    /// The logits were not finite: the request fails.
+    NonFinite,
+    /// The mask allowed no token that has a chance: the request fails.
+    NothingAllowed,
+}
+
+/// A token with its log-probabilities (natural, from the raw logits).
+#[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct SampledToken {
     /// The chosen token, or the target that was scored.
     pub token: u32,
-    /// Its log-probability (natural) from the raw logits.
+    /// Its log-probability.
     pub logprob: f32,
     /// The most likely tokens with their log-probabilities, best first, ties by lower id.
     pub top: Vec<(u32, f32)>,
-    /// The logits were not finite: the request fails, `token` and `logprob` mean nothing.
-    pub non_finite: bool,
 }
 
 impl Sampling {
@@ -119,17 +189,36 @@ impl Sampling {
         let check = Check(Self::KIND);
         check.range("rows", self.rows.len(), rows..=rows)?;
         let highest = vocab.saturating_sub(1);
+        self.params.iter().try_for_each(|params| params.check_against(check, highest))?;
+        self.masks.iter().try_for_each(|mask| mask.check_against(check, highest))?;
         for row in &self.rows {
-            match &row.mode {
-                RowMode::Score(target) => check.range("Score", *target, 0..=highest)?,
-                RowMode::Sample(params) => params.check_against(check, highest)?,
+            if let RowMode::Score(target) = row.mode {
+                check.range("Score", target, 0..=highest)?;
             }
         }
         Ok(())
     }
 }
 
-impl SamplingParams {
+impl SamplingRow {
+    /// Bytes of an entry in an archive.
+    pub const ARCHIVED_BYTES: usize = size_of::<rkyv::Archived<SamplingRow>>();
+
+    fn check(&self, check: Check, params: usize, masks: usize) -> Result<(), MessageError> {
+        check.range("top_logprobs", self.top_logprobs, 0..=TOP_LOGPROBS_MAX)?;
+        let RowMode::Sample(SampleBy { params: index, position, mask }) = self.mode else {
+            return Ok(());
+        };
+        check.range("position", position, 1..=CTX_MAX)?;
+        let known = (index as usize) < params;
+        check.that(known, "rows.params", format_args!("an index below {params}"), index)?;
+        let index = mask.unwrap_or_default();
+        let known = mask.is_none() || (index as usize) < masks;
+        check.that(known, "rows.mask", format_args!("an index below {masks}"), index)
+    }
+}
+
+impl SamplingOptions {
     fn check(&self, check: Check) -> Result<(), MessageError> {
         check.range("temperature", self.temperature, 0.0..=100.0)?;
         check.range("top_p", self.top_p, f32::MIN_POSITIVE..=1.0)?;
@@ -137,31 +226,66 @@ impl SamplingParams {
         check.range("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE..=f32::MAX)?;
         check.range("frequency_penalty", self.frequency_penalty, f32::MIN..=f32::MAX)?;
         check.range("presence_penalty", self.presence_penalty, f32::MIN..=f32::MAX)?;
-        check.range("position", self.position, 1..=CTX_MAX)?;
         check.count("logit_bias", self.logit_bias.len(), 0..=LOGIT_BIAS_MAX)?;
         ascending(check, "logit_bias", &self.logit_bias)?;
-        for (_, bias) in &self.logit_bias {
-            check.range("logit_bias", *bias, f32::MIN..=f32::MAX)?;
-        }
+        let broken = self.logit_bias.iter().find(|(_, bias)| !bias.is_finite());
+        let found = broken.map_or(0.0, |(_, bias)| *bias);
+        check.that(broken.is_none(), "logit_bias", "finite numbers", found)
+    }
+}
+
+impl SamplingParams {
+    /// Bytes of an entry in an archive, its lists apart.
+    pub const ARCHIVED_BYTES: usize = size_of::<rkyv::Archived<SamplingParams>>();
+
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        self.options.check(check)?;
         counts(check, "prompt_counts", &self.prompt_counts)?;
-        counts(check, "output_counts", &self.output_counts)?;
-        check.count("mask", self.mask.len(), 0..=MASK_WORDS_MAX)?;
-        let some = self.mask.is_empty() || self.mask.iter().any(|word| *word != 0);
-        check.that(some, "mask", "at least one token, or no mask", "none")
+        counts(check, "output_counts", &self.output_counts)
     }
 
     fn check_against(&self, check: Check, highest: u32) -> Result<(), MessageError> {
         let last = |list: &[(u32, u32)]| list.last().map_or(0, |(token, _)| *token);
-        let bias = self.logit_bias.last().map_or(0, |(token, _)| *token);
+        let bias = self.options.logit_bias.last().map_or(0, |(token, _)| *token);
         check.range("logit_bias", bias, 0..=highest)?;
         check.range("prompt_counts", last(&self.prompt_counts), 0..=highest)?;
-        check.range("output_counts", last(&self.output_counts), 0..=highest)?;
-        let Some(end) = self.mask.last() else { return Ok(()) };
-        let words = highest as usize / 64 + 1;
-        check.count("mask", self.mask.len(), words..=words)?;
+        check.range("output_counts", last(&self.output_counts), 0..=highest)
+    }
+}
+
+impl TokenMask {
+    fn check(&self, check: Check) -> Result<(), MessageError> {
+        let ids = match self {
+            Self::Bits(words) => {
+                check.count("masks", words.len(), 1..=MASK_WORDS_MAX)?;
+                let some = words.iter().any(|word| *word != 0);
+                return check.that(some, "masks", "at least one token", "none");
+            }
+            Self::Only(ids) => {
+                check.that(!ids.is_empty(), "masks", "at least one token", "none")?;
+                ids
+            }
+            Self::AllBut(ids) => ids,
+        };
+        check.count("masks", ids.len(), 0..=MASK_WORDS_MAX * 64)?;
+        let broken = ids.windows(2).find(|pair| pair[0] >= pair[1]);
+        let found = broken.map_or(0, |pair| pair[1]);
+        check.that(broken.is_none(), "masks", "ascending token ids", found)
+    }
+
+    fn check_against(&self, check: Check, highest: u32) -> Result<(), MessageError> {
+        let words = match self {
+            Self::Only(ids) | Self::AllBut(ids) => {
+                return check.range("masks", ids.last().copied().unwrap_or(0), 0..=highest);
+            }
+            Self::Bits(words) => words,
+        };
+        let expected = highest as usize / 64 + 1;
+        check.count("masks", words.len(), expected..=expected)?;
         // Bits of the last word past the vocabulary.
         let past = u64::MAX.checked_shl(highest % 64 + 1).unwrap_or(0);
-        check.that(end & past == 0, "mask", "no bit past the vocabulary", "some")
+        let end = words.last().copied().unwrap_or(0);
+        check.that(end & past == 0, "masks", "no bit past the vocabulary", "some")
     }
 }
 
@@ -187,13 +311,12 @@ impl Message for Sampling {
         check.not_zero("epoch", self.epoch.0.into())?;
         check.not_zero("microbatch", self.microbatch.0)?;
         check.count("rows", self.rows.len(), 1..=ROWS_PER_MICROBATCH_MAX)?;
-        for row in &self.rows {
-            check.range("top_logprobs", row.top_logprobs, 0..=TOP_LOGPROBS_MAX)?;
-            if let RowMode::Sample(params) = &row.mode {
-                params.check(check)?;
-            }
-        }
-        Ok(())
+        let (params, masks) = (self.params.len(), self.masks.len());
+        check.count("params", params, 0..=self.rows.len())?;
+        check.count("masks", masks, 0..=self.rows.len())?;
+        self.params.iter().try_for_each(|params| params.check(check))?;
+        self.masks.iter().try_for_each(|mask| mask.check(check))?;
+        self.rows.iter().try_for_each(|row| row.check(check, params, masks))
     }
 }
 
@@ -207,10 +330,8 @@ impl Message for Sampled {
         check.not_zero("microbatch", self.microbatch.0)?;
         check.count("rows", self.rows.len(), 0..=ROWS_PER_MICROBATCH_MAX)?;
         for row in &self.rows {
+            let SampledRow::Token(row) = row else { continue };
             check.count("top", row.top.len(), 0..=usize::from(TOP_LOGPROBS_MAX))?;
-            if row.non_finite {
-                continue;
-            }
             let limits = f32::NEG_INFINITY..=f32::MAX;
             check.range("logprob", row.logprob, limits.clone())?;
             for (_, logprob) in &row.top {

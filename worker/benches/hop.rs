@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{Assign, KvType, Neighbour, StreamPurpose};
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, worker_server};
-use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{Frame, encode};
 use woolly_protocol::identity::{Identity, SigningRequest};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
@@ -202,15 +202,12 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
 
 /// A forward as the sending stage has read it.
 fn forward(microbatch: u64, rows: u32) -> Work {
-    let chunk = Chunk {
-        sequence: SequenceId(1),
-        position: 0,
-        token_count: rows,
-        sample_rows: 1,
-        block_table: (0..rows.div_ceil(32)).map(BlockId).collect(),
-    };
+    let chunk = Chunk { sequence: SequenceId(1), position: 0, token_count: rows, sample_rows: 1 };
+    let mut tables = BlockTables::default();
+    tables.push(0, &(0..rows.div_ceil(32)).map(BlockId).collect::<Vec<_>>());
+    let caches = vec![CacheTables::Blocks(tables)];
     let microbatch = MicrobatchId(microbatch);
-    let forward = Forward { epoch: EPOCH, microbatch, chunks: vec![chunk] };
+    let forward = Forward { epoch: EPOCH, microbatch, chunks: vec![chunk], caches };
     let bytes = encode(&forward, &[]).expect("it fits a frame");
     let (frame, _) = Frame::decode(&bytes, &[Kind::Forward]).expect("it was just encoded");
     Work::new(forward, frame, None)

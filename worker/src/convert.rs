@@ -9,17 +9,20 @@ use std::time::Instant;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
-use woolly_engine::sampler::{RowRequest, RowResult, SampleParams};
+use woolly_engine::sampler::{RowRequest, RowResult, RowToken, SampleParams, TokenMask};
 use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_protocol::check::text_from;
 use woolly_protocol::control::{Assign, KvType as WireKvType};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::ids::MicrobatchId;
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
 use woolly_protocol::preamble::Preamble;
-use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, Sampling, SamplingParams};
+use woolly_protocol::sampling::{
+    RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingParams, SamplingRow,
+    TokenMask as WireMask,
+};
 use woolly_protocol::slices::SliceKey;
 
 // Payloads are little-endian on the wire and used in place.
@@ -31,8 +34,6 @@ const _: () = assert!(BLOCK_LEN as usize == Stage::BLOCK_LEN);
 #[derive(Debug)]
 pub struct Work {
     forward: Forward,
-    /// The blocks of each chunk, as the engine takes them.
-    tables: Vec<Vec<u32>>,
     /// The frame that it was read from. Its payload is used where it was read to: token ids at the
     /// first stage, hidden states at the others.
     frame: Frame,
@@ -56,9 +57,7 @@ pub struct Finished {
 impl Work {
     /// A forward with the frame that it came in, and with its sampling if it has one.
     pub fn new(forward: Forward, frame: Frame, sampling: Option<Sampling>) -> Work {
-        let table = |chunk: &Chunk| chunk.block_table.iter().map(|block| block.0).collect();
-        let tables = forward.chunks.iter().map(table).collect();
-        Work { forward, tables, frame, sampling }
+        Work { forward, frame, sampling }
     }
 
     /// The microbatch, for the heartbeat and for its timing.
@@ -170,12 +169,13 @@ fn bad_message(error: impl std::fmt::Display) -> Failure {
 }
 
 fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed, Failure> {
-    let chunks: Vec<ChunkRef<'_>> = (work.forward.chunks.iter().zip(&work.tables))
-        .map(|(chunk, block_table)| ChunkRef {
+    let tables = block_tables(&work.forward)?;
+    let chunks: Vec<ChunkRef<'_>> = (work.forward.chunks.iter().zip(tables.tables()))
+        .map(|(chunk, blocks)| ChunkRef {
             position: chunk.position,
             token_count: chunk.token_count,
             sample_rows: u32::from(chunk.sample_rows),
-            block_table,
+            block_table: bytemuck::cast_slice(blocks),
         })
         .collect();
     let batch = Batch::new(&chunks, stage.limits()).map_err(bad_message)?;
@@ -198,19 +198,26 @@ fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed,
     sample(stage, &batch, work.sampling.as_ref()).map(Computed::Rows)
 }
 
+/// The tables of the one cache group that a stage has.
+fn block_tables(forward: &Forward) -> Result<&BlockTables, Failure> {
+    match &forward.caches[..] {
+        [CacheTables::Blocks(tables)] => Ok(tables),
+        caches => Err(bad_message(format_args!(
+            "expected one cache group of blocks, found {} groups",
+            caches.len()
+        ))),
+    }
+}
+
 fn sample(
     stage: &mut Stage,
     batch: &Batch<'_>,
     sampling: Option<&Sampling>,
 ) -> Result<Vec<RowResult>, Failure> {
-    let rows = sampling.map_or(&[][..], |sampling| &sampling.rows);
-    let params: Vec<Option<SampleParams<'_>>> = (rows.iter())
-        .map(|row| match &row.mode {
-            RowMode::Score(_) => None,
-            RowMode::Sample(params) => Some(sample_params(params)),
-        })
-        .collect();
-    let requests: Vec<RowRequest<'_>> = (rows.iter().zip(&params))
+    let Some(sampling) = sampling else { return Ok(Vec::new()) };
+    let params: Vec<Option<SampleParams<'_>>> =
+        sampling.rows.iter().map(|row| sample_params(sampling, row)).collect();
+    let requests: Vec<RowRequest<'_>> = (sampling.rows.iter().zip(&params))
         .map(|(row, params)| {
             let top = usize::from(row.top_logprobs);
             match (&row.mode, params) {
@@ -225,26 +232,43 @@ fn sample(
     Ok(results)
 }
 
-fn sample_params(params: &SamplingParams) -> SampleParams<'_> {
-    SampleParams {
-        temperature: params.temperature,
-        top_k: params.top_k,
-        top_p: params.top_p,
-        min_p: params.min_p,
-        repetition_penalty: params.repetition_penalty,
-        frequency_penalty: params.frequency_penalty,
-        presence_penalty: params.presence_penalty,
-        seed: params.seed,
-        choice: params.choice,
-        position: params.position,
-        logit_bias: &params.logit_bias,
-        prompt_counts: &params.prompt_counts,
-        output_counts: &params.output_counts,
-        mask: &params.mask,
+/// How the token of a row is chosen; `None` if it is scored. Its indices were checked with the message.
+fn sample_params<'a>(sampling: &'a Sampling, row: &SamplingRow) -> Option<SampleParams<'a>> {
+    let RowMode::Sample(SampleBy { params, position, mask }) = row.mode else { return None };
+    let SamplingParams { options, prompt_counts, output_counts } =
+        &sampling.params[params as usize];
+    Some(SampleParams {
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+        min_p: options.min_p,
+        repetition_penalty: options.repetition_penalty,
+        frequency_penalty: options.frequency_penalty,
+        presence_penalty: options.presence_penalty,
+        seed: options.seed,
+        choice: options.choice,
+        position,
+        logit_bias: &options.logit_bias,
+        prompt_counts,
+        output_counts,
+        mask: mask.map(|mask| token_mask(&sampling.masks[mask as usize])),
+    })
+}
+
+fn token_mask(mask: &WireMask) -> TokenMask<'_> {
+    match mask {
+        WireMask::Only(ids) => TokenMask::Only(ids),
+        WireMask::AllBut(ids) => TokenMask::AllBut(ids),
+        WireMask::Bits(words) => TokenMask::Bits(words),
     }
 }
 
 fn sampled_row(result: RowResult) -> SampledRow {
-    let RowResult { token, logprob, top, non_finite } = result;
-    SampledRow { token, logprob, top, non_finite }
+    match result {
+        RowResult::Token(RowToken { token, logprob, top }) => {
+            SampledRow::Token(SampledToken { token, logprob, top })
+        }
+        RowResult::NonFinite => SampledRow::NonFinite,
+        RowResult::NothingAllowed => SampledRow::NothingAllowed,
+    }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use woolly_protocol::control::{Assign, StreamOpen, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{Forward, ForwardLimits};
+use woolly_protocol::forward::{CacheLimits, Forward, ForwardLimits};
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
@@ -184,7 +184,7 @@ pub async fn receive_forwards(
     let limits = ForwardLimits {
         rows_max: assign.rows_max,
         ctx_size: assign.ctx_size,
-        kv_blocks: assign.kv_blocks,
+        caches: &[CacheLimits::Blocks { count: assign.kv_blocks, window: None }],
         hidden: assign.hidden,
         first_stage: assign.stage == 0,
     };

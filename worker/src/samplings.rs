@@ -73,7 +73,8 @@ mod tests {
     use woolly_protocol::ids::PlanEpoch;
 
     fn sampling(microbatch: u64) -> Sampling {
-        Sampling { epoch: PlanEpoch(1), microbatch: MicrobatchId(microbatch), rows: Vec::new() }
+        let (epoch, microbatch) = (PlanEpoch(1), MicrobatchId(microbatch));
+        Sampling { epoch, microbatch, params: vec![], masks: vec![], rows: vec![] }
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use woolly_protocol::certificate::ClusterId;
 use woolly_protocol::control::{ForwardTiming, Hello, ModelPart, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
-use woolly_protocol::ids::{PlanEpoch, WorkerId};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
 
@@ -197,16 +197,12 @@ impl Members {
         &mut self,
         now: Duration,
         worker: WorkerId,
-        sampled: &Sampled,
+        (epoch, microbatch): (PlanEpoch, MicrobatchId),
         text: &str,
     ) {
         let Stage::Begun(cluster) = &mut self.stage else { return };
-        let fault = FaultMessage {
-            code: FaultCode::BadMessage,
-            epoch: sampled.epoch,
-            microbatch: sampled.microbatch,
-            text: text.to_owned(),
-        };
+        let (code, text) = (FaultCode::BadMessage, text.to_owned());
+        let fault = FaultMessage { code, epoch, microbatch, text };
         cluster.handle_fault(now, worker, &fault);
     }
 

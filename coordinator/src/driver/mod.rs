@@ -262,21 +262,22 @@ impl Driver {
         let now = self.now();
         match self.members.handle_event(now, event) {
             None => {}
-            Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, &sampled),
+            Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, sampled),
             Some(Report::Timings { worker, epoch, timings }) => {
                 self.timings(now, worker, epoch, &timings);
             }
         }
     }
 
-    fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: &Sampled) {
+    fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: Sampled) {
+        let of = (sampled.epoch, sampled.microbatch);
         let is_last = self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker));
         let expected = self.pipeline.as_ref().map(|pipeline| pipeline.epoch);
         if !is_last && expected == Some(sampled.epoch) {
             let text = "it answered a microbatch and does not hold the last stage";
-            self.members.handle_nonsense(now, worker, sampled, text);
+            self.members.handle_nonsense(now, worker, of, text);
         } else if let Err(error) = self.scheduler.handle_sampled(now, sampled) {
-            self.members.handle_nonsense(now, worker, sampled, &error.to_string());
+            self.members.handle_nonsense(now, worker, of, &error.to_string());
         }
     }
 
@@ -350,7 +351,7 @@ impl Driver {
                         let named = |stage: StageInfo| (stage.name, stage.layers);
                         self.outputs.metrics.plan(stages.into_iter().map(named).collect());
                         self.pipeline = Some(pipeline);
-                        self.scheduler.handle_plan(now, Some(limits));
+                        self.scheduler.handle_plan(now, limits);
                         self.outputs.announcer.say(&self.outputs.ready_text);
                     }
                     Err(Broken { worker, error }) => {
@@ -362,7 +363,7 @@ impl Driver {
                 tracing::debug!("plan {epoch} has ended: {reason}");
                 self.pipeline = None;
                 self.outputs.metrics.plan(Vec::new());
-                self.scheduler.handle_plan(now, None);
+                self.scheduler.handle_pipeline_lost(now);
             }
         }
     }

@@ -2,9 +2,13 @@
 
 use crate::links::{FrameQueue, Link, SendError};
 use crate::scheduler::Step;
+use bytes::Bytes;
 use woolly_protocol::control::{StreamOpen, StreamPurpose};
 use woolly_protocol::frame::EncodedFrame;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
+
+// Token ids are little-endian on the wire and sent as they lie.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// The ends of the pipeline.
 #[derive(Debug)]
@@ -77,8 +81,8 @@ impl Pipeline {
                 .and_then(|frame| self.samplings.send(frame))
                 .map_err(|error| Broken { worker: self.last(), error })?;
         }
-        let tokens: Vec<u8> = step.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        EncodedFrame::with_payload(&step.forward, tokens.into())
+        let tokens = Bytes::copy_from_slice(bytemuck::cast_slice(&step.tokens));
+        EncodedFrame::with_payload(&step.forward, tokens)
             .map_err(SendError::Frame)
             .and_then(|frame| self.forwards.send(frame))
             .map_err(|error| Broken { worker: self.workers[0], error })

@@ -5,7 +5,7 @@ mod odd_chats;
 use super::*;
 use crate::cluster::Timeouts;
 use crate::config::LogFormat;
-use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, SamplingOptions, seam};
+use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, seam};
 use crate::last_plan::LastPlan;
 use crate::links::testing::{TestCluster, hello};
 use crate::shutdown::{ShutdownTrigger, shutdown};
@@ -25,7 +25,8 @@ use woolly_protocol::identity::Identity;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::greet;
 use woolly_protocol::refusal::RefusalCode;
-use woolly_protocol::sampling::{Sampled, SampledRow, Sampling};
+use woolly_protocol::sampling::SamplingOptions;
+use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, Sampling};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -195,7 +196,7 @@ async fn read(reader: &mut FrameReader, kind: Kind) -> Frame {
 }
 
 fn answer(forward: &Forward, token: u32) -> EncodedFrame {
-    let row = SampledRow { token, logprob: -1.0, top: Vec::new(), non_finite: false };
+    let row = SampledRow::Token(SampledToken { token, logprob: -1.0, top: Vec::new() });
     let (epoch, microbatch) = (forward.epoch, forward.microbatch);
     EncodedFrame::new(&Sampled { epoch, microbatch, rows: vec![row] }).unwrap()
 }

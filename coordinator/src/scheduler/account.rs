@@ -6,6 +6,7 @@ use super::sequence::{Phase, token_event};
 use super::step::{InFlight, SentChunk};
 use crate::generation::{Failure, FinishReason, GenerationEvent};
 use std::time::Duration;
+use std::vec::IntoIter;
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::sampling::{Sampled, SampledRow};
 
@@ -16,37 +17,31 @@ impl Scheduler {
     ///
     /// An answer that does not belong to the oldest microbatch in flight or does not fit it. The
     /// last stage is faulty; the scheduler is as it was.
-    pub fn handle_sampled(&mut self, now: Duration, sampled: &Sampled) -> Result<(), SampledError> {
+    pub fn handle_sampled(&mut self, now: Duration, sampled: Sampled) -> Result<(), SampledError> {
         let Some(plan) = self.plan.filter(|plan| plan.epoch == sampled.epoch) else {
-            self.stale_answers += 1;
+            self.tally.stale_answers += 1;
             return Ok(());
         };
-        self.check(sampled, plan.vocab)?;
+        self.check(&sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
-        let round_trip = self.traffic.answered(now, sampled.microbatch);
+        self.pace.answered(now, sampled.microbatch, in_flight.decodes);
         if in_flight.decodes {
-            self.grouping.answered(sampled.microbatch, round_trip.unwrap_or_default());
-            self.observe_gap(now, &in_flight);
+            self.observe_gaps(now, &in_flight);
         }
-        let mut rows = sampled.rows.as_slice();
+        let mut rows = sampled.rows.into_iter();
         for chunk in &in_flight.chunks {
-            let (own, rest) = rows.split_at(chunk.answer_rows());
-            rows = rest;
-            self.account(now, chunk, own);
+            self.account(now, chunk, &mut rows);
         }
         self.admit(now);
         Ok(())
     }
 
-    /// The longest gap that the answer ends, told to what holds gaps within the target.
-    fn observe_gap(&mut self, now: Duration, answered: &InFlight) {
-        let Some(begins) = self.budget.gaps_begin() else { return };
-        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
-        let known = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
-        let gaps = known.filter(|at| begins.contains(at)).map(|at| now.saturating_sub(at));
-        let Some(longest) = gaps.max() else { return };
+    /// Tells what holds gaps within the target of those that the answer ends.
+    fn observe_gaps(&mut self, now: Duration, answered: &InFlight) {
         let later = MicrobatchId(self.next_microbatch.0 + self.in_flight.len() as u64);
-        self.budget.observe_gap(longest, answered.microbatch, later);
+        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
+        let begun = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
+        self.pace.observe_gaps(now, answered.microbatch, later, begun);
     }
 
     fn check(&self, sampled: &Sampled, vocab: u32) -> Result<(), SampledError> {
@@ -65,17 +60,16 @@ impl Scheduler {
             return Err(SampledError::RowCount { microbatch, expected, found });
         }
         for (row, (answer, (target, top))) in sampled.rows.iter().zip(&oldest.asked).enumerate() {
+            let SampledRow::Token(answer) = answer else { continue };
             let ids = answer.top.iter().map(|(id, _)| *id).chain([answer.token]);
-            if let Some(found) = ids.filter(|id| *id >= vocab && !answer.non_finite).max() {
+            if let Some(found) = ids.filter(|id| *id >= vocab).max() {
                 return Err(SampledError::Vocabulary { microbatch, row, vocab, found });
             }
             if answer.top.len() > usize::from(*top) {
                 let (expected, found) = (*top, answer.top.len());
                 return Err(SampledError::TopCount { microbatch, row, expected, found });
             }
-            if let Some(expected) = target.filter(|target| *target != answer.token)
-                && !answer.non_finite
-            {
+            if let Some(expected) = target.filter(|target| *target != answer.token) {
                 let found = answer.token;
                 return Err(SampledError::Target { microbatch, row, expected, found });
             }
@@ -84,32 +78,49 @@ impl Scheduler {
     }
 
     /// One chunk has come back with its rows.
-    fn account(&mut self, now: Duration, chunk: &SentChunk, rows: &[SampledRow]) {
+    fn account(&mut self, now: Duration, chunk: &SentChunk, rows: &mut IntoIter<SampledRow>) {
         let id = chunk.sequence;
         self.sequence_mut(id).in_flight -= 1;
         // Scores first: what is reported must not depend on which rows shared a chunk.
-        let (scored, sampled) = rows.split_at(chunk.scored.len());
-        self.account_scored(now, id, scored);
-        if let [row] = sampled {
+        if !chunk.scored.is_empty() {
+            self.account_scored(now, id, rows.by_ref().take(chunk.scored.len()));
+        }
+        if let Some(row) = chunk.samples.then(|| rows.next()).flatten() {
             self.account_token(now, id, row);
         }
-        if self.sequences.contains_key(&id) {
+        if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Running) {
             self.settle(id);
         }
     }
 
-    fn account_scored(&mut self, now: Duration, id: SequenceId, rows: &[SampledRow]) {
-        if rows.is_empty() || !self.is_wanted(id) {
+    fn account_scored(
+        &mut self,
+        now: Duration,
+        id: SequenceId,
+        rows: impl Iterator<Item = SampledRow>,
+    ) {
+        let mut failure = None;
+        for row in rows {
+            match row {
+                _ if failure.is_some() || !self.is_wanted(id) => {}
+                SampledRow::Token(token) => {
+                    let sequence = self.sequence_mut(id);
+                    sequence.scored_count += 1;
+                    sequence.scored.push(token_event(token));
+                }
+                SampledRow::NonFinite => failure = Some(non_finite()),
+                SampledRow::NothingAllowed => failure = Some(nothing_allowed()),
+            }
+        }
+        if let Some(failure) = failure {
+            self.fail(now, id, failure);
             return;
         }
-        if rows.iter().any(|row| row.non_finite) {
-            self.fail_numerics(now, id);
+        if !self.is_wanted(id) {
             return;
         }
         let sequence = self.sequence_mut(id);
-        sequence.scored_count += rows.len();
-        sequence.scored.extend(rows.iter().map(token_event));
-        if sequence.scored_count < sequence.score_end() {
+        if sequence.scored.is_empty() || sequence.scored_count < sequence.score_end() {
             return;
         }
         let scored = std::mem::take(&mut sequence.scored);
@@ -120,16 +131,16 @@ impl Scheduler {
         }
     }
 
-    fn account_token(&mut self, now: Duration, id: SequenceId, row: &SampledRow) {
-        if !self.is_wanted(id) {
-            return;
-        }
-        if row.non_finite {
-            self.fail_numerics(now, id);
-            return;
-        }
+    fn account_token(&mut self, now: Duration, id: SequenceId, row: SampledRow) {
         let plan = self.plan.expect("answers are accounted under a plan only");
-        let sequence = self.sequence_mut(id);
+        let Some(sequence) = self.sequences.get_mut(&id).filter(|s| s.phase != Phase::Ended) else {
+            return;
+        };
+        let row = match row {
+            SampledRow::Token(token) => token,
+            SampledRow::NonFinite => return self.fail(now, id, non_finite()),
+            SampledRow::NothingAllowed => return self.fail(now, id, nothing_allowed()),
+        };
         let cached = sequence.cached_tokens;
         let tells = cached > 0 && sequence.output_len() == 0;
         sequence.commit(now, row.token);
@@ -148,7 +159,7 @@ impl Scheduler {
         } else if full {
             self.finish(now, id, FinishReason::Length);
         } else if runs {
-            self.ready.push_back(id);
+            self.running.make_ready(id);
         }
     }
 
@@ -163,12 +174,22 @@ impl Scheduler {
         self.end(now, id);
     }
 
-    fn fail_numerics(&mut self, now: Duration, id: SequenceId) {
-        let failure = Failure {
-            code: "model_numerics",
-            message: "the model computed values that are not finite for this request".to_owned(),
-        };
+    fn fail(&mut self, now: Duration, id: SequenceId, failure: Failure) {
         self.events.push_back((id, GenerationEvent::Failed(failure)));
         self.end(now, id);
+    }
+}
+
+fn non_finite() -> Failure {
+    Failure {
+        code: "model_numerics",
+        message: "the model computed values that are not finite for this request".to_owned(),
+    }
+}
+
+fn nothing_allowed() -> Failure {
+    Failure {
+        code: "no_token_allowed",
+        message: "no token that the request's constraints allow has a chance".to_owned(),
     }
 }

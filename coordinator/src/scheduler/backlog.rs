@@ -13,11 +13,11 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The newest of some events, to know how often they happen.
 #[derive(Debug, Default)]
-struct Pace {
+struct Rate {
     times: VecDeque<Duration>,
 }
 
-impl Pace {
+impl Rate {
     fn note(&mut self, now: Duration) {
         if self.times.len() == MEASURED_MAX {
             self.times.pop_front();
@@ -41,9 +41,9 @@ impl Pace {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// Starts while others waited.
-    starts: Pace,
+    starts: Rate,
     /// Ends of those that ran.
-    ends: Pace,
+    ends: Rate,
     /// How many places in the line are taken, as of `line_at`.
     line: f64,
     line_at: Duration,

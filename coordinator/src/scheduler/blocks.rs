@@ -43,7 +43,7 @@ pub(super) struct Blocks {
     /// Extents in all.
     count: u32,
     /// Blocks of an extent.
-    together: u32,
+    per_extent: u32,
     /// Extents from here on were never used.
     fresh: u32,
     free: Vec<Extent>,
@@ -58,11 +58,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// `count` free extents of `together` blocks each.
-    pub(super) fn new(count: u32, together: u32) -> Self {
+    /// `count` free extents of `per_extent` blocks each.
+    pub(super) fn new(count: u32, per_extent: u32) -> Self {
         Self {
             count,
-            together,
+            per_extent,
             fresh: 0,
             free: Vec::new(),
             slots: Vec::new(),
@@ -79,8 +79,8 @@ impl Blocks {
     }
 
     /// Blocks of an extent.
-    pub(super) fn together(&self) -> u32 {
-        self.together
+    pub(super) fn per_extent(&self) -> u32 {
+        self.per_extent
     }
 
     /// Extents that can be taken: nobody holds them.
@@ -100,14 +100,14 @@ impl Blocks {
 
     /// The blocks of an extent, in order of position.
     pub(super) fn ids(&self, extent: Extent) -> impl Iterator<Item = BlockId> + use<> {
-        let first = extent.0 * self.together;
-        (first..first + self.together).map(BlockId)
+        let first = extent.0 * self.per_extent;
+        (first..first + self.per_extent).map(BlockId)
     }
 
     /// The extent of its first block.
     pub(super) fn extent_of(&self, first: BlockId) -> Extent {
-        debug_assert!(first.0.is_multiple_of(self.together), "{first} begins no extent");
-        Extent(first.0 / self.together)
+        debug_assert!(first.0.is_multiple_of(self.per_extent), "{first} begins no extent");
+        Extent(first.0 / self.per_extent)
     }
 
     /// An extent for one holder: a free one, else the one that is idle longest; `None` when all are

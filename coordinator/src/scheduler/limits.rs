@@ -99,13 +99,13 @@ impl PlanLimits {
     }
 
     /// Blocks of an extent.
-    pub(super) fn blocks_together(&self) -> u32 {
+    pub(super) fn blocks_per_extent(&self) -> u32 {
         self.block_len / BLOCK_LEN
     }
 
     /// Whole extents.
     pub(super) fn extents(&self) -> u32 {
-        self.kv_blocks / self.blocks_together()
+        self.kv_blocks / self.blocks_per_extent()
     }
 
     /// Positions that a sequence with penalties can have: what it counts has to fit a message.

@@ -3,7 +3,6 @@
 use super::Scheduler;
 use super::limits::{blocks_for, to_usize};
 use super::sequence::Phase;
-use std::ops::Bound;
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
 use woolly_protocol::limits::BLOCK_LEN;
@@ -46,14 +45,13 @@ impl Scheduler {
             self.next_rank.0 += 1;
             self.next_rank
         });
-        self.running.insert(rank, id);
-        self.prefilling.insert(rank, id);
+        self.running.start(rank, id);
         let extents = self.extents_for(self.sequence(id).compute_end());
         let sequence = self.sequence_mut(id);
         sequence.rank = Some(rank);
         sequence.phase = Phase::Running;
-        sequence.promised = extents;
-        self.promised += extents;
+        sequence.reserved = extents;
+        self.reserved += extents;
         self.adopt(id);
     }
 
@@ -61,7 +59,7 @@ impl Scheduler {
         let sequence = self.sequence(id);
         let doublings = sequence.preemptions.min(HEADROOM_DOUBLINGS_MAX);
         let headroom = (self.running.len() * HEADROOM_PER_RUNNING) << doublings;
-        let wanted = self.promised + self.extents_for(sequence.compute_end()) + headroom;
+        let wanted = self.reserved + self.extents_for(sequence.compute_end()) + headroom;
         wanted <= self.blocks.free() || wanted - self.shared_extents(id) <= self.blocks.free()
     }
 
@@ -71,9 +69,9 @@ impl Scheduler {
         if missing == 0 {
             return Grown::Done;
         }
-        let extents = missing.div_ceil(to_usize(self.blocks.together()));
+        let extents = missing.div_ceil(to_usize(self.blocks.per_extent()));
         while self.blocks.free() < extents {
-            let victim = self.youngest_after(id).filter(|_| self.returning == 0);
+            let victim = self.youngest_after(id).filter(|_| self.draining == 0);
             let Some(victim) = victim else { return Grown::Waits };
             self.preempt(victim);
         }
@@ -82,39 +80,39 @@ impl Scheduler {
             let ids = self.blocks.ids(extent);
             self.sequence_mut(id).blocks.extend(ids);
         }
-        self.keep_promise(id, extents);
+        self.use_reserved(id, extents);
         Grown::Done
     }
 
     /// A running sequence holds extents that were counted on for it when it started.
-    pub(super) fn keep_promise(&mut self, id: SequenceId, extents: usize) {
+    pub(super) fn use_reserved(&mut self, id: SequenceId, extents: usize) {
         let sequence = self.sequence_mut(id);
-        let kept = extents.min(sequence.promised);
-        sequence.promised -= kept;
-        self.promised -= kept;
+        let kept = extents.min(sequence.reserved);
+        sequence.reserved -= kept;
+        self.reserved -= kept;
     }
 
     /// The youngest running sequence, if any that is younger than `id` holds blocks. It may hold none
     /// itself; it goes all the same, so that those who run are always older than those who wait.
     fn youngest_after(&self, id: SequenceId) -> Option<SequenceId> {
         let rank = self.sequence(id).rank.expect("it runs");
-        let mut younger = self.running.range((Bound::Excluded(rank), Bound::Unbounded));
-        let youngest = *younger.clone().next_back()?.1;
-        younger.any(|(_, id)| !self.sequence(*id).blocks.is_empty()).then_some(youngest)
+        let mut younger = self.running.younger(rank);
+        let youngest = younger.clone().next_back()?;
+        younger.any(|id| !self.sequence(id).blocks.is_empty()).then_some(youngest)
     }
 
     /// Takes a running sequence's blocks and makes it wait at the front.
     fn preempt(&mut self, id: SequenceId) {
         self.leave_running(id);
-        self.leave_ready(id);
+        self.running.leave_ready(id);
         self.preempting += 1;
         let sequence = self.sequence_mut(id);
         sequence.phase = Phase::Preempting;
         if !sequence.blocks.is_empty() {
             sequence.preemptions += 1;
-            self.preemptions += 1;
+            self.tally.preemptions += 1;
         }
-        self.returning += self.sequence(id).blocks.len();
+        self.draining += self.sequence(id).blocks.len();
         self.settle(id);
     }
 
@@ -127,7 +125,7 @@ impl Scheduler {
             Phase::Running => {
                 self.backlog.ended(now);
                 self.leave_running(id);
-                self.returning += self.sequence(id).blocks.len();
+                self.draining += self.sequence(id).blocks.len();
             }
             Phase::Preempting => self.preempting -= 1,
             Phase::Ended => return,
@@ -151,18 +149,9 @@ impl Scheduler {
     fn leave_running(&mut self, id: SequenceId) {
         let sequence = self.sequence_mut(id);
         let rank = sequence.rank.expect("it ran");
-        let promised = std::mem::take(&mut sequence.promised);
-        self.promised -= promised;
-        self.running.remove(&rank);
-        self.prefilling.remove(&rank);
-    }
-
-    /// Looks through all that are ready: for the rare preemption and cancel, not for every token. A
-    /// sequence that has just been answered is not among them.
-    pub(super) fn leave_ready(&mut self, id: SequenceId) {
-        if let Some(index) = self.ready.iter().position(|ready| *ready == id) {
-            self.ready.remove(index);
-        }
+        let reserved = std::mem::take(&mut sequence.reserved);
+        self.reserved -= reserved;
+        self.running.leave(rank);
     }
 
     /// Completes a preemption or an end once nothing of the sequence is in flight: only then can no
@@ -179,10 +168,10 @@ impl Scheduler {
         sequence.token_at = None;
         sequence.offered = 0;
         let (key, rank) = (sequence.request.key, sequence.rank);
-        self.returning -= blocks.len();
+        self.draining -= blocks.len();
         // The last first: the next to take some gets them in the old order, and what is kept of a
         // prefix is given up from its end.
-        for first in blocks.iter().step_by(to_usize(self.blocks.together())).rev() {
+        for first in blocks.iter().step_by(to_usize(self.blocks.per_extent())).rev() {
             self.blocks.release(self.blocks.extent_of(*first));
         }
         if phase == Phase::Ended {
@@ -196,11 +185,11 @@ impl Scheduler {
 
     /// Extents that hold so many positions.
     fn extents_for(&self, positions: usize) -> usize {
-        blocks_for(positions).div_ceil(to_usize(self.blocks.together()))
+        blocks_for(positions).div_ceil(to_usize(self.blocks.per_extent()))
     }
 
     /// Positions of an extent.
     pub(super) fn extent_len(&self) -> usize {
-        to_usize(self.blocks.together() * BLOCK_LEN)
+        to_usize(self.blocks.per_extent() * BLOCK_LEN)
     }
 }

@@ -46,29 +46,26 @@
 mod account;
 mod backlog;
 mod blocks;
-mod budget;
-mod curve;
-mod grouping;
 mod limits;
 mod memory;
+mod pace;
 mod policy;
 mod prefix;
 mod prefix_key;
 mod queue;
+mod running;
 mod sampled_error;
 mod sequence;
 mod step;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
-mod times;
-mod timing;
-mod traffic;
 
 pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
+pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
 pub use sampled_error::SampledError;
 pub use step::Step;
-pub use traffic::StageTiming;
 
 use crate::generation::{
     Failure, FinishReason, GenerationEvent, GenerationRequest, KeyId, Refusal,
@@ -76,17 +73,16 @@ use crate::generation::{
 use crate::status::Counts;
 use backlog::Backlog;
 use blocks::Blocks;
-use budget::Budget;
-use grouping::Grouping;
+use pace::Pace;
 use queue::Waiting;
+use running::Running;
 use rustc_hash::FxHashMap;
 use sequence::{Phase, Rank, Sequence, has_penalties};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use step::InFlight;
-use times::StageTimes;
-use traffic::Traffic;
-use woolly_protocol::ids::{MicrobatchId, SequenceId};
+use tally::Tally;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 
 /// The scheduler. See the [module](self) for how to drive it.
 #[derive(Debug)]
@@ -97,20 +93,16 @@ pub struct Scheduler {
     /// Looked up several times per token; what it is iterated for does not depend on the order.
     sequences: FxHashMap<SequenceId, Sequence>,
     waiting: Waiting,
-    running: BTreeMap<Rank, SequenceId>,
-    /// Running sequences that have more than the newest token to send.
-    prefilling: BTreeMap<Rank, SequenceId>,
-    /// Running sequences whose newest token is not sent yet; those that waited longest first.
-    ready: VecDeque<SequenceId>,
+    running: Running,
     /// In the order sent, which is the order of the answers.
     in_flight: VecDeque<InFlight>,
     /// Blocks of sequences that only wait for what is in flight to give them back.
-    returning: usize,
+    draining: usize,
     /// Sequences in [`Phase::Preempting`].
     preempting: usize,
     /// Extents that running sequences will still take for what they had to compute when
     /// they started.
-    promised: usize,
+    reserved: usize,
     /// Sequences of each key that have not ended. No key has none.
     of_key: BTreeMap<KeyId, usize>,
     /// When those that have not ended fail, soonest first.
@@ -121,20 +113,8 @@ pub struct Scheduler {
     next_sequence: SequenceId,
     next_microbatch: MicrobatchId,
     next_rank: Rank,
-    preemptions: u64,
-    prefix_hit_tokens: u64,
-    prompt_tokens: u64,
-    expired: u64,
-    stale_answers: u64,
-    unknown_timings: u64,
-    rows: u64,
-    /// What was sent of late.
-    traffic: Traffic,
-    times: StageTimes,
-    grouping: Grouping,
-    /// What was last chosen or forced; 0 before.
-    decode_groups: usize,
-    budget: Budget,
+    tally: Tally,
+    pace: Pace,
 }
 
 impl Scheduler {
@@ -153,13 +133,11 @@ impl Scheduler {
             blocks: Blocks::new(0, 1),
             sequences: FxHashMap::default(),
             waiting: Waiting::default(),
-            running: BTreeMap::new(),
-            prefilling: BTreeMap::new(),
-            ready: VecDeque::new(),
+            running: Running::default(),
             in_flight: VecDeque::new(),
-            returning: 0,
+            draining: 0,
             preempting: 0,
-            promised: 0,
+            reserved: 0,
             of_key: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             backlog: Backlog::default(),
@@ -167,55 +145,39 @@ impl Scheduler {
             next_sequence: SequenceId(1),
             next_microbatch: MicrobatchId(1),
             next_rank: Rank(0),
-            preemptions: 0,
-            prefix_hit_tokens: 0,
-            prompt_tokens: 0,
-            expired: 0,
-            stale_answers: 0,
-            unknown_timings: 0,
-            rows: 0,
-            traffic: Traffic::default(),
-            times: StageTimes::default(),
-            grouping: Grouping::default(),
-            decode_groups: 0,
-            budget: Budget::default(),
+            tally: Tally::default(),
+            pace: Pace::default(),
         }
     }
 
-    /// A plan is served from now on, or (`None`) the pipeline is lost. All KV bytes of the plan
-    /// before are gone, and with them every sequence.
+    /// A plan is served from now on. The one before has ended, with [`handle_pipeline_lost`] if it
+    /// was served.
+    ///
+    /// [`handle_pipeline_lost`]: Self::handle_pipeline_lost
     ///
     /// # Panics
     ///
     /// If a limit is zero or beyond the protocol's.
-    pub fn handle_plan(&mut self, now: Duration, plan: Option<PlanLimits>) {
-        if let Some(plan) = &plan {
-            plan.assert_valid();
-        }
-        self.lose_pipeline(now);
-        self.blocks = match plan {
-            Some(plan) => Blocks::new(plan.extents(), plan.blocks_together()),
-            None => Blocks::new(0, 1),
-        };
-        self.plan = plan;
-        self.times = StageTimes::new(plan.map_or(0, |plan| plan.stages));
-        self.grouping = Grouping::default();
-        self.decode_groups = 0;
-        self.budget = Budget::default();
+    pub fn handle_plan(&mut self, now: Duration, plan: PlanLimits) {
+        plan.assert_valid();
+        self.handle_pipeline_lost(now);
+        self.blocks = Blocks::new(plan.extents(), plan.blocks_per_extent());
+        self.plan = Some(plan);
+        self.pace.begin(now, plan.stages);
     }
 
-    /// What becomes of the sequences when a pipeline is lost: they fail. A replay from the token
-    /// logs would go here and nowhere else.
-    fn lose_pipeline(&mut self, now: Duration) {
+    /// The plan has ended: all KV bytes of it are gone, and what was in flight is never answered.
+    /// Its sequences fail; a replay from the token logs would go here and nowhere else.
+    pub fn handle_pipeline_lost(&mut self, now: Duration) {
+        self.plan = None;
+        self.blocks = Blocks::new(0, 1);
+        self.pace.begin(now, 0);
         self.in_flight.clear();
-        self.traffic.clear(now);
         self.waiting.clear();
         self.running.clear();
-        self.prefilling.clear();
-        self.ready.clear();
-        self.returning = 0;
+        self.draining = 0;
         self.preempting = 0;
-        self.promised = 0;
+        self.reserved = 0;
         self.of_key.clear();
         self.deadlines.clear();
         let mut lost: Vec<_> = std::mem::take(&mut self.sequences).into_iter().collect();
@@ -279,7 +241,7 @@ impl Scheduler {
             self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens: 0 }));
             return Ok(id);
         }
-        self.prompt_tokens += prompt_tokens as u64;
+        self.tally.prompt_tokens += prompt_tokens as u64;
         if let Some(deadline) = sequence.deadline {
             self.deadlines.insert((deadline, id));
         }
@@ -294,7 +256,7 @@ impl Scheduler {
     /// flight any more. A sequence that has ended is ignored.
     pub fn handle_cancel(&mut self, now: Duration, id: SequenceId) {
         if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended) {
-            self.leave_ready(id);
+            self.running.leave_ready(id);
             self.end(now, id);
             self.admit(now);
         }
@@ -303,7 +265,7 @@ impl Scheduler {
     /// Fails the sequences whose time is up. See [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(&(_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
-            self.expired += 1;
+            self.tally.expired += 1;
             let sequence = self.sequence(id);
             let waited = now.saturating_sub(sequence.arrived);
             let (made, wanted) = (sequence.output_len(), sequence.request.max_tokens);
@@ -315,10 +277,25 @@ impl Scheduler {
                 ),
             };
             self.events.push_back((id, GenerationEvent::Failed(failure)));
-            self.leave_ready(id);
+            self.running.leave_ready(id);
             self.end(now, id);
         }
         self.admit(now);
+    }
+
+    /// A stage has reported how long it took for a microbatch. Reports of another plan, of unknown
+    /// stages and of microbatches that are no longer remembered are counted and not used.
+    pub fn handle_timing(
+        &mut self,
+        now: Duration,
+        epoch: PlanEpoch,
+        stage: usize,
+        timing: &StageTiming,
+    ) {
+        let known = self.plan.is_some_and(|plan| plan.epoch == epoch);
+        if !known || !self.pace.observe(now, stage, timing) {
+            self.tally.unknown_timings += 1;
+        }
     }
 
     /// What a generation should be told, oldest first.
@@ -334,32 +311,33 @@ impl Scheduler {
     /// What is held at this moment.
     pub fn counts(&self) -> Counts {
         let oldest = self.waiting.oldest().map(|id| self.sequences[&id].arrived);
-        let together = self.blocks.together();
-        let blocks = |extents: usize| limits::to_u32(extents) * together;
+        let per_extent = self.blocks.per_extent();
+        let blocks = |extents: usize| limits::to_u32(extents) * per_extent;
+        let tally = &self.tally;
         Counts {
             waiting: self.waiting.len() + self.preempting,
             waiting_preempted: self.waiting.preempted() + self.preempting,
             running: self.running.len(),
-            prefilling: self.prefilling.len(),
+            prefilling: self.running.prefilling(),
             leaving: self.sequences.len() - self.running.len() - self.waiting.len(),
             in_flight: self.in_flight.len(),
             in_flight_since: self.in_flight.front().map(|in_flight| in_flight.sent_at),
             waiting_since: oldest,
             kv_blocks_free: blocks(self.blocks.free()),
             kv_blocks_cached: blocks(self.blocks.idle()),
-            kv_blocks: self.blocks.count() * together,
-            preemptions: self.preemptions,
+            kv_blocks: self.blocks.count() * per_extent,
+            preemptions: tally.preemptions,
             evictions: self.blocks.evictions(),
-            prefix_hit_tokens: self.prefix_hit_tokens,
-            prompt_tokens: self.prompt_tokens,
-            expired: self.expired,
-            stale_answers: self.stale_answers,
+            prefix_hit_tokens: tally.prefix_hit_tokens,
+            prompt_tokens: tally.prompt_tokens,
+            expired: tally.expired,
+            stale_answers: tally.stale_answers,
             // The cluster's to say.
             stale_faults: 0,
-            unknown_timings: self.unknown_timings,
-            decode_groups: self.decode_groups,
-            rows_beside_decode: self.budget.rows_beside(),
-            rows: self.rows,
+            unknown_timings: tally.unknown_timings,
+            decode_groups: self.pace.decode_groups(),
+            rows_beside_decode: self.pace.rows_beside_decode(),
+            rows: tally.rows,
         }
     }
 

@@ -22,7 +22,6 @@
 
 use super::Scheduler;
 use super::limits::to_usize;
-use super::step::InFlight;
 use std::iter::zip;
 use woolly_protocol::ids::SequenceId;
 
@@ -70,8 +69,8 @@ impl Scheduler {
         if sequence.preemptions == 0 {
             sequence.cached_tokens += adopted * len;
         }
-        self.prefix_hit_tokens += (adopted * len) as u64;
-        self.keep_promise(id, adopted);
+        self.tally.prefix_hit_tokens += (adopted * len) as u64;
+        self.use_reserved(id, adopted);
     }
 
     /// Extents that a waiting sequence would find and that others hold: they cost nothing.
@@ -86,17 +85,16 @@ impl Scheduler {
     }
 
     /// Gives the extents that a microbatch fills their names: whoever comes later may share them.
-    pub(super) fn offer(&mut self, in_flight: &InFlight) {
+    pub(super) fn offer(&mut self, filled: &[SequenceId]) {
         let len = self.extent_len();
-        for chunk in &in_flight.chunks {
-            let sequence = self.sequence(chunk.sequence);
-            let full = sequence.sent / len;
-            if full == sequence.offered || !self.name_extents(chunk.sequence) {
+        for id in filled {
+            if !self.name_extents(*id) {
                 continue;
             }
-            let sequence = self.sequences.get_mut(&chunk.sequence).expect("it was there above");
-            let together = to_usize(self.blocks.together());
-            let firsts = sequence.blocks.iter().step_by(together);
+            let sequence = self.sequences.get_mut(id).expect("it was there above");
+            let full = sequence.sent / len;
+            let per_extent = to_usize(self.blocks.per_extent());
+            let firsts = sequence.blocks.iter().step_by(per_extent);
             for (first, name) in zip(firsts, &sequence.names).take(full).skip(sequence.offered) {
                 let extent = self.blocks.extent_of(*first);
                 self.blocks.name(extent, *name);

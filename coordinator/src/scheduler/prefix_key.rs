@@ -28,9 +28,8 @@ impl Name {
     pub(super) fn then(&self, tokens: &[u32]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.0);
-        for token in tokens {
-            hasher.update(&token.to_le_bytes());
-        }
+        // Names never leave this process, so that the order of bytes is the machine's own.
+        hasher.update(bytemuck::cast_slice(tokens));
         Self(*hasher.finalize().as_bytes())
     }
 }

@@ -5,7 +5,7 @@ use super::prefix_key::Name;
 use crate::generation::{GenerationRequest, TokenEvent};
 use std::time::Duration;
 use woolly_protocol::ids::BlockId;
-use woolly_protocol::sampling::{RowMode, SampledRow, SamplingParams, SamplingRow};
+use woolly_protocol::sampling::{SampledToken, SamplingParams};
 
 /// A sequence's place among all that have started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +42,7 @@ pub(super) struct Sequence {
     /// Its place among all that have started; `None` before it first starts.
     pub(super) rank: Option<Rank>,
     /// Extents that it still needs for what it had to compute when it (re)started.
-    pub(super) promised: usize,
+    pub(super) reserved: usize,
     /// The content of its full extents, as far as it was needed.
     pub(super) names: Vec<Name>,
     /// Extents that were found in the cache or offered to it since it last (re)started.
@@ -80,7 +80,7 @@ impl Sequence {
             in_flight: 0,
             phase: Phase::Waiting,
             rank: None,
-            promised: 0,
+            reserved: 0,
             names: Vec::new(),
             offered: 0,
             cached_tokens: 0,
@@ -94,7 +94,7 @@ impl Sequence {
             output_counts: Vec::new(),
             request,
         };
-        if counts_prompt(&sequence.request) {
+        if sequence.request.sampling.counts_prompt() {
             sequence.prompt_counts = counts_of(&sequence.tokens);
         }
         sequence
@@ -132,35 +132,22 @@ impl Sequence {
         self.request.max_tokens > 0 && self.sent + rows == self.tokens.len()
     }
 
-    /// The `Score` row of one prompt position.
-    pub(super) fn score_row(&self, index: usize) -> SamplingRow {
-        SamplingRow { top_logprobs: self.top(), mode: RowMode::Score(self.tokens[index + 1]) }
+    /// The token that follows a prompt row, which is scored.
+    pub(super) fn score_target(&self, index: usize) -> u32 {
+        self.tokens[index + 1]
     }
 
-    /// The `Sample` row after the last token of the log.
-    pub(super) fn sample_row(&self) -> SamplingRow {
-        let options = &self.request.sampling;
-        let params = SamplingParams {
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            min_p: options.min_p,
-            repetition_penalty: options.repetition_penalty,
-            frequency_penalty: options.frequency_penalty,
-            presence_penalty: options.presence_penalty,
-            seed: options.seed,
-            choice: options.choice,
-            position: to_u32(self.tokens.len()),
-            logit_bias: options.logit_bias.clone(),
+    /// How the next token is chosen.
+    pub(super) fn sampling_params(&self) -> SamplingParams {
+        SamplingParams {
+            options: self.request.sampling.clone(),
             prompt_counts: self.prompt_counts.clone(),
             output_counts: self.output_counts.clone(),
-            mask: Vec::new(),
-        };
-        SamplingRow { top_logprobs: self.top(), mode: RowMode::Sample(params) }
+        }
     }
 
-    /// Entries of all lists in the `Sample` row, to know its size before it is made.
-    pub(super) fn sample_row_entries(&self) -> usize {
+    /// Entries of all lists in its parameters, to know their size before they are made.
+    pub(super) fn sampling_entries(&self) -> usize {
         let bias = self.request.sampling.logit_bias.len();
         bias + self.prompt_counts.len() + self.output_counts.len()
     }
@@ -174,10 +161,10 @@ impl Sequence {
     pub(super) fn commit(&mut self, now: Duration, token: u32) {
         self.tokens.push(token);
         self.token_at = Some(now);
-        if counts_prompt(&self.request) {
+        if self.request.sampling.counts_prompt() {
             count(&mut self.prompt_counts, token);
         }
-        if counts_output(&self.request) {
+        if self.request.sampling.counts_output() {
             count(&mut self.output_counts, token);
         }
     }
@@ -188,19 +175,9 @@ impl Sequence {
     }
 }
 
-/// Whether a penalty reads the tokens of prompt and completion.
-fn counts_prompt(request: &GenerationRequest) -> bool {
-    request.sampling.repetition_penalty != 1.0
-}
-
-/// Whether a penalty reads the tokens of the completion.
-fn counts_output(request: &GenerationRequest) -> bool {
-    request.sampling.frequency_penalty != 0.0 || request.sampling.presence_penalty != 0.0
-}
-
 /// Whether any penalty is on.
 pub(super) fn has_penalties(request: &GenerationRequest) -> bool {
-    counts_prompt(request) || counts_output(request)
+    request.sampling.counts_prompt() || request.sampling.counts_output()
 }
 
 fn counts_of(tokens: &[u32]) -> Vec<(u32, u32)> {
@@ -217,6 +194,7 @@ fn count(counts: &mut Vec<(u32, u32)>, token: u32) {
 }
 
 /// A row as the client is told.
-pub(super) fn token_event(row: &SampledRow) -> TokenEvent {
-    TokenEvent { token: row.token, logprob: row.logprob, top: row.top.clone() }
+pub(super) fn token_event(row: SampledToken) -> TokenEvent {
+    let SampledToken { token, logprob, top } = row;
+    TokenEvent { token, logprob, top }
 }

@@ -4,13 +4,13 @@ use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
 use super::sequence::Sequence;
 use std::ops::Range;
 use std::time::Duration;
-use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::limits::{
     FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, PENALTY_TOKENS_MAX, ROWS_PER_MICROBATCH_MAX,
     SAMPLING_ARCHIVE_MAX,
 };
-use woolly_protocol::sampling::{RowMode, Sampling, SamplingRow};
+use woolly_protocol::sampling::{RowMode, SampleBy, Sampling, SamplingParams, SamplingRow};
 
 /// One microbatch for stage 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,9 +23,11 @@ pub struct Step {
     pub sampling: Option<Sampling>,
 }
 
-/// Archive bytes of one sampled row without its lists: 104 in the present layout.
-const ROW_BYTES: usize = 128;
-/// Archive bytes of one entry of a row's list.
+/// Archive bytes of one row.
+const ROW_BYTES: usize = SamplingRow::ARCHIVED_BYTES;
+/// Archive bytes of a row's parameters without their lists; each list may begin with padding.
+const PARAMS_BYTES: usize = SamplingParams::ARCHIVED_BYTES + 3 * 8;
+/// Archive bytes of one entry of a list of parameters.
 const ENTRY_BYTES: usize = 8;
 /// Archive bytes kept free in a `Sampling` for its header and padding.
 const SLACK_BYTES: usize = 64 << 10;
@@ -33,8 +35,9 @@ const SLACK_BYTES: usize = 64 << 10;
 const BLOCK_IDS_MAX: usize = (FORWARD_ARCHIVE_MAX - SLACK_BYTES) / 4;
 
 /// The largest chunk alone: every row scored, the last one sampled with full lists.
-const CHUNK_SAMPLING_BYTES_MAX: usize =
-    ROWS_PER_MICROBATCH_MAX * ROW_BYTES + (LOGIT_BIAS_MAX + 2 * PENALTY_TOKENS_MAX) * ENTRY_BYTES;
+const CHUNK_SAMPLING_BYTES_MAX: usize = ROWS_PER_MICROBATCH_MAX * ROW_BYTES
+    + PARAMS_BYTES
+    + (LOGIT_BIAS_MAX + 2 * PENALTY_TOKENS_MAX) * ENTRY_BYTES;
 /// The quarter that decode leaves to prefill holds any chunk, so that none is put off for ever.
 const _: () = assert!(CHUNK_SAMPLING_BYTES_MAX <= (SAMPLING_ARCHIVE_MAX - SLACK_BYTES) / 4);
 
@@ -96,7 +99,7 @@ impl Room {
     fn of_chunk(sequence: &Sequence, rows: usize) -> Self {
         let mut sampling_bytes = sequence.rows_to_score(rows).len() * ROW_BYTES;
         if sequence.samples_after(rows) {
-            sampling_bytes += ROW_BYTES + sequence.sample_row_entries() * ENTRY_BYTES;
+            sampling_bytes += ROW_BYTES + PARAMS_BYTES + sequence.sampling_entries() * ENTRY_BYTES;
         }
         let block_ids = blocks_for(sequence.sent + rows);
         Self { rows, chunks: 1, block_ids, sampling_bytes }
@@ -141,12 +144,31 @@ pub(super) struct StepBuilder {
     used: Room,
     pub(super) decodes: usize,
     chunks: Vec<Chunk>,
+    tables: BlockTables,
     tokens: Vec<u32>,
+    params: Vec<SamplingParams>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
+    /// Positions of an extent, and the sequences that filled one.
+    extent_len: usize,
+    pub(super) filled: Vec<SequenceId>,
 }
 
 impl StepBuilder {
+    /// An empty microbatch, with room for about so many chunks of a row each.
+    pub(super) fn new(chunks: usize, extent_len: usize) -> Self {
+        Self {
+            chunks: Vec::with_capacity(chunks),
+            tokens: Vec::with_capacity(chunks),
+            params: Vec::with_capacity(chunks),
+            rows: Vec::with_capacity(chunks),
+            sent: Vec::with_capacity(chunks),
+            tables: BlockTables { blocks: Vec::new(), spans: Vec::with_capacity(chunks) },
+            extent_len,
+            ..Self::default()
+        }
+    }
+
     /// Rows so far.
     pub(super) fn rows(&self) -> usize {
         self.used.rows
@@ -163,9 +185,14 @@ impl StepBuilder {
         let end = sequence.sent + rows;
         let scored = sequence.rows_to_score(rows);
         let samples = sequence.samples_after(rows);
-        self.rows.extend(scored.clone().map(|index| sequence.score_row(index)));
+        let top_logprobs = sequence.top();
+        let targets = scored.clone().map(|index| RowMode::Score(sequence.score_target(index)));
+        self.rows.extend(targets.map(|mode| SamplingRow { top_logprobs, mode }));
         if samples {
-            self.rows.push(sequence.sample_row());
+            let params = to_u32(self.params.len());
+            let by = SampleBy { params, position: to_u32(sequence.tokens.len()), mask: None };
+            self.rows.push(SamplingRow { top_logprobs, mode: RowMode::Sample(by) });
+            self.params.push(sequence.sampling_params());
         }
         let sent = SentChunk { sequence: id, scored, samples };
         self.chunks.push(Chunk {
@@ -173,10 +200,13 @@ impl StepBuilder {
             position: to_u32(sequence.sent),
             token_count: to_u32(rows),
             sample_rows: u16::try_from(sent.answer_rows()).expect("at most 2,048 rows"),
-            block_table: sequence.blocks[..blocks_for(end)].to_vec(),
         });
+        self.tables.push(0, &sequence.blocks[..blocks_for(end)]);
         self.tokens.extend_from_slice(&sequence.tokens[sequence.sent..end]);
         self.sent.push(sent);
+        if end / self.extent_len != sequence.offered {
+            self.filled.push(id);
+        }
         sequence.sent = end;
         sequence.in_flight += 1;
     }
@@ -200,9 +230,11 @@ impl StepBuilder {
             asked: self.rows.iter().map(asked).collect(),
         };
         let epoch = plan.epoch;
+        let (params, masks, rows) = (self.params, Vec::new(), self.rows);
         let sampling =
-            (!self.rows.is_empty()).then_some(Sampling { epoch, microbatch, rows: self.rows });
-        let forward = Forward { epoch, microbatch, chunks: self.chunks };
+            (!rows.is_empty()).then_some(Sampling { epoch, microbatch, params, masks, rows });
+        let caches = vec![CacheTables::Blocks(self.tables)];
+        let forward = Forward { epoch, microbatch, chunks: self.chunks, caches };
         Some((Step { forward, tokens: self.tokens, sampling }, in_flight))
     }
 }

@@ -58,8 +58,19 @@ pub struct SampleParams<'a> {
     pub prompt_counts: &'a [(u32, u32)],
     /// Tokens of the completion with their counts (frequency, presence); ascending ids.
     pub output_counts: &'a [(u32, u32)],
-    /// One bit per token that may be chosen; empty allows all.
-    pub mask: &'a [u64],
+    /// Which tokens may be chosen; `None` allows all.
+    pub mask: Option<TokenMask<'a>>,
+}
+
+/// The tokens that may be chosen. Ids are below the vocabulary's size.
+#[derive(Clone, Copy, Debug)]
+pub enum TokenMask<'a> {
+    /// Only these; ascending ids.
+    Only(&'a [u32]),
+    /// All but these.
+    AllBut(&'a [u32]),
+    /// One bit per id, lowest first.
+    Bits(&'a [u64]),
 }
 
 impl SampleParams<'_> {
@@ -70,21 +81,40 @@ impl SampleParams<'_> {
             && self.frequency_penalty == 0.0
             && self.presence_penalty == 0.0
             && self.logit_bias.is_empty()
-            && self.mask.is_empty()
+            && self.mask.is_none()
     }
 }
 
 /// What came of one row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RowResult {
+pub enum RowResult {
+    /// A token was chosen or scored.
+    Token(RowToken),
+    /// The logits were not finite: the request fails.
+    NonFinite,
+    /// The mask allowed no token that has a chance: the request fails.
+    NothingAllowed,
+}
+
+/// A token with its log-probabilities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowToken {
     /// The chosen token, or the target.
     pub token: u32,
     /// Its log-probability.
     pub logprob: f32,
     /// The most likely tokens, best first.
     pub top: Vec<(u32, f32)>,
-    /// The logits were not finite, or the mask allowed nothing: the request fails.
-    pub non_finite: bool,
+}
+
+impl RowResult {
+    /// The token, if there is one.
+    pub fn token(&self) -> Option<&RowToken> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::NonFinite | Self::NothingAllowed => None,
+        }
+    }
 }
 
 /// Room for choosing tokens, allocated once.
@@ -113,10 +143,9 @@ impl Sampler {
     ///
     /// If a token id is not below `logits.len()`.
     pub fn row(&mut self, logits: &mut [f32], request: &RowRequest<'_>) -> RowResult {
-        let failed = RowResult { token: 0, logprob: 0.0, top: Vec::new(), non_finite: true };
         let mut max = None;
         rows::finite_max(self.level, logits, &mut max);
-        let Some(max) = max else { return failed };
+        let Some(max) = max else { return RowResult::NonFinite };
         let mut total = 0.0;
         rows::sum_exp(self.level, logits, max, &mut total);
         let log_total = f64::from(max) + math::ln64(total);
@@ -133,9 +162,10 @@ impl Sampler {
         };
         match token {
             Some((token, logit)) => {
-                RowResult { token, logprob: logprob(logit), top, non_finite: false }
+                RowResult::Token(RowToken { token, logprob: logprob(logit), top })
             }
-            None => failed,
+            // The logits are finite and a bias is, too: only a mask leaves nothing.
+            None => RowResult::NothingAllowed,
         }
     }
 
@@ -171,11 +201,33 @@ fn adjust(logits: &mut [f32], params: &SampleParams<'_>) {
     for (token, bias) in params.logit_bias {
         logits[*token as usize] += bias;
     }
-    if !params.mask.is_empty() {
-        for (token, logit) in logits.iter_mut().enumerate() {
-            let word = params.mask.get(token / 64).copied().unwrap_or(0);
-            if (word >> (token % 64)) & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
+    if let Some(mask) = params.mask {
+        mask.apply(logits);
+    }
+}
+
+impl TokenMask<'_> {
+    /// Takes every chance from the tokens that may not be chosen.
+    fn apply(self, logits: &mut [f32]) {
+        match self {
+            Self::Only(ids) => {
+                let mut next = 0;
+                for id in ids {
+                    logits[next..*id as usize].fill(f32::NEG_INFINITY);
+                    next = *id as usize + 1;
+                }
+                logits[next..].fill(f32::NEG_INFINITY);
+            }
+            Self::AllBut(ids) => {
+                ids.iter().for_each(|id| logits[*id as usize] = f32::NEG_INFINITY);
+            }
+            Self::Bits(words) => {
+                for (token, logit) in logits.iter_mut().enumerate() {
+                    let word = words.get(token / 64).copied().unwrap_or(0);
+                    if (word >> (token % 64)) & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
             }
         }
     }

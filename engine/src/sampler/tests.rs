@@ -17,16 +17,25 @@ const PLAIN: SampleParams<'static> = SampleParams {
     logit_bias: &[],
     prompt_counts: &[],
     output_counts: &[],
-    mask: &[],
+    mask: None,
 };
 
 fn sampler(vocab: usize) -> Sampler {
     Sampler::new(Level::best(), vocab)
 }
 
-fn sample(logits: &[f32], params: &SampleParams<'_>) -> RowResult {
+fn row(logits: &[f32], params: &SampleParams<'_>) -> RowResult {
     let mut logits = logits.to_vec();
     sampler(logits.len()).row(&mut logits, &RowRequest::Sample { params, top: 3 })
+}
+
+fn token(result: RowResult) -> RowToken {
+    let RowResult::Token(token) = result else { panic!("{result:?}") };
+    token
+}
+
+fn sample(logits: &[f32], params: &SampleParams<'_>) -> RowToken {
+    token(row(logits, params))
 }
 
 #[test]
@@ -43,7 +52,7 @@ fn greedy_takes_the_lowest_of_equal_ids_and_reports_log_probabilities() {
 fn scoring_reports_the_target() {
     let mut logits = vec![0.0, 1.0, 2.0];
     let request = RowRequest::Score { target: 0, top: 0 };
-    let result = sampler(3).row(&mut logits, &request);
+    let result = token(sampler(3).row(&mut logits, &request));
     let total: f64 = [0.0f64, 1.0, 2.0].iter().map(|l| l.exp()).sum();
     assert_eq!((result.token, result.top.len()), (0, 0));
     assert!((f64::from(result.logprob) + total.ln()).abs() < 1e-6);
@@ -52,10 +61,37 @@ fn scoring_reports_the_target() {
 #[test]
 fn logits_that_are_not_finite_fail_the_row() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        assert!(sample(&[0.0, bad, 1.0], &PLAIN).non_finite);
+        assert_eq!(row(&[0.0, bad, 1.0], &PLAIN), RowResult::NonFinite);
     }
-    let none = SampleParams { mask: &[0], ..PLAIN };
-    assert!(sample(&[0.0, 1.0], &none).non_finite);
+}
+
+#[test]
+fn a_mask_that_allows_nothing_is_no_fault_of_the_logits() {
+    for temperature in [0.0, 1.0] {
+        for mask in [TokenMask::Bits(&[0]), TokenMask::AllBut(&[0, 1]), TokenMask::Only(&[])] {
+            let none = SampleParams { temperature, mask: Some(mask), ..PLAIN };
+            assert_eq!(row(&[0.0, 1.0], &none), RowResult::NothingAllowed);
+        }
+    }
+}
+
+#[test]
+fn the_three_forms_of_a_mask_allow_the_same_tokens() {
+    let logits: Vec<f32> = (0..130).map(|token| (token % 11) as f32 * 0.25).collect();
+    let only = [0, 63, 64, 70, 129];
+    let but: Vec<u32> = (0..130).filter(|token| !only.contains(token)).collect();
+    let mut bits = [0u64; 3];
+    only.iter().for_each(|token| bits[*token as usize / 64] |= 1 << (token % 64));
+    for position in 0..200 {
+        let choose = |mask| {
+            let params = SampleParams { temperature: 1.0, position, mask: Some(mask), ..PLAIN };
+            sample(&logits, &params)
+        };
+        let chosen = choose(TokenMask::Only(&only));
+        assert!(only.contains(&chosen.token));
+        assert_eq!(chosen, choose(TokenMask::AllBut(&but)));
+        assert_eq!(chosen, choose(TokenMask::Bits(&bits)));
+    }
 }
 
 #[test]
@@ -70,14 +106,14 @@ fn penalties_bias_and_mask_change_the_choice_and_not_the_log_probability() {
         (SampleParams { frequency_penalty: 0.2, output_counts: &[(0, 2)], ..PLAIN }, 1),
         (SampleParams { presence_penalty: 0.2, output_counts: &[(0, 9)], ..PLAIN }, 1),
         (SampleParams { logit_bias: &[(2, 10.0)], ..PLAIN }, 2),
-        (SampleParams { mask: &[0b1100], ..PLAIN }, 3),
+        (SampleParams { mask: Some(TokenMask::Bits(&[0b1100])), ..PLAIN }, 3),
     ];
-    for (params, token) in cases {
+    for (params, chosen) in cases {
         let result = sample(&logits, &params);
-        assert_eq!(result.token, token);
-        assert!((f64::from(result.logprob) - raw(token as usize)).abs() < 1e-6);
-        let plain = RowRequest::Score { target: token, top: 0 };
-        let scored = sampler(logits.len()).row(&mut logits.to_vec(), &plain);
+        assert_eq!(result.token, chosen);
+        assert!((f64::from(result.logprob) - raw(chosen as usize)).abs() < 1e-6);
+        let plain = RowRequest::Score { target: chosen, top: 0 };
+        let scored = token(sampler(logits.len()).row(&mut logits.to_vec(), &plain));
         assert_eq!(result.logprob.to_bits(), scored.logprob.to_bits(), "the raw one, to the bit");
     }
 }
@@ -86,7 +122,6 @@ fn penalties_bias_and_mask_change_the_choice_and_not_the_log_probability() {
 fn the_smallest_temperature_is_greedy() {
     let params = SampleParams { temperature: f32::from_bits(1), ..PLAIN };
     let result = sample(&[1.0, 3.0, 2.999], &params);
-    assert!(!result.non_finite);
     assert_eq!(result.token, 1);
 }
 

@@ -2,15 +2,20 @@
 
 use crate::samples;
 use woolly_protocol::control::{Assign, Hello, ModelPart};
-use woolly_protocol::forward::{Forward, ForwardLimits};
+use woolly_protocol::forward::{
+    BlockTables, CacheLimits, CacheTables, Forward, ForwardLimits, StateSlots, TableSpan,
+};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::join::JoinRequest;
 use woolly_protocol::limits::{
     CAPACITY_MAX, CERTIFICATE_MAX, CTX_MAX, HEARTBEAT_TIMINGS_MAX, KV_BLOCKS_MAX, LOGIT_BIAS_MAX,
-    MASK_WORDS_MAX, SLICE_CHUNK,
+    MASK_WORDS_MAX, SLICE_CHUNK, STATE_SLOTS_MAX,
 };
-use woolly_protocol::sampling::{RowMode, Sampled, Sampling, SamplingParams};
+use woolly_protocol::sampling::{
+    RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingOptions,
+    SamplingParams, TokenMask,
+};
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 
 /// The field that must be named, and the change that makes it wrong.
@@ -157,24 +162,57 @@ fn forward() {
             ("chunks.token_count", &|m| m.chunks[0].token_count = u32::MAX),
             ("chunks.sample_rows", &|m| m.chunks[0].sample_rows = 3),
             ("chunks.position + token_count", &|m| m.chunks[0].position = u32::MAX),
-            ("chunks.block_table entries", &|m| m.chunks[0].block_table.truncate(1)),
-            ("chunks.block_table entries", &|m| {
-                m.chunks[0].block_table = vec![BlockId(0); 32_769];
-            }),
-            ("chunks.block_table", &|m| m.chunks[1].block_table[0] = BlockId(KV_BLOCKS_MAX)),
             ("chunks.sequence", &|m| m.chunks[1].sequence = SequenceId(100)),
-            ("rows", &|m| {
-                m.chunks[0].token_count = 2048;
-                m.chunks[0].block_table = vec![BlockId(1); 65];
+            ("rows", &|m| m.chunks[0].token_count = 2048),
+            ("caches", &|m| m.caches.clear()),
+            ("caches", &|m| m.caches = vec![m.caches[0].clone(); 9]),
+            ("caches.spans", &|m| _ = blocks(m).spans.pop()),
+            ("caches.spans.len in all", &|m| blocks(m).spans[0].len = u32::MAX),
+            ("caches.spans.len in all", &|m| blocks(m).blocks.truncate(2)),
+            ("caches.spans.first", &|m| blocks(m).spans[0].first = 1),
+            ("caches.spans.first", &|m| blocks(m).spans[1].first = u32::MAX),
+            ("caches.spans.len", &|m| {
+                blocks(m).spans[0].len = 1;
+                blocks(m).spans[1].len = 2;
             }),
+            ("caches.spans.len", &|m| {
+                blocks(m).spans[0].len = 32_769;
+                blocks(m).blocks = vec![BlockId(0); 32_770];
+            }),
+            ("caches.blocks", &|m| blocks(m).blocks[2] = BlockId(KV_BLOCKS_MAX)),
+            ("caches.slots", &|m| _ = slots(m).pop()),
+            ("caches.slots", &|m| slots(m)[0].read = Some(8)),
+            ("caches.slots", &|m| slots(m)[1].write = STATE_SLOTS_MAX),
+            ("caches.slots", &|m| slots(m)[0].read = Some(STATE_SLOTS_MAX)),
         ],
     );
 }
 
+fn blocks(message: &mut Forward) -> &mut BlockTables {
+    match &mut message.caches[0] {
+        CacheTables::Blocks(tables) => tables,
+        CacheTables::Slots(_) => unreachable!("the sample's first group has blocks"),
+    }
+}
+
+fn slots(message: &mut Forward) -> &mut Vec<StateSlots> {
+    match &mut message.caches[1] {
+        CacheTables::Slots(slots) => slots,
+        CacheTables::Blocks(_) => unreachable!("the sample's second group has slots"),
+    }
+}
+
 #[test]
 fn forward_against_a_plan() {
-    let plan =
-        ForwardLimits { rows_max: 3, ctx_size: 33, kv_blocks: 10, hidden: 64, first_stage: false };
+    let caches =
+        [CacheLimits::Blocks { count: 10, window: None }, CacheLimits::Slots { count: 10 }];
+    let plan = ForwardLimits {
+        rows_max: 3,
+        ctx_size: 33,
+        caches: &caches,
+        hidden: 64,
+        first_stage: false,
+    };
     let message = samples::forward();
     assert_eq!((message.rows(), message.sample_rows(), plan.payload_max()), (3, 1, 768));
     message.check_against(&plan, 768).unwrap();
@@ -185,18 +223,50 @@ fn forward_against_a_plan() {
     assert_eq!(field(ForwardLimits { rows_max: 2, ..plan }, 768), "rows");
     let short = ForwardLimits { ctx_size: 32, ..plan };
     assert_eq!(field(short, 768), "chunks.position + token_count");
-    assert_eq!(field(ForwardLimits { kv_blocks: 9, ..plan }, 768), "chunks.block_table");
+    let [blocks, slots] = caches;
+    let field = |caches: &[CacheLimits]| field(ForwardLimits { caches, ..plan }, 768);
+    assert_eq!(field(&[blocks]), "caches");
+    assert_eq!(field(&[slots, blocks]), "caches");
+    assert_eq!(field(&[CacheLimits::Blocks { count: 9, window: None }, slots]), "caches.blocks");
+    assert_eq!(field(&[blocks, CacheLimits::Slots { count: 9 }]), "caches.slots");
+}
+
+#[test]
+fn a_window_lets_go_of_the_blocks_behind_it_and_of_no_other() {
+    let forward = |position: u32, first: u32| {
+        let mut forward = samples::forward();
+        forward.chunks.truncate(1);
+        (forward.chunks[0].position, forward.chunks[0].token_count) = (position, 1);
+        let blocks = (first..=position / 32).map(BlockId).collect::<Vec<_>>();
+        let spans = vec![TableSpan { first, len: blocks.len() as u32 }];
+        forward.caches = vec![CacheTables::Blocks(BlockTables { blocks, spans })];
+        forward
+    };
+    let check = |forward: Forward, window| {
+        let caches = [CacheLimits::Blocks { count: 100, window }];
+        let (rows_max, ctx_size, hidden) = (3, 1000, 1);
+        let limits =
+            ForwardLimits { rows_max, ctx_size, caches: &caches, hidden, first_stage: true };
+        forward.check_against(&limits, 4).is_ok()
+    };
+    // Position 100 with a window of 40 reads from 61 on: block 1.
+    assert!(check(forward(100, 1), Some(40)) && check(forward(100, 0), Some(40)));
+    assert!(!check(forward(100, 2), Some(40)) && !check(forward(100, 1), None));
+    // Position 103 reads from 64 on: block 2.
+    assert!(check(forward(103, 2), Some(40)) && !check(forward(103, 3), Some(40)));
 }
 
 fn params(message: &mut Sampling) -> &mut SamplingParams {
-    match &mut message.rows[1].mode {
-        RowMode::Sample(params) => params,
-        RowMode::Score(_) => unreachable!("the sample's second row samples"),
-    }
+    &mut message.params[0]
+}
+
+fn options(message: &mut Sampling) -> &mut SamplingOptions {
+    &mut message.params[0].options
 }
 
 #[test]
 fn sampling() {
+    let row = |params, position, mask| RowMode::Sample(SampleBy { params, position, mask });
     refused::<Sampling>(
         samples::sampling,
         &[
@@ -204,27 +274,35 @@ fn sampling() {
             ("microbatch", &|m| m.microbatch.0 = 0),
             ("rows", &|m| m.rows.clear()),
             ("rows", &|m| m.rows = vec![m.rows[0].clone(); 2049]),
+            ("params", &|m| m.params = vec![m.params[0].clone(); 4]),
+            ("masks", &|m| m.masks = vec![m.masks[1].clone(); 4]),
+            ("rows.params", &|m| m.rows[1].mode = row(1, 33, None)),
+            ("rows.mask", &|m| m.rows[1].mode = row(0, 33, Some(3))),
+            ("position", &|m| m.rows[1].mode = row(0, 0, None)),
             ("top_logprobs", &|m| m.rows[0].top_logprobs = 21),
-            ("temperature", &|m| params(m).temperature = f32::NAN),
-            ("temperature", &|m| params(m).temperature = -0.1),
-            ("temperature", &|m| params(m).temperature = 100.1),
-            ("top_p", &|m| params(m).top_p = 0.0),
-            ("top_p", &|m| params(m).top_p = 1.1),
-            ("min_p", &|m| params(m).min_p = f32::INFINITY),
-            ("repetition_penalty", &|m| params(m).repetition_penalty = 0.0),
-            ("repetition_penalty", &|m| params(m).repetition_penalty = f32::INFINITY),
-            ("frequency_penalty", &|m| params(m).frequency_penalty = f32::NAN),
-            ("presence_penalty", &|m| params(m).presence_penalty = f32::NEG_INFINITY),
-            ("position", &|m| params(m).position = 0),
-            ("logit_bias", &|m| params(m).logit_bias[0].1 = f32::NEG_INFINITY),
-            ("logit_bias", &|m| params(m).logit_bias.reverse()),
+            ("temperature", &|m| options(m).temperature = f32::NAN),
+            ("temperature", &|m| options(m).temperature = -0.1),
+            ("temperature", &|m| options(m).temperature = 100.1),
+            ("top_p", &|m| options(m).top_p = 0.0),
+            ("top_p", &|m| options(m).top_p = 1.1),
+            ("min_p", &|m| options(m).min_p = f32::INFINITY),
+            ("repetition_penalty", &|m| options(m).repetition_penalty = 0.0),
+            ("repetition_penalty", &|m| options(m).repetition_penalty = f32::INFINITY),
+            ("frequency_penalty", &|m| options(m).frequency_penalty = f32::NAN),
+            ("presence_penalty", &|m| options(m).presence_penalty = f32::NEG_INFINITY),
+            ("logit_bias", &|m| options(m).logit_bias[0].1 = f32::NEG_INFINITY),
+            ("logit_bias", &|m| options(m).logit_bias.reverse()),
             ("logit_bias", &|m| {
-                params(m).logit_bias = (0..=LOGIT_BIAS_MAX as u32).map(|t| (t, 0.0)).collect();
+                options(m).logit_bias = (0..=LOGIT_BIAS_MAX as u32).map(|t| (t, 0.0)).collect();
             }),
             ("prompt_counts", &|m| params(m).prompt_counts[1].0 = 1),
             ("output_counts", &|m| params(m).output_counts[0].1 = 0),
-            ("mask", &|m| params(m).mask = vec![0; 2]),
-            ("mask", &|m| params(m).mask = vec![1; MASK_WORDS_MAX + 1]),
+            ("masks", &|m| m.masks[0] = TokenMask::Bits(vec![0; 2])),
+            ("masks", &|m| m.masks[0] = TokenMask::Bits(vec![])),
+            ("masks", &|m| m.masks[0] = TokenMask::Bits(vec![1; MASK_WORDS_MAX + 1])),
+            ("masks", &|m| m.masks[1] = TokenMask::Only(vec![])),
+            ("masks", &|m| m.masks[1] = TokenMask::Only(vec![5, 5])),
+            ("masks", &|m| m.masks[2] = TokenMask::AllBut(vec![7, 6])),
         ],
     );
 }
@@ -232,19 +310,33 @@ fn sampling() {
 #[test]
 fn sampling_against_a_model() {
     let message = samples::sampling();
-    message.check_against(2, 100).unwrap();
+    message.check_against(3, 100).unwrap();
     let field = |rows, vocab| message.check_against(rows, vocab).unwrap_err().field;
     assert_eq!(field(1, 100), "rows");
-    assert_eq!(field(2, 12), "Score");
-    assert_eq!(field(2, 13), "logit_bias");
-    assert_eq!(field(2, 99), "prompt_counts");
-    assert_eq!(field(2, 200), "mask");
+    assert_eq!(field(3, 12), "logit_bias");
+    assert_eq!(field(3, 99), "prompt_counts");
+    assert_eq!(field(3, 200), "masks");
+    let mut score = samples::sampling();
+    score.rows[0].mode = RowMode::Score(100);
+    assert_eq!(score.check_against(3, 100).unwrap_err().field, "Score");
+    for mask in [TokenMask::Only(vec![100]), TokenMask::AllBut(vec![100])] {
+        let mut far = samples::sampling();
+        far.masks[1] = mask;
+        assert_eq!(far.check_against(3, 100).unwrap_err().field, "masks");
+    }
     let mut wide = samples::sampling();
-    params(&mut wide).mask[1] |= 1 << 36;
-    assert_eq!(wide.check_against(2, 100).unwrap_err().field, "mask");
+    wide.masks[0] = TokenMask::Bits(vec![u64::MAX, 0x1f_ffff_ffff]);
+    assert_eq!(wide.check_against(3, 100).unwrap_err().field, "masks");
     // A vocabulary that fills its last word.
-    params(&mut wide).mask[1] = u64::MAX;
-    wide.check_against(2, 128).unwrap();
+    wide.masks[0] = TokenMask::Bits(vec![u64::MAX; 2]);
+    wide.check_against(3, 128).unwrap();
+}
+
+fn token(message: &mut Sampled) -> &mut SampledToken {
+    match &mut message.rows[0] {
+        SampledRow::Token(token) => token,
+        row => unreachable!("the sample's first row is a token, not {row:?}"),
+    }
 }
 
 #[test]
@@ -255,12 +347,12 @@ fn sampled() {
             ("epoch", &|m| m.epoch = PlanEpoch(0)),
             ("microbatch", &|m| m.microbatch.0 = 0),
             ("rows", &|m| m.rows = vec![m.rows[0].clone(); 2049]),
-            ("logprob", &|m| m.rows[0].logprob = f32::NAN),
-            ("logprob", &|m| m.rows[0].logprob = f32::INFINITY),
-            ("top", &|m| m.rows[0].top[1].1 = f32::NAN),
-            ("top", &|m| m.rows[0].top.swap(0, 1)),
-            ("top", &|m| m.rows[0].top.swap(1, 2)),
-            ("top", &|m| m.rows[0].top = (0..21).map(|t| (t, 0.0)).collect()),
+            ("logprob", &|m| token(m).logprob = f32::NAN),
+            ("logprob", &|m| token(m).logprob = f32::INFINITY),
+            ("top", &|m| token(m).top[1].1 = f32::NAN),
+            ("top", &|m| token(m).top.swap(0, 1)),
+            ("top", &|m| token(m).top.swap(1, 2)),
+            ("top", &|m| token(m).top = (0..21).map(|t| (t, 0.0)).collect()),
         ],
     );
 }

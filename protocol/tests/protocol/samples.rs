@@ -5,11 +5,12 @@ use woolly_protocol::control::{
     StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward, StateSlots, TableSpan};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::join::{JoinAccepted, JoinRequest};
 use woolly_protocol::sampling::{
-    RowMode, Sampled, SampledRow, Sampling, SamplingParams, SamplingRow,
+    RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingOptions,
+    SamplingParams, SamplingRow, TokenMask,
 };
 use woolly_protocol::slices::{
     SliceChunk, SliceChunkRequest, SliceKey, SliceManifest, SliceManifestRequest,
@@ -120,26 +121,24 @@ pub fn forward() -> Forward {
         epoch: EPOCH,
         microbatch: MICROBATCH,
         chunks: vec![
-            Chunk {
-                sequence: SequenceId(100),
-                position: 31,
-                token_count: 2,
-                sample_rows: 1,
-                block_table: vec![BlockId(9), BlockId(4)],
-            },
-            Chunk {
-                sequence: SequenceId(101),
-                position: 0,
-                token_count: 1,
-                sample_rows: 0,
-                block_table: vec![BlockId(5)],
-            },
+            Chunk { sequence: SequenceId(100), position: 31, token_count: 2, sample_rows: 1 },
+            Chunk { sequence: SequenceId(101), position: 0, token_count: 1, sample_rows: 0 },
+        ],
+        caches: vec![
+            CacheTables::Blocks(BlockTables {
+                blocks: [9, 4, 5].map(BlockId).to_vec(),
+                spans: vec![TableSpan { first: 0, len: 2 }, TableSpan { first: 0, len: 1 }],
+            }),
+            CacheTables::Slots(vec![
+                StateSlots { read: Some(7), write: 8 },
+                StateSlots { read: None, write: 9 },
+            ]),
         ],
     }
 }
 
-pub fn params() -> SamplingParams {
-    SamplingParams {
+pub fn options() -> SamplingOptions {
+    SamplingOptions {
         temperature: 0.75,
         top_k: 40,
         top_p: 0.5,
@@ -149,29 +148,41 @@ pub fn params() -> SamplingParams {
         presence_penalty: 2.0,
         seed: 0x0102_0304_0506_0708,
         choice: 1,
-        position: 33,
         logit_bias: vec![(3, -100.0), (70, 1.0)],
+    }
+}
+
+pub fn params() -> SamplingParams {
+    SamplingParams {
+        options: options(),
         prompt_counts: vec![(1, 2), (99, 1)],
         output_counts: vec![(2, 1)],
-        mask: vec![u64::MAX, 0xf_ffff_ffff],
     }
 }
 
 pub fn sampling() -> Sampling {
     let score = SamplingRow { top_logprobs: 0, mode: RowMode::Score(12) };
-    let sample = SamplingRow { top_logprobs: 2, mode: RowMode::Sample(params()) };
-    Sampling { epoch: EPOCH, microbatch: MICROBATCH, rows: vec![score, sample] }
+    let mode = |mask| RowMode::Sample(SampleBy { params: 0, position: 33, mask });
+    let sample = SamplingRow { top_logprobs: 2, mode: mode(Some(0)) };
+    let free = SamplingRow { top_logprobs: 0, mode: mode(None) };
+    Sampling {
+        epoch: EPOCH,
+        microbatch: MICROBATCH,
+        params: vec![params()],
+        masks: vec![
+            TokenMask::Bits(vec![u64::MAX, 0xf_ffff_ffff]),
+            TokenMask::Only(vec![5, 98]),
+            TokenMask::AllBut(vec![6]),
+        ],
+        rows: vec![score, sample, free],
+    }
 }
 
 pub fn sampled() -> Sampled {
-    let row = SampledRow {
-        token: 12,
-        logprob: -0.5,
-        top: vec![(12, -0.5), (3, -2.0), (8, -2.0)],
-        non_finite: false,
-    };
-    let broken = SampledRow { token: 0, logprob: f32::NAN, top: vec![], non_finite: true };
-    Sampled { epoch: EPOCH, microbatch: MICROBATCH, rows: vec![row, broken] }
+    let token =
+        SampledToken { token: 12, logprob: -0.5, top: vec![(12, -0.5), (3, -2.0), (8, -2.0)] };
+    let rows = vec![SampledRow::Token(token), SampledRow::NonFinite, SampledRow::NothingAllowed];
+    Sampled { epoch: EPOCH, microbatch: MICROBATCH, rows }
 }
 
 pub fn join_request() -> JoinRequest {

@@ -25,7 +25,7 @@ const GREEDY: SampleParams<'static> = SampleParams {
     logit_bias: &[],
     prompt_counts: &[],
     output_counts: &[],
-    mask: &[],
+    mask: None,
 };
 
 /// A stage with all layers and a full cache, and room for a batch.
@@ -97,7 +97,7 @@ impl Runner {
             let chunks: Vec<ChunkRef<'_>> = tables.iter().map(|table| chunk(table)).collect();
             self.step(&chunks, &tokens)?;
             for (token, result) in tokens.iter_mut().zip(&self.results) {
-                *token = result.token;
+                *token = result.token().map_or(0, |chosen| chosen.token);
             }
         }
         Ok(())
@@ -115,7 +115,7 @@ impl Runner {
         self.stage
             .sample(&batch, &requests, &mut self.results)
             .map_err(|error| error.to_string())?;
-        if self.results.iter().any(|result| result.non_finite) {
+        if self.results.iter().any(|result| result.token().is_none()) {
             Err("the model's logits are not finite".to_owned())
         } else {
             Ok(())

@@ -10,7 +10,7 @@ use woolly_engine::gguf::Gguf;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
-use woolly_engine::sampler::{RowRequest, RowResult};
+use woolly_engine::sampler::{RowRequest, RowToken};
 use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_engine::weights::Weights;
 use woolly_protocol::control::{Drain, Neighbour, Ready, Release, StreamPurpose};
@@ -19,13 +19,13 @@ use woolly_protocol::frame_io::FrameReader;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::refusal::{Refusal, RefusalCode};
-use woolly_protocol::sampling::Sampled;
+use woolly_protocol::sampling::{Sampled, SampledRow};
 use woolly_protocol::token_store::TokenOptions;
 
 const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
 
 /// What the engine itself says about the prompt's last row.
-fn expected(coordinator: &Coordinator) -> RowResult {
+fn expected(coordinator: &Coordinator) -> RowToken {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
     let weights = Weights::from_model(&gguf, &slices).unwrap();
@@ -43,7 +43,7 @@ fn expected(coordinator: &Coordinator) -> RowResult {
     stage.forward(&batch, Input::Tokens(&PROMPT), &AtomicU64::new(0)).unwrap();
     let mut out = Vec::new();
     stage.sample(&batch, &[RowRequest::Score { target: 3, top: 5 }], &mut out).unwrap();
-    out.remove(0)
+    out[0].token().expect("finite logits").clone()
 }
 
 async fn sampled(results: &mut FrameReader) -> Sampled {
@@ -51,11 +51,11 @@ async fn sampled(results: &mut FrameReader) -> Sampled {
     frame.unwrap().unwrap().message().unwrap()
 }
 
-fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowResult) {
+fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     assert_eq!((sampled.epoch, sampled.microbatch), (epoch, microbatch));
-    let [row] = &sampled.rows[..] else { panic!("{sampled:?}") };
-    assert_eq!((row.token, row.non_finite), (3, false));
+    let [SampledRow::Token(row)] = &sampled.rows[..] else { panic!("{sampled:?}") };
+    assert_eq!(row.token, 3);
     assert_eq!(row.logprob.to_bits(), expected.logprob.to_bits());
     assert_eq!(row.top, expected.top);
 }

@@ -19,7 +19,7 @@ use woolly_protocol::control::{
     Assign, Hello, KvType, ModelPart, Neighbour, StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, coordinator_server};
-use woolly_protocol::forward::{Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
@@ -279,18 +279,20 @@ pub fn prompt(epoch: u32, microbatch: u64, tokens: &[u32]) -> (Forward, Vec<u8>)
         position: 0,
         token_count: u32::try_from(tokens.len()).unwrap(),
         sample_rows: 1,
-        block_table: vec![BlockId(0)],
     };
+    let mut tables = BlockTables::default();
+    tables.push(0, &[BlockId(0)]);
+    let caches = vec![CacheTables::Blocks(tables)];
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     let payload = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-    (Forward { epoch, microbatch, chunks: vec![chunk] }, payload)
+    (Forward { epoch, microbatch, chunks: vec![chunk], caches }, payload)
 }
 
 /// Scores token 3 in the prompt's last row, with five others.
 pub fn score(epoch: u32, microbatch: u64) -> Sampling {
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     let row = SamplingRow { top_logprobs: 5, mode: RowMode::Score(3) };
-    Sampling { epoch, microbatch, rows: vec![row] }
+    Sampling { epoch, microbatch, params: vec![], masks: vec![], rows: vec![row] }
 }
 
 /// A worker process; killed when the test ends.

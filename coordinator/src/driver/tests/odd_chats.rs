@@ -23,7 +23,9 @@ use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::EncodedFrame;
 use woolly_protocol::frame_io::write_frame;
 use woolly_protocol::kind::Kind;
-use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, Sampling};
+use woolly_protocol::sampling::{
+    RowMode, Sampled, SampledRow, SampledToken, Sampling, SamplingRow,
+};
 
 /// Requests unless `WOOLLY_ODD_REQUESTS` says another number.
 const REQUESTS: u64 = 2000;
@@ -274,19 +276,20 @@ async fn compute(player: Player) {
     while let Ok(Some(frame)) = forwards.read(&[Kind::Forward]).await {
         let forward = frame.message::<Forward>().unwrap();
         let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
-        let rows = if asks {
-            read(&mut samplings, Kind::Sampling).await.message::<Sampling>().unwrap().rows
+        let (params, rows) = if asks {
+            let sampling: Sampling = read(&mut samplings, Kind::Sampling).await.message().unwrap();
+            (sampling.params, sampling.rows)
         } else {
-            Vec::new()
+            (Vec::new(), Vec::new())
         };
-        let row = |row: woolly_protocol::sampling::SamplingRow| SampledRow {
-            token: match row.mode {
+        let ends = |by: u32| params[by as usize].options.seed.is_multiple_of(4);
+        let row = |row: SamplingRow| {
+            let token = match row.mode {
                 RowMode::Score(target) => target,
-                RowMode::Sample(params) => [7, EOS][usize::from(params.seed.is_multiple_of(4))],
-            },
-            logprob: -1.0,
-            top: (0..u32::from(row.top_logprobs)).map(|id| (id, -2.0)).collect(),
-            non_finite: false,
+                RowMode::Sample(by) => [7, EOS][usize::from(ends(by.params))],
+            };
+            let top = (0..u32::from(row.top_logprobs)).map(|id| (id, -2.0)).collect();
+            SampledRow::Token(SampledToken { token, logprob: -1.0, top })
         };
         let rows = rows.into_iter().map(row).collect();
         let sampled = Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows };

@@ -6,13 +6,14 @@
 use super::fields::Fields;
 use super::stopping::{MaxTokens, StopConditions};
 use super::tokens::Encoded;
-use crate::generation::{GenerationRequest, KeyId, Refusal, SamplingOptions};
+use crate::generation::{GenerationRequest, KeyId, Refusal};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::output::choice::ChoicePlan;
 use crate::http::output::text::CompletionText;
 use crate::http::server::request_log::RequestLog;
 use std::sync::Arc;
+use woolly_protocol::sampling::SamplingOptions;
 
 /// Characters of a model's name in a request.
 const MODEL_CHARS_MAX: usize = 1 << 20;

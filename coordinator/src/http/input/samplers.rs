@@ -5,9 +5,9 @@
 //! a list leaves out is turned off, as llama-server does.
 
 use super::fields::{Fields, array_of, expected, string_of};
-use crate::generation::SamplingOptions;
 use crate::http::error::ApiError;
 use serde_json::Value;
+use woolly_protocol::sampling::SamplingOptions;
 
 /// Names in `samplers`.
 const SAMPLERS_MAX: usize = 32;

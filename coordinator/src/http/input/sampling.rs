@@ -2,9 +2,9 @@
 
 use super::fields::{Fields, expected};
 use super::samplers;
-use crate::generation::SamplingOptions;
 use crate::http::error::ApiError;
 use serde_json::Value;
+use woolly_protocol::sampling::SamplingOptions;
 
 /// Entries of `logit_bias`.
 pub const LOGIT_BIAS_MAX: usize = woolly_protocol::limits::LOGIT_BIAS_MAX;

@@ -15,7 +15,7 @@ fn two_in_flight() -> (Scheduler, Step, Step) {
 }
 
 /// Refuses the answer and stays as it was: the right answers still work.
-fn refuses(mut scheduler: Scheduler, wrong: &Sampled, error: &SampledError, right: [&Step; 2]) {
+fn refuses(mut scheduler: Scheduler, wrong: Sampled, error: &SampledError, right: [&Step; 2]) {
     let before = scheduler.counts();
     assert_eq!(scheduler.handle_sampled(T0, wrong).unwrap_err(), *error);
     assert_eq!(scheduler.counts(), before);
@@ -30,7 +30,7 @@ fn an_unknown_microbatch_is_an_error() {
     let (scheduler, first, second) = two_in_flight();
     let microbatch = MicrobatchId(99);
     let wrong = Sampled { microbatch, ..answer_of(&first) };
-    refuses(scheduler, &wrong, &SampledError::NotInFlight { microbatch }, [&first, &second]);
+    refuses(scheduler, wrong, &SampledError::NotInFlight { microbatch }, [&first, &second]);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_second_answer_is_an_error() {
     let (mut scheduler, first, second) = two_in_flight();
     answer(&mut scheduler, &first);
     let microbatch = first.forward.microbatch;
-    let error = scheduler.handle_sampled(T0, &answer_of(&first)).unwrap_err();
+    let error = scheduler.handle_sampled(T0, answer_of(&first)).unwrap_err();
     assert_eq!(error, SampledError::NotInFlight { microbatch });
     answer(&mut scheduler, &second);
 }
@@ -49,7 +49,7 @@ fn an_answer_before_its_turn_is_an_error() {
     let expected = first.forward.microbatch;
     let found = second.forward.microbatch;
     let error = SampledError::OutOfOrder { expected, found };
-    refuses(scheduler, &answer_of(&second), &error, [&first, &second]);
+    refuses(scheduler, answer_of(&second), &error, [&first, &second]);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_wrong_number_of_rows_is_an_error() {
     let microbatch = first.forward.microbatch;
     let wrong = Sampled { microbatch, ..answer_of(&second) };
     let error = SampledError::RowCount { microbatch, expected: 0, found: 1 };
-    refuses(scheduler, &wrong, &error, [&first, &second]);
+    refuses(scheduler, wrong, &error, [&first, &second]);
 }
 
 #[test]
@@ -70,13 +70,13 @@ fn a_wrong_target_or_too_many_others_is_an_error() {
     let prompt = step(&mut scheduler);
     let microbatch = prompt.forward.microbatch;
     let mut wrong = answer_of(&prompt);
-    wrong.rows[0].token = 5;
+    token(&mut wrong.rows[0]).token = 5;
     let error = SampledError::Target { microbatch, row: 0, expected: 4, found: 5 };
-    assert_eq!(scheduler.handle_sampled(T0, &wrong), Err(error));
+    assert_eq!(scheduler.handle_sampled(T0, wrong), Err(error));
     let mut wrong = answer_of(&prompt);
-    wrong.rows[0].top = vec![(1, -1.0)];
+    token(&mut wrong.rows[0]).top = vec![(1, -1.0)];
     let error = SampledError::TopCount { microbatch, row: 0, expected: 0, found: 1 };
-    assert_eq!(scheduler.handle_sampled(T0, &wrong), Err(error));
+    assert_eq!(scheduler.handle_sampled(T0, wrong), Err(error));
     answer(&mut scheduler, &prompt);
 }
 
@@ -87,9 +87,9 @@ fn a_token_outside_the_vocabulary_is_an_error() {
     let prompt = step(&mut scheduler);
     let microbatch = prompt.forward.microbatch;
     let mut wrong = answer_of(&prompt);
-    wrong.rows[0].token = 8;
+    token(&mut wrong.rows[0]).token = 8;
     let error = SampledError::Vocabulary { microbatch, row: 0, vocab: 8, found: 8 };
-    assert_eq!(scheduler.handle_sampled(T0, &wrong), Err(error));
+    assert_eq!(scheduler.handle_sampled(T0, wrong), Err(error));
     answer(&mut scheduler, &prompt);
 }
 
@@ -117,14 +117,25 @@ fn values_that_are_not_finite_fail_their_request_only() {
     let good = submit(&mut scheduler, 3, 5);
     let prompts = step(&mut scheduler);
     let mut sampled = answer_of(&prompts);
-    sampled.rows[0].non_finite = true;
-    sampled.rows[0].logprob = f32::NAN;
-    scheduler.handle_sampled(T0, &sampled).unwrap();
+    sampled.rows[0] = SampledRow::NonFinite;
+    scheduler.handle_sampled(T0, sampled).unwrap();
     let told = events(&mut scheduler);
     assert_eq!((told[0].0, failure_code(&told[0].1)), (bad, "model_numerics"));
     assert!(matches!(told[1], (id, GenerationEvent::Token(_)) if id == good));
     assert_eq!(told.len(), 2);
     assert_eq!(scheduler.counts().running, 1);
+}
+
+#[test]
+fn a_mask_that_allows_nothing_fails_its_request_under_a_name_of_its_own() {
+    let mut scheduler = serving(plan());
+    submit(&mut scheduler, 3, 5);
+    let prompt = step(&mut scheduler);
+    let mut sampled = answer_of(&prompt);
+    sampled.rows[0] = SampledRow::NothingAllowed;
+    scheduler.handle_sampled(T0, sampled).unwrap();
+    assert_eq!(failure_code(&events(&mut scheduler)[0].1), "no_token_allowed");
+    assert_eq!(scheduler.counts().running, 0);
 }
 
 #[test]
@@ -136,8 +147,8 @@ fn a_failure_amid_chunks_in_flight_gives_the_blocks_back_at_the_end() {
     let first = step(&mut scheduler);
     let second = step(&mut scheduler);
     let mut sampled = answer_of(&first);
-    sampled.rows[1].non_finite = true;
-    scheduler.handle_sampled(T0, &sampled).unwrap();
+    sampled.rows[1] = SampledRow::NonFinite;
+    scheduler.handle_sampled(T0, sampled).unwrap();
     assert_books_balance(&scheduler);
     assert_eq!(scheduler.counts().kv_blocks_free, 4);
     answer(&mut scheduler, &second);
@@ -151,7 +162,7 @@ fn the_loss_of_the_pipeline_fails_all_and_refuses_new_ones() {
     let mut scheduler = configured(config, plan());
     let ids = [submit(&mut scheduler, 3, 5), submit(&mut scheduler, 3, 5)];
     let prompt = step(&mut scheduler);
-    scheduler.handle_plan(T0, None);
+    scheduler.handle_pipeline_lost(T0);
     assert_books_balance(&scheduler);
     let told = events(&mut scheduler);
     let told: Vec<_> = told.iter().map(|(id, event)| (*id, failure_code(event))).collect();
@@ -161,9 +172,9 @@ fn the_loss_of_the_pipeline_fails_all_and_refuses_new_ones() {
     assert_eq!(scheduler.poll_step(T0), None);
 
     // The answer was on its way; it is dropped before and after the next plan.
-    scheduler.handle_sampled(T0, &answer_of(&prompt)).unwrap();
-    scheduler.handle_plan(T0, Some(PlanLimits { epoch: PlanEpoch(2), ..plan() }));
-    scheduler.handle_sampled(T0, &answer_of(&prompt)).unwrap();
+    scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
+    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
+    scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
     assert_eq!(scheduler.counts().stale_answers, 2);
     assert_eq!(scheduler.counts().kv_blocks_free, 1000);
 

@@ -72,7 +72,7 @@ impl Flow {
             ..plan()
         };
         let mut scheduler = Scheduler::new(config);
-        scheduler.handle_plan(Duration::ZERO, Some(limits));
+        scheduler.handle_plan(Duration::ZERO, limits);
         let stage = |cost: &Cost| Stage {
             cost: *cost,
             queue: VecDeque::new(),
@@ -175,7 +175,7 @@ impl Flow {
             }
             Event::Answer(microbatch) => {
                 let step = self.steps.remove(&microbatch).unwrap();
-                self.scheduler.handle_sampled(self.clock(), &answer_of(&step)).unwrap();
+                self.scheduler.handle_sampled(self.clock(), answer_of(&step)).unwrap();
             }
             Event::Heartbeat(stage) => {
                 for timing in std::mem::take(&mut self.stages[stage].reports) {

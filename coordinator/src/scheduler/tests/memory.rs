@@ -22,7 +22,7 @@ fn blocks_are_taken_as_the_sequence_grows() {
     answer(&mut scheduler, &decode);
     let decode = step(&mut scheduler);
     assert_eq!((chunks(&decode)[0].1, free(&scheduler)), (64, 7));
-    assert_eq!(decode.forward.chunks[0].block_table.len(), 3);
+    assert_eq!(table(&decode.forward, 0).len(), 3);
 }
 
 #[test]

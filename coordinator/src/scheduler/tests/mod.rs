@@ -15,11 +15,12 @@ mod turns;
 
 use super::sequence::Phase;
 use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
-use crate::generation::{GenerationEvent, GenerationRequest, KeyId, SamplingOptions};
+use crate::generation::{GenerationEvent, GenerationRequest, KeyId};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use woolly_protocol::ids::{PlanEpoch, SequenceId};
-use woolly_protocol::sampling::{RowMode, Sampled, SampledRow};
+use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
+use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId};
+use woolly_protocol::sampling::{RowMode, Sampled, SampledRow, SampledToken, SamplingOptions};
 
 const T0: Duration = Duration::ZERO;
 
@@ -60,7 +61,7 @@ fn serving(plan: PlanLimits) -> Scheduler {
 
 fn configured(config: SchedulerConfig, plan: PlanLimits) -> Scheduler {
     let mut scheduler = Scheduler::new(config);
-    scheduler.handle_plan(T0, Some(plan));
+    scheduler.handle_plan(T0, plan);
     scheduler
 }
 
@@ -79,21 +80,37 @@ fn step(scheduler: &mut Scheduler) -> Step {
 /// The answer to a microbatch: every sampled row gives token 7.
 fn answer_of(step: &Step) -> Sampled {
     let rows = step.sampling.iter().flat_map(|sampling| &sampling.rows);
-    let rows = rows.map(|row| SampledRow {
-        token: match row.mode {
+    let rows = rows.map(|row| {
+        let token = match row.mode {
             RowMode::Score(target) => target,
             RowMode::Sample(_) => 7,
-        },
-        logprob: -0.5,
-        top: (0..u32::from(row.top_logprobs)).map(|rank| (rank, -1.0)).collect(),
-        non_finite: false,
+        };
+        let top = (0..u32::from(row.top_logprobs)).map(|rank| (rank, -1.0)).collect();
+        SampledRow::Token(SampledToken { token, logprob: -0.5, top })
     });
     Sampled { epoch: step.forward.epoch, microbatch: step.forward.microbatch, rows: rows.collect() }
 }
 
 fn answer(scheduler: &mut Scheduler, step: &Step) {
-    scheduler.handle_sampled(T0, &answer_of(step)).unwrap();
+    scheduler.handle_sampled(T0, answer_of(step)).unwrap();
     assert_books_balance(scheduler);
+}
+
+/// The token of a row of an answer.
+fn token(row: &mut SampledRow) -> &mut SampledToken {
+    let SampledRow::Token(token) = row else { panic!("{row:?}") };
+    token
+}
+
+/// The tables of the one cache group.
+fn tables(forward: &Forward) -> &BlockTables {
+    let [CacheTables::Blocks(tables)] = &forward.caches[..] else { panic!("{forward:?}") };
+    tables
+}
+
+/// The blocks of a chunk's sequence.
+fn table(forward: &Forward, chunk: usize) -> &[BlockId] {
+    tables(forward).tables().nth(chunk).expect("one table per chunk")
 }
 
 fn events(scheduler: &mut Scheduler) -> Vec<(SequenceId, GenerationEvent)> {
@@ -137,11 +154,11 @@ fn assert_books_balance(scheduler: &Scheduler) {
         let waits = sequence.phase == Phase::Waiting;
         let runs = sequence.phase == Phase::Running;
         assert_eq!(s.waiting.contains(*id), waits, "{id} is {:?}", sequence.phase);
-        let by_rank = sequence.rank.and_then(|rank| s.running.get(&rank));
-        assert_eq!(by_rank == Some(id), runs, "{id} is {:?}", sequence.phase);
+        let by_rank = sequence.rank.and_then(|rank| s.running.of_rank(rank));
+        assert_eq!(by_rank == Some(*id), runs, "{id} is {:?}", sequence.phase);
         assert!(!waits || (sequence.blocks.is_empty() && sequence.in_flight == 0), "{id} holds");
-        let prefills = sequence.rank.and_then(|rank| s.prefilling.get(&rank)) == Some(id);
-        let queues = usize::from(prefills) + s.ready.iter().filter(|ready| *ready == id).count();
+        let prefills = s.running.prefills().filter(|prefills| prefills == id).count();
+        let queues = prefills + s.running.times_ready(*id);
         assert!(queues <= usize::from(runs), "{id} is in {queues} queues");
         assert!(!leaving(sequence.phase) || sequence.in_flight > 0, "{id} should have left");
         assert!(sequence.in_flight > 0 || queues > 0 || !runs, "{id} is forgotten");
@@ -153,37 +170,35 @@ fn assert_books_balance(scheduler: &Scheduler) {
     of_key.retain(|_, held| *held > 0);
     assert_eq!(of_key, s.of_key, "sequences per key");
     assert_eq!(s.running.len() + s.waiting.len() + s.counts().leaving, s.sequences.len());
-    if let (Some((youngest, _)), Some(oldest)) =
-        (s.running.last_key_value(), s.waiting.first_rank())
-    {
-        assert!(*youngest < oldest, "{youngest:?} overtook {oldest:?}");
+    if let (Some(youngest), Some(oldest)) = (s.running.last_rank(), s.waiting.first_rank()) {
+        assert!(youngest < oldest, "{youngest:?} overtook {oldest:?}");
     }
     let plan = s.plan.map_or(0, |plan| plan.in_flight_max as usize);
     assert!(s.in_flight.len() <= plan && s.running.len() <= s.config.running_max);
 }
 
 /// Every extent is held by whom it is counted for, or idle, or free; what is open belongs
-/// to one sequence; and what was promised is what is missing.
+/// to one sequence; and what was reserved is what is missing.
 fn assert_blocks_balance(s: &Scheduler) {
-    let together = s.blocks.together() as usize;
+    let per_extent = s.blocks.per_extent() as usize;
     let mut holders: BTreeMap<_, Vec<(SequenceId, usize)>> = BTreeMap::new();
-    let (mut returning, mut promised) = (0, 0);
+    let (mut draining, mut reserved) = (0, 0);
     for (id, sequence) in &s.sequences {
-        assert!(sequence.blocks.len().is_multiple_of(together), "{id} holds part of an extent");
-        for (index, blocks) in sequence.blocks.chunks_exact(together).enumerate() {
+        assert!(sequence.blocks.len().is_multiple_of(per_extent), "{id} holds part of an extent");
+        for (index, blocks) in sequence.blocks.chunks_exact(per_extent).enumerate() {
             let extent = s.blocks.extent_of(blocks[0]);
             assert!(s.blocks.ids(extent).eq(blocks.iter().copied()), "an extent in another order");
             holders.entry(extent).or_default().push((*id, index));
         }
         if matches!(sequence.phase, Phase::Preempting | Phase::Ended) {
-            returning += sequence.blocks.len();
+            draining += sequence.blocks.len();
         }
-        promised += sequence.promised;
+        reserved += sequence.reserved;
     }
-    assert_eq!(returning, s.returning, "blocks on their way back");
-    assert_eq!(promised, s.promised, "extents that were promised");
+    assert_eq!(draining, s.draining, "blocks on their way back");
+    assert_eq!(reserved, s.reserved, "extents that were reserved");
     for (extent, held) in &holders {
-        let end = |index: &usize| (index + 1) * together * 32;
+        let end = |index: &usize| (index + 1) * per_extent * 32;
         let content = |(id, index): &(SequenceId, usize)| {
             let sequence = &s.sequences[id];
             assert!(

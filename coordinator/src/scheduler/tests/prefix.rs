@@ -79,7 +79,7 @@ fn what_is_in_flight_is_shared_and_held_by_both() {
     // The end of the first prompt, and the second from where it differs.
     let third = step(&mut scheduler);
     assert_eq!(chunks(&third), [(1, 64, 6, 1), (2, 64, 16, 1)]);
-    let table = |chunk: usize| third.forward.chunks[chunk].block_table.clone();
+    let table = |chunk: usize| table(&third.forward, chunk).to_vec();
     assert_eq!(table(0)[..2], table(1)[..2]);
     assert_ne!(table(0)[2], table(1)[2]);
     // The one who computed it leaves; the other goes on with its blocks.
@@ -209,7 +209,7 @@ fn a_new_plan_begins_with_an_empty_cache() {
     let mut scheduler = caching(PrefixCache::Key, plan());
     submit_as(&mut scheduler, 0, 70, 1);
     finish(&mut scheduler);
-    scheduler.handle_plan(T0, Some(PlanLimits { epoch: PlanEpoch(2), ..plan() }));
+    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
     submit_as(&mut scheduler, 0, 70, 1);
     assert_eq!(finish(&mut scheduler).1, [(2, 0)]);
 }
@@ -222,7 +222,7 @@ fn extents_of_several_blocks_are_shared_as_a_whole() {
     submit_as(&mut scheduler, 0, 200, 1);
     let first = step(&mut scheduler);
     // The wire's blocks have 32 positions.
-    assert_eq!(first.forward.chunks[0].block_table.len(), 7);
+    assert_eq!(table(&first.forward, 0).len(), 7);
     assert_eq!(scheduler.counts().kv_blocks_free, 33);
     run_out(&mut scheduler, vec![first]);
     events(&mut scheduler);

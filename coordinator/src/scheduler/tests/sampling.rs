@@ -7,17 +7,22 @@ use crate::scheduler::step::{Room, StepBuilder};
 use woolly_protocol::frame::encode;
 use woolly_protocol::ids::{BlockId, MicrobatchId};
 use woolly_protocol::limits::PENALTY_TOKENS_MAX;
-use woolly_protocol::sampling::{SamplingParams, SamplingRow};
+use woolly_protocol::sampling::{SampleBy, SamplingParams, SamplingRow};
 
 fn rows(step: &Step) -> &[SamplingRow] {
     step.sampling.as_ref().map_or(&[], |sampling| &sampling.rows)
 }
 
-fn params(step: &Step) -> &SamplingParams {
-    match &rows(step).last().unwrap().mode {
-        RowMode::Sample(params) => params,
+/// How the last row is sampled.
+fn by(step: &Step) -> SampleBy {
+    match rows(step).last().unwrap().mode {
+        RowMode::Sample(by) => by,
         RowMode::Score(_) => panic!("a scored row"),
     }
+}
+
+fn params(step: &Step) -> &SamplingParams {
+    &step.sampling.as_ref().unwrap().params[by(step).params as usize]
 }
 
 /// Submits, answers the prompt, and returns the rows asked for by the prompt and by a decode step.
@@ -33,8 +38,8 @@ fn prompt_and_decode(request: GenerationRequest) -> (Step, Step) {
 #[test]
 fn the_position_is_the_one_after_the_row() {
     let (prompt, decode) = prompt_and_decode(greedy(vec![4, 5, 6], 9));
-    assert_eq!((params(&prompt).position, params(&decode).position), (3, 4));
-    assert_eq!(params(&prompt).seed, 1);
+    assert_eq!((by(&prompt).position, by(&decode).position), (3, 4));
+    assert_eq!(params(&prompt).options.seed, 1);
 }
 
 #[test]
@@ -104,7 +109,7 @@ fn scoring_asks_for_every_row_with_the_token_that_follows() {
     let targets: Vec<_> = rows(&first).iter().map(|row| row.mode.clone()).collect();
     assert_eq!(targets, [RowMode::Score(101), RowMode::Score(102), RowMode::Score(103)]);
     assert_eq!(rows(&second)[0].mode, RowMode::Score(104));
-    assert_eq!(params(&second).position, 5);
+    assert_eq!(by(&second).position, 5);
 
     answer(&mut scheduler, &first);
     assert_eq!(events(&mut scheduler), [], "scores are told all at once");
@@ -162,7 +167,7 @@ fn long_counts_are_spread_over_microbatches() {
     let room = Room::whole(&limits, 256);
     let mut request = greedy((0..u32::try_from(PENALTY_TOKENS_MAX).unwrap()).collect(), 2);
     request.sampling.repetition_penalty = 1.5;
-    let mut builder = StepBuilder::default();
+    let mut builder = StepBuilder::new(0, 32);
     for id in 1..=256 {
         let mut sequence = Sequence::new(request.clone(), T0);
         sequence.sent = PENALTY_TOKENS_MAX - 1;
@@ -181,7 +186,7 @@ fn long_counts_are_spread_over_microbatches() {
 fn long_block_tables_are_spread_over_microbatches() {
     let limits = PlanLimits { ctx_size: 1 << 20, kv_blocks: 1 << 20, ..plan() };
     let room = Room::whole(&limits, 256);
-    let mut builder = StepBuilder::default();
+    let mut builder = StepBuilder::new(0, 32);
     for id in 1..=256 {
         let mut sequence = Sequence::new(greedy(vec![1; 1 << 19], 2), T0);
         sequence.sent = (1 << 19) - 1;

@@ -12,7 +12,7 @@ use crate::scheduler::{PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
-use woolly_protocol::forward::{Forward, ForwardLimits};
+use woolly_protocol::forward::{CacheLimits, Forward, ForwardLimits};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId};
 use woolly_protocol::sampling::{Sampled, Sampling};
@@ -185,7 +185,7 @@ impl Sim {
         match happening {
             Happening::Arrival(index) => self.arrive(index),
             Happening::Cancel(index) => self.cancel(index),
-            Happening::Loss => self.scheduler.handle_plan(self.clock(), None),
+            Happening::Loss => self.scheduler.handle_pipeline_lost(self.clock()),
             Happening::Plan => self.plan(),
             Happening::Time => self.scheduler.handle_timeout(self.clock()),
             Happening::Answer(sampled) => {
@@ -193,7 +193,7 @@ impl Sim {
                     let answered = self.in_flight.pop_front().map(|(microbatch, _)| microbatch);
                     assert_eq!(answered, Some(sampled.microbatch));
                 }
-                self.scheduler.handle_sampled(self.clock(), &sampled).unwrap();
+                self.scheduler.handle_sampled(self.clock(), sampled).unwrap();
             }
             Happening::Report(epoch, stage, timing) => {
                 self.scheduler.handle_timing(self.clock(), epoch, stage, &timing);
@@ -253,7 +253,7 @@ impl Sim {
                 link_free_at: 0,
             })
             .collect();
-        self.scheduler.handle_plan(self.clock(), Some(self.limits));
+        self.scheduler.handle_plan(self.clock(), self.limits);
     }
 
     /// Does all that the scheduler wants.
@@ -291,10 +291,11 @@ impl Sim {
 
     fn check_step(&mut self, step: &Step) {
         let forward = &step.forward;
+        let blocks = CacheLimits::Blocks { count: self.limits.kv_blocks, window: None };
         let limits = ForwardLimits {
             rows_max: self.limits.rows_max,
             ctx_size: self.limits.ctx_size,
-            kv_blocks: self.limits.kv_blocks,
+            caches: &[blocks],
             hidden: 1,
             first_stage: true,
         };
@@ -305,16 +306,15 @@ impl Sim {
             sampling.check_against(forward.sample_rows(), VOCAB as u32).unwrap();
         }
         assert_eq!(forward.sample_rows() > 0, step.sampling.is_some(), "a sampling if asked for");
-        let held = forward
-            .chunks
-            .iter()
-            .flat_map(|chunk| chunk.block_table.iter().map(|block| (*block, chunk.sequence)));
-        let held = held.collect();
+        let chunks = || forward.chunks.iter().zip(super::tables(forward).tables());
+        let held = chunks()
+            .flat_map(|(chunk, table)| table.iter().map(|block| (*block, chunk.sequence)))
+            .collect();
         self.in_flight.push_back((forward.microbatch, held));
         assert!(self.in_flight.len() <= self.limits.in_flight_max as usize, "in flight");
         // What is written now may be read by others later, and by nobody yet.
-        for chunk in &forward.chunks {
-            let written = &chunk.block_table[chunk.position as usize / 32..];
+        for (chunk, table) in chunks() {
+            let written = &table[chunk.position as usize / 32..];
             for (block, sequence) in self.in_flight.iter().flat_map(|(_, held)| held) {
                 let shared = *sequence != chunk.sequence && written.contains(block);
                 assert!(!shared, "{block} is written while another sequence uses it");
@@ -380,7 +380,9 @@ impl Sim {
             for back in (0..u32::from(chunk.sample_rows)).rev() {
                 let position = chunk.position + chunk.token_count - 1 - back;
                 let row = asked.next().expect("as many rows as the chunks ask for");
-                rows.push(toy::answer(row, position, hidden[end - 1 - back as usize]));
+                let hidden = hidden[end - 1 - back as usize];
+                let params = sampling.as_ref().map_or(&[][..], |sampling| &sampling.params);
+                rows.push(toy::answer(row, params, position, hidden));
             }
         }
         Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }

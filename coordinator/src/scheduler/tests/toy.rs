@@ -8,7 +8,9 @@ use super::rng::mix;
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, TokenEvent};
 use std::collections::BTreeMap;
 use woolly_protocol::forward::Forward;
-use woolly_protocol::sampling::{RowMode, SampledRow, SamplingParams, SamplingRow};
+use woolly_protocol::sampling::{
+    RowMode, SampleBy, SampledRow, SampledToken, SamplingParams, SamplingRow,
+};
 
 /// Token ids are below this.
 pub(super) const VOCAB: u64 = 40;
@@ -32,10 +34,10 @@ impl ToyStage {
     /// Computes a microbatch: one value per row in, one per row out.
     pub(super) fn forward(&mut self, forward: &Forward, rows: &[u64]) -> Vec<u64> {
         let mut out = Vec::new();
-        for chunk in &forward.chunks {
+        for (chunk, table) in forward.chunks.iter().zip(super::tables(forward).tables()) {
             for position in chunk.position..chunk.position + chunk.token_count {
                 let place = |position: u32| {
-                    let block = chunk.block_table[position as usize / 32];
+                    let block = table[position as usize / 32];
                     (block.0 as usize, position as usize % 32)
                 };
                 let (block, offset) = place(position);
@@ -58,18 +60,26 @@ fn fold(sum: u64, slot: u64) -> u64 {
 }
 
 /// What the last stage answers for one row with this output at this position.
-pub(super) fn answer(row: &SamplingRow, position: u32, hidden: u64) -> SampledRow {
+pub(super) fn answer(
+    row: &SamplingRow,
+    params: &[SamplingParams],
+    position: u32,
+    hidden: u64,
+) -> SampledRow {
     let (token, hash, seed) = match &row.mode {
         RowMode::Score(target) => (*target, mix(hidden ^ u64::from(*target)), 1),
-        RowMode::Sample(params) => {
-            assert_eq!(params.position, position + 1, "the position that is sampled");
-            let hash = mix(hidden ^ hash_params(params));
-            (u32::try_from(hash % VOCAB).unwrap(), hash, params.seed)
+        RowMode::Sample(by) => {
+            assert_eq!(by.position, position + 1, "the position that is sampled");
+            let params = &params[by.params as usize];
+            let hash = mix(hidden ^ hash_params(params) ^ mix(by.position.into()));
+            (u32::try_from(hash % VOCAB).unwrap(), hash, params.options.seed)
         }
     };
-    let non_finite = seed.is_multiple_of(FRAGILE_SEED) && hash.is_multiple_of(FRAGILE_ROW);
+    if seed.is_multiple_of(FRAGILE_SEED) && hash.is_multiple_of(FRAGILE_ROW) {
+        return SampledRow::NonFinite;
+    }
     let top = (0..u32::from(row.top_logprobs)).map(|rank| (rank, logprob(hash))).collect();
-    SampledRow { token, logprob: logprob(hash), top, non_finite }
+    SampledRow::Token(SampledToken { token, logprob: logprob(hash), top })
 }
 
 fn logprob(hash: u64) -> f32 {
@@ -111,7 +121,7 @@ impl Alone<'_> {
             hidden = self.compute(tokens[index]);
             if self.request.score_prompt && index + 1 < tokens.len() {
                 let mode = RowMode::Score(tokens[index + 1]);
-                let Some(event) = self.ask(mode, hidden) else { return };
+                let Some(event) = self.ask(mode, &[], hidden) else { return };
                 scored.push(event);
             }
         }
@@ -119,9 +129,10 @@ impl Alone<'_> {
             self.events.push(GenerationEvent::Scored(scored));
         }
         for _ in 0..self.request.max_tokens {
-            let Some(event) = self.ask(RowMode::Sample(self.params(&tokens)), hidden) else {
-                return;
-            };
+            let position = u32::try_from(tokens.len()).unwrap();
+            let mode = RowMode::Sample(SampleBy { params: 0, position, mask: None });
+            let params = [self.params(&tokens)];
+            let Some(event) = self.ask(mode, &params, hidden) else { return };
             let token = event.token;
             self.events.push(GenerationEvent::Token(event));
             tokens.push(token);
@@ -150,13 +161,13 @@ impl Alone<'_> {
         value
     }
 
-    fn ask(&mut self, mode: RowMode, hidden: u64) -> Option<TokenEvent> {
+    fn ask(&mut self, mode: RowMode, params: &[SamplingParams], hidden: u64) -> Option<TokenEvent> {
         let top_logprobs = self.request.top_logprobs.unwrap_or(0);
-        let row = answer(&SamplingRow { top_logprobs, mode }, self.position - 1, hidden);
-        if row.non_finite {
+        let row = SamplingRow { top_logprobs, mode };
+        let SampledRow::Token(row) = answer(&row, params, self.position - 1, hidden) else {
             self.events.push(failed("model_numerics"));
             return None;
-        }
+        };
         Some(TokenEvent { token: row.token, logprob: row.logprob, top: row.top })
     }
 
@@ -167,24 +178,12 @@ impl Alone<'_> {
             tokens.iter().for_each(|token| *counts.entry(*token).or_insert(0) += 1);
             counts.into_iter().collect::<Vec<(u32, u32)>>()
         };
-        let repetition = options.repetition_penalty != 1.0;
-        let others = options.frequency_penalty != 0.0 || options.presence_penalty != 0.0;
+        let (repetition, others) = (options.counts_prompt(), options.counts_output());
         let completion = &tokens[self.request.prompt.len()..];
         SamplingParams {
-            temperature: options.temperature,
-            top_k: options.top_k,
-            top_p: options.top_p,
-            min_p: options.min_p,
-            repetition_penalty: options.repetition_penalty,
-            frequency_penalty: options.frequency_penalty,
-            presence_penalty: options.presence_penalty,
-            seed: options.seed,
-            choice: options.choice,
-            position: u32::try_from(tokens.len()).unwrap(),
-            logit_bias: options.logit_bias,
+            options,
             prompt_counts: if repetition { counts(tokens) } else { Vec::new() },
             output_counts: if others { counts(completion) } else { Vec::new() },
-            mask: Vec::new(),
         }
     }
 }

@@ -64,7 +64,7 @@ fn a_key_has_a_limit_of_its_own() {
     run_out(&mut scheduler, Vec::new());
     ask(&mut scheduler, 1).unwrap();
     // A lost pipeline leaves nobody counted.
-    scheduler.handle_plan(T0, Some(PlanLimits { epoch: PlanEpoch(2), ..plan() }));
+    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
     assert_books_balance(&scheduler);
     ask(&mut scheduler, 1).unwrap();
     ask(&mut scheduler, 1).unwrap();

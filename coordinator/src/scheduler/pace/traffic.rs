@@ -21,28 +21,28 @@ pub struct StageTiming {
 
 /// What a microbatch held, and when it was in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Remembered {
+pub(in crate::scheduler) struct Remembered {
     /// Rows in all.
-    pub(super) rows: u32,
+    pub(in crate::scheduler) rows: u32,
     /// Rows that are not decode rows.
-    pub(super) prefill_rows: u32,
+    pub(in crate::scheduler) prefill_rows: u32,
     /// Time from sending to the answer; `None` while it is in flight.
-    pub(super) round_trip: Option<Duration>,
+    pub(in crate::scheduler) round_trip: Option<Duration>,
     /// Microbatches in flight while it was, itself included, on average.
-    pub(super) overlap: f32,
+    pub(in crate::scheduler) overlap: f32,
     sent_at: Duration,
     /// [`Traffic::area`] when it was sent.
     area: f64,
     /// What the stages that reported took in all, and how many did.
-    pub(super) compute: Duration,
-    pub(super) reports: u32,
+    pub(in crate::scheduler) compute: Duration,
+    pub(in crate::scheduler) reports: u32,
     /// Whether a stage may have had something else to do when it came.
-    pub(super) queued: bool,
+    pub(in crate::scheduler) queued: bool,
 }
 
 /// The microbatches of the present plan that were sent of late.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(in crate::scheduler) struct Traffic {
     /// The number of `recent[0]`; numbers have no gaps.
     first: u64,
     recent: VecDeque<Remembered>,
@@ -54,7 +54,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// A new plan: what is on its way belongs to the one before.
-    pub(super) fn clear(&mut self, now: Duration) {
+    pub(in crate::scheduler) fn clear(&mut self, now: Duration) {
         self.recent.clear();
         self.in_flight = 0;
         self.changed_at = now;
@@ -67,7 +67,13 @@ impl Traffic {
     }
 
     /// A microbatch goes on its way.
-    pub(super) fn sent(&mut self, now: Duration, id: MicrobatchId, rows: u32, prefill_rows: u32) {
+    pub(in crate::scheduler) fn sent(
+        &mut self,
+        now: Duration,
+        id: MicrobatchId,
+        rows: u32,
+        prefill_rows: u32,
+    ) {
         self.advance(now);
         self.in_flight += 1;
         if self.recent.len() == REMEMBERED_MAX {
@@ -91,7 +97,11 @@ impl Traffic {
     }
 
     /// A microbatch was answered. The time since it was sent, if it is remembered.
-    pub(super) fn answered(&mut self, now: Duration, id: MicrobatchId) -> Option<Duration> {
+    pub(in crate::scheduler) fn answered(
+        &mut self,
+        now: Duration,
+        id: MicrobatchId,
+    ) -> Option<Duration> {
         self.update_overlap(now, id);
         self.in_flight -= 1;
         let remembered = self.get(id)?;
@@ -100,7 +110,7 @@ impl Traffic {
     }
 
     /// Brings the overlap of a microbatch that is still in flight up to date.
-    pub(super) fn update_overlap(&mut self, now: Duration, id: MicrobatchId) {
+    pub(in crate::scheduler) fn update_overlap(&mut self, now: Duration, id: MicrobatchId) {
         self.advance(now);
         let area = self.area;
         let Some(remembered) = self.get(id) else { return };
@@ -111,7 +121,7 @@ impl Traffic {
     }
 
     /// What is remembered of a microbatch.
-    pub(super) fn get(&mut self, id: MicrobatchId) -> Option<&mut Remembered> {
+    pub(in crate::scheduler) fn get(&mut self, id: MicrobatchId) -> Option<&mut Remembered> {
         let index = usize::try_from(id.0.checked_sub(self.first)?).ok()?;
         self.recent.get_mut(index)
     }

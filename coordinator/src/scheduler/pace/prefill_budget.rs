@@ -15,14 +15,14 @@
 //! other stage's.
 
 use super::curve::shape;
-use super::limits::{ItlTarget, PlanLimits, to_usize};
 use super::times::StageTimes;
+use crate::scheduler::limits::{ItlTarget, PlanLimits, to_usize};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use woolly_protocol::ids::MicrobatchId;
 
 /// Prefill rows of a microbatch at least, whatever the target: prompts always go on.
-pub(super) const CHUNK_MIN: usize = 2;
+pub(in crate::scheduler) const CHUNK_MIN: usize = 2;
 /// How many times more rows than were ever measured with prefill may be tried: past its end a curve is
 /// a guess.
 const GROWTH: usize = 2;
@@ -44,19 +44,19 @@ const LOOK_EVERY: usize = 8;
 
 /// What microbatches with prefill may have beside decoding sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Beside {
+pub(in crate::scheduler) struct Beside {
     /// Rows of a microbatch, decodes included.
-    pub(super) rows: usize,
+    pub(in crate::scheduler) rows: usize,
     /// Microbatches in flight, those of decodes included.
-    pub(super) in_flight: usize,
+    pub(in crate::scheduler) in_flight: usize,
     /// Whether one microbatch in flight at a time may have prefill rows: the target is so short that
     /// even the smallest chunk exceeds it.
-    pub(super) one: bool,
+    pub(in crate::scheduler) one: bool,
 }
 
 /// What the last look at the curves found, and how it turned out.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(in crate::scheduler) struct Budget {
     beside: Option<(Situation, Beside)>,
     looked: usize,
     /// Since when there is prefill beside decodes.
@@ -75,12 +75,12 @@ pub(super) struct Budget {
 
 /// What a budget beside decodes depends on, the curves apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Situation {
-    pub(super) groups: usize,
+pub(in crate::scheduler) struct Situation {
+    pub(in crate::scheduler) groups: usize,
     /// Sequences that decode.
-    pub(super) streams: usize,
+    pub(in crate::scheduler) streams: usize,
     /// Rows of a microbatch at most.
-    pub(super) rows_max: usize,
+    pub(in crate::scheduler) rows_max: usize,
 }
 
 impl Default for Budget {
@@ -101,19 +101,24 @@ impl Default for Budget {
 
 impl Budget {
     /// Nothing is prefilled beside decodes at this moment.
-    pub(super) fn nothing_beside(&mut self) {
+    pub(in crate::scheduler) fn nothing_beside(&mut self) {
         self.since = None;
     }
 
     /// Between which times a gap must have begun to say something: prompts were there, and prefill
     /// was sent after it began.
-    pub(super) fn gaps_begin(&self) -> Option<RangeInclusive<Duration>> {
+    pub(in crate::scheduler) fn gaps_begin(&self) -> Option<RangeInclusive<Duration>> {
         Some(self.since?..=self.last.1)
     }
 
     /// The longest gap that ended with a microbatch. Those sent before `later` show nothing of what
     /// this one changes.
-    pub(super) fn observe_gap(&mut self, gap: Duration, of: MicrobatchId, later: MicrobatchId) {
+    pub(in crate::scheduler) fn observe_gap(
+        &mut self,
+        gap: Duration,
+        of: MicrobatchId,
+        later: MicrobatchId,
+    ) {
         let Some(target) = self.target.filter(|_| of >= self.heed_from) else { return };
         if gap.as_secs_f64() > target {
             if self.beside.is_some_and(|(_, beside)| beside.one) {
@@ -130,19 +135,19 @@ impl Budget {
     }
 
     /// What the last answer to [`beside`](Self::beside) was in rows; 0 if there was none.
-    pub(super) fn rows_beside(&self) -> usize {
+    pub(in crate::scheduler) fn rows_beside(&self) -> usize {
         self.beside.map_or(0, |(_, beside)| beside.rows)
     }
 
     /// A microbatch with prefill rows was sent.
-    pub(super) fn sent(&mut self, now: Duration, id: MicrobatchId) {
+    pub(in crate::scheduler) fn sent(&mut self, now: Duration, id: MicrobatchId) {
         self.last = (id, now);
         self.looked += 1;
         self.chunks_looked += 1;
     }
 
     /// What microbatches may have beside decodes whose undisturbed gap is `quiet` seconds.
-    pub(super) fn beside(
+    pub(in crate::scheduler) fn beside(
         &mut self,
         times: &StageTimes,
         plan: &PlanLimits,
@@ -177,7 +182,12 @@ impl Budget {
     }
 
     /// Rows of a microbatch when nobody decodes and `left` rows of prompts are to be computed.
-    pub(super) fn alone(&mut self, times: &StageTimes, rows_max: usize, left: usize) -> usize {
+    pub(in crate::scheduler) fn alone(
+        &mut self,
+        times: &StageTimes,
+        rows_max: usize,
+        left: usize,
+    ) -> usize {
         let stale = self.chunks.last().is_none_or(|last| last.0 != rows_max);
         if stale || self.chunks_looked >= LOOK_EVERY {
             self.chunks = chunks(times, rows_max);

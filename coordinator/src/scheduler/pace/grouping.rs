@@ -38,15 +38,15 @@ const STREAMS_CHANGED: usize = 8;
 
 /// What so many groups would give.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Prediction {
+pub(in crate::scheduler) struct Prediction {
     /// Seconds from one token of a sequence to its next.
-    pub(super) period: f64,
+    pub(in crate::scheduler) period: f64,
     /// The least that it may turn out to be; `period` if everything was measured.
-    pub(super) hoped: f64,
+    pub(in crate::scheduler) hoped: f64,
 }
 
 /// Predicts the period of so many sequences in so many groups; `None` while a stage is unknown.
-pub(super) fn predict(
+pub(in crate::scheduler) fn predict(
     times: &StageTimes,
     now: Duration,
     streams: usize,
@@ -87,7 +87,7 @@ struct Try {
 
 /// The choice of the number of groups.
 #[derive(Debug, Default)]
-pub(super) struct Grouping {
+pub(in crate::scheduler) struct Grouping {
     /// 0 before the first decision.
     groups: usize,
     streams: usize,
@@ -100,7 +100,7 @@ pub(super) struct Grouping {
 
 impl Grouping {
     /// A microbatch with decode rows was sent.
-    pub(super) fn sent(&mut self, id: MicrobatchId) {
+    pub(in crate::scheduler) fn sent(&mut self, id: MicrobatchId) {
         self.since_decision += 1;
         self.since_change += 1;
         self.until_try = self.until_try.saturating_sub(1);
@@ -112,7 +112,7 @@ impl Grouping {
 
     /// A microbatch with decode rows was answered. Reports say later how long each stage took, and
     /// last; that a try loses is seen at once.
-    pub(super) fn answered(&mut self, id: MicrobatchId, round_trip: Duration) {
+    pub(in crate::scheduler) fn answered(&mut self, id: MicrobatchId, round_trip: Duration) {
         let Some(tried) = &mut self.tried else { return };
         let whole = tried.first.is_some_and(|first| id.0 >= first.0 + tried.start_up as u64);
         tried.lost += usize::from(whole && round_trip.as_secs_f64() > tried.too_long);
@@ -123,7 +123,7 @@ impl Grouping {
 
     /// How many groups `streams` decoding sequences travel in: 1 to `most`. `quiet` if nothing but
     /// decode rows is sent, so that a try measures what it is about.
-    pub(super) fn choose(
+    pub(in crate::scheduler) fn choose(
         &mut self,
         times: &StageTimes,
         now: Duration,

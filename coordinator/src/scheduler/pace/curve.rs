@@ -4,6 +4,7 @@
 //! of its last five samples, so that a hiccup leaves no trace and a change is believed after three.
 //! Between buckets the curve is interpolated; it never falls with the rows.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 /// Samples whose median counts.
@@ -22,7 +23,7 @@ const SLOPE_POINTS: usize = 4;
 const NEAR: f64 = 1.2;
 
 /// What a stage takes for so many rows, if nothing at all is measured, up to a factor.
-pub(super) fn shape(rows: f64) -> f64 {
+pub(in crate::scheduler) fn shape(rows: f64) -> f64 {
     WEIGHTS_IN_ROWS + rows
 }
 
@@ -75,16 +76,17 @@ fn bucket_of(rows: u32) -> usize {
 
 /// A monotone curve through what was measured.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Curve {
+pub(in crate::scheduler) struct Curve {
     /// In order of rows.
     buckets: Vec<Bucket>,
-    /// (rows, seconds) of each bucket, ascending in both.
-    points: Vec<(f64, f64)>,
+    /// (rows, seconds) of each bucket, ascending in both. Drawn when somebody looks: a stage reports
+    /// every microbatch, and its curve is looked at now and then.
+    points: OnceCell<Vec<(f64, f64)>>,
 }
 
 impl Curve {
     /// One measurement. Zero time is no measurement.
-    pub(super) fn observe(&mut self, now: Duration, rows: u32, time: Duration) {
+    pub(in crate::scheduler) fn observe(&mut self, now: Duration, rows: u32, time: Duration) {
         if time.is_zero() || rows == 0 {
             return;
         }
@@ -98,12 +100,15 @@ impl Curve {
             }
         };
         self.buckets[place].observe(now, rows, time.as_secs_f32());
-        self.rebuild();
+        self.points.take();
+    }
+
+    fn points(&self) -> &[(f64, f64)] {
+        self.points.get_or_init(|| self.draw())
     }
 
     /// Pools neighbours that contradict each other: more rows never take less time.
-    fn rebuild(&mut self) {
-        self.points.clear();
+    fn draw(&self) -> Vec<(f64, f64)> {
         // (seconds, weight, buckets) of each pool, rising.
         let mut pools: Vec<(f64, f64, usize)> = Vec::with_capacity(self.buckets.len());
         for bucket in &self.buckets {
@@ -119,21 +124,22 @@ impl Curve {
         }
         let seconds = pools.iter().flat_map(|pool| std::iter::repeat_n(pool.0, pool.2));
         let points = self.buckets.iter().zip(seconds);
-        self.points.extend(points.map(|(bucket, seconds)| (f64::from(bucket.rows), seconds)));
+        points.map(|(bucket, seconds)| (f64::from(bucket.rows), seconds)).collect()
     }
 
     /// Whether nothing was measured.
-    pub(super) fn is_empty(&self) -> bool {
-        self.points.is_empty()
+    pub(in crate::scheduler) fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
     }
 
     /// The fewest and the most rows that were measured.
-    pub(super) fn range(&self) -> Option<(f64, f64)> {
-        Some((self.points.first()?.0, self.points.last()?.0))
+    pub(in crate::scheduler) fn range(&self) -> Option<(f64, f64)> {
+        let (first, last) = (self.buckets.first()?, self.buckets.last()?);
+        Some((first.rows.into(), last.rows.into()))
     }
 
     /// Whether so many rows, or nearly so many, were measured at `since` or later.
-    pub(super) fn knows(&self, rows: f64, since: Duration) -> bool {
+    pub(in crate::scheduler) fn knows(&self, rows: f64, since: Duration) -> bool {
         self.buckets.iter().any(|bucket| {
             let measured = f64::from(bucket.rows);
             bucket.at >= since && rows <= measured * NEAR && measured <= rows * NEAR
@@ -141,17 +147,18 @@ impl Curve {
     }
 
     /// Seconds for so many rows: interpolated, or extrapolated from the points at the end.
-    pub(super) fn at(&self, rows: f64) -> Option<f64> {
-        let after = self.points.partition_point(|point| point.0 < rows);
-        match (after.checked_sub(1).map(|i| self.points[i]), self.points.get(after)) {
+    pub(in crate::scheduler) fn at(&self, rows: f64) -> Option<f64> {
+        let points = self.points();
+        let after = points.partition_point(|point| point.0 < rows);
+        match (after.checked_sub(1).map(|i| points[i]), points.get(after)) {
             (Some(low), Some(high)) => Some(between(low, *high, rows)),
             (None, Some(first)) => {
-                let end = SLOPE_POINTS.min(self.points.len());
-                Some(beyond(*first, &self.points[..end], rows))
+                let end = SLOPE_POINTS.min(points.len());
+                Some(beyond(*first, &points[..end], rows))
             }
             (Some(last), None) => {
-                let start = self.points.len().saturating_sub(SLOPE_POINTS);
-                Some(beyond(last, &self.points[start..], rows))
+                let start = points.len().saturating_sub(SLOPE_POINTS);
+                Some(beyond(last, &points[start..], rows))
             }
             (None, None) => None,
         }
@@ -159,7 +166,7 @@ impl Curve {
 }
 
 /// The straight line between two points.
-pub(super) fn between(low: (f64, f64), high: (f64, f64), rows: f64) -> f64 {
+pub(in crate::scheduler) fn between(low: (f64, f64), high: (f64, f64), rows: f64) -> f64 {
     if high.0 <= low.0 {
         return high.1;
     }

@@ -9,7 +9,7 @@
 //! only, and their rows attend to more positions.
 
 use super::curve::{Curve, between, shape};
-use super::limits::to_usize;
+use crate::scheduler::limits::to_usize;
 use std::time::Duration;
 
 /// A measurement older than this is worth being repeated.
@@ -25,10 +25,10 @@ const OVERHEADS: usize = 8;
 
 /// What a stage is thought to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Estimate {
-    pub(super) seconds: f64,
+pub(in crate::scheduler) struct Estimate {
+    pub(in crate::scheduler) seconds: f64,
     /// The least that it may turn out to be; equal to `seconds` if it was measured.
-    pub(super) hoped: f64,
+    pub(in crate::scheduler) hoped: f64,
 }
 
 /// The curves of one stage.
@@ -42,7 +42,7 @@ struct StageCurves {
 
 /// The curves of all stages of a plan.
 #[derive(Debug, Default)]
-pub(super) struct StageTimes {
+pub(in crate::scheduler) struct StageTimes {
     stages: Vec<StageCurves>,
     /// Seconds that a microbatch spends outside the stages: the last few, and where the next goes.
     overheads: Vec<f64>,
@@ -51,18 +51,18 @@ pub(super) struct StageTimes {
 
 impl StageTimes {
     /// A plan about which nothing is known.
-    pub(super) fn new(stages: u32) -> Self {
+    pub(in crate::scheduler) fn new(stages: u32) -> Self {
         let stages = vec![StageCurves::default(); to_usize(stages)];
         Self { stages, ..Self::default() }
     }
 
     /// Stages of the plan.
-    pub(super) fn stages(&self) -> usize {
+    pub(in crate::scheduler) fn stages(&self) -> usize {
         self.stages.len()
     }
 
     /// One measurement of a stage.
-    pub(super) fn observe(&mut self, now: Duration, stage: usize, of: Measured) {
+    pub(in crate::scheduler) fn observe(&mut self, now: Duration, stage: usize, of: Measured) {
         let count = self.stages.len();
         let curves = &mut self.stages[stage];
         let levels = if of.has_prefill { &mut curves.mixed } else { &mut curves.decode };
@@ -74,7 +74,7 @@ impl StageTimes {
     }
 
     /// One measurement of what a microbatch spent outside the stages while it never queued.
-    pub(super) fn observe_overhead(&mut self, seconds: f64) {
+    pub(in crate::scheduler) fn observe_overhead(&mut self, seconds: f64) {
         if self.overheads.len() < OVERHEADS {
             self.overheads.push(seconds);
         } else {
@@ -84,12 +84,12 @@ impl StageTimes {
     }
 
     /// Seconds from the last stage through the coordinator to the first, and between stages.
-    pub(super) fn overhead(&self) -> f64 {
+    pub(in crate::scheduler) fn overhead(&self) -> f64 {
         self.overheads.iter().copied().reduce(f64::min).unwrap_or(0.0)
     }
 
     /// What a stage takes for decode rows with so much overlap; `None` if it never had any.
-    pub(super) fn decode(
+    pub(in crate::scheduler) fn decode(
         &self,
         now: Duration,
         stage: usize,
@@ -100,7 +100,7 @@ impl StageTimes {
     }
 
     /// The most rows of a microbatch with prefill that every stage has reported; 0 if there is none.
-    pub(super) fn most_mixed_rows(&self) -> usize {
+    pub(in crate::scheduler) fn most_mixed_rows(&self) -> usize {
         let most = |levels: &[Curve]| {
             let ends = levels.iter().filter_map(|curve| Some(curve.range()?.1 as usize));
             ends.max().unwrap_or(0)
@@ -112,7 +112,12 @@ impl StageTimes {
     ///
     /// Fewer rows than any such microbatch had are between those and decode rows. More rows than any
     /// had take at least what they usually would: a curve that was flat so far may rise.
-    pub(super) fn mixed(&self, stage: usize, overlap: usize, rows: f64) -> Option<f64> {
+    pub(in crate::scheduler) fn mixed(
+        &self,
+        stage: usize,
+        overlap: usize,
+        rows: f64,
+    ) -> Option<f64> {
         let curves = &self.stages[stage];
         let overlap = overlap.clamp(1, self.stages.len());
         let of = |levels: &[Curve], rows| {
@@ -139,7 +144,12 @@ impl StageTimes {
 
     /// The same, and a little less where this overlap has not had so many rows but more: hoping for
     /// less is how they come to be tried.
-    pub(super) fn mixed_hoped(&self, stage: usize, overlap: usize, rows: f64) -> Option<f64> {
+    pub(in crate::scheduler) fn mixed_hoped(
+        &self,
+        stage: usize,
+        overlap: usize,
+        rows: f64,
+    ) -> Option<f64> {
         let levels = &self.stages[stage].mixed;
         let own = levels.get(overlap.clamp(1, self.stages.len()) - 1);
         let known = own.is_some_and(|own| own.knows(rows, Duration::ZERO));
@@ -151,12 +161,12 @@ impl StageTimes {
 
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Measured {
-    pub(super) rows: u32,
-    pub(super) has_prefill: bool,
+pub(in crate::scheduler) struct Measured {
+    pub(in crate::scheduler) rows: u32,
+    pub(in crate::scheduler) has_prefill: bool,
     /// Microbatches in flight meanwhile, on average.
-    pub(super) overlap: f32,
-    pub(super) time: Duration,
+    pub(in crate::scheduler) overlap: f32,
+    pub(in crate::scheduler) time: Duration,
 }
 
 /// The overlap with measurements nearest to these rows, then to this overlap; with their range.
