@@ -37,7 +37,7 @@ pub struct Choices {
     /// A choice found no place: when it asks again.
     ask_again: Option<Instant>,
     /// The choice that is asked first, so that none starves.
-    turn: usize,
+    asked_first: usize,
     arrived: Instant,
     meter: Meter,
     log: RequestLog,
@@ -66,9 +66,18 @@ impl Choices {
         let list = plans.into_iter().map(Choice::new).collect();
         let engine = engine.clone();
         let arrived = Instant::now();
-        let (unsubmitted, ask_again, turn) = (0, None, 0);
-        let mut choices =
-            Choices { engine, tokenizer, list, unsubmitted, ask_again, turn, arrived, meter, log };
+        let (unsubmitted, ask_again, asked_first) = (0, None, 0);
+        let mut choices = Choices {
+            engine,
+            tokenizer,
+            list,
+            unsubmitted,
+            ask_again,
+            asked_first,
+            arrived,
+            meter,
+            log,
+        };
         match choices.submit_more().await {
             Ok(()) => Ok(choices),
             Err(error) => {
@@ -149,7 +158,7 @@ impl Choices {
                 return Some(Err(error));
             }
         };
-        self.turn = index + 1;
+        self.asked_first = index + 1;
         if let Some(GenerationEvent::Token(_)) = &event {
             self.meter.token(&mut self.list[index].last_token);
             self.log.first_token();
@@ -173,7 +182,7 @@ impl Choices {
     /// The next event of any choice that was submitted.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<GenerationEvent>)> {
         for step in 0..self.unsubmitted {
-            let index = (self.turn + step) % self.unsubmitted;
+            let index = (self.asked_first + step) % self.unsubmitted;
             let choice = &mut self.list[index];
             if choice.finished {
                 continue;

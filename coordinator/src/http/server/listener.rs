@@ -31,13 +31,13 @@ pub async fn run(
 ) {
     let places = Places::default();
     let mut connections = JoinSet::new();
-    let mut turn = 0;
+    let mut asked_first = 0;
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&served, &mut turn) => accepted,
+            accepted = accept(&served, &mut asked_first) => accepted,
         };
         match accepted {
             Ok((index, stream)) => {
@@ -72,15 +72,15 @@ pub async fn run(
 /// The next connection of any listener, each first in turn.
 async fn accept(
     served: &[(TcpListener, Router)],
-    turn: &mut usize,
+    asked_first: &mut usize,
 ) -> io::Result<(usize, TcpStream)> {
     poll_fn(|cx| {
         for step in 0..served.len() {
-            let index = (*turn + step) % served.len();
+            let index = (*asked_first + step) % served.len();
             while let Poll::Ready(accepted) = served[index].0.poll_accept(cx) {
                 match accepted {
                     Ok((stream, _)) => {
-                        *turn = index + 1;
+                        *asked_first = index + 1;
                         return Poll::Ready(Ok((index, stream)));
                     }
                     // The client's doing: the next one is not to wait for it.

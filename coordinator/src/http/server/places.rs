@@ -55,9 +55,9 @@ pub struct Places {
 struct Table {
     next: u64,
     /// Counts ups and downs, so that idle connections have an order.
-    turn: u64,
+    tick: u64,
     connections: BTreeMap<u64, Held>,
-    /// Idle connections of each kind, by the turn since which they are.
+    /// Idle connections of each kind, by the tick since which they are.
     idle: BTreeSet<(bool, u64, u64)>,
 }
 
@@ -121,7 +121,7 @@ impl Places {
         let held =
             Held { is_full, idle_since: None, is_leaving: false, shared: Arc::clone(&shared) };
         table.connections.insert(id, held);
-        table.rest(id);
+        table.set_idle(id);
         Some(Place { id, admitted, table: Arc::clone(&self.table), shared })
     }
 }
@@ -133,11 +133,11 @@ impl Table {
         if self.connections.values().filter(stays).count() < limit {
             return true;
         }
-        let Some(&(kind, turn, id)) = self.idle.range((full, 0, 0)..).next() else { return false };
+        let Some(&(kind, tick, id)) = self.idle.range((full, 0, 0)..).next() else { return false };
         if kind != full {
             return false;
         }
-        self.idle.remove(&(kind, turn, id));
+        self.idle.remove(&(kind, tick, id));
         if let Some(held) = self.connections.get_mut(&id) {
             held.is_leaving = true;
             held.shared.leave.notify_one();
@@ -146,20 +146,20 @@ impl Table {
     }
 
     /// A connection is idle from now on.
-    fn rest(&mut self, id: u64) {
-        self.turn += 1;
-        let turn = self.turn;
+    fn set_idle(&mut self, id: u64) {
+        self.tick += 1;
+        let tick = self.tick;
         if let Some(held) = self.connections.get_mut(&id).filter(|held| !held.is_leaving) {
-            held.idle_since = Some(turn);
-            self.idle.insert((held.is_full, turn, id));
+            held.idle_since = Some(tick);
+            self.idle.insert((held.is_full, tick, id));
         }
     }
 
     /// A connection is at work from now on, even if it was told to leave: what it asks is answered.
-    fn work(&mut self, id: u64) {
+    fn set_at_work(&mut self, id: u64) {
         let Some(held) = self.connections.get_mut(&id) else { return };
-        if let Some(turn) = held.idle_since.take() {
-            self.idle.remove(&(held.is_full, turn, id));
+        if let Some(tick) = held.idle_since.take() {
+            self.idle.remove(&(held.is_full, tick, id));
         }
     }
 }
@@ -183,7 +183,7 @@ impl Place {
 
     /// A request has come.
     pub fn begin(&self) -> AtWork {
-        lock(&self.table).work(self.id);
+        lock(&self.table).set_at_work(self.id);
         AtWork { id: self.id, table: Arc::clone(&self.table) }
     }
 
@@ -196,14 +196,14 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = lock(&self.table);
-        table.work(self.id);
+        table.set_at_work(self.id);
         table.connections.remove(&self.id);
     }
 }
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        lock(&self.table).rest(self.id);
+        lock(&self.table).set_idle(self.id);
     }
 }
 
