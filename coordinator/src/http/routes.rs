@@ -4,7 +4,7 @@
 
 use super::api::{answer, chat, completions, health, metrics, models, page, tokenize};
 use super::gateway::Gateway;
-use super::server::guard::{self, Door, Hosts};
+use super::server::guard::{self, Guard, Hosts};
 use super::server::paths;
 use axum::Router;
 use axum::extract::Request;
@@ -54,12 +54,12 @@ pub(super) fn guarded(
 ) -> Router {
     let hosts = Hosts::new(bound, &gateway.config.allowed_hosts);
     let origins = cors(&gateway.config.cors_origins);
-    let door = Door { gateway: gateway.clone(), hosts };
+    let checks = Guard { gateway: gateway.clone(), hosts };
     let inner = routes
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(CatchPanicLayer::custom(guard::panicked))
-        .layer(axum::middleware::from_fn_with_state(door, guard::guard))
+        .layer(axum::middleware::from_fn_with_state(checks, guard::guard))
         .with_state(gateway);
     let clean = |mut request: Request| {
         *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));

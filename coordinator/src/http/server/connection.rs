@@ -52,7 +52,7 @@ impl Connection {
     /// Serves until the client, the server, or one that needs the place ends it.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(self, stream: S) {
         let io = TokioIo::new(StallGuard::new(stream, WRITE_STALL));
-        let service = Asked {
+        let service = RequestService {
             router: self.router,
             place: Arc::clone(&self.place),
             watched: self.watched.clone(),
@@ -123,20 +123,20 @@ async fn idle(place: &Place) {
 }
 
 /// The routes, with the connection's place told when a request comes and when its answer has gone.
-struct Asked {
+struct RequestService {
     router: axum::Router,
     place: Arc<Place>,
     watched: Option<Arc<Watched>>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Answered>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>;
 
-impl hyper::service::Service<Request<Incoming>> for Asked {
-    type Response = Response<Answered>;
+impl hyper::service::Service<Request<Incoming>> for RequestService {
+    type Response = Response<AnswerBody>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, request: Request<Incoming>) -> Answering {
         let at_work = self.place.begin();
         if let Some(watched) = &self.watched {
             watched.begin();
@@ -177,17 +177,17 @@ fn probe(
     }
 }
 
-fn answered(response: Response<Body>, at_work: AtWork) -> Response<Answered> {
-    response.map(|body| Answered { body, _at_work: at_work })
+fn answered(response: Response<Body>, at_work: AtWork) -> Response<AnswerBody> {
+    response.map(|body| AnswerBody { body, _at_work: at_work })
 }
 
 /// The body of an answer; as long as it lives the connection is at work.
-struct Answered {
+struct AnswerBody {
     body: Body,
     _at_work: AtWork,
 }
 
-impl HttpBody for Answered {
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -29,7 +29,7 @@ pub struct Authorised(pub bool);
 
 /// What the guard of one listener knows.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Guard {
     /// What all listeners share.
     pub gateway: Arc<Gateway>,
     /// Which hosts this listener answers to.
@@ -38,11 +38,11 @@ pub struct Door {
 
 /// Checks the URI, the host and the key, gives the answer its id, and begins the request's line in
 /// the log.
-pub async fn guard(State(door): State<Door>, mut request: Request, next: Next) -> Response {
-    let gateway = &door.gateway;
+pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let gateway = &guard.gateway;
     let (path, id) = (request.uri().path().to_owned(), request_id(request.headers()));
     let checked = check_uri(request.uri())
-        .and_then(|()| door.hosts.check(request.headers(), request.uri(), request.version()))
+        .and_then(|()| guard.hosts.check(request.headers(), request.uri(), request.version()))
         .and_then(|()| gateway.config.keys.check(&path, request.headers()));
     let log = log_of(gateway, &request, id.as_ref(), checked.as_ref().ok().copied().flatten());
     let mut response = match checked {
