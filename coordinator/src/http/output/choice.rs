@@ -98,21 +98,23 @@ impl Choice {
             self.started = true;
             deltas.push(Delta::Start);
         }
-        let mut text = self.echo.take().unwrap_or_default();
-        let ended = match event {
+        let (more, ended) = match event {
             GenerationEvent::Scored(events) => {
                 self.scored(events, tokenizer);
-                None
+                (String::new(), None)
             }
-            GenerationEvent::Token(event) => self.token(event, tokenizer, &mut text),
+            GenerationEvent::Token(event) => self.token(event, tokenizer),
             GenerationEvent::Finished { reason, cached_tokens } => {
                 self.usage.cached_tokens = Some(u64::from(cached_tokens));
-                let step = self.text.finish();
-                text.push_str(&step.text);
-                Some(if step.stopped { FinishReason::Stop } else { reason })
+                let new = self.text.finish();
+                (new.text, Some(if new.stopped { FinishReason::Stop } else { reason }))
             }
             GenerationEvent::Failed(failure) => return Err(failure.into()),
             GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
+        };
+        let text = match self.echo.take() {
+            Some(echo) => echo + &more,
+            None => more,
         };
         let mut logprobs = Logprobs::default();
         if ended.is_some() || !text.is_empty() {
@@ -142,26 +144,24 @@ impl Choice {
         self.held.tokens = events;
     }
 
-    /// The next token of the completion: why it ends here, if it does.
+    /// The next token of the completion: its text, and why the completion ends with it, if it does.
     fn token(
         &mut self,
         event: TokenEvent,
         tokenizer: &Tokenizer,
-        text: &mut String,
-    ) -> Option<FinishReason> {
+    ) -> (String, Option<FinishReason>) {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);
-        let step = if self.stop_tokens.contains(&event.token) {
+        let new = if self.stop_tokens.contains(&event.token) {
             self.text.skip()
         } else {
             self.text.push(tokenizer, event.token)
         };
-        text.push_str(&step.text);
         if self.reports {
-            self.held.offsets.push(step.offset);
+            self.held.offsets.push(new.offset);
             self.held.tokens.push(event);
         }
-        step.stopped.then_some(FinishReason::Stop)
+        (new.text, new.stopped.then_some(FinishReason::Stop))
     }
 }

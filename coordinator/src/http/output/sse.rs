@@ -8,6 +8,9 @@ use serde::Serialize;
 /// A comment, which clients skip.
 pub const PING: Bytes = Bytes::from_static(b": ping\n\n");
 
+/// Bytes that the event of one token usually takes.
+const EVENT_BYTES: usize = 384;
+
 /// Events that are sent together.
 #[derive(Debug, Default)]
 pub struct Events {
@@ -17,6 +20,7 @@ pub struct Events {
 impl Events {
     /// Adds an event. JSON has no line ends of its own, so whatever a model writes stays inside.
     pub fn message(&mut self, message: &impl Serialize) {
+        self.bytes.reserve(EVENT_BYTES);
         self.bytes.extend_from_slice(b"data: ");
         serde_json::to_writer(&mut self.bytes, message)
             .expect("memory takes everything, and all keys are strings");

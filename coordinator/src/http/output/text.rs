@@ -9,7 +9,7 @@ use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
 /// What one token adds to the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Step {
+pub struct NewText {
     /// Text to hand on: whole characters, none of them part of a stop string.
     pub text: String,
     /// Characters of the completion before this token, those not yet handed on included.
@@ -33,32 +33,32 @@ impl CompletionText {
         CompletionText { detokenizer, stops: StopMatcher::new(stops), chars: offset }
     }
 
-    /// Adds a token. After a step that `stopped`, nothing more is added.
-    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Step {
+    /// Adds a token. After one that `stopped`, nothing more is added.
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
         let piece = self.detokenizer.push(tokenizer, token);
         self.pass(&piece)
     }
 
     /// A token that is not text: the one that ended the completion.
-    pub fn skip(&self) -> Step {
-        Step { text: String::new(), offset: self.chars, stopped: false }
+    pub fn skip(&self) -> NewText {
+        NewText { text: String::new(), offset: self.chars, stopped: false }
     }
 
     /// The end: what was held back, and what is left of a character that never became whole.
-    pub fn finish(&mut self) -> Step {
+    pub fn finish(&mut self) -> NewText {
         let piece = self.detokenizer.finish();
-        let mut step = self.pass(&piece);
-        if !step.stopped {
-            step.text.push_str(&self.stops.finish());
+        let mut new = self.pass(&piece);
+        if !new.stopped {
+            new.text.push_str(&self.stops.finish());
         }
-        step
+        new
     }
 
-    fn pass(&mut self, piece: &str) -> Step {
+    fn pass(&mut self, piece: &str) -> NewText {
         let offset = self.chars;
         self.chars += piece.chars().count();
         let (text, stopped) = self.stops.push(piece);
-        Step { text, offset, stopped }
+        NewText { text, offset, stopped }
     }
 }
 
