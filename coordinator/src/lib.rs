@@ -32,7 +32,6 @@ pub mod state;
 pub mod status;
 pub mod tasks;
 pub mod template;
-pub mod text;
 pub mod token_command;
 pub mod tokens;
 pub mod units;

@@ -1,12 +1,12 @@
 //! What all requests share: the configuration, the way to the engine, the tokenizer, and what is bounded
 //! for all of them together.
 
-use super::body::BODY_BUDGET_KIB;
 use super::error::{ApiError, Problem, shutting_down};
 use super::ids::unix_seconds;
-use super::keys::ApiKeys;
-use super::places::Limits;
-use super::request_log::Refusals;
+use super::server::body::BODY_BUDGET_KIB;
+use super::server::keys::ApiKeys;
+use super::server::places::Limits;
+use super::server::request_log::Refusals;
 use crate::generation::EngineHandle;
 use crate::template::Template;
 use axum::http::HeaderValue;

@@ -6,8 +6,8 @@
 
 use super::{Player, Rig, read};
 use crate::generation::EngineHandle;
-use crate::http::keys::ApiKeys;
-use crate::http::places::Limits;
+use crate::http::server::keys::ApiKeys;
+use crate::http::server::places::Limits;
 use crate::http::tests::support::{BOS, EOS, metadata_pairs, post, read_json};
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
 use crate::template::Template;

@@ -4,8 +4,8 @@ use crate::generation::{
     Command, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId, Refusal,
     TokenEvent, seam,
 };
-use crate::http::keys::ApiKeys;
-use crate::http::places::Limits;
+use crate::http::server::keys::ApiKeys;
+use crate::http::server::places::Limits;
 use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
 use crate::status::{StageStatus, Status};
 use crate::template::Template;
