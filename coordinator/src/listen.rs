@@ -2,8 +2,8 @@
 
 use crate::join_server::JoinServer;
 use crate::links::{self, LinkId};
+use crate::models::slices::SliceServer;
 use crate::shutdown::Shutdown;
-use crate::slice_server::SliceServer;
 use quinn::Endpoint;
 use std::sync::Arc;
 use tokio::task::JoinSet;

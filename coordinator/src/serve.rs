@@ -12,30 +12,29 @@ use crate::driver::{Driver, DriverConfig, Inputs, LaneConfig, Outputs};
 use crate::epochs::EpochCounter;
 use crate::exit::Fatal;
 use crate::generation::{EngineHandle, ModelId, seam};
+use crate::http::GatewayConfig;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
-use crate::http::{GatewayConfig, ModelFacts};
 use crate::join_server::JoinServer;
-use crate::last_plan::LastPlan;
 use crate::links::{self, EVENTS_MAX};
 use crate::listen::Listener;
 use crate::local_workers::{self, LocalWorkers};
-use crate::model::{Model, NUMERICS};
-use crate::model_watch::{ModelNews, ModelWatch};
+use crate::models::last_plan::LastPlan;
+use crate::models::slices::SliceServer;
+use crate::models::watch::{Reading, read_and_watch};
+use crate::models::{Model, ModelFacts, NUMERICS, Registry, ServedModel, Template};
 use crate::open_files;
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
-use crate::slice_server::{SliceServer, SliceSource};
 use crate::state::{StateDir, write_private};
 use crate::status::Status;
 use crate::tasks::{Ending, Task, Tasks};
-use crate::template::Template;
 use crate::tokens::Tokens;
 use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -151,24 +150,31 @@ impl Server {
             expire,
             status: status.subscribe(),
         };
-        let ready_text = ready_lines(
-            &http_addresses,
-            &self.gateway_config().model_id,
-            self.args.access.curl_key(),
-        );
-        let (look_at_model, (news, models)) = (Arc::<Notify>::default(), mpsc::channel(1));
+        let models = Arc::new(self.registry());
+        let ready_text =
+            ready_lines(&http_addresses, &models.first().name, self.args.access.curl_key());
+        let (look_at_model, (news, heard)) = (Arc::<Notify>::default(), mpsc::channel(1));
         let outputs = Outputs {
             metrics: Arc::clone(engine.metrics()),
             announcer,
             look_at_model: Arc::clone(&look_at_model),
             epochs: EpochCounter::new(self.state.epochs()),
         };
-        let config = self.driver_config(&ca, status, ready_text, &outputs.epochs)?;
+        let config = self.driver_config(&ca, &models, (status, ready_text), &outputs.epochs)?;
         let driver = Driver::new(config, outputs);
-        self.watch_model(slices, look_at_model, news, announcer);
+        let reading = Reading {
+            id: MODEL,
+            model: Arc::clone(&self.model),
+            memory: self.state.root().to_owned(),
+            verify: self.args.verify,
+            announcer,
+        };
+        read_and_watch(reading, slices, look_at_model, news);
         let local = self.local_workers(listen, announcer);
         let tasks = Tasks {
-            http: Task::spawn("the HTTP server", |stopped| self.gateway(http, engine, stopped)),
+            http: Task::spawn("the HTTP server", |stopped| {
+                self.gateway(http, engine, models, stopped)
+            }),
             local: Task::spawn("the keeper of local workers", |stopped| {
                 run_local(self.program.clone(), local, tokens, stopped)
             }),
@@ -177,7 +183,8 @@ impl Server {
                 Ok(())
             }),
             driver: Task::spawn("the driver", |stopped| {
-                let (links, drain, deadline, stop) = (link_events, asked, expired, stopped);
+                let (links, models) = (link_events, heard);
+                let (drain, deadline, stop) = (asked, expired, stopped);
                 driver.run(Inputs { commands, links, models, drain, deadline, stop })
             }),
         };
@@ -189,13 +196,13 @@ impl Server {
         &self,
         listeners: Vec<TcpListener>,
         engine: EngineHandle,
+        models: Arc<Registry>,
         mut stopped: Shutdown,
     ) -> impl Future<Output = Result<(), Fatal>> + use<> {
-        let (config, tokenizer) = (self.gateway_config(), Arc::clone(&self.model.tokenizer));
-        let template = self.model.template.clone();
+        let config = self.gateway_config();
         async move {
             let stopped = async move { stopped.asked().await };
-            crate::http::serve(listeners, config, engine, tokenizer, template, stopped)
+            crate::http::serve(listeners, config, engine, models, stopped)
                 .await
                 .context("the HTTP server failed")?;
             Ok(())
@@ -281,45 +288,12 @@ impl Server {
         Ok(host_port(&ip.to_string(), listen.port()))
     }
 
-    /// Computes the fingerprint beside everything else: it can take as long as the files are large.
-    /// Slices are served from then on, and the files looked after.
-    fn watch_model(
-        &self,
-        slices: Arc<SliceServer>,
-        look: Arc<Notify>,
-        news: mpsc::Sender<(ModelId, ModelNews)>,
-        announcer: Announcer,
-    ) {
-        let (id, model, verify) = (MODEL, Arc::clone(&self.model), self.args.verify);
-        let memory = self.state.root().to_owned();
-        let (offered, reader) = (Arc::clone(&slices), Arc::clone(&model));
-        let reading = tokio::task::spawn_blocking(move || {
-            let fingerprint = reader.fingerprint(&memory, verify, announcer)?;
-            let source = SliceSource::open(Arc::clone(&reader.layout), &reader.paths, fingerprint)
-                .context("cannot open the model to serve its slices")
-                .map_err(Fatal::Model)?;
-            offered.offer(source);
-            Ok(fingerprint)
-        });
-        tokio::spawn(async move {
-            let found = reading.await.unwrap_or_else(|error| Err(Fatal::Runtime(error.into())));
-            // Nobody waits any more when the server ends early.
-            match found {
-                Ok(fingerprint) => {
-                    let _ = news.send((id, ModelNews::Fingerprint(fingerprint))).await;
-                    ModelWatch { id, model, fingerprint, slices, look, news }.run().await;
-                }
-                Err(fatal) => _ = news.send((id, ModelNews::Unusable(fatal))).await,
-            }
-        });
-    }
-
     /// The driver of the one lane that serves the one model.
     fn driver_config(
         &self,
         ca: &ClusterCa,
-        status: watch::Sender<Status>,
-        ready_text: String,
+        models: &Registry,
+        (status, ready_text): (watch::Sender<Status>, String),
         epochs: &EpochCounter,
     ) -> Result<DriverConfig, Fatal> {
         let path = self.state.epochs();
@@ -343,7 +317,7 @@ impl Server {
             extent_len: self.args.cache.block_size,
         };
         let lane = LaneConfig {
-            model: MODEL,
+            model: Arc::clone(models.first()),
             placement,
             scheduler: self.scheduler_config(),
             status,
@@ -377,21 +351,31 @@ impl Server {
         Timeouts { heartbeat: default.heartbeat.max(self.args.idle_timeout), ..default }
     }
 
-    fn gateway_config(&self) -> GatewayConfig {
+    /// The one model that is served, under its names.
+    fn registry(&self) -> Registry {
         let layout = &self.model.layout;
-        let name: String = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        let (model_id, aliases) = self.args.naming.names(self.model.file_stem(), name);
-        GatewayConfig {
-            model_id,
+        let title = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
+        let (name, aliases) = self.args.naming.names(self.model.file_stem(), title);
+        let served = ServedModel {
+            id: MODEL,
+            name,
             aliases,
-            any_model: self.args.naming.any_model,
-            model: ModelFacts {
+            tokenizer: Arc::clone(&self.model.tokenizer),
+            template: self.model.template.clone(),
+            facts: ModelFacts {
                 architecture: layout.architecture.clone(),
                 file_type: layout.file_type.clone(),
                 ctx_train: layout.ctx_train,
                 parameters: layout.parameters,
                 bytes: layout.file_bytes,
             },
+            fingerprint: OnceLock::new(),
+        };
+        Registry::new(vec![Arc::new(served)], self.args.naming.any_model)
+    }
+
+    fn gateway_config(&self) -> GatewayConfig {
+        GatewayConfig {
             allowed_hosts: self.args.door.allow_host.clone(),
             cors_origins: self.args.door.cors_origin.clone(),
             connections: connections(),

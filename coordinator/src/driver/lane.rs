@@ -6,11 +6,13 @@
 use super::generations::{Generations, Told};
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::PlacementConfig;
-use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, ModelId, Refusal};
-use crate::last_plan::LastPlan;
+use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, Refusal};
 use crate::metrics::Metrics;
+use crate::models::ServedModel;
+use crate::models::last_plan::LastPlan;
 use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
 use crate::status::{Counts, Status};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use woolly_protocol::control::ForwardTiming;
@@ -21,7 +23,7 @@ use woolly_protocol::sampling::Sampled;
 #[derive(Debug)]
 pub struct LaneConfig {
     /// Its model.
-    pub model: ModelId,
+    pub model: Arc<ServedModel>,
     /// How the model is placed.
     pub placement: PlacementConfig,
     /// How its requests are scheduled.
@@ -38,8 +40,6 @@ pub struct LaneConfig {
 #[derive(Debug)]
 pub struct Lane {
     pub(super) config: LaneConfig,
-    /// What identifies the model; known some time after the start.
-    pub(super) fingerprint: Option<[u8; 32]>,
     scheduler: Scheduler,
     pipeline: Option<Pipeline>,
     generations: Generations,
@@ -53,7 +53,6 @@ impl Lane {
         Lane {
             scheduler: Scheduler::new(config.scheduler),
             config,
-            fingerprint: None,
             pipeline: None,
             generations: Generations::default(),
             told: None,

@@ -25,9 +25,9 @@ use crate::exit::Fatal;
 use crate::generation::{
     Command, Failure, GenerationEvent, GenerationId, GenerationRequest, LaneId, ModelId, Refusal,
 };
-use crate::last_plan::Seats;
 use crate::links::LinkEvent;
-use crate::model_watch::ModelNews;
+use crate::models::last_plan::Seats;
+use crate::models::watch::ModelNews;
 use crate::scheduler::PlanLimits;
 use crate::status::Counts;
 use lane::Lane;
@@ -89,7 +89,7 @@ impl Driver {
         let mut router = Router::new(config.key_concurrency);
         let numbered = (0..).map(LaneId).zip(config.lanes);
         let lanes = numbered.map(|(id, lane)| {
-            router.add(lane.model, id);
+            router.add(lane.model.id, id);
             (id, Lane::new(lane))
         });
         Driver {
@@ -187,7 +187,8 @@ impl Driver {
     fn begin(&mut self, id: LaneId, fingerprint: [u8; 32]) {
         let now = self.now();
         let Some(lane) = self.lanes.get_mut(&id) else { return };
-        lane.fingerprint = Some(fingerprint);
+        // Another lane of the same model may have said so before.
+        let _ = lane.config.model.fingerprint.set(fingerprint);
         // A few lines, read once.
         let seats = lane.config.last_plan.load(&fingerprint);
         let config = lane.config.placement.clone();
@@ -196,7 +197,7 @@ impl Driver {
 
     fn remember(&self, id: LaneId, stages: &[StageInfo]) {
         let Some(lane) = self.lanes.get(&id) else { return };
-        let Some(fingerprint) = lane.fingerprint else { return };
+        let Some(fingerprint) = lane.config.model.fingerprint.get().copied() else { return };
         let layers = |stage: &StageInfo| stage.layers.end - stage.layers.start;
         let seats: Seats = stages.iter().map(|stage| (stage.worker, layers(stage))).collect();
         let last_plan = lane.config.last_plan.clone();

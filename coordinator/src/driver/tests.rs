@@ -9,18 +9,20 @@ use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::LogFormat;
 use crate::epochs::EpochCounter;
 use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, seam};
-use crate::last_plan::LastPlan;
 use crate::links::testing::{TestCluster, hello};
+use crate::models::last_plan::LastPlan;
+use crate::models::{ModelFacts, ServedModel, Template};
 use crate::scheduler::SchedulerConfig;
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::status::Status;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{KvType, ModelLayout};
+use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::{
     Assign, ForwardTiming, Heartbeat, Hello, PlanReport, Ready, StreamOpen, StreamPurpose, Welcome,
 };
@@ -39,6 +41,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Generations that one key may have: more than any test but one asks for.
 const KEY_CONCURRENCY: usize = 200;
 
+/// A model as its lane knows it.
+fn served(model: u32) -> Arc<ServedModel> {
+    let metadata = crate::http::tests::support::metadata();
+    let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
+    let served = ServedModel {
+        id: ModelId(model),
+        name: format!("model-{model}"),
+        aliases: Vec::new(),
+        template: Template::of_model(&metadata, &tokenizer),
+        tokenizer: Arc::new(tokenizer),
+        facts: ModelFacts::default(),
+        fingerprint: OnceLock::new(),
+    };
+    Arc::new(served)
+}
+
 /// How the model of every lane is placed.
 fn placement(workers_wanted: u32) -> PlacementConfig {
     let model =
@@ -46,7 +64,7 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
     let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
     PlacementConfig {
         layout: Arc::new(layout),
-        parts: vec![crate::model::part(&model.canonicalize().unwrap()).unwrap()],
+        parts: vec![crate::models::model::part(&model.canonicalize().unwrap()).unwrap()],
         workers_wanted,
         cut: None,
         ctx_size: 64,
@@ -97,7 +115,7 @@ impl Rig {
             epochs: EpochCounter::new(folder.path().join("epochs")),
         };
         let lane = |(model, status): (u32, watch::Sender<Status>)| LaneConfig {
-            model: ModelId(model),
+            model: served(model),
             placement: placement(workers),
             scheduler: SchedulerConfig::default(),
             status,
@@ -107,7 +125,7 @@ impl Rig {
         let config = DriverConfig {
             cluster: ClusterConfig {
                 machine: [1; 16],
-                numerics: crate::model::NUMERICS,
+                numerics: crate::models::NUMERICS,
                 timeouts: Timeouts::default(),
                 epochs: 1..10_000,
             },

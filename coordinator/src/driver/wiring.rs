@@ -7,7 +7,7 @@ use crate::epochs::EpochCounter;
 use crate::generation::{Command, ModelId};
 use crate::links::LinkEvent;
 use crate::metrics::Metrics;
-use crate::model_watch::ModelNews;
+use crate::models::watch::ModelNews;
 use crate::shutdown::Shutdown;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};

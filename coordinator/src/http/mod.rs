@@ -36,16 +36,15 @@ pub mod usage;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use gateway::{Gateway, GatewayConfig, ModelFacts};
+pub use gateway::{Gateway, GatewayConfig};
 pub use routes::router;
 
 use crate::generation::EngineHandle;
-use crate::template::Template;
+use crate::models::Registry;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use woolly_engine::tokenizer::Tokenizer;
 
 /// Serves on `listeners` until `shutdown` is done and running requests have ended, at the latest
 /// [`GatewayConfig::drain`] and a second later.
@@ -57,11 +56,10 @@ pub async fn serve(
     listeners: Vec<TcpListener>,
     config: GatewayConfig,
     engine: EngineHandle,
-    tokenizer: Arc<Tokenizer>,
-    template: Template,
+    models: Arc<Registry>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let gateway = Arc::new(Gateway::new(config, engine, tokenizer, template));
+    let gateway = Arc::new(Gateway::new(config, engine, models));
     serve_gateway(listeners, gateway, shutdown).await
 }
 

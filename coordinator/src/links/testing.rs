@@ -33,7 +33,7 @@ impl TestCluster {
         let server = bind(any, Some(config)).unwrap().endpoint;
         let client = bind(any, None).unwrap().endpoint;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let preamble = Preamble::ours(crate::model::NUMERICS);
+        let preamble = Preamble::ours(crate::models::NUMERICS);
         let shared = Shared { events: sender, preamble };
         tokio::spawn(serve(server.clone(), shared));
         let address = server.local_addr().unwrap();
@@ -73,7 +73,7 @@ pub fn hello() -> Hello {
         name: "w".to_owned(),
         machine: [1; 16],
         advertise: "127.0.0.1:7401".to_owned(),
-        numerics: crate::model::NUMERICS,
+        numerics: crate::models::NUMERICS,
         threads: 1,
         memory_bytes: 1 << 30,
         memory_is_own: false,

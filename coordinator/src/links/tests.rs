@@ -158,7 +158,7 @@ async fn a_worker_that_takes_no_frames_is_no_reason_to_wait() {
 async fn another_version_is_refused_with_a_sentence() {
     let pair = pair().await;
     let refused =
-        greet(&pair.worker, &Preamble::ours(crate::model::NUMERICS + 1)).await.unwrap_err();
+        greet(&pair.worker, &Preamble::ours(crate::models::NUMERICS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("numerics"), "{refused}");
 }
 

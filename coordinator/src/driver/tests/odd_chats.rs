@@ -9,11 +9,13 @@ use crate::generation::EngineHandle;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
 use crate::http::tests::support::{BOS, EOS, metadata_pairs, post, read_json};
-use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
-use crate::template::Template;
+use crate::http::{Gateway, GatewayConfig, router};
+use crate::ids::ModelId;
+use crate::models::Template;
+use crate::models::{ModelFacts, Registry, ServedModel};
 use axum::Router;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tower::ServiceExt;
 use woolly_engine::gguf::{Metadata, Value as Kv};
@@ -241,11 +243,16 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
     let template = Template::of_model(&metadata, &tokenizer);
     assert!(template.get().is_some());
-    let config = GatewayConfig {
-        model_id: "tiny".into(),
+    let served = ServedModel {
+        id: ModelId(0),
+        name: "tiny".into(),
         aliases: Vec::new(),
-        any_model: false,
-        model: ModelFacts::default(),
+        tokenizer: Arc::new(tokenizer),
+        template,
+        facts: ModelFacts::default(),
+        fingerprint: OnceLock::new(),
+    };
+    let config = GatewayConfig {
         allowed_hosts: Vec::new(),
         cors_origins: Vec::new(),
         connections: Limits::default(),
@@ -255,7 +262,8 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
         request_timeout: None,
     };
     let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-    let gateway = Gateway::new(config, engine.clone(), Arc::new(tokenizer), template);
+    let models = Registry::new(vec![Arc::new(served)], false);
+    let gateway = Gateway::new(config, engine.clone(), Arc::new(models));
     router(Arc::new(gateway), bound)
 }
 

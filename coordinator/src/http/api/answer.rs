@@ -14,6 +14,7 @@ use crate::http::server::body;
 use crate::http::server::places::ClientHalf;
 use crate::http::server::request_log::RequestLog;
 use crate::metrics::{Meter, Outcome};
+use crate::models::ServedModel;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -43,7 +44,9 @@ pub struct Caller {
     /// The key that the guard has found.
     pub key: KeyId,
     /// The model's name as the client wrote it.
-    pub model: String,
+    pub named: String,
+    /// The model.
+    pub model: Arc<ServedModel>,
 }
 
 /// What a request asks for by its fields, and what writes its answer.
@@ -64,8 +67,8 @@ pub async fn answer<E: Encoder>(
     let log = request.extensions().get::<RequestLog>().cloned().ok_or_else(unguarded)?;
     let parsed = parsed(gateway, request, parse, &log).await;
     let (job, encoder) = parsed.inspect_err(|_| meter.ended(Outcome::Refused))?;
-    let Job { choices, stream, seed } = job;
-    let (engine, tokenizer) = (&gateway.engine, gateway.tokenizer.clone());
+    let Job { model, choices, stream, seed } = job;
+    let (engine, tokenizer) = (&gateway.engine, Arc::clone(&model.tokenizer));
     let mut choices = Choices::start(choices, engine, tokenizer, meter, log.clone()).await?;
     if stream {
         let closing = gateway.closing.clone();
@@ -106,8 +109,8 @@ async fn parsed<E: Encoder>(
     let body = read(gateway, request).await?;
     let work = move |gateway: &Gateway| {
         let mut fields = Fields::of_bytes(&body.bytes)?;
-        let model = take_model(&mut fields, gateway, Some(&log))?;
-        parse(gateway, fields, Caller { key, model })
+        let (named, model) = take_model(&mut fields, gateway, Some(&log))?;
+        parse(gateway, fields, Caller { key, named, model })
     };
     let parsed = gateway.blocking(work).await?;
     if gateway.draining.is_cancelled() { Err(shutting_down()) } else { Ok(parsed) }

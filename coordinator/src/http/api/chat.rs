@@ -46,8 +46,8 @@ fn parse(
 ) -> Result<(Job, ChatEncoder), ApiError> {
     known::take(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
-    let options = template_options::take(&mut fields, &messages, gateway.template.get())?;
-    let sampling = sampling::take(&mut fields, gateway.tokenizer.vocab_size(), random()?)?;
+    let options = template_options::take(&mut fields, &messages, caller.model.template.get())?;
+    let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), random()?)?;
     let stopping = stopping::take(&mut fields)?;
     let logprobs = fields.bool("logprobs")?.unwrap_or(false);
     let top = openai::take_top_logprobs(&mut fields, "top_logprobs")?;
@@ -59,13 +59,13 @@ fn parse(
     fields.finish()?;
     stopping.check_not_zero()?;
     let ctx = job::context(gateway)?;
-    let tokens = tokens::of_messages(gateway, &messages, options, ctx)?;
+    let tokens = tokens::of_messages(&caller.model, &messages, options, ctx)?;
     if tokens.is_empty() {
         let text = "The model's chat template makes no tokens of these messages: there is nothing to \
                     answer. Send a message whose content is not empty.";
         return Err(ApiError::invalid("messages", text));
     }
-    let detokenizer = Detokenizer::new(&gateway.tokenizer);
+    let detokenizer = Detokenizer::new(&caller.model.tokenizer);
     let encoded = Encoded { tokens, echo: None, detokenizer };
     let seed = sampling.seed;
     let wanted = Wanted {
@@ -76,10 +76,11 @@ fn parse(
         score_prompt: false,
         key: caller.key,
     };
-    let choices = vec![wanted.choice(gateway, 0, encoded, ctx)?];
-    let envelope = Envelope::new(NAMES, caller.model, usage_mode)?;
-    let encoder = ChatEncoder { envelope, logprobs, tokenizer: Arc::clone(&gateway.tokenizer) };
-    Ok((Job { choices, stream, seed }, encoder))
+    let choices = vec![wanted.choice(gateway, &caller.model, 0, encoded, ctx)?];
+    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
+    let encoder =
+        ChatEncoder { envelope, logprobs, tokenizer: Arc::clone(&caller.model.tokenizer) };
+    Ok((Job { model: caller.model, choices, stream, seed }, encoder))
 }
 
 /// Writes the answer to a conversation.

@@ -45,7 +45,7 @@ fn parse(
     mut fields: Fields,
     caller: Caller,
 ) -> Result<(Job, CompletionsEncoder), ApiError> {
-    let vocab = gateway.tokenizer.vocab_size();
+    let vocab = caller.model.tokenizer.vocab_size();
     known::take(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
     check_count(gateway, prompts.len())?;
@@ -70,13 +70,13 @@ fn parse(
     };
     let mut choices = Vec::with_capacity(prompts.len());
     for (index, prompt) in (0..).zip(prompts) {
-        let encoded = tokens::of_prompt(gateway, prompt, echo, ctx)?;
-        choices.push(wanted.choice(gateway, index, encoded, ctx)?);
+        let encoded = tokens::of_prompt(&caller.model, prompt, echo, ctx)?;
+        choices.push(wanted.choice(gateway, &caller.model, index, encoded, ctx)?);
     }
-    let envelope = Envelope::new(NAMES, caller.model, usage_mode)?;
-    let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&gateway.tokenizer));
+    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
+    let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&caller.model.tokenizer));
     let encoder = CompletionsEncoder { envelope, logprobs, tokenizer };
-    Ok((Job { choices, stream, seed }, encoder))
+    Ok((Job { model: caller.model, choices, stream, seed }, encoder))
 }
 
 /// More prompts than a key may have at a time would never all have a place.

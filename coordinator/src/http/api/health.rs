@@ -48,7 +48,7 @@ pub async fn health(
         "version": env!("CARGO_PKG_VERSION"),
         "timestamp": rfc3339(unix_seconds()),
         "detail": status.detail,
-        "model": gateway.config.model_id,
+        "model": gateway.models.first().name,
         "stages": stages,
         "ctx_size": status.ctx_size,
         "kv_type": status.kv_type,

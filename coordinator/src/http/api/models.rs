@@ -2,14 +2,16 @@
 
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::models::ServedModel;
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The one model that is served.
+/// The models that are served.
 pub async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
-    Json(json!({ "object": "list", "data": [model(&gateway)] }))
+    let data: Vec<Value> = gateway.models.iter().map(|model| entry(&gateway, model)).collect();
+    Json(json!({ "object": "list", "data": data }))
 }
 
 /// The model by its id or an alias.
@@ -21,32 +23,30 @@ pub async fn one(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if gateway.config.serves(&name) {
-        Ok(Json(model(&gateway)))
-    } else {
-        Err(ApiError::model_not_found(&name, &gateway.config.model_id))
+    match gateway.models.find(&name) {
+        Some(model) => Ok(Json(entry(&gateway, model))),
+        None => Err(ApiError::model_not_found(&name, &gateway.models.first().name)),
     }
 }
 
-fn model(gateway: &Gateway) -> Value {
-    let config = &gateway.config;
+fn entry(gateway: &Gateway, model: &ServedModel) -> Value {
     // Without a plan nobody knows how long a sequence may be.
     let ctx = Some(gateway.engine.status().ctx_size).filter(|ctx| *ctx > 0);
     json!({
-        "id": config.model_id,
+        "id": model.name,
         "object": "model",
         "created": gateway.started,
         "owned_by": "woolly",
-        "aliases": config.aliases,
+        "aliases": model.aliases,
         "max_model_len": ctx,
         "meta": {
-            "architecture": config.model.architecture,
-            "file_type": config.model.file_type,
-            "n_ctx_train": config.model.ctx_train,
+            "architecture": model.facts.architecture,
+            "file_type": model.facts.file_type,
+            "n_ctx_train": model.facts.ctx_train,
             "n_ctx": ctx,
-            "n_params": config.model.parameters,
-            "n_vocab": gateway.tokenizer.vocab_size(),
-            "size": config.model.bytes,
+            "n_params": model.facts.parameters,
+            "n_vocab": model.tokenizer.vocab_size(),
+            "size": model.facts.bytes,
         },
     })
 }

@@ -14,7 +14,7 @@ pub async fn page(
     State(gateway): State<Arc<Gateway>>,
     Extension(Authorised(authorised)): Extension<Authorised>,
 ) -> Response {
-    let model = if authorised { escape(&gateway.config.model_id) } else { "MODEL".to_owned() };
+    let model = if authorised { escape(&gateway.models.first().name) } else { "MODEL".to_owned() };
     let serves = if authorised {
         format!("<p>It serves <b>{model}</b>.</p>")
     } else {

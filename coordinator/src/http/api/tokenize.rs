@@ -11,6 +11,7 @@ use crate::http::input::messages;
 use crate::http::input::prompts::token_ids;
 use crate::http::input::template_options;
 use crate::http::input::tokens;
+use crate::models::ServedModel;
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
@@ -48,7 +49,7 @@ pub async fn detokenize(
 
 fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = Fields::of_bytes(body)?;
-    take_model(&mut fields, gateway, None)?;
+    let (_, model) = take_model(&mut fields, gateway, None)?;
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let tokens = match given(&fields)? {
         "messages" => {
@@ -57,18 +58,18 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
                 return Err(ApiError::unsupported("add_special_tokens", text));
             }
             let messages = messages::take(&mut fields)?;
-            let template = gateway.template.get();
+            let template = model.template.get();
             let options = template_options::take(&mut fields, &messages, template)?;
-            tokens::of_messages(gateway, &messages, options, u32::MAX)?
+            tokens::of_messages(&model, &messages, options, u32::MAX)?
         }
-        name => text_tokens(gateway, &mut fields, name)?,
+        name => text_tokens(&model, &mut fields, name)?,
     };
     fields.finish()?;
     let count = tokens.len();
     let tokens: Value = if with_pieces {
         tokens
             .into_iter()
-            .map(|id| json!({ "id": id, "piece": token_string(&gateway.tokenizer, id) }))
+            .map(|id| json!({ "id": id, "piece": token_string(&model.tokenizer, id) }))
             .collect()
     } else {
         tokens.into()
@@ -91,27 +92,27 @@ fn given(fields: &Fields) -> Result<&'static str, ApiError> {
 }
 
 /// vLLM and lm-eval say `prompt` and want BOS, llama-server says `content` and wants none.
-fn text_tokens(gateway: &Gateway, fields: &mut Fields, name: &str) -> Result<Vec<u32>, ApiError> {
+fn text_tokens(model: &ServedModel, fields: &mut Fields, name: &str) -> Result<Vec<u32>, ApiError> {
     let text = fields.string(name, TEXT_CHARS_MAX)?.unwrap_or_default();
     let special = fields.bool("add_special_tokens")?;
     let special = fields.bool("add_special")?.or(special).unwrap_or(name == "prompt");
     let parse_special = fields.bool("parse_special")?.unwrap_or(true);
     let options = EncodeOptions { add_special: special, parse_special };
-    gateway.tokenizer.encode(&text, options).map_err(|error| tokens::refused_text(name, &error))
+    model.tokenizer.encode(&text, options).map_err(|error| tokens::refused_text(name, &error))
 }
 
 fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     let mut fields = Fields::of_bytes(body)?;
-    take_model(&mut fields, gateway, None)?;
+    let (_, model) = take_model(&mut fields, gateway, None)?;
     let Some(tokens) = fields.take("tokens") else {
         return Err(ApiError::invalid("tokens", "'tokens' is missing."));
     };
     fields.finish()?;
     let tokens = array_of(tokens, "tokens", VALUES_MAX)?;
-    let tokens = token_ids(&tokens, "tokens", gateway.tokenizer.vocab_size())?;
+    let tokens = token_ids(&tokens, "tokens", model.tokenizer.vocab_size())?;
     // Special tokens too: whoever looks at tokens wants to see all of them.
-    let mut detokenizer = Detokenizer::new(&gateway.tokenizer).showing_control();
-    let pushed = tokens.iter().map(|token| detokenizer.push(&gateway.tokenizer, *token));
+    let mut detokenizer = Detokenizer::new(&model.tokenizer).showing_control();
+    let pushed = tokens.iter().map(|token| detokenizer.push(&model.tokenizer, *token));
     let mut text: String = pushed.collect();
     text.push_str(&detokenizer.finish());
     Ok(json!({ "prompt": text, "content": text }))

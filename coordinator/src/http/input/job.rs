@@ -6,12 +6,13 @@
 use super::fields::Fields;
 use super::stopping::{MaxTokens, StopConditions};
 use super::tokens::Encoded;
-use crate::generation::{GenerationRequest, KeyId, ModelId, Refusal};
+use crate::generation::{GenerationRequest, KeyId, Refusal};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::output::choice::ChoicePlan;
 use crate::http::output::text::CompletionText;
 use crate::http::server::request_log::RequestLog;
+use crate::models::ServedModel;
 use std::sync::Arc;
 use woolly_protocol::sampling::SamplingOptions;
 
@@ -21,6 +22,8 @@ const MODEL_CHARS_MAX: usize = 1 << 20;
 /// A checked request.
 #[derive(Debug)]
 pub struct Job {
+    /// The model that is asked.
+    pub model: Arc<ServedModel>,
     /// What is generated: one or more.
     pub choices: Vec<ChoicePlan>,
     /// Stream the answer.
@@ -55,18 +58,19 @@ impl Wanted {
     pub fn choice(
         &self,
         gateway: &Gateway,
+        model: &ServedModel,
         index: u32,
         prompt: Encoded,
         ctx: u32,
     ) -> Result<ChoicePlan, ApiError> {
         let max_tokens = self.completion_tokens(prompt.tokens.len(), ctx)?;
-        let end_tokens = gateway.tokenizer.end_tokens();
+        let end_tokens = model.tokenizer.end_tokens();
         let stop_tokens = if self.stopping.ignore_eos { Vec::new() } else { end_tokens.to_vec() };
         let offset = prompt.echo.as_ref().map_or(0, |text| text.chars().count());
         let stops = Arc::clone(&self.stopping.stops);
         let text = CompletionText::new(prompt.detokenizer, stops, offset);
         let request = GenerationRequest {
-            model: ModelId::default(),
+            model: model.id,
             prompt: prompt.tokens,
             score_prompt: self.score_prompt,
             max_tokens,
@@ -95,26 +99,26 @@ impl Wanted {
     }
 }
 
-/// Takes the model's name, and puts it into the request's line of the log; without one it is the model
-/// that is served.
+/// Takes the model's name, and puts it into the request's line of the log; without one it is the first
+/// that is served. Gives the name back as the client wrote it.
 ///
 /// # Errors
 ///
-/// 404 if it is neither the id nor an alias of the model that is served.
+/// 404 if it is neither the name nor an alias of a model that is served.
 pub fn take_model(
     fields: &mut Fields,
     gateway: &Gateway,
     log: Option<&RequestLog>,
-) -> Result<String, ApiError> {
-    let id = &gateway.config.model_id;
+) -> Result<(String, Arc<ServedModel>), ApiError> {
+    let first = gateway.models.first();
     let name = fields.string("model", MODEL_CHARS_MAX)?;
     if let Some(log) = log {
-        log.model(name.as_ref().unwrap_or(id));
+        log.model(name.as_ref().unwrap_or(&first.name));
     }
-    match name {
-        Some(name) if gateway.config.serves(&name) => Ok(name),
-        Some(name) => Err(ApiError::model_not_found(&name, id)),
-        None => Ok(id.clone()),
+    let Some(name) = name else { return Ok((first.name.clone(), Arc::clone(first))) };
+    match gateway.models.find(&name) {
+        Some(model) => Ok((name, Arc::clone(model))),
+        None => Err(ApiError::model_not_found(&name, &first.name)),
     }
 }
 

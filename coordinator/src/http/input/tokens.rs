@@ -6,9 +6,8 @@ use super::messages::Messages;
 use super::prompts::Prompt;
 use super::template_options::TemplateOptions;
 use crate::http::error::{ApiError, Problem};
-use crate::http::gateway::Gateway;
 use crate::http::ids::unix_seconds;
-use crate::template::Template;
+use crate::models::{ServedModel, Template};
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
 
@@ -29,12 +28,12 @@ pub struct Encoded {
 ///
 /// 400 if there is no template, it refuses the messages, or they do not fit `ctx`.
 pub fn of_messages(
-    gateway: &Gateway,
+    model: &ServedModel,
     messages: &Messages,
     options: TemplateOptions,
     ctx: u32,
 ) -> Result<Vec<u32>, ApiError> {
-    let template = match &gateway.template {
+    let template = match &model.template {
         Template::Ready(template) => template,
         Template::Missing => return Err(ApiError::unsupported("messages", NO_TEMPLATE)),
         Template::Broken { cause } => {
@@ -56,8 +55,8 @@ pub fn of_messages(
         ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
         _ => ApiError::invalid("messages", format!("{error}.")),
     })?;
-    check_bytes(gateway, prompt.text().len(), ctx)?;
-    gateway.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+    check_bytes(model, prompt.text().len(), ctx)?;
+    model.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
 }
 
 /// The tokens of a prompt as it was given, and its text if it is to be given back (`echo`).
@@ -66,12 +65,12 @@ pub fn of_messages(
 ///
 /// 400 if it cannot be tokenised, has no tokens, or does not fit `ctx`.
 pub fn of_prompt(
-    gateway: &Gateway,
+    model: &ServedModel,
     prompt: Prompt,
     echo: bool,
     ctx: u32,
 ) -> Result<Encoded, ApiError> {
-    let tokenizer = &gateway.tokenizer;
+    let tokenizer = &model.tokenizer;
     let encoded = match prompt {
         Prompt::Tokens(tokens) if echo => {
             // One text with the completion: a character may begin here and end there.
@@ -83,7 +82,7 @@ pub fn of_prompt(
             Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing() }
         }
         Prompt::Text(text) => {
-            check_bytes(gateway, text.len(), ctx)?;
+            check_bytes(model, text.len(), ctx)?;
             let options = EncodeOptions { add_special: true, parse_special: true };
             let tokens = tokenizer.encode(&text, options);
             let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
@@ -99,8 +98,8 @@ pub fn of_prompt(
 }
 
 /// A text that is longer than a whole context of the longest token is not tokenised at all.
-fn check_bytes(gateway: &Gateway, bytes: usize, ctx: u32) -> Result<(), ApiError> {
-    let at_least = bytes.div_ceil(gateway.tokenizer.longest_token().max(1));
+fn check_bytes(model: &ServedModel, bytes: usize, ctx: u32) -> Result<(), ApiError> {
+    let at_least = bytes.div_ceil(model.tokenizer.longest_token().max(1));
     if at_least > ctx as usize {
         Err(ApiError::context_length(at_least, 1, ctx as usize))
     } else {

@@ -6,15 +6,16 @@ use crate::generation::{
 };
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
-use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
+use crate::http::{Gateway, GatewayConfig, router};
+use crate::ids::ModelId;
+use crate::models::{ModelFacts, Registry, ServedModel, Template};
 use crate::status::{StageStatus, Status};
-use crate::template::Template;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -119,11 +120,16 @@ impl Rig {
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
         let template = Template::of_model(&metadata, &tokenizer);
         assert_eq!(tokenizer.vocab_size(), VOCAB);
-        let mut config = GatewayConfig {
-            model_id: "tiny".into(),
+        let served = ServedModel {
+            id: ModelId(0),
+            name: "tiny".into(),
             aliases: vec!["gpt-4".into(), "org/tiny".into()],
-            any_model: false,
-            model: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
+            tokenizer: Arc::new(tokenizer),
+            template,
+            facts: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
+            fingerprint: OnceLock::new(),
+        };
+        let mut config = GatewayConfig {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             connections: Limits::default(),
@@ -134,7 +140,8 @@ impl Rig {
         };
         configure(&mut config);
         let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-        let gateway = Gateway::new(config, engine, Arc::new(tokenizer), template);
+        let gateway =
+            Gateway::new(config, engine, Arc::new(Registry::new(vec![Arc::new(served)], false)));
         let gateway = Arc::new(gateway);
         Rig { router: router(gateway.clone(), bound), gateway, seen, status }
     }

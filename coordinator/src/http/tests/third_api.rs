@@ -55,13 +55,13 @@ impl Encoder for Parrot {
 }
 
 fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, Parrot), ApiError> {
-    let sampling = sampling::take(&mut fields, gateway.tokenizer.vocab_size(), 5)?;
+    let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), 5)?;
     let stopping = stopping::take(&mut fields)?;
     let stream = fields.bool("live")?.unwrap_or(false);
     let text = fields.string("say", 64)?.unwrap_or_default();
     fields.finish()?;
     let ctx = context(gateway)?;
-    let prompt = tokens::of_prompt(gateway, Prompt::Text(text), false, ctx)?;
+    let prompt = tokens::of_prompt(&caller.model, Prompt::Text(text), false, ctx)?;
     let wanted = Wanted {
         sampling,
         stopping,
@@ -70,8 +70,8 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
         score_prompt: false,
         key: caller.key,
     };
-    let choices = vec![wanted.choice(gateway, 0, prompt, ctx)?];
-    Ok((Job { choices, stream, seed: 5 }, Parrot))
+    let choices = vec![wanted.choice(gateway, &caller.model, 0, prompt, ctx)?];
+    Ok((Job { model: caller.model, choices, stream, seed: 5 }, Parrot))
 }
 
 fn router(rig: &Rig) -> Router {

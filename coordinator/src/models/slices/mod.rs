@@ -12,7 +12,7 @@ pub use source::SliceSource;
 
 use bytes::Bytes;
 use quinn::{Connection, SendStream};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,10 +31,11 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Below every other stream, should one ever share the connection.
 const PRIORITY: i32 = -10;
 
-/// Serves the slices of one model, once there is one, to any number of workers.
+/// Serves the slices of models, once there are any, to any number of workers.
 #[derive(Debug, Default)]
 pub struct SliceServer {
-    source: OnceLock<Arc<SliceSource>>,
+    /// One for each model that is served.
+    sources: Mutex<Vec<Arc<SliceSource>>>,
 }
 
 impl SliceServer {
@@ -43,18 +44,32 @@ impl SliceServer {
         SliceServer::default()
     }
 
-    /// Serves this model from now on. Later calls change nothing: a process serves one model.
-    pub fn offer(&self, source: SliceSource) {
-        let _ = self.source.set(Arc::new(source));
+    /// Serves this model from now on, unless one with its fingerprint is served.
+    pub fn offer(&self, source: SliceSource) -> Arc<SliceSource> {
+        let mut sources = self.lock();
+        let known = sources.iter().find(|known| known.fingerprint() == source.fingerprint());
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let source = Arc::new(source);
+        sources.push(Arc::clone(&source));
+        source
     }
 
-    /// What is served, if anything is yet.
-    pub fn source(&self) -> Option<Arc<SliceSource>> {
-        self.source.get().cloned()
+    /// The model with this fingerprint; without it another, whose answer says what is wrong; `None`
+    /// while there is none.
+    fn source(&self, fingerprint: &[u8; 32]) -> Option<Arc<SliceSource>> {
+        let sources = self.lock();
+        let named = sources.iter().find(|source| source.fingerprint() == fingerprint);
+        named.or(sources.first()).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<SliceSource>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a worker's requests until its connection ends.
-    pub async fn serve(&self, connection: Connection, worker: WorkerId) {
+    pub async fn serve(self: &Arc<Self>, connection: Connection, worker: WorkerId) {
         // The first stream stays open for as long as the connection; nothing more passes on it.
         let _greeting = match answer_greeting(&connection, &Preamble::ours(NUMERICS)).await {
             Ok(streams) => streams,
@@ -70,7 +85,7 @@ impl SliceServer {
             if requests.len() >= STREAMS_MAX as usize {
                 requests.join_next().await;
             }
-            let source = self.source.get().cloned();
+            let server = Arc::clone(self);
             requests.spawn(async move {
                 let kinds = [Kind::SliceManifestRequest, Kind::SliceChunkRequest];
                 let request = timeout(REQUEST_TIME, read_frame(&mut recv, &kinds)).await;
@@ -78,7 +93,7 @@ impl SliceServer {
                     tracing::debug!("a request for a slice from worker {} broke", worker.hex());
                     return;
                 };
-                if let Err(error) = answer(send, &request, source).await {
+                if let Err(error) = answer(send, &request, &server).await {
                     tracing::debug!("a slice for worker {} was not sent: {error}", worker.hex());
                 }
             });
@@ -90,12 +105,9 @@ impl SliceServer {
 async fn answer(
     mut send: SendStream,
     request: &Frame,
-    source: Option<Arc<SliceSource>>,
+    server: &SliceServer,
 ) -> Result<(), FrameError> {
-    let found = match source {
-        Some(source) => look_up(request, &source).await,
-        None => Err(fault("the coordinator has no model yet: ask again later")),
-    };
+    let found = look_up(request, server).await;
     let frame = match found {
         Ok(frame) => frame,
         Err(fault) => {
@@ -110,15 +122,18 @@ async fn answer(
     Ok(())
 }
 
-async fn look_up(request: &Frame, source: &Arc<SliceSource>) -> Result<EncodedFrame, FaultMessage> {
+async fn look_up(request: &Frame, server: &SliceServer) -> Result<EncodedFrame, FaultMessage> {
+    let no_model = || fault("the coordinator has no model yet: ask again later");
     let not_sent = |error: FrameError| fault(&error.to_string());
     if request.kind() == Kind::SliceManifestRequest {
         let request: SliceManifestRequest = read(request)?;
+        let source = server.source(&request.fingerprint).ok_or_else(no_model)?;
         let manifest = source.manifest(&request.fingerprint, request.slice).await;
         let manifest = manifest.map_err(|text| fault(&text))?;
         return EncodedFrame::new(&*manifest).map_err(not_sent);
     }
     let request: SliceChunkRequest = read(request)?;
+    let source = server.source(&request.fingerprint).ok_or_else(no_model)?;
     let bytes = source.chunk(&request.fingerprint, request.slice, request.chunk).await;
     let bytes = Bytes::from(bytes.map_err(|text| fault(&text))?);
     EncodedFrame::with_payload(&SliceChunk { chunk: request.chunk }, bytes).map_err(not_sent)

@@ -88,6 +88,11 @@ impl SliceSource {
         })
     }
 
+    /// What identifies the model.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
     /// The model's files, open.
     pub fn files(&self) -> &[File] {
         &self.files

@@ -5,12 +5,14 @@
 //! so that workers take the files for what they are. Other bytes are another model under the same
 //! name: this process cannot go on, and says so.
 
+use super::model::{Model, part};
+use super::slices::{SliceServer, SliceSource};
+use crate::announce::Announcer;
 use crate::exit::Fatal;
 use crate::generation::ModelId;
-use crate::model::{Model, part};
-use crate::slice_server::{SliceServer, SliceSource};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc};
@@ -36,16 +38,61 @@ pub enum ModelNews {
     Unusable(Fatal),
 }
 
-/// What is looked after.
-pub struct ModelWatch {
+/// A model that is to be read.
+#[derive(Debug)]
+pub struct Reading {
     /// Its place among those served.
     pub id: ModelId,
     /// The model.
     pub model: Arc<Model>,
-    /// What it must be.
-    pub fingerprint: [u8; 32],
-    /// Who has the files open.
-    pub slices: Arc<SliceServer>,
+    /// The folder where its fingerprint is remembered.
+    pub memory: PathBuf,
+    /// Read it whatever is remembered.
+    pub verify: bool,
+    /// Who is told how far it is.
+    pub announcer: Announcer,
+}
+
+/// Computes a model's fingerprint beside everything else: it can take as long as the files are large.
+/// Its slices are served from then on, and its files looked after when `look` asks for it and every
+/// second.
+pub fn read_and_watch(
+    reading: Reading,
+    slices: Arc<SliceServer>,
+    look: Arc<Notify>,
+    news: mpsc::Sender<(ModelId, ModelNews)>,
+) {
+    let (id, model) = (reading.id, Arc::clone(&reading.model));
+    let found = tokio::task::spawn_blocking(move || {
+        let Reading { model, memory, verify, announcer, .. } = reading;
+        let fingerprint = model.fingerprint(&memory, verify, announcer)?;
+        let source = SliceSource::open(Arc::clone(&model.layout), &model.paths, fingerprint)
+            .context("cannot open the model to serve its slices")
+            .map_err(Fatal::Model)?;
+        Ok(slices.offer(source))
+    });
+    tokio::spawn(async move {
+        let found = found.await.unwrap_or_else(|error| Err(Fatal::Runtime(error.into())));
+        // Nobody waits any more when the server ends early.
+        match found {
+            Ok(source) => {
+                let fingerprint = *source.fingerprint();
+                let _ = news.send((id, ModelNews::Fingerprint(fingerprint))).await;
+                ModelWatch { id, model, source, look, news }.run().await;
+            }
+            Err(fatal) => _ = news.send((id, ModelNews::Unusable(fatal))).await,
+        }
+    });
+}
+
+/// What is looked after.
+struct ModelWatch {
+    /// Its place among those served.
+    pub id: ModelId,
+    /// The model.
+    pub model: Arc<Model>,
+    /// Who has the files open, and says what they must hold.
+    pub source: Arc<SliceSource>,
     /// Asks for a look now; it is answered with news in any case.
     pub look: Arc<Notify>,
     /// Who is told.
@@ -54,8 +101,8 @@ pub struct ModelWatch {
 
 impl ModelWatch {
     /// Looks until the files hold another model or nobody listens any more.
-    pub async fn run(self) {
-        let Some(source) = self.slices.source() else { return };
+    async fn run(self) {
+        let source = Arc::clone(&self.source);
         loop {
             let asked = tokio::select! {
                 () = self.look.notified() => true,
@@ -89,7 +136,7 @@ impl ModelWatch {
             let same_since =
                 then.is_ok() && then.as_ref().ok() == source.identities_now().ok().as_ref();
             match found {
-                Ok(found) if found == self.fingerprint && same_since => {
+                Ok(found) if found == *source.fingerprint() && same_since => {
                     tracing::info!("the model's file holds what it held");
                     source.accept(then.unwrap_or_default());
                     return ModelNews::Verified(self.parts(source));

@@ -1,8 +1,8 @@
 //! The model that is served: its header, text tools and fingerprint.
 
+use super::template::Template;
 use crate::announce::Announcer;
 use crate::exit::Fatal;
-use crate::template::Template;
 use crate::units::{show_count, show_size};
 use anyhow::{Context, anyhow};
 use std::os::unix::fs::MetadataExt;
