@@ -110,8 +110,8 @@ fn paths(code: &str) -> Vec<String> {
     for first in ["crate", "super", "self"] {
         for at in words(code, first) {
             let path = code[at..].split(|c| !is_path(c)).next().unwrap_or_default();
-            // `pub(super)` names nothing.
-            if path.contains("::") {
+            // `pub(super)` and `pub(in crate::a)` say who may see, and name nothing.
+            if path.contains("::") && !code[..at].ends_with("pub(in ") {
                 found.push(path.to_owned());
             }
         }
@@ -271,6 +271,6 @@ fn arrows_between_folders_point_down() {
 fn the_reader_of_paths_reads_them() {
     let tree = paths_of_tree(" super::{a::{B, c}, self, D as E}");
     assert_eq!(tree, ["super::a::B", "super::a::c", "super::self", "super::D"]);
-    let found = paths("use crate::x::Y;\nfn f() { super::z::g(); }");
+    let found = paths("use crate::x::Y;\npub(in crate::w) fn f() { super::z::g(); }");
     assert_eq!(found, ["crate::x::Y", "crate::x::Y", "super::z::g"]);
 }
