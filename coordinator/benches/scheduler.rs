@@ -6,6 +6,7 @@
 
 use criterion::{Criterion, Throughput};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
@@ -27,6 +28,7 @@ struct Load {
     ended: usize,
     /// Time inside the scheduler.
     spent: Duration,
+    stop_tokens: Arc<[u32]>,
 }
 
 impl Load {
@@ -50,7 +52,8 @@ impl Load {
         };
         scheduler.handle_plan(Duration::ZERO, plan);
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
-        let mut load = Self { scheduler, in_flight, now, asked: 0, ended: SEQUENCES, spent };
+        let (ended, stop_tokens) = (SEQUENCES, Arc::from([2]));
+        let mut load = Self { scheduler, in_flight, now, asked: 0, ended, spent, stop_tokens };
         // Until the first have ended, so that all ages are there.
         while load.asked < SEQUENCES as u32 * 3 / 2 {
             load.turn();
@@ -108,7 +111,7 @@ impl Load {
                 top_p: 0.9,
                 ..SamplingOptions::greedy()
             },
-            stop_tokens: vec![2],
+            stop_tokens: Arc::clone(&self.stop_tokens),
             key: KeyId(self.asked % 4),
             time_limit: None,
         }

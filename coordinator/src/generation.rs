@@ -28,8 +28,9 @@ pub struct GenerationRequest {
     pub top_logprobs: Option<u8>,
     /// How tokens are chosen; the gateway has checked the ranges.
     pub sampling: SamplingOptions,
-    /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`.
-    pub stop_tokens: Vec<u32>,
+    /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`; one list
+    /// for all requests of a model.
+    pub stop_tokens: Arc<[u32]>,
     /// Whose request it is: keys take turns, and find only their own prefixes.
     pub key: KeyId,
     /// The generation fails if it has not ended so long after it was submitted.

@@ -34,7 +34,7 @@ use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
@@ -356,21 +356,15 @@ impl Server {
         let layout = &self.model.layout;
         let title = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
         let (name, aliases) = self.args.naming.names(self.model.file_stem(), title);
-        let served = ServedModel {
-            id: MODEL,
-            name,
-            aliases,
-            tokenizer: Arc::clone(&self.model.tokenizer),
-            template: self.model.template.clone(),
-            facts: ModelFacts {
-                architecture: layout.architecture.clone(),
-                file_type: layout.file_type.clone(),
-                ctx_train: layout.ctx_train,
-                parameters: layout.parameters,
-                bytes: layout.file_bytes,
-            },
-            fingerprint: OnceLock::new(),
+        let texts = (Arc::clone(&self.model.tokenizer), self.model.template.clone());
+        let facts = ModelFacts {
+            architecture: layout.architecture.clone(),
+            file_type: layout.file_type.clone(),
+            ctx_train: layout.ctx_train,
+            parameters: layout.parameters,
+            bytes: layout.file_bytes,
         };
+        let served = ServedModel::new(MODEL, (name, aliases), texts, facts);
         Registry::new(vec![Arc::new(served)], self.args.naming.any_model)
     }
 

@@ -16,7 +16,7 @@ use crate::scheduler::SchedulerConfig;
 use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::status::Status;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -44,17 +44,10 @@ const KEY_CONCURRENCY: usize = 200;
 /// A model as its lane knows it.
 fn served(model: u32) -> Arc<ServedModel> {
     let metadata = crate::http::tests::support::metadata();
-    let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-    let served = ServedModel {
-        id: ModelId(model),
-        name: format!("model-{model}"),
-        aliases: Vec::new(),
-        template: Template::of_model(&metadata, &tokenizer),
-        tokenizer: Arc::new(tokenizer),
-        facts: ModelFacts::default(),
-        fingerprint: OnceLock::new(),
-    };
-    Arc::new(served)
+    let tokenizer = Arc::new(Tokenizer::from_metadata(&metadata).unwrap());
+    let template = Template::of_model(&metadata, &tokenizer);
+    let (names, texts) = ((format!("model-{model}"), Vec::new()), (tokenizer, template));
+    Arc::new(ServedModel::new(ModelId(model), names, texts, ModelFacts::default()))
 }
 
 /// How the model of every lane is placed.
@@ -256,7 +249,7 @@ fn request(max_tokens: u32) -> GenerationRequest {
         sampling: SamplingOptions::greedy(),
         key: KeyId::default(),
         time_limit: None,
-        stop_tokens: Vec::new(),
+        stop_tokens: Arc::default(),
     }
 }
 

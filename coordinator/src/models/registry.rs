@@ -37,6 +37,8 @@ pub struct ServedModel {
     pub aliases: Vec<String>,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that end a completion.
+    pub end_tokens: Arc<[u32]>,
     /// Messages to text.
     pub template: Template,
     /// For `/v1/models`.
@@ -54,6 +56,18 @@ pub struct Registry {
 }
 
 impl ServedModel {
+    /// A model whose files were not read yet.
+    pub fn new(
+        id: ModelId,
+        (name, aliases): (String, Vec<String>),
+        (tokenizer, template): (Arc<Tokenizer>, Template),
+        facts: ModelFacts,
+    ) -> ServedModel {
+        let end_tokens = tokenizer.end_tokens().into();
+        let fingerprint = OnceLock::new();
+        ServedModel { id, name, aliases, tokenizer, end_tokens, template, facts, fingerprint }
+    }
+
     /// Whether a client that asks for `name` means this model. Letters may be large or small, and
     /// `:latest` may follow, as with Ollama.
     fn is_called(&self, name: &str) -> bool {
@@ -104,16 +118,11 @@ mod tests {
 
     fn model(id: u32, name: &str, aliases: &[&str]) -> Arc<ServedModel> {
         let metadata: Metadata = crate::http::tests::support::metadata();
-        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-        Arc::new(ServedModel {
-            id: ModelId(id),
-            name: name.to_owned(),
-            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-            template: Template::of_model(&metadata, &tokenizer),
-            tokenizer: Arc::new(tokenizer),
-            facts: ModelFacts::default(),
-            fingerprint: OnceLock::new(),
-        })
+        let tokenizer = Arc::new(Tokenizer::from_metadata(&metadata).unwrap());
+        let template = Template::of_model(&metadata, &tokenizer);
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        let (names, texts) = ((name.to_owned(), aliases), (tokenizer, template));
+        Arc::new(ServedModel::new(ModelId(id), names, texts, ModelFacts::default()))
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::models::Template;
 use crate::models::{ModelFacts, Registry, ServedModel};
 use axum::Router;
 use serde_json::{Value, json};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tower::ServiceExt;
 use woolly_engine::gguf::{Metadata, Value as Kv};
@@ -243,15 +243,8 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
     let template = Template::of_model(&metadata, &tokenizer);
     assert!(template.get().is_some());
-    let served = ServedModel {
-        id: ModelId(0),
-        name: "tiny".into(),
-        aliases: Vec::new(),
-        tokenizer: Arc::new(tokenizer),
-        template,
-        facts: ModelFacts::default(),
-        fingerprint: OnceLock::new(),
-    };
+    let (names, texts) = (("tiny".to_owned(), Vec::new()), (Arc::new(tokenizer), template));
+    let served = ServedModel::new(ModelId(0), names, texts, ModelFacts::default());
     let config = GatewayConfig {
         allowed_hosts: Vec::new(),
         cors_origins: Vec::new(),

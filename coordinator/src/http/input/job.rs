@@ -64,8 +64,8 @@ impl Wanted {
         ctx: u32,
     ) -> Result<ChoicePlan, ApiError> {
         let max_tokens = self.completion_tokens(prompt.tokens.len(), ctx)?;
-        let end_tokens = model.tokenizer.end_tokens();
-        let stop_tokens = if self.stopping.ignore_eos { Vec::new() } else { end_tokens.to_vec() };
+        let end_tokens = Arc::clone(&model.end_tokens);
+        let stop_tokens = if self.stopping.ignore_eos { Arc::default() } else { end_tokens };
         let offset = prompt.echo.as_ref().map_or(0, |text| text.chars().count());
         let stops = Arc::clone(&self.stopping.stops);
         let text = CompletionText::new(prompt.detokenizer, stops, offset);

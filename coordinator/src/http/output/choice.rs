@@ -5,6 +5,7 @@ use super::text::CompletionText;
 use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
 use crate::http::usage::Usage;
+use std::sync::Arc;
 use tokio::time::Instant;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
@@ -42,7 +43,7 @@ pub(super) struct Choice {
     echo: Option<String>,
     text: CompletionText,
     /// Tokens that are no text.
-    stop_tokens: Vec<u32>,
+    stop_tokens: Arc<[u32]>,
     /// The completion's tokens are reported.
     reports: bool,
     /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
@@ -66,7 +67,7 @@ impl Choice {
                 cached_tokens: (!needs_engine).then_some(0),
                 ..Usage::default()
             },
-            stop_tokens: request.stop_tokens.clone(),
+            stop_tokens: Arc::clone(&request.stop_tokens),
             reports: request.top_logprobs.is_some(),
             request: needs_engine.then_some(request),
             generation: None,

@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -120,15 +120,9 @@ impl Rig {
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
         let template = Template::of_model(&metadata, &tokenizer);
         assert_eq!(tokenizer.vocab_size(), VOCAB);
-        let served = ServedModel {
-            id: ModelId(0),
-            name: "tiny".into(),
-            aliases: vec!["gpt-4".into(), "org/tiny".into()],
-            tokenizer: Arc::new(tokenizer),
-            template,
-            facts: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
-            fingerprint: OnceLock::new(),
-        };
+        let names = ("tiny".to_owned(), vec!["gpt-4".to_owned(), "org/tiny".to_owned()]);
+        let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
+        let served = ServedModel::new(ModelId(0), names, (Arc::new(tokenizer), template), facts);
         let mut config = GatewayConfig {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),

@@ -72,7 +72,7 @@ pub(super) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
     if rng.one_in(4) {
         request.sampling.logit_bias = vec![(3, -1.0), (9, 2.0)];
     }
-    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).to_vec();
+    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).into();
     request.top_logprobs = rng.pick(&[None, Some(0), Some(3)]);
     request.score_prompt = rng.one_in(4);
     if request.score_prompt && rng.one_in(2) {

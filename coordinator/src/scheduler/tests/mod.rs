@@ -17,6 +17,7 @@ use super::sequence::Phase;
 use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
 use crate::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
 use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId};
@@ -48,7 +49,7 @@ fn greedy(prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
         max_tokens,
         top_logprobs: None,
         sampling: SamplingOptions::greedy(),
-        stop_tokens: Vec::new(),
+        stop_tokens: Arc::default(),
         key: KeyId(0),
         time_limit: None,
     }

@@ -133,7 +133,7 @@ impl Sim {
             let index = usize::try_from(index).unwrap();
             let mut request = arrivals::request(&mut sim.rng, &mut more);
             if sim.tight {
-                request.stop_tokens.clear();
+                request.stop_tokens = std::sync::Arc::default();
                 request.max_tokens = u32::try_from(sim.rng.range(40, 150)).unwrap();
             }
             sim.clients.push(Client {
