@@ -34,10 +34,10 @@ const FOLDERS: [(&str, &[&str]); 5] = [
         "coordinator",
         &[
             "metrics",
+            "models",
             "scheduler",
             "links",
             "cluster",
-            "slice_server",
             "join_server",
             "http",
             "driver",
