@@ -235,7 +235,7 @@ fn coordinator() -> ExitCode {
     use woolly_coordinator::config::{Cli, CliCommand};
     tell_count().expect("the count can be told");
     let CliCommand::Serve(args) = Cli::parse().command else { return ExitCode::FAILURE };
-    match woolly_coordinator::serve::run(*args) {
+    match woolly_coordinator::app::serve::run(*args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             fatal.report();

@@ -4,7 +4,7 @@
 //! the file is on the disk before one of them is used; what a process did not use is left out. The
 //! order of numbers means nothing.
 
-use crate::state::{read_bounded, write_private};
+use crate::trust::state::{read_bounded, write_private};
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod app;
 pub mod bench;
 pub mod cluster;
 pub mod config;
@@ -14,20 +15,11 @@ pub mod exit;
 pub mod generation;
 pub mod http;
 pub mod ids;
-pub mod join_server;
 pub mod links;
-pub mod listen;
-pub mod local_workers;
-pub mod log;
 pub mod metrics;
 pub mod models;
-pub mod open_files;
 pub mod scheduler;
-pub mod serve;
 pub mod shutdown;
-pub mod state;
 pub mod status;
-pub mod tasks;
-pub mod token_command;
-pub mod tokens;
+pub mod trust;
 pub mod units;

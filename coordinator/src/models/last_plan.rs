@@ -4,7 +4,7 @@
 //! A text file: the model's fingerprint in hexadecimal, then one line per stage with its worker and its
 //! number of layers. A file that is missing, damaged or of another model is no plan.
 
-use crate::state::{read_bounded, write_private};
+use crate::trust::state::{read_bounded, write_private};
 use std::path::PathBuf;
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::limits::STAGES_MAX;

@@ -7,7 +7,7 @@
 use crate::announce::Announcer;
 use crate::config::{search_path, variables_to_hide};
 use crate::shutdown::Shutdown;
-use crate::tokens::Tokens;
+use crate::trust::tokens::Tokens;
 use anyhow::{Context, bail};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::LogFormat;
 use crate::shutdown::shutdown;
-use crate::state::StateDir;
+use crate::trust::state::StateDir;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;

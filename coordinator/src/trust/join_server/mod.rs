@@ -4,7 +4,7 @@
 mod attempts;
 mod turns;
 
-use crate::tokens::Tokens;
+use crate::trust::tokens::Tokens;
 use attempts::Attempts;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;

@@ -1,9 +1,9 @@
 //! The coordinator's QUIC endpoint: who dials is told apart by ALPN and certificate.
 
-use crate::join_server::JoinServer;
 use crate::links::{self, LinkId};
 use crate::models::slices::SliceServer;
 use crate::shutdown::Shutdown;
+use crate::trust::join_server::JoinServer;
 use quinn::Endpoint;
 use std::sync::Arc;
 use tokio::task::JoinSet;

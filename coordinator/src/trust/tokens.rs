@@ -1,6 +1,6 @@
 //! The cluster's join tokens, with the pin of the CA that they carry.
 
-use crate::state::StateDir;
+use crate::trust::state::StateDir;
 use std::time::{Duration, SystemTime};
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::certificate::KeyPin;

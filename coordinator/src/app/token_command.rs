@@ -3,8 +3,8 @@
 use crate::announce::{join_line, stderr_line, stdout_line};
 use crate::config::{StateArgs, TokenCommand, state_dir};
 use crate::exit::Fatal;
-use crate::state::{StateDir, read_bounded};
-use crate::tokens::Tokens;
+use crate::trust::state::{StateDir, read_bounded};
+use crate::trust::tokens::Tokens;
 use anyhow::{Context, anyhow};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -6,6 +6,10 @@
 use crate::announce::{
     Announcer, host_port, join_line, loopback_hint, outward_address, ready_lines, stdout_line,
 };
+use crate::app::listen::Listener;
+use crate::app::local_workers::{self, LocalWorkers};
+use crate::app::open_files;
+use crate::app::tasks::{Ending, Task, Tasks};
 use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
 use crate::driver::{Driver, DriverConfig, Inputs, LaneConfig, Outputs};
@@ -15,21 +19,17 @@ use crate::generation::{EngineHandle, ModelId, seam};
 use crate::http::GatewayConfig;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
-use crate::join_server::JoinServer;
 use crate::links::{self, EVENTS_MAX};
-use crate::listen::Listener;
-use crate::local_workers::{self, LocalWorkers};
 use crate::models::last_plan::LastPlan;
 use crate::models::slices::SliceServer;
 use crate::models::watch::{Reading, read_and_watch};
 use crate::models::{Model, ModelFacts, NUMERICS, Registry, ServedModel, Template};
-use crate::open_files;
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
-use crate::state::{StateDir, write_private};
 use crate::status::Status;
-use crate::tasks::{Ending, Task, Tasks};
-use crate::tokens::Tokens;
+use crate::trust::join_server::JoinServer;
+use crate::trust::state::{StateDir, write_private};
+use crate::trust::tokens::Tokens;
 use anyhow::{Context, anyhow};
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,7 +60,7 @@ const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
 ///
 /// Wrong flags, an unusable model, a port in use, local workers that keep ending.
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
-    crate::log::start(args.log_format);
+    crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let mut model = Model::open(args.model.path()?)?;
