@@ -19,6 +19,7 @@ const FOLDERS: [(&str, &[&str]); 4] = [
             "pool",
             "kernels",
             "gguf",
+            "arch",
             "plan",
             "weights",
             "sampler",

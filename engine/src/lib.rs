@@ -1,5 +1,6 @@
 //! GGUF, tokenizer, kernels and one stage of a model on the CPU.
 
+pub mod arch;
 pub mod batch;
 pub mod chat_template;
 pub mod gguf;

@@ -3,9 +3,10 @@
 //! The first stage turns token ids into hidden states, the last one hidden states into logits and
 //! tokens; the only stage of a plan does both. A stage is owned by one compute thread.
 
+use crate::arch::families::LayerShape;
+use crate::arch::hyper::HyperParameters;
 use crate::batch::{Batch, BatchLimits};
 use crate::gguf::Gguf;
-use crate::gguf::hyper::HyperParameters;
 use crate::huge::{Buffer, LockError};
 use crate::kernels::activations::Forms;
 use crate::kernels::cache::{Rotation, store};
@@ -16,7 +17,6 @@ use crate::limits::BLOCK_LEN;
 use crate::limits::LOGIT_ROWS;
 use crate::model::ends::{Embedding, Head, HeadRun};
 use crate::model::error::{ForwardError, LoadError};
-use crate::model::family::LayerShape;
 use crate::model::layer::{Layer, Run, Scratch};
 use crate::model::rope::Rope;
 use crate::model::tensor::Finder;

@@ -1,13 +1,13 @@
 //! The two ends of a model: token ids to hidden states, and hidden states to logits.
 
 use super::error::{ForwardError, LoadError};
-use crate::gguf::hyper::HyperParameters;
+use crate::arch::families::LayerShape;
+use crate::arch::hyper::HyperParameters;
 use crate::huge::Buffer;
 use crate::kernels::activations::Activations;
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::rows;
 use crate::limits::LOGIT_ROWS;
-use crate::model::family::LayerShape;
 use crate::model::tensor::{Finder, MatrixRef};
 use crate::pool::Pool;
 use crate::quant::dequantize_row;

@@ -6,8 +6,8 @@
 //! ```
 
 use super::error::LoadError;
-use super::family::LayerShape;
 use super::tensor::{Finder, MatrixRef};
+use crate::arch::families::LayerShape;
 use crate::batch::Batch;
 use crate::huge::Buffer;
 use crate::kernels::activations::{Activations, Forms};

@@ -2,7 +2,6 @@
 
 pub mod ends;
 pub mod error;
-pub mod family;
 pub mod layer;
 pub mod rope;
 pub mod tensor;

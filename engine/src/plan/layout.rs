@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::PlanError;
-use super::names::{self, Role};
-use crate::gguf::hyper::HyperParameters;
+use crate::arch::error::TensorError;
+use crate::arch::hyper::HyperParameters;
+use crate::arch::tensors::{self as names, Role};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::KvType;
 
@@ -316,7 +317,7 @@ fn require(gguf: &Gguf, hyper: &HyperParameters) -> Result<(), PlanError> {
     let outer = [names::EMBEDDING, names::OUTPUT_NORM].map(str::to_owned).into_iter();
     let layers = (0..hyper.layers).flat_map(|layer| names::required(&hyper.architecture, layer));
     match outer.chain(layers).find(|name| gguf.tensor(name).is_none()) {
-        Some(name) => Err(PlanError::MissingTensor { name }),
+        Some(name) => Err(TensorError::MissingTensor { name }.into()),
         None => Ok(()),
     }
 }

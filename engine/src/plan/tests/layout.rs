@@ -1,6 +1,7 @@
 //! Slices and their bytes; G-41, layers that are missing or too many.
 
 use super::layout;
+use crate::arch::error::TensorError;
 use crate::gguf::Value;
 use crate::gguf::tests::{HIDDEN, VOCAB, read, small_model, weights};
 use crate::gguf::write::GgufWriter;
@@ -16,17 +17,23 @@ fn g_41_layers_that_do_not_match_block_count() {
     let model = small_model("llama", 3);
     let fewer = model.clone().set("llama.block_count", Value::U32(2));
     let error = refused(&fewer);
-    assert!(matches!(&error, PlanError::ExtraLayer { layers: 2, .. }), "{error}");
+    assert!(
+        matches!(&error, PlanError::Tensor(TensorError::ExtraLayer { layers: 2, .. })),
+        "{error}"
+    );
     let more = refused(&model.clone().set("llama.block_count", Value::U32(4)));
     let missing = "blk.3.attn_norm.weight";
-    assert!(matches!(&more, PlanError::MissingTensor { name } if name == missing), "{more}");
+    assert!(
+        matches!(&more, PlanError::Tensor(TensorError::MissingTensor { name }) if name == missing),
+        "{more}"
+    );
     let most = refused(&model.clone().set("llama.block_count", Value::U32(1024)));
-    assert!(matches!(&most, PlanError::MissingTensor { .. }), "{most}");
+    assert!(matches!(&most, PlanError::Tensor(TensorError::MissingTensor { .. })), "{most}");
     let hole = refused(&model.clone().without_tensor("blk.1.ffn_up.weight"));
     assert!(hole.to_string().contains("\"blk.1.ffn_up.weight\""), "{hole}");
     for name in ["blk.99.attn_q.weight", "blk.4294967295.attn_q.weight"] {
         let extra = refused(&weights(model.clone(), name, TensorType::F32, &[8]));
-        assert!(matches!(&extra, PlanError::ExtraLayer { .. }), "{extra}");
+        assert!(matches!(&extra, PlanError::Tensor(TensorError::ExtraLayer { .. })), "{extra}");
     }
 }
 
@@ -44,7 +51,7 @@ fn unknown_tensors_are_named() {
         "blk.0.attn_q_norm.weight",
     ] {
         let error = refused(&weights(small_model("llama", 2), name, TensorType::F32, &[8]));
-        assert!(matches!(&error, PlanError::UnknownTensor { .. }), "{error}");
+        assert!(matches!(&error, PlanError::Tensor(TensorError::UnknownTensor { .. })), "{error}");
         assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
     }
     let biased = weights(small_model("qwen2", 2), "blk.0.attn_q.bias", TensorType::F32, &[64]);
@@ -59,7 +66,7 @@ fn shapes_that_contradict_the_metadata_are_refused() {
     let error = refused(&model);
     let expected = vec![HIDDEN, 31];
     assert!(
-        matches!(&error, PlanError::Shape { name, expected: e, .. }
+        matches!(&error, PlanError::Tensor(TensorError::Shape { name, expected: e, .. })
             if name == "blk.0.ffn_gate.weight" && *e == expected),
         "{error}"
     );

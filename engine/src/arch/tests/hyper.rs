@@ -1,7 +1,7 @@
 //! G-40 to G-46: hyper-parameters.
 
-use super::{read, small_model, weights};
-use crate::gguf::hyper::{HyperParameters, RopeScaling};
+use crate::arch::hyper::{HyperParameters, RopeScaling};
+use crate::gguf::tests::{read, small_model, weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Array, Value};
 use crate::quant::TensorType;

@@ -9,9 +9,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::error::{GgufError, Problem, Shown};
-use super::value::{Array, Metadata, Value};
-use super::{Gguf, TensorInfo};
+use crate::gguf::{Array, Gguf, GgufError, Metadata, Problem, Shown, TensorInfo, Value};
 
 /// The architectures that Woolly computes, by GGUF's names. Mistral files say `llama`.
 pub const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "granite"];

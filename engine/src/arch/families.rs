@@ -1,6 +1,6 @@
 //! What distinguishes the architectures, as data.
 
-use crate::gguf::hyper::HyperParameters;
+use super::hyper::HyperParameters;
 use crate::kernels::heads::AttentionShape;
 use crate::kernels::rows::Pairing;
 

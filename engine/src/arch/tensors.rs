@@ -1,18 +1,18 @@
 //! The tensor names of the architectures, their shapes, and the slice that each belongs to.
 
-use super::error::PlanError;
+use super::error::TensorError;
+use super::hyper::HyperParameters;
 use crate::gguf::TensorInfo;
-use crate::gguf::hyper::HyperParameters;
 use crate::quant::TensorType;
 
 /// The token embedding; without an output matrix, the head's too.
-pub(super) const EMBEDDING: &str = "token_embd.weight";
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// The norm before the head.
-pub(super) const OUTPUT_NORM: &str = "output_norm.weight";
+pub(crate) const OUTPUT_NORM: &str = "output_norm.weight";
 /// The output matrix; absent when the embedding serves as it.
-pub(super) const OUTPUT: &str = "output.weight";
+pub(crate) const OUTPUT: &str = "output.weight";
 /// Divisors of the rotary frequencies, the same for every layer.
-pub(super) const ROPE_FREQS: &str = "rope_freqs.weight";
+pub(crate) const ROPE_FREQS: &str = "rope_freqs.weight";
 
 /// A width that the metadata says.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +104,7 @@ fn parts(architecture: &str) -> impl Iterator<Item = &'static Named> {
 /// # Errors
 /// Names the tensor, what it is and what was expected. Names that are not known are
 /// [`role`]'s to refuse.
-pub(super) fn check(tensor: &TensorInfo, hyper: &HyperParameters) -> Result<(), PlanError> {
+pub(crate) fn check(tensor: &TensorInfo, hyper: &HyperParameters) -> Result<(), TensorError> {
     let name = tensor.name.as_str();
     let rest = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     let mut known = OUTER.iter().filter(|row| row.0 == name).chain(
@@ -116,17 +116,17 @@ pub(super) fn check(tensor: &TensorInfo, hyper: &HyperParameters) -> Result<(), 
     let given = tensor.shape.iter().rposition(|len| *len != 1).map_or(1, |last| last + 1);
     if tensor.shape[..given.max(expected.len()).min(tensor.shape.len())] != expected {
         let (name, found) = (name.to_owned(), tensor.shape.clone());
-        return Err(PlanError::Shape { name, found, expected });
+        return Err(TensorError::Shape { name, found, expected });
     }
     if expected.len() == 1 && tensor.ty != TensorType::F32 {
-        return Err(PlanError::NotF32 { name: name.to_owned(), found: tensor.ty.name() });
+        return Err(TensorError::NotF32 { name: name.to_owned(), found: tensor.ty.name() });
     }
     Ok(())
 }
 
 /// Where a tensor belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Embedding,
     RopeFreqs,
     Head,
@@ -134,14 +134,14 @@ pub(super) enum Role {
 }
 
 /// The role of the tensor `name` in a model of `architecture` with `layers` layers.
-pub(super) fn role(name: &str, architecture: &str, layers: u32) -> Result<Role, PlanError> {
+pub(crate) fn role(name: &str, architecture: &str, layers: u32) -> Result<Role, TensorError> {
     match name {
         EMBEDDING => return Ok(Role::Embedding),
         ROPE_FREQS => return Ok(Role::RopeFreqs),
         OUTPUT_NORM | OUTPUT => return Ok(Role::Head),
         _ => {}
     }
-    let unknown = || PlanError::UnknownTensor {
+    let unknown = || TensorError::UnknownTensor {
         name: name.to_owned(),
         architecture: architecture.to_owned(),
     };
@@ -152,13 +152,13 @@ pub(super) fn role(name: &str, architecture: &str, layers: u32) -> Result<Role, 
     let layer = number.parse::<u32>().ok().filter(|layer| layer.to_string() == number);
     match layer {
         Some(layer) if known && layer < layers => Ok(Role::Layer(layer)),
-        Some(_) if known => Err(PlanError::ExtraLayer { name: name.to_owned(), layers }),
+        Some(_) if known => Err(TensorError::ExtraLayer { name: name.to_owned(), layers }),
         _ => Err(unknown()),
     }
 }
 
 /// The names that layer `layer` must have.
-pub(super) fn required(architecture: &str, layer: u32) -> impl Iterator<Item = String> {
+pub(crate) fn required(architecture: &str, layer: u32) -> impl Iterator<Item = String> {
     let more: &[Named] = if architecture == "qwen3" { &QWEN3_LAYER } else { &[] };
     LAYER.iter().chain(more).map(move |(rest, _)| format!("blk.{layer}.{rest}"))
 }

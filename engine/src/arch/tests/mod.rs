@@ -1,0 +1,3 @@
+//! Hyper-parameters of hostile files.
+
+mod hyper;
