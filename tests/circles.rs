@@ -24,6 +24,7 @@ const FOLDERS: [(&str, &[&str]); 4] = [
             "weights",
             "sampler",
             "model",
+            "stage",
             "tokenizer",
             "chat_template",
             "invariance",

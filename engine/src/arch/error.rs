@@ -1,9 +1,15 @@
-//! Why a model's tensors are not those of its architecture.
+//! Why a model is refused by its architecture: its metadata, its layers or its tensors.
 
-/// A tensor that is unknown, missing or of another shape.
+use crate::gguf::GgufError;
+
+/// Metadata, a layer or a tensor that Woolly cannot use.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant's sentence says what its fields are")]
-pub enum TensorError {
+pub enum ArchError {
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error("layer {layer} {what}, which this version does not compute")]
+    NotComputed { layer: u32, what: String },
     #[error(
         "tensor \"{name}\" is not one that Woolly knows in a model of the architecture \
          {architecture}"

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::arch::error::TensorError;
+use crate::arch::error::ArchError;
 use crate::gguf::GgufError;
 
 /// A model whose tensors are not those of its architecture, or workers that cannot hold it.
@@ -12,7 +12,7 @@ pub enum PlanError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     #[error(transparent)]
-    Tensor(#[from] TensorError),
+    Arch(#[from] ArchError),
     #[error("there is no worker to place the model on")]
     NoMembers,
     #[error("the context is {found} positions, expected 1 to {limit}")]

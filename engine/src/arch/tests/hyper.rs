@@ -1,5 +1,6 @@
 //! G-40 to G-46: hyper-parameters.
 
+use crate::arch::Arch;
 use crate::arch::hyper::{HyperParameters, RopeScaling};
 use crate::gguf::tests::{read, small_model, weights};
 use crate::gguf::write::GgufWriter;
@@ -8,7 +9,7 @@ use crate::quant::TensorType;
 
 fn hyper(model: &GgufWriter) -> Result<HyperParameters, String> {
     let gguf = read(model.to_bytes(32)).expect("the file itself is whole");
-    HyperParameters::new(&gguf).map_err(|error| error.to_string())
+    Arch::new(&gguf).map(|arch| arch.hyper).map_err(|error| error.to_string())
 }
 
 /// Asserts that the model with this value is refused with the key's name.
