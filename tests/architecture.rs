@@ -28,12 +28,13 @@ const NAMES_BOTH: [(&str, &str); 3] = [
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 5] = [
+const UNSAFE_PLACES: [&str; 6] = [
     "engine/src/kernels/",
     "engine/src/pool/",
-    "engine/src/huge.rs",
+    "engine/src/memory/",
     "engine/src/weights/mapping.rs",
     "engine/src/weights/pages.rs",
+    "engine/src/probe/loops.rs",
 ];
 
 /// What the scheduler and the cluster core must not contain: they are told the time and the events,

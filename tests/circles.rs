@@ -15,9 +15,11 @@ const FOLDERS: [(&str, &[&str]); 4] = [
     (
         "engine",
         &[
+            "memory",
             "quant",
             "pool",
             "kernels",
+            "probe",
             "gguf",
             "arch",
             "plan",

@@ -3,7 +3,7 @@
 //! A new architecture is a row here and a test. What a row declares and the kernels do not compute
 //! yet is refused when a model is read ([`LayerShape::not_computed`](super::layer::LayerShape)).
 
-use crate::kernels::rows::Pairing;
+use crate::kernels::elementwise::Pairing;
 
 /// The choices that an architecture's name stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,8 +3,8 @@
 
 use super::families::{Activation, Experts, Family, Norms, Windows};
 use super::hyper::HyperParameters;
-use crate::kernels::heads::AttentionShape;
-use crate::kernels::rows::Pairing;
+use crate::kernels::attention::heads::AttentionShape;
+use crate::kernels::elementwise::Pairing;
 use crate::kv::KvType;
 
 /// All that a layer's computation depends on, its weights apart. Widths are in values.

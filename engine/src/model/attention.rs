@@ -11,7 +11,7 @@ use super::tensor::Finder;
 use crate::arch::layer::{AttentionKind, LayerShape};
 use crate::kernels::activations::Forms;
 use crate::kernels::attention::attend;
-use crate::kernels::cache::{Rotation, store};
+use crate::kernels::attention::cache::{Rotation, store};
 use crate::kernels::matmul::matmul;
 use crate::kv::Cache;
 

@@ -10,8 +10,8 @@ use super::run::{Run, Scratch};
 use super::tensor::Finder;
 use crate::arch::layer::{FeedForwardKind, LayerShape};
 use crate::kernels::activations::Forms;
+use crate::kernels::elementwise;
 use crate::kernels::matmul::matmul;
-use crate::kernels::rows;
 
 /// The feed-forward network of one layer, by kind.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Dense {
         let (gate, up) = (&*gate, &*up);
         s.input.fill(pool, (count, width), self.down.forms(), &|row, columns, out| {
             let (gate, up) = (&gate[row * width..][columns.clone()], &up[row * width..][columns]);
-            rows::swiglu(pool.level(), gate, up, out);
+            elementwise::swiglu(pool.level(), gate, up, out);
         });
         matmul(pool, &s.input, [self.down.added(run, shape.residual_scale, x)]);
     }

@@ -2,11 +2,11 @@
 
 use super::error::{ForwardError, LoadError};
 use crate::arch::hyper::HyperParameters;
-use crate::huge::Buffer;
 use crate::kernels::activations::Activations;
+use crate::kernels::elementwise;
 use crate::kernels::matmul::{Product, matmul};
-use crate::kernels::rows;
 use crate::limits::LOGIT_ROWS;
+use crate::memory::Buffer;
 use crate::model::tensor::{Finder, MatrixRef};
 use crate::pool::Pool;
 use crate::sampler::{RowRequest, Sampler};
@@ -91,13 +91,13 @@ impl Head {
         run.pool.enter(|| {
             let shape = (count, norm.len());
             self.input.fill(run.pool, shape, self.matrix.forms(), &|row, columns, out| {
-                rows::rms_norm_columns(level, x(row), norm, eps, columns, out);
+                elementwise::rms_norm_columns(level, x(row), norm, eps, columns, out);
             });
             let product = Product::new(self.matrix.matrix(run.weights), logits);
             matmul(run.pool, &self.input, [product]);
         });
         if self.logit_factor != 1.0 {
-            rows::scale(level, logits, self.logit_factor);
+            elementwise::scale(level, logits, self.logit_factor);
         }
         (logits, vocab, &mut self.sampler)
     }

@@ -2,10 +2,10 @@
 
 use crate::arch::layer::LayerShape;
 use crate::batch::Batch;
-use crate::huge::Buffer;
 use crate::kernels::activations::{Activations, Forms};
-use crate::kernels::heads::QueryChunk;
-use crate::kernels::rows;
+use crate::kernels::attention::heads::QueryChunk;
+use crate::kernels::elementwise;
+use crate::memory::Buffer;
 use crate::pool::Pool;
 use crate::weights::Weights;
 
@@ -49,7 +49,7 @@ impl<'a> Run<'a> {
         let (level, width) = (self.pool.level(), shape.hidden);
         input.fill(self.pool, (self.batch.rows(), width), forms, &|row, columns, out| {
             let x = &x[row * width..(row + 1) * width];
-            rows::rms_norm_columns(level, x, weight, shape.eps, columns, out);
+            elementwise::rms_norm_columns(level, x, weight, shape.eps, columns, out);
         });
     }
 }

@@ -7,10 +7,10 @@ mod load;
 mod testing;
 
 use crate::batch::{Batch, BatchLimits};
-use crate::huge::{Buffer, LockError};
-use crate::kernels::rows;
+use crate::kernels::elementwise;
 use crate::kv::{Cache, KvType};
 use crate::limits::{BLOCK_LEN, LOGIT_ROWS};
+use crate::memory::{Buffer, LockError};
 use crate::model::embedding::Embedding;
 use crate::model::error::ForwardError;
 use crate::model::head::{Head, HeadRun};
@@ -93,7 +93,7 @@ impl Stage {
                 }
                 let x = &mut self.x[..len];
                 embedding.rows(&self.weights, tokens, x)?;
-                rows::scale(self.pool.level(), x, embedding.scale);
+                elementwise::scale(self.pool.level(), x, embedding.scale);
             }
             (None, Input::Hidden(hidden)) => {
                 if hidden.len() != len {

@@ -2,8 +2,8 @@
 //! show what is read unwritten.
 
 use super::Stage;
-use crate::kernels::cache::{Rotation, store};
-use crate::kernels::heads::QueryChunk;
+use crate::kernels::attention::cache::{Rotation, store};
+use crate::kernels::attention::heads::QueryChunk;
 use crate::limits::BLOCK_LEN;
 
 impl Stage {

@@ -1,15 +1,15 @@
 //! Products of superblocks with one token, where each row is read to its end before the next begins.
 //!
-//! Sixteen rows side by side, as in `direct`, are sixteen streams through memory; rows one after the
+//! Sixteen rows side by side, as in `skinny`, are sixteen streams through memory; rows one after the
 //! other are a single one, which can be asked for far ahead. Here a vector has sixteen groups of one
 //! row. Their products with the token, by the groups' scales, are kept until sixteen rows have theirs;
 //! then they are added up in the defined order, with a row in each lane, while the products of the next
 //! sixteen rows are computed.
 
-use super::simd::avx512::Avx512;
-use super::simd::{Rows, Simd};
-use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
-use crate::huge::Buffer;
+use crate::kernels::simd::avx512::Avx512;
+use crate::kernels::simd::{Rows, Simd};
+use crate::kernels::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
+use crate::memory::Buffer;
 use crate::quant::TensorType;
 use std::arch::x86_64::*;
 
@@ -66,7 +66,7 @@ pub struct Strip {
 /// One format's kernels.
 ///
 /// Calling one is sound on a machine that has the instructions, with the memory that it names.
-pub struct Single {
+pub struct Gemv {
     /// Puts the only token of a tile into the order that the format needs.
     pub prepare: unsafe fn(tile: Tile, kept: &mut Kept),
     /// Computes the products of rows, and adds up those of the call before: `[row]`, with places
@@ -74,17 +74,17 @@ pub struct Single {
     pub advance: unsafe fn(rows: Strip, tile: Tile, kept: &mut Kept) -> [f32; ROWS],
 }
 
-impl Single {
+impl Gemv {
     const fn of<F: Format>() -> Self {
         Self { prepare: prepare::<F>, advance: advance::<F> }
     }
 }
 
 /// The kernels for weights of type `ty`, if there are any.
-pub fn kernels(ty: TensorType) -> Option<&'static Single> {
+pub fn kernels(ty: TensorType) -> Option<&'static Gemv> {
     match ty {
-        TensorType::Q4_K => Some(&const { Single::of::<Q4K>() }),
-        TensorType::Q6_K => Some(&const { Single::of::<Q6K>() }),
+        TensorType::Q4_K => Some(&const { Gemv::of::<Q4K>() }),
+        TensorType::Q6_K => Some(&const { Gemv::of::<Q6K>() }),
         _ => None,
     }
 }
@@ -111,7 +111,7 @@ trait Format {
     unsafe fn pair(blocks: [*const u8; PAIR], y: [*const i32; 2], to: [*mut f32; 2]);
 }
 
-/// See [`Single::prepare`].
+/// See [`Gemv::prepare`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2")]
 unsafe fn prepare<F: Format>(tile: Tile, kept: &mut Kept) {
     let pairs = tile.groups.div_ceil(LANES);
@@ -139,7 +139,7 @@ unsafe fn prepare<F: Format>(tile: Tile, kept: &mut Kept) {
     }
 }
 
-/// See [`Single::advance`].
+/// See [`Gemv::advance`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,bmi2")]
 unsafe fn advance<F: Format>(rows: Strip, tile: Tile, kept: &mut Kept) -> [f32; ROWS] {
     kept.products.swap(0, 1);
