@@ -16,14 +16,18 @@ const FOLDERS: [(&str, &[&str]); 5] = [
     (
         "engine",
         &[
+            "memory",
             "quant",
             "pool",
             "kernels",
+            "probe",
             "gguf",
+            "arch",
             "plan",
             "weights",
             "sampler",
             "model",
+            "stage",
             "tokenizer",
             "chat_template",
             "invariance",

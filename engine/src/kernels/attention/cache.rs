@@ -1,10 +1,10 @@
 //! Tiles of the KV cache: written position by position, read as floats.
 
-use super::activations::quantise;
-use super::dispatch::widen;
 use super::heads::{AttentionShape, QueryChunk};
-use super::rows::{Pairing, rms_norm, rotate};
-use super::{Level, per_level};
+use crate::kernels::activations::quantise;
+use crate::kernels::dispatch::widen;
+use crate::kernels::elementwise::{Pairing, rms_norm, rotate};
+use crate::kernels::{Level, per_level};
 use crate::kv::{CacheShape, KvType, SCALE_LEN};
 use crate::limits::BLOCK_LEN;
 use crate::pool::{Pool, Shared};

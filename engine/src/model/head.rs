@@ -1,25 +1,16 @@
-//! The two ends of a model: token ids to hidden states, and hidden states to logits.
+//! The end of a model: hidden states to logits.
 
 use super::error::{ForwardError, LoadError};
-use crate::gguf::hyper::HyperParameters;
-use crate::huge::Buffer;
+use crate::arch::hyper::HyperParameters;
 use crate::kernels::activations::Activations;
+use crate::kernels::elementwise;
 use crate::kernels::matmul::{Product, matmul};
-use crate::kernels::rows;
 use crate::limits::LOGIT_ROWS;
-use crate::model::family::LayerShape;
+use crate::memory::Buffer;
 use crate::model::tensor::{Finder, MatrixRef};
 use crate::pool::Pool;
-use crate::quant::dequantize_row;
 use crate::sampler::{RowRequest, Sampler};
 use crate::weights::Weights;
-
-/// What the first stage begins with.
-#[derive(Debug)]
-pub(crate) struct Embedding {
-    pub(crate) matrix: MatrixRef,
-    pub(crate) scale: f32,
-}
 
 /// What the last stage ends with.
 #[derive(Debug)]
@@ -40,27 +31,6 @@ pub(crate) struct HeadRun<'a> {
     pub(crate) eps: f32,
 }
 
-impl Embedding {
-    /// Writes the embedding of each token to a row of `x`.
-    pub(crate) fn rows(
-        &self,
-        weights: &Weights,
-        tokens: &[u32],
-        x: &mut [f32],
-    ) -> Result<(), ForwardError> {
-        let matrix = self.matrix.matrix(weights);
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= matrix.rows) {
-            return Err(ForwardError::Token { token: *token, vocab: matrix.rows });
-        }
-        let bytes = matrix.ty.row_bytes(matrix.cols);
-        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(matrix.cols)) {
-            let row = *token as usize * bytes;
-            dequantize_row(matrix.ty, &matrix.bytes[row..row + bytes], x);
-        }
-        Ok(())
-    }
-}
-
 impl Head {
     /// Finds the head's tensors and allocates what it needs.
     ///
@@ -70,20 +40,19 @@ impl Head {
     pub(crate) fn load(
         find: &Finder<'_>,
         hyper: &HyperParameters,
-        shape: &LayerShape,
         pool: &Pool,
-        vocab: usize,
     ) -> Result<Self, LoadError> {
+        let (hidden, vocab) = (hyper.hidden as usize, hyper.vocab as usize);
         // Without a matrix of its own the output is the embedding's.
         let name = match find.gguf.tensor("output.weight") {
             Some(_) => "output.weight",
             None => "token_embd.weight",
         };
-        let matrix = find.matrix(name, vocab, shape.hidden)?;
+        let matrix = find.matrix(name, vocab, hidden)?;
         Ok(Self {
-            norm: find.vector("output_norm.weight", shape.hidden)?,
+            norm: find.vector("output_norm.weight", hidden)?,
             logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
-            input: Activations::new(LOGIT_ROWS, shape.hidden, matrix.forms()),
+            input: Activations::new(LOGIT_ROWS, hidden, matrix.forms()),
             logits: Buffer::new(LOGIT_ROWS * vocab),
             sampler: Sampler::new(pool.level(), vocab),
             matrix,
@@ -122,13 +91,13 @@ impl Head {
         run.pool.enter(|| {
             let shape = (count, norm.len());
             self.input.fill(run.pool, shape, self.matrix.forms(), &|row, columns, out| {
-                rows::rms_norm_columns(level, x(row), norm, eps, columns, out);
+                elementwise::rms_norm_columns(level, x(row), norm, eps, columns, out);
             });
             let product = Product::new(self.matrix.matrix(run.weights), logits);
             matmul(run.pool, &self.input, [product]);
         });
         if self.logit_factor != 1.0 {
-            rows::scale(level, logits, self.logit_factor);
+            elementwise::scale(level, logits, self.logit_factor);
         }
         (logits, vocab, &mut self.sampler)
     }

@@ -1,6 +1,6 @@
 //! Shapes of attention: the heads of a layer, and the rows of one sequence.
 
-use super::accumulate::COLUMNS;
+use crate::kernels::accumulate::COLUMNS;
 use crate::limits::BLOCK_LEN;
 
 /// Positions whose scores are taken together: one block of the cache.

@@ -18,13 +18,16 @@
 //! A task is some rows of one chunk and all query heads of one key head: keys and values are read,
 //! and widened, once for all of them.
 
-use super::accumulate::{Operands, ROWS};
-use super::cache::{widen_keys, widen_values};
-use super::dispatch::accumulate;
-use super::heads::{AttentionShape, QUERIES_MAX, QueryChunk, TILE};
-use super::scratch::Scratch;
-use super::simd::prefetch_far;
-use super::{LANES, Level, per_level, sum_lanes};
+pub mod cache;
+pub mod heads;
+
+use self::cache::{widen_keys, widen_values};
+use self::heads::{AttentionShape, QUERIES_MAX, QueryChunk, TILE};
+use crate::kernels::accumulate::{Operands, ROWS};
+use crate::kernels::dispatch::accumulate;
+use crate::kernels::scratch::Scratch;
+use crate::kernels::simd::prefetch_far;
+use crate::kernels::{LANES, Level, per_level, sum_lanes};
 use crate::kv::{KvType, LayerCache};
 use crate::math;
 use crate::pool::{Pool, Shared};

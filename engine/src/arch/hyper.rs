@@ -3,18 +3,13 @@
 //!
 //! Keys and defaults are llama.cpp's. Where llama.cpp asserts, divides by zero or quietly takes
 //! another value, this refuses with the key's name. Two things that a reader may wonder about:
-//! `attention.sliding_window` is not read, because llama.cpp does not read it for these
-//! architectures either (their models attend to everything); and of Granite's scales, 0 means
-//! "not scaled", as there.
+//! `attention.sliding_window` is read where the family has windows only, because llama.cpp does not
+//! read it for the others either (their models attend to everything); and of Granite's scales, 0
+//! means "not scaled", as there. Which keys a family has says its row of the table.
 
-use std::ops::RangeInclusive;
-
-use super::error::{GgufError, Problem, Shown};
-use super::value::{Array, Metadata, Value};
-use super::{Gguf, TensorInfo};
-
-/// The architectures that Woolly computes, by GGUF's names. Mistral files say `llama`.
-pub const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "granite"];
+use super::families::{Experts, Family, Windows};
+use super::keys::Keys;
+use crate::gguf::{Gguf, GgufError, Metadata, Problem, Shown, TensorInfo};
 
 /// Layers of a model.
 pub const LAYERS_MAX: u32 = 1024;
@@ -26,6 +21,8 @@ pub const HEADS_MAX: u32 = 4096;
 pub const HEAD_DIM_MAX: u32 = 1024;
 /// Width of the feed-forward network, in values.
 pub const FFN_MAX: u32 = 1 << 20;
+/// Experts of a layer.
+pub const EXPERTS_MAX: u32 = 1024;
 /// Tokens of a vocabulary.
 pub const VOCAB_MAX: u32 = 1 << 20;
 /// Positions that a model can be trained on.
@@ -39,7 +36,7 @@ const EMBEDDING_TENSOR: &str = "token_embd.weight";
 /// float finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HyperParameters {
-    /// One of [`ARCHITECTURES`].
+    /// GGUF's name of the architecture.
     pub architecture: String,
     /// Layers, 1 to [`LAYERS_MAX`].
     pub layers: u32,
@@ -67,6 +64,10 @@ pub struct HyperParameters {
     pub rope_base: f32,
     /// How positions are stretched.
     pub rope_scaling: RopeScaling,
+    /// Positions of a window, in families that have windows.
+    pub window: Option<u32>,
+    /// The experts, in families that have them.
+    pub experts: Option<ExpertNumbers>,
     /// Granite: factor of the embedding; `None` is 1.
     pub embedding_scale: Option<f32>,
     /// Granite: factor of what a block adds to the hidden states; `None` is 1.
@@ -75,6 +76,19 @@ pub struct HyperParameters {
     pub attention_scale: Option<f32>,
     /// Granite: divisor of the logits; `None` is 1.
     pub logit_scale: Option<f32>,
+}
+
+/// The experts of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertNumbers {
+    /// In a layer, 1 to [`EXPERTS_MAX`].
+    pub count: u32,
+    /// Chosen for a row, 1 to `count`.
+    pub used: u32,
+    /// Values between the matrices of one.
+    pub width: u32,
+    /// Layers before the first that has experts.
+    pub dense_layers: u32,
 }
 
 /// How rotary positions are stretched beyond the trained context.
@@ -105,23 +119,24 @@ pub enum RopeScaling {
 }
 
 impl HyperParameters {
-    /// Reads and checks the hyper-parameters of `gguf`.
+    /// Reads and checks the hyper-parameters of `gguf`, and finds its row in `families`.
     ///
     /// # Errors
     /// A key that is absent, of another type or out of its range; an architecture or a feature
     /// that Woolly does not compute; an embedding whose rows are not the vocabulary.
-    pub fn new(gguf: &Gguf) -> Result<Self, GgufError> {
-        Self::read(gguf).map_err(|error| {
+    pub(crate) fn new(gguf: &Gguf, families: &[Family]) -> Result<(Family, Self), GgufError> {
+        Self::read(gguf, families).map_err(|error| {
             let file = &gguf.parts()[0].file_name;
             error.in_file(Shown(file.as_bytes()).to_string())
         })
     }
 
-    fn read(gguf: &Gguf) -> Result<Self, GgufError> {
+    fn read(gguf: &Gguf, families: &[Family]) -> Result<(Family, Self), GgufError> {
         let metadata = gguf.metadata();
-        let architecture = architecture(metadata)?;
+        let family = family(metadata, families)?;
+        let architecture = family.architecture;
         let keys = Keys { metadata, architecture };
-        refuse_features(&keys)?;
+        refuse_features(&keys, &family)?;
         let layers = keys.number("block_count", 1..=LAYERS_MAX)?;
         let hidden = keys.number("embedding_length", 1..=HIDDEN_MAX)?;
         let heads = keys.per_layer("attention.head_count", layers, 1..=HEADS_MAX)?;
@@ -154,18 +169,20 @@ impl HyperParameters {
             rope_dim,
             rope_base: keys.positive("rope.freq_base", 1e15)?.unwrap_or(10_000.0),
             rope_scaling: rope_scaling(&keys, ctx_train)?,
+            window: window(&keys, &family)?,
+            experts: experts(&keys, &family, layers)?,
             embedding_scale: None,
             residual_scale: None,
             attention_scale: None,
             logit_scale: None,
         };
-        parameters.read_scales(&keys)?;
-        Ok(parameters)
+        parameters.read_scales(&keys, family.has_scales)?;
+        Ok((family, parameters))
     }
 
-    /// Granite's factors. Elsewhere they would have to be obeyed too, so they are refused there.
-    fn read_scales(&mut self, keys: &Keys<'_>) -> Result<(), GgufError> {
-        let granite = self.architecture == "granite";
+    /// The factors of families that have some. Elsewhere they would have to be obeyed too, so they
+    /// are refused there.
+    fn read_scales(&mut self, keys: &Keys<'_>, has_scales: bool) -> Result<(), GgufError> {
         let scales = [
             ("embedding_scale", &mut self.embedding_scale),
             ("residual_scale", &mut self.residual_scale),
@@ -175,37 +192,67 @@ impl HyperParameters {
         for (key, scale) in scales {
             *scale = keys.float(key)?.filter(|&x| x != 0.0);
             if let Some(found) = *scale
-                && !granite
+                && !has_scales
             {
                 let expected = "no such key in models of this architecture".to_owned();
                 return Err(keys.refuse(key, expected, found));
             }
         }
-        if granite && !keys.has("logit_scale") {
+        if has_scales && !keys.has("logit_scale") {
             return Err(keys.missing("logit_scale"));
         }
         Ok(())
     }
 }
 
-/// The model's architecture, one of [`ARCHITECTURES`].
-fn architecture(metadata: &Metadata) -> Result<&str, GgufError> {
+/// The model's row of the table.
+fn family(metadata: &Metadata, families: &[Family]) -> Result<Family, GgufError> {
     let found = metadata.str(ARCHITECTURE_KEY)?;
-    if ARCHITECTURES.contains(&found) {
-        Ok(found)
-    } else {
+    families.iter().find(|family| family.architecture == found).copied().ok_or_else(|| {
+        let names: Vec<&str> = families.iter().map(|family| family.architecture).collect();
         let found = Shown(found.as_bytes()).to_string();
-        Err(Problem::Architecture { found, expected: ARCHITECTURES.join(", ") }.into())
+        Problem::Architecture { found, expected: names.join(", ") }.into()
+    })
+}
+
+/// Positions of the window, if the family has windows.
+fn window(keys: &Keys<'_>, family: &Family) -> Result<Option<u32>, GgufError> {
+    match family.windows {
+        Windows::None => Ok(None),
+        Windows::AllButLastOf { .. } => {
+            keys.number("attention.sliding_window", 1..=CTX_TRAIN_MAX).map(Some)
+        }
     }
 }
 
+/// The experts, if the family has some.
+fn experts(
+    keys: &Keys<'_>,
+    family: &Family,
+    layers: u32,
+) -> Result<Option<ExpertNumbers>, GgufError> {
+    if family.experts == Experts::None {
+        return Ok(None);
+    }
+    let count = keys.number("expert_count", 1..=EXPERTS_MAX)?;
+    Ok(Some(ExpertNumbers {
+        count,
+        used: keys.number("expert_used_count", 1..=count)?,
+        width: keys.number("expert_feed_forward_length", 1..=FFN_MAX)?,
+        dense_layers: keys.opt_number("leading_dense_block_count", 0..=layers)?.unwrap_or(0),
+    }))
+}
+
 /// Refuses what these architectures can also say in their metadata and Woolly does not compute.
-fn refuse_features(keys: &Keys<'_>) -> Result<(), GgufError> {
+fn refuse_features(keys: &Keys<'_>, family: &Family) -> Result<(), GgufError> {
     let zero_or_absent = [
         ("expert_count", "0: Woolly does not compute mixtures of experts"),
         ("nextn_predict_layers", "0: Woolly does not compute layers that predict further tokens"),
     ];
     for (key, expected) in zero_or_absent {
+        if key == "expert_count" && family.experts != Experts::None {
+            continue;
+        }
         if let Some(found) = keys.metadata.opt_u64(&keys.name(key))?
             && found != 0
         {
@@ -218,7 +265,7 @@ fn refuse_features(keys: &Keys<'_>) -> Result<(), GgufError> {
     }
     // In Granite models this switches rotary positions off.
     let rotated = keys.metadata.opt_bool(&keys.name("rope.scaling.finetuned"))?;
-    if keys.architecture == "granite" && rotated == Some(false) {
+    if family.may_be_unrotated && rotated == Some(false) {
         let expected = "true: Woolly does not compute Granite without rotary positions".to_owned();
         return Err(keys.refuse("rope.scaling.finetuned", expected, false));
     }
@@ -346,95 +393,4 @@ fn yarn(
     // llama.cpp writes -1 for "not set".
     let ext_factor = keys.float("rope.scaling.yarn_ext_factor")?.filter(|&x| x >= 0.0);
     Ok(RopeScaling::Yarn { factor, orig_ctx, ext_factor, attn_factor, beta_fast, beta_slow })
-}
-
-/// Metadata under the prefix of one architecture.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    architecture: &'a str,
-}
-
-impl Keys<'_> {
-    fn name(&self, key: &str) -> String {
-        format!("{}.{key}", self.architecture)
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.metadata.get(&self.name(key)).is_some()
-    }
-
-    fn missing(&self, key: &str) -> GgufError {
-        Problem::MissingKey { key: self.name(key) }.into()
-    }
-
-    fn refuse(&self, key: &str, expected: String, found: impl ToString) -> GgufError {
-        Problem::KeyValue { key: self.name(key), expected, found: found.to_string() }.into()
-    }
-
-    fn number(&self, key: &str, range: RangeInclusive<u32>) -> Result<u32, GgufError> {
-        self.opt_number(key, range)?.ok_or_else(|| self.missing(key))
-    }
-
-    fn opt_number(&self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, GgufError> {
-        let found = self.metadata.opt_u32(&self.name(key))?;
-        found.map(|found| self.in_range(key, found, range)).transpose()
-    }
-
-    fn in_range(
-        &self,
-        key: &str,
-        found: u32,
-        range: RangeInclusive<u32>,
-    ) -> Result<u32, GgufError> {
-        if range.contains(&found) {
-            return Ok(found);
-        }
-        let expected = format!("{} to {}", range.start(), range.end());
-        Err(self.refuse(key, expected, found))
-    }
-
-    /// A number that is one value, or an array with that value for each of the layers.
-    fn per_layer(
-        &self,
-        key: &str,
-        layers: u32,
-        range: RangeInclusive<u32>,
-    ) -> Result<u32, GgufError> {
-        let name = self.name(key);
-        let Some(Value::Array(array)) = self.metadata.get(&name) else {
-            return self.number(key, range);
-        };
-        if array.len() != layers as usize || matches!(array, Array::Bools(_)) {
-            let expected = format!("one number, or one for each of the {layers} layers");
-            let found = Value::Array(array.clone()).summary();
-            return Err(self.refuse(key, expected, found));
-        }
-        let values = self.metadata.opt_i32s(&name)?.ok_or_else(|| self.missing(key))?;
-        let first = values[0];
-        if let Some(other) = values.iter().find(|&&value| value != first) {
-            let expected = "the same number for every layer".to_owned();
-            return Err(self.refuse(key, expected, format!("{first} and {other}")));
-        }
-        let expected = format!("{} to {}", range.start(), range.end());
-        let found = u32::try_from(first).map_err(|_| self.refuse(key, expected, first))?;
-        self.in_range(key, found, range)
-    }
-
-    /// A finite number.
-    fn float(&self, key: &str) -> Result<Option<f32>, GgufError> {
-        match self.metadata.opt_f32(&self.name(key))? {
-            Some(x) if !x.is_finite() => Err(self.refuse(key, "a finite number".to_owned(), x)),
-            x => Ok(x),
-        }
-    }
-
-    /// A number above 0, up to `max`.
-    fn positive(&self, key: &str, max: f32) -> Result<Option<f32>, GgufError> {
-        match self.metadata.opt_f32(&self.name(key))? {
-            Some(x) if !(x > 0.0 && x <= max) => {
-                Err(self.refuse(key, format!("a number above 0, up to {max}"), x))
-            }
-            x => Ok(x),
-        }
-    }
 }

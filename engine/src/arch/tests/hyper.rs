@@ -1,14 +1,15 @@
 //! G-40 to G-46: hyper-parameters.
 
-use super::{read, small_model, weights};
-use crate::gguf::hyper::{HyperParameters, RopeScaling};
+use crate::arch::Arch;
+use crate::arch::hyper::{HyperParameters, RopeScaling};
+use crate::gguf::tests::{read, small_model, weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Array, Value};
 use crate::quant::TensorType;
 
 fn hyper(model: &GgufWriter) -> Result<HyperParameters, String> {
     let gguf = read(model.to_bytes(32)).expect("the file itself is whole");
-    HyperParameters::new(&gguf).map_err(|error| error.to_string())
+    Arch::new(&gguf).map(|arch| arch.hyper).map_err(|error| error.to_string())
 }
 
 /// Asserts that the model with this value is refused with the key's name.

@@ -3,23 +3,20 @@
 //! The first stage turns token ids into hidden states, the last one hidden states into logits and
 //! tokens; the only stage of a plan does both. A stage is owned by one compute thread.
 
+mod load;
+mod testing;
+
 use crate::batch::{Batch, BatchLimits};
-use crate::gguf::Gguf;
-use crate::gguf::hyper::HyperParameters;
-use crate::huge::{Buffer, LockError};
-use crate::kernels::activations::Forms;
-use crate::kernels::cache::{Rotation, store};
-use crate::kernels::heads::QueryChunk;
-use crate::kernels::rows;
-use crate::kv::{Cache, CacheShape, KvType};
-use crate::limits::BLOCK_LEN;
-use crate::limits::LOGIT_ROWS;
-use crate::model::ends::{Embedding, Head, HeadRun};
-use crate::model::error::{ForwardError, LoadError};
-use crate::model::family::LayerShape;
-use crate::model::layer::{Layer, Run, Scratch};
+use crate::kernels::elementwise;
+use crate::kv::{Cache, KvType};
+use crate::limits::{BLOCK_LEN, LOGIT_ROWS};
+use crate::memory::{Buffer, LockError};
+use crate::model::embedding::Embedding;
+use crate::model::error::ForwardError;
+use crate::model::head::{Head, HeadRun};
+use crate::model::layer::Layer;
 use crate::model::rope::Rope;
-use crate::model::tensor::Finder;
+use crate::model::run::{Run, Scratch};
 use crate::pool::Pool;
 use crate::sampler::{RowRequest, RowResult, Sampler};
 use crate::weights::{MapError, Weights};
@@ -58,7 +55,8 @@ pub enum Input<'a> {
 pub struct Stage {
     pool: Arc<Pool>,
     weights: Weights,
-    shape: LayerShape,
+    hidden: usize,
+    eps: f32,
     limits: BatchLimits,
     rope: Rope,
     embedding: Option<Embedding>,
@@ -73,73 +71,6 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Finds and checks the stage's tensors and allocates everything a forward needs.
-    ///
-    /// # Errors
-    ///
-    /// A hyper-parameter or tensor that is missing, damaged or not supported.
-    pub fn load(
-        gguf: &Gguf,
-        weights: Weights,
-        config: &StageConfig,
-        pool: Arc<Pool>,
-    ) -> Result<Self, LoadError> {
-        let hyper = HyperParameters::new(gguf)?;
-        let shape = LayerShape::new(&hyper)
-            .ok_or_else(|| LoadError::Architecture(hyper.architecture.clone()))?;
-        if let Some(refusal) = shape.attention.refusal() {
-            return Err(LoadError::Attention(refusal));
-        }
-        let range = config.layers.clone();
-        if range.is_empty() || range.end > hyper.layers {
-            return Err(LoadError::Layers { range, layers: hyper.layers });
-        }
-        let sizes = [config.ctx_size as usize, config.kv_blocks as usize, config.rows_max];
-        if sizes.contains(&0) || config.chunks_max == 0 {
-            return Err(LoadError::Empty);
-        }
-        let find = Finder { gguf, weights: &weights };
-        let vocab = hyper.vocab as usize;
-        let embedding = (range.start == 0).then(|| {
-            let matrix = find.matrix("token_embd.weight", vocab, shape.hidden)?;
-            Ok::<_, LoadError>(Embedding { matrix, scale: hyper.embedding_scale.unwrap_or(1.0) })
-        });
-        let head =
-            (range.end == hyper.layers).then(|| Head::load(&find, &hyper, &shape, &pool, vocab));
-        let layers = range
-            .clone()
-            .map(|index| Layer::load(&find, &shape, index))
-            .collect::<Result<Vec<_>, _>>()?;
-        let pairs = hyper.rope_dim as usize / 2;
-        let rope = Rope::new(&hyper, find.optional_vector("rope_freqs.weight", pairs)?.as_deref());
-        let forms = layers.iter().fold(Forms::default(), |f, layer| f.or(layer.forms()));
-        let (rows, attention) = (config.rows_max, shape.attention);
-        let cache = CacheShape {
-            kv_heads: attention.kv_heads,
-            head_dim: attention.head_dim,
-            ty: config.kv_type,
-        };
-        Ok(Self {
-            embedding: embedding.transpose()?,
-            head: head.transpose()?,
-            cache: Cache::new(layers.len(), config.kv_blocks as usize, cache),
-            scratch: Scratch::new(&shape, rows, forms),
-            x: Buffer::new(rows * shape.hidden),
-            angles: vec![[0.0; 2]; rows * pairs],
-            limits: BatchLimits {
-                ctx_size: config.ctx_size,
-                kv_blocks: config.kv_blocks,
-                rows_max: rows,
-                chunks_max: config.chunks_max,
-            },
-            pool,
-            weights,
-            shape,
-            rope,
-            layers,
-        })
-    }
-
     /// Computes the stage's layers for all rows of `batch`; `progress` grows with every layer.
     ///
     /// Returns the hidden states `[rows, hidden]`, at the last stage those before the final norm.
@@ -154,7 +85,7 @@ impl Stage {
         progress: &AtomicU64,
     ) -> Result<&[f32], ForwardError> {
         let rows = batch.rows();
-        let len = rows * self.shape.hidden;
+        let len = rows * self.hidden;
         match (&self.embedding, input) {
             (Some(embedding), Input::Tokens(tokens)) => {
                 if tokens.len() != rows {
@@ -162,7 +93,7 @@ impl Stage {
                 }
                 let x = &mut self.x[..len];
                 embedding.rows(&self.weights, tokens, x)?;
-                rows::scale(self.pool.level(), x, embedding.scale);
+                elementwise::scale(self.pool.level(), x, embedding.scale);
             }
             (None, Input::Hidden(hidden)) => {
                 if hidden.len() != len {
@@ -193,11 +124,10 @@ impl Stage {
         let run = Run {
             pool: &self.pool,
             weights: &self.weights,
-            shape: &self.shape,
             batch,
             angles: &self.angles[..rows * self.rope.pairs()],
         };
-        let x = &mut self.x[..rows * self.shape.hidden];
+        let x = &mut self.x[..rows * self.hidden];
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward(&run, index, &mut self.cache, x, &mut self.scratch);
             progress.fetch_add(1, Ordering::Relaxed);
@@ -250,7 +180,7 @@ impl Stage {
         work: &mut dyn FnMut(&mut [f32], &mut Sampler),
     ) -> Result<(), ForwardError> {
         let head = self.head.as_mut().ok_or(ForwardError::NotLast)?;
-        let hidden = self.shape.hidden;
+        let hidden = self.hidden;
         let (mut left, mut sampled) = (batch.sample_rows().count(), batch.sample_rows());
         while left > 0 {
             let count = left.min(LOGIT_ROWS);
@@ -259,7 +189,7 @@ impl Stage {
                 *place = row * hidden;
             }
             let x = |row: usize| &self.x[places[row]..places[row] + hidden];
-            let run = HeadRun { pool: &self.pool, weights: &self.weights, eps: self.shape.eps };
+            let run = HeadRun { pool: &self.pool, weights: &self.weights, eps: self.eps };
             let (logits, vocab, sampler) = head.logits(&run, count, &x);
             for logits in logits.chunks_exact_mut(vocab) {
                 work(logits, sampler);
@@ -295,7 +225,7 @@ impl Stage {
 
     /// Width of the hidden states.
     pub fn hidden_len(&self) -> usize {
-        self.shape.hidden
+        self.hidden
     }
 
     /// Tokens of the vocabulary; 0 unless it is the last stage.
@@ -333,51 +263,6 @@ impl Stage {
         let needed = self.weights.page_bytes() + self.cache.bytes();
         let locked = self.weights.lock().and_then(|()| self.cache.lock());
         locked.map_err(|source| LockError::new(needed, source))
-    }
-
-    /// Fills cache and buffers with NaN, so that a read of what was never written shows.
-    pub fn poison(&mut self) {
-        self.cache.poison();
-        self.scratch.poison();
-        self.x.fill(f32::NAN);
-    }
-
-    /// Fills the whole cache with numbers such as a sequence leaves there, so that rows at any
-    /// position can be computed without those before them (measurements only).
-    pub fn fill_cache(&mut self) {
-        let attention = self.shape.attention;
-        let len = BLOCK_LEN * attention.kv_heads * attention.head_dim;
-        // Spread over −1 to 1; the values are others than the keys.
-        let number = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) as i32 as f32 / 2147483648.0;
-        let values: Vec<f32> = (len..2 * len).map(number).collect();
-        let angles = [[1.0, 0.0]; BLOCK_LEN];
-        for layer in 0..self.layers.len() {
-            for block in 0..self.limits.kv_blocks {
-                let mut keys: Vec<f32> = (0..len).map(number).collect();
-                let mut q = vec![0.0; len * attention.group()];
-                let rotation = Rotation {
-                    attention: &attention,
-                    pairing: self.shape.family.pairing,
-                    eps: self.shape.eps,
-                    q_norm: None,
-                    k_norm: None,
-                    angles: &angles,
-                    pairs: 1,
-                };
-                let table = [block];
-                let chunk =
-                    QueryChunk { first_row: 0, rows: BLOCK_LEN, position: 0, block_table: &table };
-                let to = self.cache.layer_mut(layer);
-                let rows = (&mut q[..], &mut keys[..], &values[..]);
-                store(&self.pool, &rotation, std::iter::once(chunk), to, rows);
-            }
-        }
-    }
-
-    /// Makes one path add superblocks in the wrong order (tests only).
-    #[cfg(test)]
-    pub(crate) fn plant_bug(&mut self) {
-        self.scratch.plant_bug();
     }
 
     /// The cache's positions per block.

@@ -1,12 +1,14 @@
 //! What a machine can do at most, measured: briefly for the planner, thoroughly for a benchmark.
 
-use crate::huge::{Buffer, HUGE_PAGE};
+mod loops;
+
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::matrix::Matrix;
-use crate::kernels::probes::{Int8Loop, allowed_cpus, pin, sum_words};
+use crate::memory::{Buffer, HUGE_PAGE};
 use crate::pool::Pool;
 use crate::quant::TensorType;
+use loops::{Int8Loop, allowed_cpus, pin, sum_words};
 use std::hint::black_box;
 use std::io;
 use std::ops::Range;
