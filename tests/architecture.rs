@@ -28,8 +28,13 @@ const NAMES_BOTH: [(&str, &str); 3] = [
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 4] =
-    ["engine/src/kernels/", "engine/src/pool/", "engine/src/huge.rs", "engine/src/weights/mod.rs"];
+const UNSAFE_PLACES: [&str; 5] = [
+    "engine/src/kernels/",
+    "engine/src/pool/",
+    "engine/src/huge.rs",
+    "engine/src/weights/mapping.rs",
+    "engine/src/weights/pages.rs",
+];
 
 /// What the scheduler and the cluster core must not contain: they are told the time and the events,
 /// and say what to do. (An address is a value; a socket is not.)

@@ -9,7 +9,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, SampleParams};
 use woolly_engine::stage::{Input, Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 const PARAMS: SampleParams<'static> = SampleParams {
     temperature: 0.8,
@@ -34,7 +34,7 @@ fn stage(threads: usize) -> Stage {
     let gguf = Gguf::open(&path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
     let slices = layout.stage_slices(0..layout.layers);
-    let weights = Weights::from_model(&gguf, &slices).expect("its weights map");
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).expect("its weights map");
     let config = StageConfig {
         layers: 0..layout.layers,
         ctx_size: 512,

@@ -14,7 +14,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowToken};
 use woolly_engine::stage::{Input, Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 /// Rows per forward.
 const CHUNK: usize = 64;
@@ -71,8 +71,9 @@ fn golden() -> BTreeMap<String, Vec<(String, Value, Option<Value>)>> {
 fn load(path: &Path) -> Stage {
     let gguf = Gguf::open(path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
-    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..layout.layers))
-        .expect("its weights can be mapped");
+    let weights =
+        Weights::from_model(&gguf, &layout.stage_slices(0..layout.layers), &Resident::new())
+            .expect("its weights can be mapped");
     let config = StageConfig {
         layers: 0..layout.layers,
         ctx_size: 2048,

@@ -9,7 +9,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
 use woolly_engine::stage::{Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 const HIDDEN: u64 = 64;
 const FFN: u64 = 96;
@@ -61,7 +61,8 @@ fn load_path(path: &Path) -> Result<Stage, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let gguf = Gguf::open(path).map_err(|e| text(&e))?;
     let layout = ModelLayout::new(&gguf).map_err(|e| text(&e))?;
-    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1)).map_err(|e| text(&e))?;
+    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1), &Resident::new())
+        .map_err(|e| text(&e))?;
     let config = StageConfig {
         layers: 0..1,
         ctx_size: 64,

@@ -10,7 +10,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
 use woolly_engine::stage::{Input, Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 const HIDDEN: usize = 64;
 const FFN: usize = 96;
@@ -90,7 +90,8 @@ fn logits(writer: &GgufWriter, token: u32, level: Level) -> Vec<f32> {
 fn load(path: &Path, level: Level) -> Stage {
     let gguf = Gguf::open(path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("the biases are known");
-    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1)).expect("it maps");
+    let weights =
+        Weights::from_model(&gguf, &layout.stage_slices(0..1), &Resident::new()).expect("it maps");
     let config = StageConfig {
         layers: 0..1,
         ctx_size: 64,

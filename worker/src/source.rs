@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use woolly_engine::gguf::limits::{ALIGNMENT_MAX, HEADER_BYTES_MAX};
 use woolly_engine::gguf::{FileIdentity, Gguf, HeaderPart};
 use woolly_engine::plan::{FingerprintMemory, ModelLayout, SliceId};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 /// The places on this machine where weights may be.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ pub async fn open<S: ChunkSource>(
         }
         None => fetch_model(files, layers, &places.store, slices, counters).await?,
     };
-    counters.extend_load(model.weights.mapped_bytes());
+    counters.extend_load(model.weights.bytes_to_populate());
     Ok(model)
 }
 
@@ -187,7 +187,7 @@ fn map_model(
         )));
     }
     let slices = stage_slices(&gguf, layers)?.1;
-    let weights = Weights::from_model(&gguf, &slices).map_err(refused)?;
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).map_err(refused)?;
     Ok(Model { gguf, weights, fetched_bytes: 0, in_use: Vec::new() })
 }
 
@@ -245,7 +245,8 @@ async fn fetch_model<S: ChunkSource>(
             let found = paths.iter().find(|(id, _)| *id == slice);
             found.map(|(_, path)| path.clone()).expect("every slice of the stage was stored")
         };
-        let weights = Weights::from_slices(&gguf, &slices, &path_of).map_err(refused)?;
+        let weights =
+            Weights::from_slices(&gguf, &slices, &path_of, &Resident::new()).map_err(refused)?;
         Ok(Model { gguf, weights, fetched_bytes, in_use })
     })
     .await

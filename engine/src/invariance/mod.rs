@@ -13,7 +13,7 @@ use crate::kv::KvType;
 use crate::plan::ModelLayout;
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
-use crate::weights::Weights;
+use crate::weights::{Resident, Weights};
 pub use model::{Random, factor_places, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,8 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
         .map(|i| {
             let layers = i * layout.layers / stages..(i + 1) * layout.layers / stages;
             let slices = layout.stage_slices(layers.clone());
-            let weights = Weights::from_model(&gguf, &slices).expect("its weights map");
+            let weights =
+                Weights::from_model(&gguf, &slices, &Resident::new()).expect("its weights map");
             let config = StageConfig {
                 layers,
                 ctx_size: ctx as u32,

@@ -5,7 +5,7 @@ use crate::gguf::Gguf;
 use crate::kernels::activations::Forms;
 use crate::kernels::matrix::Matrix;
 use crate::quant::TensorType;
-use crate::weights::Weights;
+use crate::weights::{Place, Weights};
 
 /// Finds tensors and checks their shapes while a stage is loaded.
 #[derive(Clone, Copy)]
@@ -16,10 +16,10 @@ pub struct Finder<'a> {
     pub weights: &'a Weights,
 }
 
-/// A weight matrix of the stage.
-#[derive(Clone, Debug)]
+/// A weight matrix of the stage: where it lies in the weights that it was found in.
+#[derive(Clone, Copy, Debug)]
 pub struct MatrixRef {
-    name: String,
+    place: Place,
     ty: TensorType,
     rows: usize,
     cols: usize,
@@ -28,8 +28,7 @@ pub struct MatrixRef {
 impl MatrixRef {
     /// Its rows as they lie in the file.
     pub fn matrix<'a>(&self, weights: &'a Weights) -> Matrix<'a> {
-        let bytes = weights.bytes(&self.name).expect("found when the stage was loaded");
-        Matrix { ty: self.ty, rows: self.rows, cols: self.cols, bytes }
+        Matrix { ty: self.ty, rows: self.rows, cols: self.cols, bytes: weights.at(self.place) }
     }
 
     /// The forms of its input that it needs.
@@ -52,9 +51,10 @@ impl Finder<'_> {
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixRef, LoadError> {
         let tensor = self.gguf.tensor(name).ok_or_else(|| missing(name))?;
         check_shape(name, &[cols as u64, rows as u64], &tensor.shape)?;
-        let bytes = self.weights.bytes(name).ok_or_else(|| missing(name))?;
-        assert_eq!(bytes.len() as u64, tensor.len, "the mapping has the tensor's own length");
-        Ok(MatrixRef { name: name.to_owned(), ty: tensor.ty, rows, cols })
+        let place = self.weights.place(name).ok_or_else(|| missing(name))?;
+        let len = self.weights.at(place).len() as u64;
+        assert_eq!(len, tensor.len, "the mapping has the tensor's own length");
+        Ok(MatrixRef { place, ty: tensor.ty, rows, cols })
     }
 
     /// The `len` values of an F32 vector, copied: vectors are small and read at every step.

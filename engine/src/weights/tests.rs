@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{MapError, Weights, huge_bytes_in, merged};
+use super::pages::{huge_bytes_in, merged};
+use super::{MapError, Resident, Weights};
 use crate::gguf::tests::files::{part_path, parts, write_parts};
 use crate::gguf::tests::{HIDDEN, small_model, weights};
 use crate::gguf::write::GgufWriter;
@@ -53,14 +54,15 @@ fn model_and_slices_hold_the_same_bytes() {
                 let len = fs::metadata(path_of(slice)).unwrap().len();
                 assert_eq!(len, layout.slice_len(slice), "{slice:?}");
             }
-            let from_model = Weights::from_model(&gguf, &slices).unwrap();
+            let from_model = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
             let headers = HeaderPart {
                 file_name: "m.gguf".into(),
                 bytes: file[..gguf.parts()[0].data_start as usize].to_vec(),
                 file_size: file.len() as u64,
             };
             let announced = Gguf::from_headers(vec![headers]).unwrap();
-            let from_slices = Weights::from_slices(&announced, &slices, &path_of).unwrap();
+            let from_slices =
+                Weights::from_slices(&announced, &slices, &path_of, &Resident::new()).unwrap();
             let mut own = 0;
             for tensor in gguf.tensors() {
                 let wanted = slices.iter().any(|&slice| {
@@ -86,7 +88,7 @@ fn parts_of_a_split_model_are_mapped_each_from_its_file() {
     write_parts(directory.path(), &parts(3));
     let gguf = Gguf::open(&part_path(directory.path(), 2, 3)).unwrap();
     let layout = ModelLayout::new(&gguf).unwrap();
-    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1)).unwrap();
+    let weights = Weights::from_model(&gguf, &layout.stage_slices(0..1), &Resident::new()).unwrap();
     for tensor in gguf.tensors() {
         let file = fs::read(part_path(directory.path(), tensor.part + 1, 3)).unwrap();
         let source = &file[tensor.offset as usize..][..tensor.len as usize];
@@ -106,7 +108,7 @@ fn only_the_own_tensors_are_mapped() {
     // A model whose layers are far larger than a page, so that rounding does not hide the rest.
     let gguf = written(&wide_model(4, 4096), directory.path());
     let layout = ModelLayout::new(&gguf).unwrap();
-    let weights = Weights::from_model(&gguf, &layout.stage_slices(1..2)).unwrap();
+    let weights = Weights::from_model(&gguf, &layout.stage_slices(1..2), &Resident::new()).unwrap();
     let own = layout.stage_bytes(1..2);
     assert!(weights.mapped_bytes() >= own);
     assert!(weights.mapped_bytes() < own + 3 * (64 << 10), "{}", weights.mapped_bytes());
@@ -123,14 +125,17 @@ fn g_33_a_file_that_changed_is_not_mapped() {
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(gguf.parts()[0].size - 4096).unwrap();
-    let error = Weights::from_model(&gguf, &slices).unwrap_err();
+    let error = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap_err();
     assert!(matches!(error, MapError::Size { .. }), "{error}");
     fs::remove_file(&path).unwrap();
     small_model("llama", 1).write(&path).unwrap();
-    let error = Weights::from_model(&gguf, &slices).unwrap_err();
+    let error = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap_err();
     assert!(matches!(error, MapError::Changed { .. }), "{error}");
     fs::remove_file(&path).unwrap();
-    assert!(matches!(Weights::from_model(&gguf, &slices).unwrap_err(), MapError::Gguf(_)));
+    assert!(matches!(
+        Weights::from_model(&gguf, &slices, &Resident::new()).unwrap_err(),
+        MapError::Gguf(_)
+    ));
 }
 
 #[test]
@@ -138,7 +143,7 @@ fn g_37_a_change_while_mapped_is_seen() {
     let directory = tempfile::tempdir().unwrap();
     let gguf = written(&small_model("llama", 1), directory.path());
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
-    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     weights.check_unchanged().unwrap();
     let path = directory.path().join("m.gguf");
     let file = OpenOptions::new().append(true).open(&path).unwrap();
@@ -155,7 +160,7 @@ fn g_39_any_bits_are_weights() {
     let model = small_model("llama", 1).without_tensor(name);
     let gguf = written(&model.tensor(name, TensorType::F32, &[64], nan.clone()), directory.path());
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
-    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     assert_eq!(weights.bytes(name), Some(nan.as_slice()));
 }
 
@@ -166,13 +171,14 @@ fn headers_alone_cannot_be_mapped_and_slices_must_exist() {
     let file_size = bytes.len() as u64;
     let part = HeaderPart { file_name: "m".into(), bytes, file_size };
     let gguf = Gguf::from_headers(vec![part]).unwrap();
-    let error = Weights::from_model(&gguf, &[SliceId::Head]).unwrap_err();
+    let error = Weights::from_model(&gguf, &[SliceId::Head], &Resident::new()).unwrap_err();
     assert!(matches!(error, MapError::NoFile { part: 0 }), "{error}");
-    let error = Weights::from_model(&gguf, &[SliceId::Layer(1)]).unwrap_err();
+    let error = Weights::from_model(&gguf, &[SliceId::Layer(1)], &Resident::new()).unwrap_err();
     assert!(matches!(error, MapError::NoSlice { .. }), "{error}");
     let path = directory.path().join("short");
     fs::write(&path, [0; 100]).unwrap();
-    let error = Weights::from_slices(&gguf, &[SliceId::Head], &|_| path.clone()).unwrap_err();
+    let error = Weights::from_slices(&gguf, &[SliceId::Head], &|_| path.clone(), &Resident::new())
+        .unwrap_err();
     assert!(matches!(error, MapError::Size { .. }), "{error}");
 }
 
@@ -187,7 +193,7 @@ fn odd_offsets_are_refused_where_values_must_be_read_in_place() {
         Gguf::open(&path).ok().filter(|gguf| gguf.parts()[0].data_start % 4 == 1)
     });
     let gguf = odd.expect("one of four neighbours is odd");
-    let error = Weights::from_model(&gguf, &[SliceId::Embedding]).unwrap_err();
+    let error = Weights::from_model(&gguf, &[SliceId::Embedding], &Resident::new()).unwrap_err();
     assert!(matches!(error, MapError::Misaligned { .. }), "{error}");
 }
 
@@ -234,7 +240,7 @@ fn advice_about_pages_changes_no_byte() {
         // Whether the system has huge pages for this file is its own affair.
         |weights| _ = weights.read_again(),
     ] {
-        let weights = Weights::from_model(&gguf, &slices).unwrap();
+        let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
         advise(&weights);
         let progress = AtomicU64::new(0);
         weights.populate(&progress);
@@ -248,7 +254,7 @@ fn advice_about_pages_changes_no_byte() {
 fn locked_weights_are_the_same_or_the_limit_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let (gguf, slices) = large_layer(directory.path());
-    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     if let Err(error) = weights.lock() {
         let text = LockError::new(weights.page_bytes(), error).to_string();
         assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
@@ -263,13 +269,13 @@ fn small_pages_are_small() {
     let (gguf, slices) = large_layer(directory.path());
     // In the cache in huge pages, if the system gives any.
     fs::File::open(directory.path().join("m.gguf")).unwrap().sync_all().unwrap();
-    let huge = Weights::from_model(&gguf, &slices).unwrap();
+    let huge = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     let given = huge.read_again();
     huge.populate(&AtomicU64::new(0));
     if given {
         assert!(huge.huge_bytes().is_some_and(|bytes| bytes >= 2 << 20), "{:?}", huge.huge_bytes());
     }
-    let small = Weights::from_model(&gguf, &slices).unwrap();
+    let small = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     small.use_small_pages();
     small.populate(&AtomicU64::new(0));
     assert!(small.huge_bytes().is_none_or(|bytes| bytes == 0), "{:?}", small.huge_bytes());
@@ -280,7 +286,7 @@ fn files_without_room_for_a_huge_page_are_not_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let gguf = written(&small_model("llama", 1), directory.path());
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..1);
-    assert!(!Weights::from_model(&gguf, &slices).unwrap().read_again());
+    assert!(!Weights::from_model(&gguf, &slices, &Resident::new()).unwrap().read_again());
 }
 
 #[test]
@@ -311,4 +317,70 @@ fn only_our_own_mappings_are_counted() {
     assert_eq!(huge_bytes_in(list, &[at(5, 9)]), 4 << 20);
     assert_eq!(huge_bytes_in(list, &[at(0x60_0000, 1), at(0x80_0000, 1)]), 2 << 20);
     assert_eq!(huge_bytes_in(list, &[at(0, 0x60_0000), at(0x60_0000, 9)]), 6 << 20);
+}
+
+/// Everything that `weights` holds, for the next stage.
+fn held(weights: &Weights) -> Resident {
+    let mut held = Resident::new();
+    held.extend(weights.slices());
+    held
+}
+
+#[test]
+fn what_is_held_is_neither_mapped_nor_populated_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let gguf = written(&wide_model(4, 4096), directory.path());
+    let layout = ModelLayout::new(&gguf).unwrap();
+    let first = Weights::from_model(&gguf, &layout.stage_slices(0..3), &Resident::new()).unwrap();
+    assert!(first.mappings_made() > 0);
+    let progress = AtomicU64::new(0);
+    assert_eq!(first.bytes_to_populate(), first.mapped_bytes());
+    assert_eq!(first.populate(&progress), first.mapped_bytes());
+    let again = Weights::from_model(&gguf, &layout.stage_slices(0..3), &held(&first)).unwrap();
+    assert_eq!((again.mappings_made(), again.populate(&progress)), (0, 0));
+    assert_eq!(again.mapped_bytes(), first.mapped_bytes());
+    let same =
+        |name: &str| first.bytes(name).map(<[u8]>::as_ptr) == again.bytes(name).map(<[u8]>::as_ptr);
+    assert!(gguf.tensors().iter().all(|tensor| same(&tensor.name)));
+    // A part of it is a part of the bytes, and one more layer is all that comes new.
+    let part = Weights::from_model(&gguf, &layout.stage_slices(1..3), &held(&first)).unwrap();
+    let own = layout.stage_bytes(1..3);
+    assert!((own..own + 3 * (64 << 10)).contains(&part.mapped_bytes()));
+    let more = Weights::from_model(&gguf, &layout.stage_slices(1..4), &held(&first)).unwrap();
+    assert!(more.mappings_made() > 0);
+    let own = layout.stage_bytes(3..4);
+    assert!((own..own + 3 * (64 << 10)).contains(&more.populate(&progress)));
+    assert!(held(&more).slices().all(|slice| slice.is_populated()));
+}
+
+#[test]
+fn a_slice_that_goes_leaves_the_bytes_of_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let gguf = written(&wide_model(2, 24576), directory.path());
+    let layout = ModelLayout::new(&gguf).unwrap();
+    let all = Weights::from_model(&gguf, &layout.stage_slices(0..2), &Resident::new()).unwrap();
+    all.populate(&AtomicU64::new(0));
+    let mut held = held(&all);
+    drop(all);
+    let gone = held.remove(SliceId::Layer(0)).unwrap();
+    assert_eq!(gone.bytes(), layout.slice_len(SliceId::Layer(0)));
+    drop(gone);
+    let all = Weights::from_model(&gguf, &layout.stage_slices(0..2), &held).unwrap();
+    assert!(all.mappings_made() > 0, "what has gone is mapped again");
+    assert!(all.bytes_to_populate() < all.mapped_bytes());
+    assert_same_as_file(&all, &gguf);
+}
+
+#[test]
+fn a_tied_head_shares_the_embedding_that_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let gguf = written(&small_model("llama", 2).without_tensor("output.weight"), directory.path());
+    let none = Resident::new();
+    let first = Weights::from_model(&gguf, &[SliceId::Embedding], &none).unwrap();
+    let name = "token_embd.weight";
+    let last = Weights::from_model(&gguf, &[SliceId::Head], &held(&first)).unwrap();
+    assert_eq!(last.bytes(name).map(<[u8]>::as_ptr), first.bytes(name).map(<[u8]>::as_ptr));
+    let bytes = first.bytes(name).unwrap().to_vec();
+    drop(first);
+    assert_eq!(last.bytes(name), Some(&bytes[..]));
 }

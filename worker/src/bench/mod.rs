@@ -22,7 +22,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::probe::{Limits, Probe};
 use woolly_engine::stage::{Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 
 /// Fewer than these measure caches instead of memory.
 const PROBE_BYTES_MIN: u64 = 256 << 20;
@@ -165,7 +165,8 @@ impl Bench<'_> {
     /// The whole model, as a worker loads a stage.
     fn stage(&self, pool: &Arc<Pool>, kv: KvType) -> Result<Stage, String> {
         let slices = self.layout.stage_slices(0..self.layout.layers);
-        let weights = Weights::from_model(self.gguf, &slices).map_err(|error| error.to_string())?;
+        let weights = Weights::from_model(self.gguf, &slices, &Resident::new())
+            .map_err(|error| error.to_string())?;
         self.config.pages.prepare(&weights, false);
         weights.populate(&AtomicU64::new(0));
         let stage = Stage::load(self.gguf, weights, &self.stage_config(kv), Arc::clone(pool))

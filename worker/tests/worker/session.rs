@@ -12,7 +12,7 @@ use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowToken};
 use woolly_engine::stage::{Input, Stage, StageConfig};
-use woolly_engine::weights::Weights;
+use woolly_engine::weights::{Resident, Weights};
 use woolly_protocol::control::{Drain, Neighbour, Ready, Release, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame_io::FrameReader;
@@ -28,7 +28,7 @@ const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
 fn expected(coordinator: &Coordinator) -> RowToken {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
-    let weights = Weights::from_model(&gguf, &slices).unwrap();
+    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     let config = StageConfig {
         layers: 0..LAYERS,
         ctx_size: 64,
