@@ -149,7 +149,7 @@ async fn a_stale_forward_is_answered_and_not_computed() {
     send(&mut forwards, &stale, &payload).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.microbatch), (FaultCode::WrongEpoch, MicrobatchId(8)));
-    // A stream of an earlier plan is refused as a whole.
+    // A stream of a plan that is not live is refused as a whole when it was held for long enough.
     let _old = worker.open(3, StreamPurpose::Forwards).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.epoch), (FaultCode::WrongEpoch, PlanEpoch(3)));
@@ -196,7 +196,7 @@ async fn a_link_that_cannot_be_names_both_ends() {
     let mut assign = coordinator.assign(1);
     let address = "127.0.0.1:9".to_owned();
     let next = Neighbour { worker: WorkerId(77), address, name: "far-away".to_owned() };
-    (assign.stage_count, assign.layer_end, assign.next) = (2, 1, Some(next));
+    (assign.links.stage_count, assign.stage.layer_end, assign.links.next) = (2, 1, Some(next));
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!(fault.code, FaultCode::LinkFailed);
@@ -213,13 +213,13 @@ async fn what_cannot_be_loaded_is_told_and_survived() {
     let _process = coordinator.worker("w1", &["--token", &coordinator.token()]);
     let mut worker = coordinator.welcome().await;
     let mut assign = coordinator.assign(1);
-    assign.layer_end = LAYERS + 1;
+    assign.stage.layer_end = LAYERS + 1;
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.epoch), (FaultCode::LoadFailed, PlanEpoch(1)));
     assert!(fault.text.contains("the model has 2"), "{}", fault.text);
     let mut assign = coordinator.assign(2);
-    assign.layer_end = 1;
+    assign.stage.layer_end = 1;
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert!(fault.text.contains("are not stage 1 of 1"), "{}", fault.text);

@@ -16,10 +16,11 @@ use woolly_engine::gguf::{Array, Value};
 use woolly_engine::quant::TensorType;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{
-    Assign, Hello, KvType, ModelPart, Neighbour, StreamOpen, StreamPurpose, Welcome,
+    Assign, Heartbeat, Hello, KvType, ModelPart, ModelSource, Neighbour, PlanLinks, StageSpec,
+    StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, coordinator_server};
-use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheLimits, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
@@ -170,9 +171,7 @@ impl Coordinator {
     pub fn assign(&self, epoch: u32) -> Assign {
         let data = self.model.metadata().unwrap();
         let ns = |s: i64, rest: i64| u64::try_from(s * 1_000_000_000 + rest).unwrap();
-        Assign {
-            epoch: PlanEpoch(epoch),
-            fingerprint: [9; 32],
+        let source = ModelSource {
             machine: machine_id(),
             parts: vec![ModelPart {
                 file_name: "tiny.gguf".to_owned(),
@@ -185,32 +184,41 @@ impl Coordinator {
                     ns(data.ctime(), data.ctime_nsec()),
                 ],
             }],
-            stage: 0,
-            stage_count: 1,
+        };
+        let stage = StageSpec {
+            fingerprint: [9; 32],
             layer_first: 0,
             layer_end: LAYERS,
             ctx_size: 64,
-            kv_blocks: 4,
+            caches: vec![CacheLimits::all_positions(4)],
             rows_max: 32,
-            in_flight_max: 3,
             kv_type: KvType::F16,
             hidden: HIDDEN,
+        };
+        let links = PlanLinks {
+            epoch: PlanEpoch(epoch),
+            stage: 0,
+            stage_count: 1,
+            in_flight_max: 3,
             next: None,
             previous: None,
-        }
+        };
+        Assign { source, stage, links }
     }
 
     /// The model as two stages of one layer each.
     pub fn assign_two(&self, epoch: u32, first: &Worker, last: &Worker) -> [Assign; 2] {
-        let whole = self.assign(epoch);
+        let [mut front, mut back] = [self.assign(epoch), self.assign(epoch)];
+        front.stage.layer_end = 1;
+        back.stage.layer_first = 1;
         let next = Neighbour {
             worker: last.id,
             address: last.hello.advertise.clone(),
             name: last.hello.name.clone(),
         };
-        let front = Assign { stage_count: 2, layer_end: 1, next: Some(next), ..whole.clone() };
-        let back =
-            Assign { stage: 1, stage_count: 2, layer_first: 1, previous: Some(first.id), ..whole };
+        (front.links.stage_count, front.links.next) = (2, Some(next));
+        (back.links.stage, back.links.stage_count) = (1, 2);
+        back.links.previous = Some(first.id);
         [front, back]
     }
 }
@@ -245,6 +253,12 @@ impl Worker {
             let fault = frame.message::<woolly_protocol::fault::FaultMessage>();
             assert_eq!(frame.kind(), Kind::Heartbeat, "expected {wanted}, came {fault:?}");
         }
+    }
+
+    /// The next heartbeat; anything else fails the test.
+    pub async fn heartbeat(&mut self) -> Heartbeat {
+        let read = timeout(PATIENCE, self.reader.read(&[Kind::Heartbeat])).await;
+        read.expect("no heartbeat came").unwrap().expect("the stream ended").message().unwrap()
     }
 
     /// Opens a stream of a plan to this worker.
