@@ -166,13 +166,14 @@ async fn serve(
         spec.layer_first,
         spec.layer_end - 1
     );
-    // First, so that a link that cannot be is known before anything is fetched.
+    let failed = |text: String| fault(FaultCode::LoadFailed, epoch, named(context, &text));
+    stage_config(spec).map_err(failed)?;
+    // Before anything is fetched, so that a link that cannot be is known.
     let (send, _next) = open_out(assign, context, coordinator).await?;
     let seat = context.compute.seat(epoch).await;
     let (results, results_queue) = mpsc::unbounded_channel();
     let (facts, fetched_bytes) = stage_for(assign, context, coordinator, &seat, results).await?;
-    check_loaded(assign, facts)
-        .map_err(|text| fault(FaultCode::LoadFailed, epoch, named(context, &text)))?;
+    check_loaded(assign, facts).map_err(failed)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let StageFacts { mapped_bytes, huge_bytes, kv_bytes, scratch_bytes, .. } = facts;
     let ready = Ready { epoch, mapped_bytes, kv_bytes, scratch_bytes, fetched_bytes, load_ms };

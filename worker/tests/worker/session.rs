@@ -22,10 +22,11 @@ use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::{Sampled, SampledRow};
 use woolly_protocol::token_store::TokenOptions;
 
-const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
+/// Five tokens.
+pub const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
 
 /// What the engine itself says about the prompt's last row.
-fn expected(coordinator: &Coordinator) -> RowToken {
+pub fn expected(coordinator: &Coordinator) -> RowToken {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
     let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
@@ -46,12 +47,14 @@ fn expected(coordinator: &Coordinator) -> RowToken {
     out[0].token().expect("finite logits").clone()
 }
 
-async fn sampled(results: &mut FrameReader) -> Sampled {
+/// The next answer of a plan.
+pub async fn sampled(results: &mut FrameReader) -> Sampled {
     let frame = timeout(PATIENCE, results.read(&[Kind::Sampled])).await.expect("nothing came");
     frame.unwrap().unwrap().message().unwrap()
 }
 
-fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
+/// Whether an answer is the engine's, to the bit.
+pub fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     assert_eq!((sampled.epoch, sampled.microbatch), (epoch, microbatch));
     let [SampledRow::Token(row)] = &sampled.rows[..] else { panic!("{sampled:?}") };
@@ -61,7 +64,7 @@ fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
 }
 
 /// Assigns the whole model to one worker and waits until it is ready.
-async fn assign_alone(coordinator: &Coordinator, worker: &mut Worker, epoch: u32) -> Ready {
+pub async fn assign_alone(coordinator: &Coordinator, worker: &mut Worker, epoch: u32) -> Ready {
     worker.tell(&coordinator.assign(epoch)).await;
     worker.expect().await
 }

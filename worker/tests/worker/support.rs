@@ -122,12 +122,14 @@ impl Coordinator {
         self.tokens.create(self.ca.pin(), options, SystemTime::now()).unwrap().to_string()
     }
 
-    /// Starts a worker process with a state directory of this name.
+    /// Starts a worker process with a state directory of this name; with 1 GiB unless `more` says another
+    /// `--memory`.
     pub fn worker(&self, state: &str, more: &[&str]) -> Process {
         let state = self.dir.path().join(state);
         let child = Command::new(env!("CARGO_BIN_EXE_woolly-worker"))
-            .args(["join", &self.address, "-t", "1", "--memory", "1GiB", "--name"])
+            .args(["join", &self.address, "-t", "1", "--name"])
             .args([state.file_name().unwrap(), "--state-dir".as_ref(), state.as_os_str()])
+            .args(if more.contains(&"--memory") { &[][..] } else { &["--memory", "1GiB"] })
             .args(more)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -269,14 +271,20 @@ impl Worker {
         send
     }
 
-    /// The stream of results of a plan.
+    /// The stream of results of a plan; those of plans before it are passed over.
     pub async fn results(&self, epoch: u32) -> FrameReader {
-        let stream = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
-        let mut reader = FrameReader::new(stream);
-        let open = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
         let expected = StreamOpen { epoch: PlanEpoch(epoch), purpose: StreamPurpose::Results };
-        assert_eq!(open.message::<StreamOpen>().unwrap(), expected);
-        reader
+        loop {
+            let stream = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
+            let mut reader = FrameReader::new(stream);
+            // That of a plan that has ended may be gone.
+            let Ok(Some(open)) = reader.read(&[Kind::StreamOpen]).await else { continue };
+            let open: StreamOpen = open.message().unwrap();
+            if open == expected {
+                return reader;
+            }
+            assert_eq!(open.purpose, StreamPurpose::Results);
+        }
     }
 }
 
