@@ -13,18 +13,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use woolly_protocol::ca::ClusterCa;
-use woolly_protocol::control::{Assign, KvType, Neighbour, StreamPurpose};
+use woolly_protocol::control::{
+    Assign, KvType, ModelSource, Neighbour, PlanLinks, StageSpec, StreamPurpose,
+};
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, worker_server};
-use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheLimits, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{Frame, encode};
 use woolly_protocol::identity::{Identity, SigningRequest};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::windows::{forward_window, set_window};
 use woolly_worker::arrivals::{Arrivals, Peer};
-use woolly_worker::compute::next;
+use woolly_worker::compute::{Command, ForwardQueue, next};
 use woolly_worker::convert::Finished;
 use woolly_worker::convert::{Computed, Work};
 use woolly_worker::dial::Dialer;
@@ -99,26 +101,29 @@ fn stay_on(cpus: &CpuSet) {
     sched_setaffinity(None, cpus).expect("a thread may stay on one of its CPUs");
 }
 
-/// Stage 0 or 1 of two.
+/// Stage 0 or 1 of three.
 fn assign(stage: u32, next: Option<Neighbour>, previous: Option<WorkerId>) -> Assign {
     Assign {
-        epoch: EPOCH,
-        fingerprint: [0; 32],
-        machine: [0; 16],
-        parts: Vec::new(),
-        stage,
-        // The receiver is not the last, so that it needs no samplings.
-        stage_count: 3,
-        layer_first: stage,
-        layer_end: stage + 1,
-        ctx_size: 8192,
-        kv_blocks: 4096,
-        kv_type: KvType::F16,
-        rows_max: ROWS_MAX,
-        in_flight_max: IN_FLIGHT,
-        hidden: HIDDEN as u32,
-        next,
-        previous,
+        source: ModelSource { machine: [0; 16], parts: Vec::new() },
+        stage: StageSpec {
+            fingerprint: [0; 32],
+            layer_first: stage,
+            layer_end: stage + 1,
+            ctx_size: 8192,
+            caches: vec![CacheLimits::all_positions(4096)],
+            rows_max: ROWS_MAX,
+            kv_type: KvType::F16,
+            hidden: HIDDEN as u32,
+        },
+        links: PlanLinks {
+            epoch: EPOCH,
+            stage,
+            // The receiver is not the last, so that it needs no samplings.
+            stage_count: 3,
+            in_flight_max: IN_FLIGHT,
+            next,
+            previous,
+        },
     }
 }
 
@@ -130,7 +135,7 @@ fn receive(
     arrived: &blocking::Sender<Instant>,
 ) {
     stay_on(cpus);
-    let (work, mut queue) = mpsc::channel::<Work>(IN_FLIGHT as usize);
+    let (work, mut queue) = mpsc::unbounded_channel::<Command>();
     let address = address.clone();
     std::thread::spawn(move || {
         let runtime = network_runtime().expect("a runtime");
@@ -146,7 +151,8 @@ fn receive(
             let (outbox, _queue) = Outbox::new();
             let (assign, samplings) = (assign(1, None, Some(from)), Samplings::new(IN_FLIGHT));
             // It ends with the sender.
-            link::receive_forwards(stream, &assign, &samplings, work, &outbox).await;
+            let queue = ForwardQueue::new(work, IN_FLIGHT);
+            link::receive_forwards(stream, &assign, &samplings, &queue, &outbox).await;
         });
     });
     while let Some(work) = next(&mut queue) {
@@ -159,7 +165,8 @@ fn receive(
 
 fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::Receiver<Instant>) {
     stay_on(cpus);
-    let (results, queue) = mpsc::channel(IN_FLIGHT as usize);
+    let (results, queue) = mpsc::unbounded_channel();
+    let places = Arc::new(Semaphore::new(IN_FLIGHT as usize));
     std::thread::spawn(move || {
         let runtime = network_runtime().expect("a runtime");
         runtime.block_on(async move {
@@ -171,7 +178,7 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
             let stream = stream.await.expect("the connection is open");
             let (outbox, _queue) = Outbox::new();
             let (assign, timings) = (assign(0, Some(next), None), Timings::default());
-            link::send_results(stream, queue, &assign, &timings, &outbox).await;
+            link::send_results(stream, queue, &assign.links, &timings, &outbox).await;
         });
     });
     println!(
@@ -184,13 +191,14 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
         let mut hops = Vec::with_capacity(count);
         for hop in 0..WARM_UP + count {
             microbatch += 1;
-            let work = forward(microbatch, rows);
+            let place = Arc::clone(&places).try_acquire_owned().expect("one is in flight");
+            let work = forward(microbatch, rows, place);
             spin(every);
             let started = Instant::now();
             let hidden = Bytes::copy_from_slice(bytemuck::cast_slice(&hidden));
             let (computed, times) = (Computed::Hidden(hidden), Times::default());
             let finished = Finished { work, computed, times, at: Instant::now() };
-            results.blocking_send(finished).expect("the sender lives");
+            results.send(finished).expect("the sender lives");
             let at = arrived.recv().expect("the receiver lives");
             if hop >= WARM_UP {
                 hops.push(at - started);
@@ -201,7 +209,7 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
 }
 
 /// A forward as the sending stage has read it.
-fn forward(microbatch: u64, rows: u32) -> Work {
+fn forward(microbatch: u64, rows: u32, place: OwnedSemaphorePermit) -> Work {
     let chunk = Chunk { sequence: SequenceId(1), position: 0, token_count: rows, sample_rows: 1 };
     let mut tables = BlockTables::default();
     tables.push(0, &(0..rows.div_ceil(32)).map(BlockId).collect::<Vec<_>>());
@@ -210,7 +218,7 @@ fn forward(microbatch: u64, rows: u32) -> Work {
     let forward = Forward { epoch: EPOCH, microbatch, chunks: vec![chunk], caches };
     let bytes = encode(&forward, &[]).expect("it fits a frame");
     let (frame, _) = Frame::decode(&bytes, &[Kind::Forward]).expect("it was just encoded");
-    Work::new(forward, frame, None)
+    Work::new(forward, frame, None, place)
 }
 
 /// Computes, as far as the processor can tell.

@@ -1,10 +1,12 @@
 //! Streams that others opened to this worker, waiting for the plan that they belong to.
 //!
 //! The previous stage may be ready before this worker has even heard of the plan, so a stream of a
-//! plan to come is held for a short time; one of a plan that is over is refused. What is held is
-//! counted per peer, so that no peer can take the room of another or of the coordinator.
+//! plan that is not live is held for a short time: the plan may be to come, or be over. What is held
+//! is counted per peer, so that no peer can take the room of another or of the coordinator. The
+//! numbers of plans are names: their order means nothing.
 
 use quinn::Connection;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,14 +18,14 @@ use woolly_protocol::ids::{PlanEpoch, WorkerId};
 
 /// Workers that may be connected to this one: the previous stages of a plan and its successors.
 pub const PEERS_MAX: usize = 64;
-/// Streams of plans to come that are held of one peer. A plan needs two of the coordinator (forwards
+/// Streams of plans that are not live that are held of one peer. A plan needs two of the coordinator (forwards
 /// and samplings) and one of the previous stage.
 const HELD_PER_PEER: usize = 2;
-/// Streams of plans to come that are held of all workers together: two of each that may be connected
+/// Streams of plans that are not live that are held of all workers together: two of each that may be connected
 /// to this one, so a worker finds room whatever the others do. Those of the coordinator are not
 /// counted: [`HELD_PER_PEER`] bounds them.
 const HELD_MAX: usize = HELD_PER_PEER * PEERS_MAX;
-/// How long a stream of a plan to come is held. The coordinator sends a plan to all its workers at
+/// How long a stream of a plan that is not live is held. The coordinator sends a plan to all its workers at
 /// once; this is the time by which one may hear of it later than another.
 const HOLD_TIME: Duration = Duration::from_secs(5);
 
@@ -80,9 +82,7 @@ impl Held for Opened {
 /// Why a stream was not kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotKept {
-    /// It belongs to a plan that is over: the oldest epoch that is still wanted is given.
-    Stale(PlanEpoch),
-    /// The plan in force does not take streams of this peer.
+    /// Its plan does not take streams of this peer.
     Stranger,
     /// As many as can be of use wait already.
     Full,
@@ -97,38 +97,28 @@ pub struct Arrivals<R = Opened> {
 
 #[derive(Debug)]
 struct Waiting<R> {
-    /// The oldest plan whose streams are still wanted.
-    epoch: PlanEpoch,
-    /// Who sends forwards in the plan of `epoch`, once this worker has heard of that plan.
-    sender: Option<Peer>,
-    /// Oldest first. A stream of the plan in force has no deadline: its stage may load for long.
+    /// The plans that are live, each with who sends its forwards.
+    live: BTreeMap<PlanEpoch, Peer>,
+    /// Oldest first. A stream of a live plan has no deadline: its stage may load for long.
     streams: Vec<(Arrival<R>, Option<Instant>)>,
 }
 
+impl<R> Default for Waiting<R> {
+    fn default() -> Self {
+        Waiting { live: BTreeMap::new(), streams: Vec::new() }
+    }
+}
+
 impl<R: Held> Waiting<R> {
-    fn new(epoch: PlanEpoch) -> Waiting<R> {
-        Waiting { epoch, sender: None, streams: Vec::new() }
+    /// Drops what came on connections that are gone.
+    fn sweep(&mut self) {
+        self.streams.retain(|(stream, _)| !stream.reader.is_gone());
     }
 
-    /// Drops what nobody can take any more.
-    fn sweep(&mut self, now: Instant) {
-        self.streams.retain(|(stream, until)| {
-            !stream.reader.is_gone() && until.is_none_or(|until| now < until)
-        });
-    }
-
-    fn is_in_force(&self, epoch: PlanEpoch) -> bool {
-        self.sender.is_some() && epoch == self.epoch
-    }
-
-    /// Whether the plan in force takes streams of this peer.
-    fn takes(&self, from: Peer) -> bool {
-        from == Peer::Coordinator || Some(from) == self.sender
-    }
-
-    /// Keeps a stream of the plan in force: one of each kind that a peer can open.
-    fn keep(&mut self, arrival: Arrival<R>) -> Result<(), NotKept> {
-        if !self.takes(arrival.from) {
+    /// Keeps a stream of the live plan whose forwards `sender` sends: one of each kind that a peer can
+    /// open.
+    fn keep(&mut self, arrival: Arrival<R>, sender: Peer) -> Result<(), NotKept> {
+        if ![Peer::Coordinator, sender].contains(&arrival.from) {
             return Err(NotKept::Stranger);
         }
         let same =
@@ -140,7 +130,7 @@ impl<R: Held> Waiting<R> {
         Ok(())
     }
 
-    /// Holds a stream of a plan to come. One too many of a peer takes the place of its oldest.
+    /// Holds a stream of a plan that is not live. One too many of a peer takes the place of its oldest.
     fn hold(&mut self, arrival: Arrival<R>, now: Instant) -> Result<(), NotKept> {
         let held = |(stream, until): &(Arrival<R>, Option<Instant>)| {
             until.is_some().then_some(stream.from)
@@ -163,41 +153,40 @@ impl<R: Held> Waiting<R> {
 
 impl<R: Held> Default for Arrivals<R> {
     fn default() -> Self {
-        Arrivals { waiting: Mutex::new(Waiting::new(PlanEpoch(0))), changed: Notify::new() }
+        Arrivals { waiting: Mutex::default(), changed: Notify::new() }
     }
 }
 
 impl<R: Held> Arrivals<R> {
-    /// Forgets everything: a new conversation with a coordinator, whose epochs may start anew.
+    /// Forgets everything: a new conversation with a coordinator.
     pub fn clear(&self) {
-        *self.lock() = Waiting::new(PlanEpoch(0));
+        *self.lock() = Waiting::default();
     }
 
-    /// Streams of plans before `epoch` are not wanted any more; that plan is not known yet.
-    pub fn retire_before(&self, epoch: PlanEpoch) {
-        let mut waiting = self.lock();
-        (waiting.epoch, waiting.sender) = (epoch, None);
-        waiting.streams.retain(|(stream, _)| stream.open.epoch >= epoch);
-    }
-
-    /// The plan of `epoch` is in force and gets its forwards from `sender`: streams that it does not
-    /// take are dropped, and so are those of plans before; the others wait for as long as it lasts.
+    /// The plan of `epoch` is live and gets its forwards from `sender`: of its streams, those that it
+    /// does not take are dropped, and the others wait for as long as it lasts.
     pub fn begin(&self, epoch: PlanEpoch, sender: Peer) {
-        self.retire_before(epoch);
         let mut waiting = self.lock();
-        waiting.sweep(Instant::now());
-        waiting.sender = Some(sender);
-        let (ours, to_come) = std::mem::take(&mut waiting.streams)
+        waiting.sweep();
+        waiting.live.insert(epoch, sender);
+        let (ours, others) = std::mem::take(&mut waiting.streams)
             .into_iter()
             .partition::<Vec<_>, _>(|(stream, _)| stream.open.epoch == epoch);
-        waiting.streams = to_come;
+        waiting.streams = others;
         // The newest of a kind is the one that its peer means.
         for (stream, _) in ours.into_iter().rev() {
             let (from, purpose) = (stream.from, stream.open.purpose);
-            if waiting.keep(stream).is_err() {
+            if waiting.keep(stream, sender).is_err() {
                 tracing::debug!("dropped a stream of {purpose:?} from {from} that nobody takes");
             }
         }
+    }
+
+    /// The plan of `epoch` is over: its streams that nobody took are dropped. Other plans go on.
+    pub fn end(&self, epoch: PlanEpoch) {
+        let mut waiting = self.lock();
+        waiting.live.remove(&epoch);
+        waiting.streams.retain(|(stream, _)| stream.open.epoch != epoch);
     }
 
     /// Keeps a stream for its plan.
@@ -207,28 +196,32 @@ impl<R: Held> Arrivals<R> {
     /// Gives the reason if it is not kept; dropping the stream stops it.
     pub fn offer(&self, arrival: Arrival<R>) -> Result<(), NotKept> {
         let (mut waiting, now) = (self.lock(), Instant::now());
-        waiting.sweep(now);
-        if arrival.open.epoch < waiting.epoch {
-            return Err(NotKept::Stale(waiting.epoch));
-        }
-        if waiting.is_in_force(arrival.open.epoch) {
-            waiting.keep(arrival)?
-        } else {
-            waiting.hold(arrival, now)?
+        waiting.sweep();
+        match waiting.live.get(&arrival.open.epoch).copied() {
+            Some(sender) => waiting.keep(arrival, sender)?,
+            None => waiting.hold(arrival, now)?,
         }
         drop(waiting);
         self.changed.notify_waiters();
         Ok(())
     }
 
-    /// Drops the streams whose time is over, or whose connection is gone.
-    pub fn sweep(&self) {
-        self.lock().sweep(Instant::now());
+    /// Drops the streams whose connection is gone, and those of `from` whose time is over: the latter
+    /// are returned by what they carried.
+    pub fn sweep(&self, from: Peer) -> Vec<StreamOpen> {
+        let (mut waiting, now) = (self.lock(), Instant::now());
+        waiting.sweep();
+        let is_over = |(stream, until): &mut (Arrival<R>, Option<Instant>)| {
+            stream.from == from && until.is_some_and(|until| until <= now)
+        };
+        waiting.streams.extract_if(.., is_over).map(|(stream, _)| stream.open).collect()
     }
 
-    /// Waits until the time of a stream that is held is over; for ever if none is held.
-    pub async fn overdue(&self) {
-        let next = self.lock().streams.iter().filter_map(|(_, until)| *until).min();
+    /// Waits until the time of a stream that is held of `from` is over; for ever if none is held.
+    pub async fn overdue(&self, from: Peer) {
+        let next = (self.lock().streams.iter())
+            .filter_map(|(stream, until)| until.filter(|_| stream.from == from))
+            .min();
         match next {
             Some(until) => sleep_until(until).await,
             None => std::future::pending().await,
@@ -251,7 +244,7 @@ impl<R: Held> Arrivals<R> {
 
     fn find(&self, epoch: PlanEpoch, purpose: StreamPurpose, from: Peer) -> Option<R> {
         let mut waiting = self.lock();
-        waiting.sweep(Instant::now());
+        waiting.sweep();
         let wanted = StreamOpen { epoch, purpose };
         let index = waiting
             .streams

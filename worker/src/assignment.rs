@@ -1,27 +1,31 @@
-//! One plan on this worker: link to the next stage, load, say ready, compute until it is taken back.
+//! One plan on this worker: link to the next stage, a stage to serve it with, ready, forwards until it is
+//! taken back.
 
 use crate::arrivals::{Arrivals, Peer};
-use crate::compute::{Compute, Load, Loaded};
+use crate::blocking::blocking;
+use crate::compute::{Compute, ForwardQueue, Seat};
 use crate::config::Config;
-use crate::convert::{model_files, stage_config};
+use crate::convert::{Finished, model_files, stage_config};
 use crate::counters::Counters;
 use crate::dial::{Dialer, Greeted};
 use crate::fetch::SliceClient;
 use crate::link;
+use crate::load::{Loader, StageFacts, memory_needed};
+use crate::model_files::ModelFiles;
 use crate::outbox::{Outbox, fault};
 use crate::progress;
+use crate::resident::Residents;
 use crate::samplings::Samplings;
-use crate::source::{self, Places, SourceError};
+use crate::source::{self, Model, Places, SourceError};
 use crate::timings::Timings;
 use crate::units::show_size;
 use quinn::{Connection, SendStream};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tokio::task::JoinHandle;
-use woolly_protocol::control::{Assign, Ready, StreamPurpose};
+use woolly_protocol::control::{Assign, PlanLinks, Ready, StageSpec, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::windows::{forward_window, set_window};
@@ -41,8 +45,15 @@ pub struct Context {
     pub machine: [u8; 16],
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// How long forwards take.
+    pub timings: Timings,
     /// The compute thread.
     pub compute: Compute,
+    /// Makes stages for it.
+    pub loader: Loader,
+    /// What is in memory. Who loads holds the lock, so that one loads at a time: what is read beside
+    /// each other disturbs the system's read-ahead.
+    pub residents: Arc<Mutex<Residents>>,
     /// Streams from other workers and the coordinator.
     pub arrivals: Arc<Arrivals>,
     /// Connections to others.
@@ -64,48 +75,36 @@ pub struct Coordinator {
     pub advertise: SocketAddr,
 }
 
-/// A plan in work. Dropping it empties its queues, wakes whoever waits for them and has the stage
-/// unloaded.
+/// A plan in work. Dropping it empties its queues and wakes whoever waits for them; its stage is kept for
+/// the next plan that wants the same.
 #[derive(Debug)]
 pub struct Plan {
-    /// Its epoch.
-    pub epoch: PlanEpoch,
-    /// How long its forwards take.
-    pub timings: Arc<Timings>,
-    live: Arc<AtomicBool>,
+    epoch: PlanEpoch,
+    context: Arc<Context>,
     task: JoinHandle<()>,
 }
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        self.live.store(false, SeqCst);
         self.task.abort();
+        self.context.arrivals.end(self.epoch);
+        let compute = self.context.compute.clone();
+        tokio::spawn(async move {
+            let old = compute.outlived().await;
+            blocking(move || drop(old)).await;
+        });
     }
 }
 
 impl Plan {
-    /// Ends it and waits until its task has let go of everything; the compute thread may still be in
-    /// the middle of a forward.
-    pub async fn end(mut self) {
-        self.live.store(false, SeqCst);
-        self.task.abort();
-        // That it was cancelled is what was wanted.
-        let _ = (&mut self.task).await;
-    }
-
     /// Begins to work on an assignment. Faults go to the coordinator's outbox.
     pub fn start(assign: Assign, context: Arc<Context>, coordinator: Coordinator) -> Plan {
-        let epoch = assign.epoch;
-        let live = Arc::new(AtomicBool::new(true));
-        let held = Arc::clone(&live);
-        let timings = Arc::new(Timings::default());
-        let measured = Arc::clone(&timings);
+        let epoch = assign.links.epoch;
+        let sender = assign.links.previous.map_or(Peer::Coordinator, Peer::Worker);
+        context.arrivals.begin(epoch, sender);
+        let shared = Arc::clone(&context);
         let task = tokio::spawn(async move {
-            let fault = match hold(&assign, &context, &coordinator, &measured, &held).await {
-                Ok(fault) | Err(fault) => fault,
-            };
-            // Nothing more is computed for this plan, whatever is still queued.
-            held.store(false, SeqCst);
+            let (Ok(fault) | Err(fault)) = serve(&assign, &shared, &coordinator).await;
             match fault.code {
                 // The other end may have left in good order; the coordinator knows.
                 FaultCode::LinkFailed => tracing::warn!("plan {epoch}: {}", fault.text),
@@ -113,7 +112,20 @@ impl Plan {
             }
             coordinator.outbox.fault(fault).await;
         });
-        Plan { epoch, timings, live, task }
+        Plan { epoch, context, task }
+    }
+
+    /// Whether it has failed and said so.
+    pub fn has_failed(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Ends it and waits until its task has let go of everything; the compute thread may still be in
+    /// the middle of a forward.
+    pub async fn end(mut self) {
+        self.task.abort();
+        // That it was cancelled is what was wanted.
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -124,9 +136,9 @@ struct Loading<'a> {
 }
 
 impl<'a> Loading<'a> {
-    fn begin(assign: &Assign, counters: &'a Arc<Counters>) -> Loading<'a> {
+    fn begin(links: &PlanLinks, counters: &'a Arc<Counters>) -> Loading<'a> {
         counters.begin_load(0);
-        let what = format!("stage {} of {}", assign.stage + 1, assign.stage_count);
+        let what = format!("stage {} of {}", links.stage + 1, links.stage_count);
         Loading { counters, _watch: progress::watch(what, counters) }
     }
 }
@@ -139,58 +151,31 @@ impl Drop for Loading<'_> {
 
 /// Works on an assignment until something ends it: the error if it never was ready, the value if it
 /// was.
-async fn hold(
+async fn serve(
     assign: &Assign,
     context: &Context,
     coordinator: &Coordinator,
-    timings: &Timings,
-    live: &Arc<AtomicBool>,
 ) -> Result<FaultMessage, FaultMessage> {
     let started = Instant::now();
-    let (layers, epoch) = (assign.layer_first..assign.layer_end, assign.epoch);
+    let Assign { stage: spec, links, .. } = assign;
+    let epoch = links.epoch;
     tracing::info!(
         "plan {epoch}: stage {} of {}, layers {} to {}",
-        assign.stage + 1,
-        assign.stage_count,
-        layers.start,
-        layers.end - 1
+        links.stage + 1,
+        links.stage_count,
+        spec.layer_first,
+        spec.layer_end - 1
     );
-    // First, so that a link that cannot be is known before anything is fetched.
+    let failed = |text: String| fault(FaultCode::LoadFailed, epoch, named(context, &text));
+    stage_config(spec).map_err(failed)?;
+    // Before anything is fetched, so that a link that cannot be is known.
     let (send, _next) = open_out(assign, context, coordinator).await?;
-    let loading = Loading::begin(assign, &context.counters);
-    let files = model_files(assign, &context.machine);
-    let slices =
-        SliceClient::new(Arc::clone(&context.dialer), coordinator.address, assign.fingerprint);
-    let slices = Arc::new(slices);
-    let model = source::open(&files, layers, &context.places, &slices, &context.counters)
-        .await
-        .map_err(|error| {
-            let code = match error {
-                SourceError::Model(_) => FaultCode::LoadFailed,
-                SourceError::Slice(_) => FaultCode::SliceFailed,
-            };
-            fault(code, epoch, format!("{}: {error}", context.config.name))
-        })?;
-    drop(slices);
-    let in_flight = assign.in_flight_max as usize;
-    let (work, work_queue) = mpsc::channel(in_flight);
-    let (results, results_queue) = mpsc::channel(in_flight);
-    let (loaded, is_loaded) = oneshot::channel();
-    let fetched_bytes = model.fetched_bytes;
-    let (config, live) = (stage_config(assign), Arc::clone(live));
-    let pages = context.config.pages;
-    let load = Load { model, config, pages, work: work_queue, results, loaded, live };
-    context.compute.load(load).await;
-    let loaded = is_loaded
-        .await
-        .unwrap_or_else(|_| Err("the compute thread has ended".to_owned()))
-        .and_then(|loaded| check_loaded(assign, loaded))
-        .map_err(|text| {
-            fault(FaultCode::LoadFailed, epoch, format!("{}: {text}", context.config.name))
-        })?;
-    drop(loading);
+    let seat = context.compute.seat(epoch).await;
+    let (results, results_queue) = mpsc::unbounded_channel();
+    let (facts, fetched_bytes) = stage_for(assign, context, coordinator, &seat, results).await?;
+    check_loaded(assign, facts).map_err(failed)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let Loaded { mapped_bytes, huge_bytes, kv_bytes, scratch_bytes, .. } = loaded;
+    let StageFacts { mapped_bytes, huge_bytes, kv_bytes, scratch_bytes, .. } = facts;
     let ready = Ready { epoch, mapped_bytes, kv_bytes, scratch_bytes, fetched_bytes, load_ms };
     tracing::info!(
         "plan {epoch}: ready after {load_ms} ms ({} mapped, {} of it in huge pages, {} KV, {} fetched)",
@@ -200,34 +185,122 @@ async fn hold(
         show_size(fetched_bytes)
     );
     coordinator.outbox.send(&ready).await;
-    let samplings = Samplings::new(assign.in_flight_max);
-    let outbox = &coordinator.outbox;
+    let (samplings, outbox) = (Samplings::new(links.in_flight_max), &coordinator.outbox);
+    let queue = seat.forwards(links.in_flight_max);
     Ok(tokio::select! {
-        fault = forwards(assign, context, coordinator, &samplings, work) => fault,
-        fault = collect_samplings(assign, context, coordinator, &samplings) => fault,
-        fault = link::send_results(send, results_queue, assign, timings, outbox) => fault,
+        fault = forwards(assign, context, coordinator, &samplings, &queue) => fault,
+        fault = collect_samplings(links, context, coordinator, &samplings) => fault,
+        fault = link::send_results(send, results_queue, links, &context.timings, outbox) => fault,
     })
 }
 
+/// A text that says which worker speaks.
+fn named(context: &Context, text: &str) -> String {
+    format!("{}: {text}", context.config.name)
+}
+
+/// Has the plan served with a stage that is here, or else with one that is loaded; returns what it is and
+/// how many bytes were fetched for it.
+async fn stage_for(
+    assign: &Assign,
+    context: &Context,
+    coordinator: &Coordinator,
+    seat: &Seat,
+    results: mpsc::UnboundedSender<Finished>,
+) -> Result<(StageFacts, u64), FaultMessage> {
+    let (mut residents, mut fetched_bytes) = (None, 0);
+    loop {
+        // First at once, then when this plan may load: another may have loaded the same meanwhile.
+        if let Some(facts) = seat.take_over(&assign.stage, results.clone()).await {
+            return Ok((facts, fetched_bytes));
+        }
+        residents = Some(match residents.take() {
+            None => Arc::clone(&context.residents).lock_owned().await,
+            Some(residents) => {
+                let loaded = load(assign, context, coordinator, residents).await?;
+                fetched_bytes += loaded.1;
+                loaded.0
+            }
+        });
+    }
+}
+
+/// Loads a stage and puts it where plans take it over. Goes on to its end once it reads in, even if the
+/// plan ends: the next one may want it.
+async fn load(
+    assign: &Assign,
+    context: &Context,
+    coordinator: &Coordinator,
+    mut residents: OwnedMutexGuard<Residents>,
+) -> Result<(OwnedMutexGuard<Residents>, u64), FaultMessage> {
+    let Assign { source, stage: spec, links } = assign;
+    let failed = |code, text: &str| fault(code, links.epoch, named(context, text));
+    let load_failed = |text: String| failed(FaultCode::LoadFailed, &text);
+    let config = stage_config(spec).map_err(load_failed)?;
+    let _loading = Loading::begin(links, &context.counters);
+    let files = model_files(spec.fingerprint, source, &context.machine);
+    let mut model =
+        open(&files, spec, context, coordinator, &residents).await.map_err(|error| {
+            let code = match error {
+                SourceError::Model(_) => FaultCode::LoadFailed,
+                SourceError::Slice(_) => FaultCode::SliceFailed,
+            };
+            failed(code, &error.to_string())
+        })?;
+    let needed = memory_needed(&model, &config);
+    // What is locked counts against a limit that is not known here: nothing else is kept beside it.
+    let short = if context.loader.locks() { u64::MAX } else { residents.shortage(needed) };
+    let given = context.compute.give_away(short).await;
+    let (loader, compute) = (context.loader.clone(), context.compute.clone());
+    let (spec, fetched_bytes) = (spec.clone(), model.fetched_bytes);
+    blocking(move || {
+        drop(given);
+        let short = residents.make_room(needed);
+        if short > 0 {
+            tracing::warn!("this stage takes {} more than there may be", show_size(short));
+        }
+        let files = std::mem::take(&mut model.files);
+        let stage = loader.load(model, &config, |bytes| residents.reserve(bytes))?;
+        residents.hold(spec.fingerprint, stage.weights(), files);
+        compute.keep(spec, stage);
+        Ok((residents, fetched_bytes))
+    })
+    .await
+    .map_err(load_failed)
+}
+
+async fn open(
+    files: &ModelFiles,
+    spec: &StageSpec,
+    context: &Context,
+    coordinator: &Coordinator,
+    residents: &Residents,
+) -> Result<Model, SourceError> {
+    let Context { dialer, places, counters, .. } = context;
+    let slices = SliceClient::new(Arc::clone(dialer), coordinator.address, spec.fingerprint);
+    let (slices, held) = (Arc::new(slices), residents.of(&spec.fingerprint));
+    source::open(files, spec.layer_first..spec.layer_end, places, &slices, counters, &held).await
+}
+
 /// The coordinator's arithmetic and the file must agree about what this stage is.
-fn check_loaded(assign: &Assign, loaded: Loaded) -> Result<Loaded, String> {
-    let (first, last) = (assign.stage == 0, assign.stage + 1 == assign.stage_count);
-    if (loaded.is_first, loaded.is_last) != (first, last) {
+fn check_loaded(assign: &Assign, facts: StageFacts) -> Result<(), String> {
+    let Assign { stage: spec, links, .. } = assign;
+    if (facts.is_first, facts.is_last) != (links.is_first(), links.is_last()) {
         return Err(format!(
             "layers {} to {} are not stage {} of {}: they begin or end elsewhere in the model",
-            assign.layer_first,
-            assign.layer_end - 1,
-            assign.stage + 1,
-            assign.stage_count
+            spec.layer_first,
+            spec.layer_end - 1,
+            links.stage + 1,
+            links.stage_count
         ));
     }
-    if loaded.hidden != assign.hidden as usize {
+    if facts.hidden != spec.hidden as usize {
         return Err(format!(
             "the model's hidden states have {} values, the plan says {}",
-            loaded.hidden, assign.hidden
+            facts.hidden, spec.hidden
         ));
     }
-    Ok(loaded)
+    Ok(())
 }
 
 /// Opens the stream that results go to; the connection to the next stage lives with what is
@@ -237,11 +310,12 @@ async fn open_out(
     context: &Context,
     coordinator: &Coordinator,
 ) -> Result<(SendStream, Option<Greeted>), FaultMessage> {
-    let failed = |text: String| fault(FaultCode::LinkFailed, assign.epoch, text);
-    let window = forward_window(assign.rows_max, assign.hidden, assign.in_flight_max);
-    let Some(next) = &assign.next else {
+    let Assign { stage: spec, links, .. } = assign;
+    let failed = |text: String| fault(FaultCode::LinkFailed, links.epoch, text);
+    let window = forward_window(spec.rows_max, spec.hidden, links.in_flight_max);
+    let Some(next) = &links.next else {
         let connection = &coordinator.connection;
-        let send = link::open_stream(connection, assign.epoch, StreamPurpose::Results).await;
+        let send = link::open_stream(connection, links.epoch, StreamPurpose::Results).await;
         let send = send.map_err(|error| failed(format!("the coordinator is gone: {error}")))?;
         return Ok((send, None));
     };
@@ -267,7 +341,7 @@ async fn open_out(
         attempt += 1;
     };
     set_window(&greeted.connection, window);
-    let send = link::open_stream(&greeted.connection, assign.epoch, StreamPurpose::Forwards).await;
+    let send = link::open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
     let send = send.map_err(|error| {
         failed(format!("the link to worker {} ({}) broke: {error}", next.name, next.address))
     })?;
@@ -279,25 +353,26 @@ async fn forwards(
     context: &Context,
     coordinator: &Coordinator,
     samplings: &Samplings,
-    work: mpsc::Sender<crate::convert::Work>,
+    queue: &ForwardQueue,
 ) -> FaultMessage {
-    let from = assign.previous.map_or(Peer::Coordinator, Peer::Worker);
-    let stream = context.arrivals.take(assign.epoch, StreamPurpose::Forwards, from).await;
-    let width = if assign.stage == 0 { 1 } else { assign.hidden };
-    set_window(&stream.connection, forward_window(assign.rows_max, width, assign.in_flight_max));
-    link::receive_forwards(stream, assign, samplings, work, &coordinator.outbox).await
+    let Assign { stage: spec, links, .. } = assign;
+    let from = links.previous.map_or(Peer::Coordinator, Peer::Worker);
+    let stream = context.arrivals.take(links.epoch, StreamPurpose::Forwards, from).await;
+    let width = if links.is_first() { 1 } else { spec.hidden };
+    set_window(&stream.connection, forward_window(spec.rows_max, width, links.in_flight_max));
+    link::receive_forwards(stream, assign, samplings, queue, &coordinator.outbox).await
 }
 
 async fn collect_samplings(
-    assign: &Assign,
+    links: &PlanLinks,
     context: &Context,
     coordinator: &Coordinator,
     samplings: &Samplings,
 ) -> FaultMessage {
-    if assign.next.is_some() {
+    if links.next.is_some() {
         return std::future::pending().await;
     }
     let purpose = StreamPurpose::Samplings;
-    let stream = context.arrivals.take(assign.epoch, purpose, Peer::Coordinator).await;
-    link::receive_samplings(stream, assign.epoch, samplings, &coordinator.outbox).await
+    let stream = context.arrivals.take(links.epoch, purpose, Peer::Coordinator).await;
+    link::receive_samplings(stream, links.epoch, samplings, &coordinator.outbox).await
 }

@@ -1,25 +1,27 @@
-//! The compute thread: owns the thread pool and the stage, takes forwards in order.
+//! The compute thread: owns the threads' pool and the stages, takes forwards of all plans in the order in
+//! which they come.
 //!
 //! ```text
 //! tokio                        compute thread (first of the pool)
-//!   load  ───── commands ────► populate · Stage::load · lock
-//!   link  ───── work ────────► convert::compute          (bounded: in_flight_max)
-//!   link  ◄──── results ────── hidden states or Sampled  (bounded: in_flight_max)
+//!   plans ─┬─── forwards ────► convert::compute            (bounded: the sum of in_flight_max)
+//!          └─── commands ────► keep · take over · end       (bounded: SEATS_MAX plans)
+//!   plan  ◄──── results ────── hidden states or Sampled     (bounded: in_flight_max)
 //! ```
 //!
 //! Reading, checking, encoding and writing are the links' part: while one forward is computed, the
-//! next is received and the last is sent. Between two forwards this thread takes one from a queue and
+//! next is received and the last is sent. Between two forwards this thread takes one from its queue and
 //! puts one into another, and nothing else. If none is there it looks again for `SPIN` and then
-//! sleeps.
+//! sleeps. Stages are loaded elsewhere and brought here whole: a plan that loads delays no other.
 //!
-//! A plan ends when its task drops [`Load::live`]'s guard and its channels: the thread finishes the
-//! layer stack that it is in, finds its channels closed or the guard gone, and drops the stage.
+//! No plan owns the thread. A plan has a [`Seat`]: when it drops that, the thread finishes the layer stack
+//! that it is in, passes over what is left of that plan in the queue, and keeps the stage for the next.
 
 use crate::convert::{self, Finished, Work};
 use crate::counters::Counters;
+use crate::load::{LoadedStage, Loader, Measured, StageFacts};
 use crate::pages::Pages;
 use crate::simd::Simd;
-use crate::source::Model;
+use crate::stages::{Kept, Stages, Wish};
 use crate::system;
 use crate::timings::Times;
 use std::sync::Arc;
@@ -27,200 +29,239 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
-use woolly_engine::pool::Pool;
-use woolly_engine::probe;
-use woolly_engine::stage::{Stage, StageConfig};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use woolly_protocol::control::StageSpec;
+use woolly_protocol::ids::PlanEpoch;
+use woolly_protocol::limits::LIVE_PLANS_MAX;
 
-/// Commands that wait for the compute thread: the load in work, and those of plans that ended before
-/// it got to them.
-const COMMANDS_QUEUED_MAX: usize = 4;
+/// Plans that have a seat: those that are live, and as many that have ended before the thread got to
+/// know of it.
+const SEATS_MAX: usize = 2 * LIVE_PLANS_MAX;
 /// How long the thread looks for the next forward before it sleeps: when the stages take about as
 /// long as each other it comes within this time, and to be woken takes as long. Other threads are let
 /// run all the while; on a machine with one core they are the ones that bring it.
 const SPIN: Duration = Duration::from_micros(200);
+/// How long a stage is kept that no plan is served with: a coordinator that starts again has its
+/// workers back before. Longer would keep the memory of its cache from other workers of the machine.
+const KEEP_TIME: Duration = Duration::from_secs(120);
 
 /// The compute thread, seen from outside. It ends when this is dropped.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    commands: mpsc::Sender<Command>,
+    queue: mpsc::UnboundedSender<Command>,
+    seats: Arc<Semaphore>,
 }
 
-/// What a machine can do, measured once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measured {
-    /// Bytes per second read from memory by all threads.
-    pub read_bytes_per_s: u64,
-    /// Multiply-adds per second of all threads.
-    pub macs_per_s: u64,
-}
-
-/// A stage to load and then to serve until its channels close.
+/// What waits for the compute thread.
 #[derive(Debug)]
-pub struct Load {
-    /// Header and mapped weights.
-    pub model: Model,
-    /// What the stage must hold.
-    pub config: StageConfig,
-    /// In which pages.
-    pub pages: Pages,
-    /// Forwards to compute.
-    pub work: mpsc::Receiver<Work>,
-    /// What came of them, in the same order.
-    pub results: mpsc::Sender<Finished>,
-    /// Told once, when the stage is ready or cannot be.
-    pub loaded: oneshot::Sender<Result<Loaded, String>>,
-    /// False once the plan has ended: nothing more is computed for it.
-    pub live: Arc<AtomicBool>,
-}
-
-/// What a loaded stage is and takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loaded {
-    /// Whether it takes token ids.
-    pub is_first: bool,
-    /// Whether it samples.
-    pub is_last: bool,
-    /// Width of the hidden states in values.
-    pub hidden: usize,
-    /// Bytes of the model that are mapped.
-    pub mapped_bytes: u64,
-    /// How many of them are in huge pages; `None` if the system does not say.
-    pub huge_bytes: Option<u64>,
-    /// Bytes of the KV cache.
-    pub kv_bytes: u64,
-    /// Bytes of all other buffers.
-    pub scratch_bytes: u64,
-}
-
-#[derive(Debug)]
-enum Command {
+pub enum Command {
+    /// Compute this.
+    Forward(Box<Work>),
+    /// Measure the machine.
     Measure(oneshot::Sender<Measured>),
-    Load(Box<Load>),
+    /// Keep a stage that was loaded.
+    Keep(StageSpec, Box<LoadedStage>),
+    /// Serve a plan with a stage that is kept; what it is is the answer, `None` if there is none such.
+    TakeOver(Box<Wish>, oneshot::Sender<Option<StageFacts>>),
+    /// A plan is over.
+    End(PlanEpoch, Option<OwnedSemaphorePermit>),
+    /// Give away kept stages until they are so many bytes in all.
+    GiveAway(u64, oneshot::Sender<Vec<Kept>>),
+    /// Give away the stages that were kept for too long.
+    GiveAwayOld(oneshot::Sender<Vec<Kept>>),
 }
+
+/// The place of one plan on the compute thread. The plan ends there when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    epoch: PlanEpoch,
+    is_live: Arc<AtomicBool>,
+    queue: mpsc::UnboundedSender<Command>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+/// Takes the forwards of one plan to the compute thread, so many at a time.
+#[derive(Debug)]
+pub struct ForwardQueue {
+    queue: mpsc::UnboundedSender<Command>,
+    places: Arc<Semaphore>,
+}
+
+/// There are as many forwards in flight as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
 
 impl Compute {
-    /// Starts the thread with a pool of `threads` that uses the instruction set `simd`.
+    /// Starts the thread with a pool of `threads` that uses the instruction set `simd`; what loads stages
+    /// for it comes beside it.
     ///
     /// # Errors
     ///
     /// If the system gives no thread.
-    pub fn start(threads: u32, simd: Simd, counters: Arc<Counters>) -> std::io::Result<Compute> {
-        let (commands, queue) = mpsc::channel(COMMANDS_QUEUED_MAX);
-        let threads = usize::try_from(threads).unwrap_or(usize::MAX);
-        std::thread::Builder::new()
-            .name("compute-0".to_owned())
-            .spawn(move || run(&Pool::with_level(threads, simd.level()), queue, &counters))?;
-        Ok(Compute { commands })
+    pub fn start(
+        threads: u32,
+        simd: Simd,
+        pages: Pages,
+        counters: Arc<Counters>,
+    ) -> std::io::Result<(Compute, Loader)> {
+        let (queue, commands) = mpsc::unbounded_channel();
+        let (made, pool) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new().name("compute-0".to_owned()).spawn(move || {
+            let loader = Loader::on_this_thread(threads, simd, pages, Arc::clone(&counters));
+            if made.send(loader.clone()).is_ok() {
+                run(&loader, commands, &counters);
+            }
+        })?;
+        let loader = pool.recv().map_err(std::io::Error::other)?;
+        Ok((Compute { queue, seats: Arc::new(Semaphore::new(SEATS_MAX)) }, loader))
     }
 
     /// Measures this machine. `None` if the thread has ended.
     pub async fn measure(&self) -> Option<Measured> {
-        let (reply, measured) = oneshot::channel();
-        self.commands.send(Command::Measure(reply)).await.ok()?;
-        measured.await.ok()
+        self.ask(Command::Measure).await
     }
 
-    /// Hands over a stage to load; waits while others are queued. The answer comes by
-    /// [`Load::loaded`], which is dropped if the thread has ended.
-    pub async fn load(&self, load: Load) {
-        // If the thread has ended, `loaded` is dropped with the command, which its receiver sees.
-        let _ = self.commands.send(Command::Load(Box::new(load))).await;
+    /// A place for a plan; waits while too many that are over have theirs.
+    pub async fn seat(&self, epoch: PlanEpoch) -> Seat {
+        // It is never closed.
+        let place = Arc::clone(&self.seats).acquire_owned().await.ok();
+        Seat { epoch, is_live: Arc::new(AtomicBool::new(true)), queue: self.queue.clone(), place }
+    }
+
+    /// Keeps a stage for the plan that wants it.
+    pub fn keep(&self, spec: StageSpec, stage: LoadedStage) {
+        // If the thread has ended, the process is about to.
+        let _ = self.queue.send(Command::Keep(spec, Box::new(stage)));
+    }
+
+    /// Kept stages that are `bytes` in all, the longest unused first; fewer if there are no more. Who
+    /// drops them frees their memory.
+    pub async fn give_away(&self, bytes: u64) -> Vec<Kept> {
+        self.ask(|reply| Command::GiveAway(bytes, reply)).await.unwrap_or_default()
+    }
+
+    /// Waits until stages that are put back about now have been kept for long; then they are given away.
+    pub async fn outlived(&self) -> Vec<Kept> {
+        // The thread may get to them a little later.
+        tokio::time::sleep(KEEP_TIME + KEEP_TIME / 8).await;
+        self.ask(Command::GiveAwayOld).await.unwrap_or_default()
     }
 
     /// Waits until the thread has ended, which it does before its handle is dropped only if it
     /// failed.
     pub async fn ended(&self) {
-        self.commands.closed().await;
+        self.queue.closed().await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(command(reply)).ok()?;
+        answer.await.ok()
     }
 }
 
-fn run(pool: &Arc<Pool>, mut commands: mpsc::Receiver<Command>, counters: &Counters) {
-    while let Some(command) = commands.blocking_recv() {
-        match command {
-            Command::Measure(reply) => {
-                let measured = Measured {
-                    read_bytes_per_s: probe::read_bytes_per_s(pool).max(1),
-                    macs_per_s: probe::macs_per_s(pool).max(1),
-                };
-                // Whoever asked may have gone; the next one asks again.
-                let _ = reply.send(measured);
-            }
-            Command::Load(load) => serve(*load, pool, counters),
-        }
+impl Seat {
+    /// Serves the plan with a stage that is kept. `None` if there is none such.
+    pub async fn take_over(
+        &self,
+        spec: &StageSpec,
+        results: mpsc::UnboundedSender<Finished>,
+    ) -> Option<StageFacts> {
+        let (epoch, spec, is_live) = (self.epoch, spec.clone(), Arc::clone(&self.is_live));
+        let wish = Box::new(Wish { epoch, spec, results, is_live });
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Command::TakeOver(wish, reply)).ok()?;
+        answer.await.ok()?
+    }
+
+    /// Where its forwards go, `in_flight_max` at a time.
+    pub fn forwards(&self, in_flight_max: u32) -> ForwardQueue {
+        ForwardQueue::new(self.queue.clone(), in_flight_max)
     }
 }
 
-fn serve(load: Load, pool: &Arc<Pool>, counters: &Counters) {
-    let Load { model, config, pages, mut work, results, loaded, live } = load;
-    if !live.load(SeqCst) {
-        return;
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Nothing more is computed for it, whatever is still queued.
+        self.is_live.store(false, SeqCst);
+        let _ = self.queue.send(Command::End(self.epoch, self.place.take()));
     }
-    let Model { gguf, weights, fetched_bytes, in_use } = model;
-    pages.prepare(&weights, fetched_bytes > 0);
-    // First, and not while the stage is made, which would read a little here and there.
-    weights.populate(&counters.loaded);
-    let stage = Stage::load(&gguf, weights, &config, Arc::clone(pool));
-    let mut stage = match stage.map_err(|error| error.to_string()).and_then(|s| locked(s, pages)) {
-        Ok(stage) => stage,
-        Err(text) => {
-            let _ = loaded.send(Err(text));
-            return;
-        }
-    };
-    drop(gguf);
-    let facts = Loaded {
-        is_first: stage.is_first(),
-        is_last: stage.is_last(),
-        hidden: stage.hidden_len(),
-        mapped_bytes: stage.mapped_bytes(),
-        huge_bytes: stage.weights().huge_bytes(),
-        kv_bytes: stage.kv_bytes(),
-        scratch_bytes: stage.scratch_bytes(),
-    };
-    if loaded.send(Ok(facts)).is_err() {
-        return;
-    }
-    compute_all(&mut stage, &mut work, &results, &live, counters);
-    drop(stage);
-    // The slices' files may go once nothing maps them.
-    drop(in_use);
 }
 
-/// Computes what comes until the plan ends.
-fn compute_all(
-    stage: &mut Stage,
-    work: &mut mpsc::Receiver<Work>,
-    results: &mpsc::Sender<Finished>,
-    live: &AtomicBool,
-    counters: &Counters,
-) {
+impl ForwardQueue {
+    /// Puts forwards into `queue` while fewer than `in_flight_max` of them are in flight.
+    pub fn new(queue: mpsc::UnboundedSender<Command>, in_flight_max: u32) -> ForwardQueue {
+        let places = usize::try_from(in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
+        ForwardQueue { queue, places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Queues the forward that is made for its place.
+    ///
+    /// # Errors
+    ///
+    /// If no place is free: the sender sent more than may be in flight.
+    pub fn push(&self, make: impl FnOnce(OwnedSemaphorePermit) -> Work) -> Result<(), Full> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+        // If the thread has ended, the process is about to.
+        let _ = self.queue.send(Command::Forward(Box::new(make(place))));
+        Ok(())
+    }
+}
+
+fn run(loader: &Loader, mut queue: mpsc::UnboundedReceiver<Command>, counters: &Counters) {
+    let mut stages = Stages::default();
     let mut idle_since = Instant::now();
-    while let Some(work) = next(work).filter(|_| live.load(SeqCst)) {
-        counters.microbatch.store(work.microbatch().0, Relaxed);
-        let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
-        let computed = convert::compute(stage, &work, &counters.progress);
-        let times = Times {
-            cpu: system::thread_cpu_time().saturating_sub(cpu_before),
-            compute: started.elapsed(),
-            wait: started - idle_since,
-        };
-        counters.forwards.fetch_add(1, Relaxed);
-        counters.microbatch.store(0, Relaxed);
-        idle_since = Instant::now();
-        let finished = Finished { work, computed, times, at: idle_since };
-        if results.blocking_send(finished).is_err() {
-            break;
+    // Who asked may have gone; then nobody wants the answer, and stages that are given away are dropped.
+    while let Some(command) = next(&mut queue) {
+        match command {
+            Command::Forward(work) => {
+                let ended = compute(&mut stages, *work, idle_since, counters);
+                idle_since = ended.unwrap_or(idle_since);
+            }
+            Command::Measure(reply) => drop(reply.send(loader.measure())),
+            Command::Keep(spec, stage) => stages.keep(spec, stage),
+            Command::TakeOver(wish, reply) => {
+                let _ = reply.send(stages.take_over(*wish));
+                idle_since = Instant::now();
+            }
+            Command::End(epoch, _place) => stages.end(epoch),
+            Command::GiveAway(bytes, reply) => drop(reply.send(stages.give_away(bytes))),
+            Command::GiveAwayOld(reply) => drop(reply.send(stages.give_away_older(KEEP_TIME))),
         }
-        // With one core the network's thread would else wait for the end of this one's time slice, some
-        // milliseconds into the next forward, and the next stage with it. With more it costs nothing.
-        std::thread::yield_now();
     }
+}
+
+/// Computes a forward and hands on what came of it; returns when it was done. `None` if its plan is over:
+/// then it is passed over.
+fn compute(
+    stages: &mut Stages,
+    work: Work,
+    idle_since: Instant,
+    counters: &Counters,
+) -> Option<Instant> {
+    let served = stages.of(work.epoch())?;
+    counters.microbatch.store(work.microbatch().0, Relaxed);
+    let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
+    let computed = convert::compute(served.stage.stage(), &work, &counters.progress);
+    let times = Times {
+        cpu: system::thread_cpu_time().saturating_sub(cpu_before),
+        compute: started.elapsed(),
+        wait: started - idle_since,
+    };
+    counters.forwards.fetch_add(1, Relaxed);
+    counters.microbatch.store(0, Relaxed);
+    let at = Instant::now();
+    // Nobody waits for it if its plan has ended meanwhile.
+    let _ = served.results.send(Finished { work, computed, times, at });
+    // With one core the network's thread would else wait for the end of this one's time slice, some
+    // milliseconds into the next forward, and the next stage with it. With more it costs nothing.
+    std::thread::yield_now();
+    Some(at)
 }
 
 /// The next of a queue: looked for during `SPIN`, then waited for in sleep. `None` if there will be
 /// none.
-pub fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
+pub fn next<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
     let until = Instant::now() + SPIN;
     loop {
         match queue.try_recv() {
@@ -230,16 +271,4 @@ pub fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
             Err(TryRecvError::Empty) => return queue.blocking_recv(),
         }
     }
-}
-
-/// The stage, kept in memory if the flags say so.
-///
-/// # Errors
-///
-/// The sentence to print: the limit of locked memory.
-pub fn locked(stage: Stage, pages: Pages) -> Result<Stage, String> {
-    if pages.mlock {
-        stage.lock().map_err(|error| format!("--mlock: {error}"))?;
-    }
-    Ok(stage)
 }

@@ -6,17 +6,18 @@ use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, RowToken, SampleParams, TokenMask};
 use woolly_engine::stage::{Input, Stage, StageConfig};
 use woolly_protocol::check::text_from;
-use woolly_protocol::control::{Assign, KvType as WireKvType};
+use woolly_protocol::control::{KvType as WireKvType, ModelPart, ModelSource, StageSpec};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
+use woolly_protocol::forward::{BlockLimits, BlockTables, CacheLimits, CacheTables, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame};
-use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::sampling::{
@@ -39,6 +40,8 @@ pub struct Work {
     frame: Frame,
     /// What to do with its rows at the last stage; `None` if none is sampled or scored.
     sampling: Option<Sampling>,
+    /// One of the places of its plan's forwards in flight, until its result is on its way.
+    _place: OwnedSemaphorePermit,
 }
 
 /// A forward that was computed, and how long it took.
@@ -55,9 +58,20 @@ pub struct Finished {
 }
 
 impl Work {
-    /// A forward with the frame that it came in, and with its sampling if it has one.
-    pub fn new(forward: Forward, frame: Frame, sampling: Option<Sampling>) -> Work {
-        Work { forward, frame, sampling }
+    /// A forward with the frame that it came in, with its sampling if it has one, and with its place
+    /// among those in flight.
+    pub fn new(
+        forward: Forward,
+        frame: Frame,
+        sampling: Option<Sampling>,
+        place: OwnedSemaphorePermit,
+    ) -> Work {
+        Work { forward, frame, sampling, _place: place }
+    }
+
+    /// The plan that it belongs to.
+    pub fn epoch(&self) -> PlanEpoch {
+        self.forward.epoch
     }
 
     /// The microbatch, for the heartbeat and for its timing.
@@ -125,33 +139,55 @@ pub fn slice_key(slice: SliceId) -> SliceKey {
     }
 }
 
-/// What the stage of an assignment must hold.
-pub fn stage_config(assign: &Assign) -> StageConfig {
-    StageConfig {
-        layers: assign.layer_first..assign.layer_end,
-        ctx_size: assign.ctx_size,
-        kv_blocks: assign.kv_blocks,
-        rows_max: assign.rows_max as usize,
+/// What a stage of a plan must hold.
+///
+/// # Errors
+///
+/// The sentence to print: the cache groups are not those that the engine computes.
+pub fn stage_config(spec: &StageSpec) -> Result<StageConfig, String> {
+    let [CacheLimits::Blocks(BlockLimits { count, window: None })] = spec.caches[..] else {
+        let groups: Vec<String> = spec.caches.iter().map(cache_name).collect();
+        return Err(format!(
+            "this worker's version computes stages with one cache group, of blocks that remember all \
+             positions; the plan has {}: update this worker",
+            groups.join(" and ")
+        ));
+    };
+    Ok(StageConfig {
+        layers: spec.layer_first..spec.layer_end,
+        ctx_size: spec.ctx_size,
+        kv_blocks: count,
+        rows_max: spec.rows_max as usize,
         chunks_max: CHUNKS_PER_MICROBATCH_MAX,
-        kv_type: match assign.kv_type {
+        kv_type: match spec.kv_type {
             WireKvType::F16 => KvType::F16,
             WireKvType::Q8_0 => KvType::Q8_0,
         },
+    })
+}
+
+fn cache_name(cache: &CacheLimits) -> String {
+    match cache {
+        CacheLimits::Blocks(BlockLimits { count, window: None }) => format!("{count} blocks"),
+        CacheLimits::Blocks(BlockLimits { count, window: Some(window) }) => {
+            format!("{count} blocks with a window of {window} positions")
+        }
+        CacheLimits::Slots(count) => format!("{count} state slots"),
     }
 }
 
 /// The model's files as the coordinator sees them; `machine` is this worker's.
-pub fn model_files(assign: &Assign, machine: &[u8; 16]) -> ModelFiles {
-    let part = |part: &woolly_protocol::control::ModelPart| PartFile {
+pub fn model_files(fingerprint: [u8; 32], source: &ModelSource, machine: &[u8; 16]) -> ModelFiles {
+    let part = |part: &ModelPart| PartFile {
         file_name: part.file_name.clone(),
         path: PathBuf::from(&part.path),
         size: part.size,
         stat: part.stat,
     };
     ModelFiles {
-        fingerprint: assign.fingerprint,
-        same_machine: assign.machine == *machine,
-        parts: assign.parts.iter().map(part).collect(),
+        fingerprint,
+        same_machine: source.machine == *machine,
+        parts: source.parts.iter().map(part).collect(),
     }
 }
 

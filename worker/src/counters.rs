@@ -18,6 +18,10 @@ pub struct Counters {
     pub microbatch: AtomicU64,
     /// Forwards computed.
     pub forwards: AtomicU64,
+    /// Mappings of slices made.
+    pub mappings: AtomicU64,
+    /// Bytes of weights read in.
+    pub populated: AtomicU64,
     /// Chunks of stored slices that were not what they had been.
     pub damaged_chunks: AtomicU64,
 }

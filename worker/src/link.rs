@@ -1,6 +1,7 @@
 //! Streams between stages: taken from the previous one, opened to the next one or the coordinator.
 
 use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
+use crate::compute::ForwardQueue;
 use crate::convert::{Finished, Work, preamble};
 use crate::outbox::{Outbox, fault, wrong_epoch};
 use crate::samplings::Samplings;
@@ -12,9 +13,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use woolly_protocol::control::{Assign, StreamOpen, StreamPurpose};
+use woolly_protocol::control::{Assign, PlanLinks, StreamOpen, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{CacheLimits, Forward, ForwardLimits};
+use woolly_protocol::forward::{Forward, ForwardLimits};
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
@@ -88,8 +89,8 @@ async fn serve_peer(
     tracing::debug!("the connection from worker {} ended: {ended}", worker.hex());
 }
 
-/// Takes the streams that a peer opens until its connection ends; returns why it did. Streams of a
-/// plan that is over are answered with `WrongEpoch` if there is an `outbox` to do it.
+/// Takes the streams that a peer opens until its connection ends; returns why it did. Streams whose plan
+/// did not become live in time are answered with `WrongEpoch` if there is an `outbox` to do it.
 pub async fn receive_streams(
     connection: &Connection,
     from: Peer,
@@ -99,8 +100,8 @@ pub async fn receive_streams(
     loop {
         let stream = tokio::select! {
             stream = connection.accept_uni() => stream,
-            () = arrivals.overdue() => {
-                arrivals.sweep();
+            () = arrivals.overdue(from) => {
+                give_up(arrivals.sweep(from), from, outbox).await;
                 continue;
             }
         };
@@ -108,7 +109,7 @@ pub async fn receive_streams(
             Ok(stream) => stream,
             Err(error) => {
                 // What waited on this connection is gone with it.
-                arrivals.sweep();
+                arrivals.sweep(from);
                 return error;
             }
         };
@@ -136,16 +137,18 @@ pub async fn receive_streams(
                 "a stream from {from} was dropped: plan {} takes none from it",
                 open.epoch
             )),
-            Err(NotKept::Stale(now)) => {
-                let text = format!(
-                    "a stream of {:?} for plan {} came from {from}; plans before {now} are over",
-                    open.purpose, open.epoch
-                );
-                REFUSED.warn(&text);
-                if let Some(outbox) = outbox {
-                    outbox.fault(wrong_epoch(open.epoch, MicrobatchId(0), text)).await;
-                }
-            }
+        }
+    }
+}
+
+/// Says that streams were dropped because nobody named their plan.
+async fn give_up(dropped: Vec<StreamOpen>, from: Peer, outbox: Option<&Outbox>) {
+    for StreamOpen { epoch, purpose } in dropped {
+        let text =
+            format!("a stream of {purpose:?} came from {from} for plan {epoch}, which is not live");
+        REFUSED.warn(&text);
+        if let Some(outbox) = outbox {
+            outbox.fault(wrong_epoch(epoch, MicrobatchId(0), text)).await;
         }
     }
 }
@@ -178,37 +181,37 @@ pub async fn receive_forwards(
     mut stream: Opened,
     assign: &Assign,
     samplings: &Samplings,
-    work: mpsc::Sender<Work>,
+    queue: &ForwardQueue,
     outbox: &Outbox,
 ) -> FaultMessage {
+    let Assign { stage, links, .. } = assign;
     let limits = ForwardLimits {
-        rows_max: assign.rows_max,
-        ctx_size: assign.ctx_size,
-        caches: &[CacheLimits::Blocks { count: assign.kv_blocks, window: None }],
-        hidden: assign.hidden,
-        first_stage: assign.stage == 0,
+        rows_max: stage.rows_max,
+        ctx_size: stage.ctx_size,
+        caches: &stage.caches,
+        hidden: stage.hidden,
+        first_stage: links.is_first(),
     };
     let payload_max = limits.payload_max();
-    let is_last = assign.stage + 1 == assign.stage_count;
-    let of_coordinator = assign.previous.is_none();
+    let of_coordinator = links.previous.is_none();
     loop {
         let frame = match stream.reader.read_limited(&[Kind::Forward], payload_max).await {
             Ok(Some(frame)) => frame,
             Ok(None) if of_coordinator => return pending().await,
             Err(error) if of_coordinator && is_over(&error) => return pending().await,
-            Ok(None) => return broken(assign, "it was ended by the other side"),
-            Err(error) => return broken(assign, error),
+            Ok(None) => return broken(links, "it was ended by the other side"),
+            Err(error) => return broken(links, error),
         };
         let forward: Forward = match frame.message() {
             Ok(forward) => forward,
-            Err(error) => return broken(assign, error),
+            Err(error) => return broken(links, error),
         };
-        if forward.epoch != assign.epoch {
-            let text = format!("a forward of plan {} came in plan {}", forward.epoch, assign.epoch);
+        if forward.epoch != links.epoch {
+            let text = format!("a forward of plan {} came in plan {}", forward.epoch, links.epoch);
             outbox.fault(wrong_epoch(forward.epoch, forward.microbatch, text)).await;
             continue;
         }
-        let sampling = if is_last && forward.sample_rows() > 0 {
+        let sampling = if links.is_last() && forward.sample_rows() > 0 {
             Some(samplings.take(forward.microbatch).await)
         } else {
             None
@@ -221,10 +224,9 @@ pub async fn receive_forwards(
             outbox.fault(FaultMessage { code, epoch, microbatch, text }).await;
             continue;
         }
-        // The queue holds all that may be in flight, so it is full only if the sender sent more.
-        if work.try_send(Work::new(forward, frame, sampling)).is_err() {
-            let text = format!("more than {} forwards are in flight", assign.in_flight_max);
-            return fault(FaultCode::BadMessage, assign.epoch, text);
+        if queue.push(|place| Work::new(forward, frame, sampling, place)).is_err() {
+            let text = format!("more than {} forwards are in flight", links.in_flight_max);
+            return fault(FaultCode::BadMessage, links.epoch, text);
         }
     }
 }
@@ -235,13 +237,10 @@ fn is_over(error: &FrameError) -> bool {
     matches!(error, FrameError::Connection(_) | FrameError::Read(_) | FrameError::Refused(_))
 }
 
-fn broken(assign: &Assign, why: impl std::fmt::Display) -> FaultMessage {
-    let from = match assign.previous {
-        Some(previous) => Peer::Worker(previous),
-        None => Peer::Coordinator,
-    };
-    let text = format!("stage {}: the stream of forwards from {from} broke: {why}", assign.stage);
-    fault(FaultCode::LinkFailed, assign.epoch, text)
+fn broken(links: &PlanLinks, why: impl std::fmt::Display) -> FaultMessage {
+    let from = links.previous.map_or(Peer::Coordinator, Peer::Worker);
+    let text = format!("stage {}: the stream of forwards from {from} broke: {why}", links.stage);
+    fault(FaultCode::LinkFailed, links.epoch, text)
 }
 
 /// Collects the samplings of a plan. Returns what ended it.
@@ -278,8 +277,8 @@ pub async fn receive_samplings(
 /// Sends on what was computed. Returns what ended it.
 pub async fn send_results(
     mut send: SendStream,
-    mut results: mpsc::Receiver<Finished>,
-    assign: &Assign,
+    mut results: mpsc::UnboundedReceiver<Finished>,
+    links: &PlanLinks,
     timings: &Timings,
     outbox: &Outbox,
 ) -> FaultMessage {
@@ -294,14 +293,14 @@ pub async fn send_results(
             }
         };
         if let Err(error) = write_frame(&mut send, frame).await {
-            let to = match &assign.next {
+            let to = match &links.next {
                 Some(next) => format!("worker {} at {}", next.name, next.address),
                 None => "the coordinator".to_owned(),
             };
-            let text = format!("stage {}: the link to {to} broke: {error}", assign.stage);
-            return fault(FaultCode::LinkFailed, assign.epoch, text);
+            let text = format!("stage {}: the link to {to} broke: {error}", links.stage);
+            return fault(FaultCode::LinkFailed, links.epoch, text);
         }
-        timings.push(times.timing(work.microbatch(), at.elapsed()));
+        timings.push(links.epoch, times.timing(work.microbatch(), at.elapsed()));
     }
-    fault(FaultCode::ComputeFailed, assign.epoch, "the compute thread has ended".to_owned())
+    fault(FaultCode::ComputeFailed, links.epoch, "the compute thread has ended".to_owned())
 }

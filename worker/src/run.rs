@@ -2,19 +2,22 @@
 
 use crate::arrivals::Arrivals;
 use crate::assignment::Context;
-use crate::compute::{Compute, Measured};
+use crate::compute::Compute;
 use crate::config::{Config, TokenSource};
 use crate::counters::Counters;
 use crate::dial::{DialFailure, Dialer, Greeted, resolve};
 use crate::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
 use crate::join::{self, Credentials, CredentialsError};
 use crate::link;
+use crate::load::Measured;
+use crate::resident::Residents;
 use crate::retry::Attempts;
 use crate::session::{Ended, converse};
 use crate::shutdown::{self, Order, Shutdown, Teller};
 use crate::slice_store::SliceStore;
 use crate::source::Places;
 use crate::system;
+use crate::timings::Timings;
 use crate::units::show_size;
 use quinn::{Connection, Endpoint};
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -24,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Mutex;
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::machine::machine_id;
@@ -59,8 +63,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
     check_memory(&config)?;
     let counters = Arc::new(Counters::default());
-    let compute = Compute::start(config.threads, config.simd, Arc::clone(&counters))
-        .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
+    let (compute, loader) =
+        Compute::start(config.threads, config.simd, config.pages, Arc::clone(&counters))
+            .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
     tracing::info!("computing with {} threads, {}", config.threads, config.simd.name());
     let mut told = shutdown.clone();
     let work = async {
@@ -77,7 +82,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         let context = Arc::new(Context {
             machine: machine_id(),
             counters: Arc::clone(&counters),
+            timings: Timings::default(),
             compute: compute.clone(),
+            loader,
+            residents: Arc::new(Mutex::new(Residents::new(allowance(&config)))),
             arrivals: Arc::new(Arrivals::default()),
             dialer: Arc::new(Dialer::new(identity, config.idle_timeout)),
             places: Places {
@@ -109,6 +117,11 @@ async fn told_while_idle(shutdown: &mut Shutdown) {
         }
     }
     tokio::time::sleep(STOP_TIME).await;
+}
+
+/// Bytes that this worker may use in all.
+fn allowance(config: &Config) -> u64 {
+    config.memory.or_else(system::memory_allowance).unwrap_or(1)
 }
 
 fn check_memory(config: &Config) -> Result<(), Failure> {

@@ -2,27 +2,31 @@
 
 use crate::arrivals::Peer;
 use crate::assignment::{Context, Coordinator, Plan};
-use crate::compute::Measured;
 use crate::convert;
+use crate::counters::Counters;
 use crate::dial::{DialFailure, Greeted};
 use crate::link;
-use crate::outbox::Outbox;
+use crate::load::Measured;
+use crate::outbox::{Outbox, fault};
 use crate::shutdown::{Order, Shutdown};
 use crate::system;
-use crate::timings::Timings;
 use quinn::{SendStream, VarInt};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use woolly_protocol::control::{Assign, Drain, Heartbeat, Hello, Release, Welcome};
-use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::control::{
+    Assign, Drain, ForwardTiming, Heartbeat, Hello, PlanReport, Release, Welcome,
+};
+use woolly_protocol::fault::FaultCode;
 use woolly_protocol::frame::{EncodedFrame, Frame, FrameError};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::kind::Kind;
+use woolly_protocol::limits::LIVE_PLANS_MAX;
 use woolly_protocol::rate::FrameRate;
 
 /// Time in which the coordinator must have answered the hello.
@@ -46,8 +50,8 @@ pub enum Ended {
     },
 }
 
-/// Converses with the coordinator at `address` until something ends it. The plan in work ends with
-/// it.
+/// Converses with the coordinator at `address` until something ends it. The plans in work end with it;
+/// what was loaded for them stays.
 pub async fn converse(
     context: &Arc<Context>,
     greeted: Greeted,
@@ -78,7 +82,9 @@ pub async fn converse(
     let mut writer = tokio::spawn(write_all(send, queued));
     let coordinator =
         Coordinator { connection: connection.clone(), address, outbox: outbox.clone(), advertise };
-    let mut session = Session { context, coordinator, plan: None, newest: PlanEpoch(0) };
+    // Those of the conversation before are nobody's.
+    context.timings.take();
+    let mut session = Session { context, coordinator, plans: BTreeMap::new(), beats: 0, heard: 0 };
     let beat = Duration::from_millis(welcome.heartbeat_ms.into());
     let (from, arrivals) = (Peer::Coordinator, &context.arrivals);
     let ended = tokio::select! {
@@ -94,6 +100,7 @@ pub async fn converse(
             lost(FrameError::Connection(error).into(), true)
         }
     };
+    session.end_all().await;
     drop((session, outbox));
     if matches!(ended, Ended::Shutdown) {
         // The writer ends when it has written what is queued. The coordinator may be gone already;
@@ -158,9 +165,11 @@ async fn write_all(
 struct Session<'a> {
     context: &'a Arc<Context>,
     coordinator: Coordinator,
-    plan: Option<Plan>,
-    /// The newest epoch that the coordinator has named.
-    newest: PlanEpoch,
+    plans: BTreeMap<PlanEpoch, Plan>,
+    /// Heartbeats sent.
+    beats: u64,
+    /// The number of the coordinator's last heartbeat; 0 before the first.
+    heard: u64,
 }
 
 impl Session<'_> {
@@ -178,10 +187,10 @@ impl Session<'_> {
         let mut leaving = None;
         let mut stop = shutdown.clone();
         loop {
-            if leaving.is_some() && self.plan.is_none() {
+            if leaving.is_some() && self.plans.is_empty() {
                 return None;
             }
-            let timings = self.plan.as_ref().map(|plan| Arc::clone(&plan.timings));
+            let timings = &self.context.timings;
             tokio::select! {
                 read = reader.read(&ACCEPT) => match read {
                     Ok(Some(frame)) => {
@@ -196,7 +205,7 @@ impl Session<'_> {
                     Err(error) => return Some(error),
                 },
                 _ = beats.tick() => self.beat(),
-                () = enough(timings) => self.beat(),
+                () = timings.enough() => self.beat(),
                 order = shutdown.ordered(), if leaving.is_none() => {
                     let Order::Drain(reason) = order else { return None };
                     self.coordinator.outbox.send(&Drain { reason: reason.to_owned() }).await;
@@ -217,64 +226,86 @@ impl Session<'_> {
                 tracing::info!("the coordinator leaves: {}", drain.reason);
             }
             _ => {
-                // Its coming is all that counts, and the connection's idle time-out watches that.
-                let _: Heartbeat = frame.message()?;
+                // Of its coming the connection's idle time-out takes care.
+                let heartbeat: Heartbeat = frame.message()?;
+                self.heard = heartbeat.number;
             }
         }
         Ok(())
     }
 
     async fn assign(&mut self, assign: Assign) {
-        if assign.epoch <= self.newest {
-            let text = format!("plan {} was assigned after plan {}", assign.epoch, self.newest);
-            let (code, microbatch) = (FaultCode::WrongEpoch, MicrobatchId(0));
-            let fault = FaultMessage { code, epoch: assign.epoch, microbatch, text };
-            self.coordinator.outbox.fault(fault).await;
+        // Those that have failed are over, whether the coordinator has said so yet or not.
+        self.plans.retain(|_, plan| !plan.has_failed());
+        let epoch = assign.links.epoch;
+        let refusal = if self.plans.contains_key(&epoch) {
+            Some((FaultCode::BadMessage, format!("plan {epoch} was assigned twice")))
+        } else if self.plans.len() >= LIVE_PLANS_MAX {
+            let text = format!("this worker has {LIVE_PLANS_MAX} plans, as many as it takes");
+            Some((FaultCode::LoadFailed, text))
+        } else {
+            None
+        };
+        if let Some((code, text)) = refusal {
+            self.coordinator.outbox.fault(fault(code, epoch, text)).await;
             return;
         }
-        self.newest = assign.epoch;
-        let sender = assign.previous.map_or(Peer::Coordinator, Peer::Worker);
-        self.context.arrivals.begin(assign.epoch, sender);
-        if let Some(plan) = self.plan.take() {
-            plan.end().await;
-        }
         let context = Arc::clone(self.context);
-        self.plan = Some(Plan::start(assign, context, self.coordinator.clone()));
+        self.plans.insert(epoch, Plan::start(assign, context, self.coordinator.clone()));
     }
 
     async fn release(&mut self, release: Release) {
-        if let Some(plan) = self.plan.take_if(|plan| plan.epoch <= release.epoch) {
+        if let Some(plan) = self.plans.remove(&release.epoch) {
             tracing::info!("plan {} is over", release.epoch);
             plan.end().await;
         }
-        self.newest = self.newest.max(release.epoch);
-        self.context.arrivals.retire_before(PlanEpoch(self.newest.0.saturating_add(1)));
     }
 
-    fn beat(&self) {
-        self.coordinator.outbox.try_send(|| self.heartbeat());
-    }
-
-    fn heartbeat(&self) -> Heartbeat {
-        let counters = &self.context.counters;
-        let (load_done, load_total) = counters.load();
-        Heartbeat {
-            epoch: self.plan.as_ref().map_or(PlanEpoch(0), |plan| plan.epoch),
-            microbatch: MicrobatchId(counters.microbatch.load(Relaxed)),
-            progress: counters.pulse(),
-            load_done,
-            load_total,
-            forwards: counters.forwards.load(Relaxed),
-            timings: self.plan.as_ref().map(|plan| plan.timings.take()).unwrap_or_default(),
+    async fn end_all(&mut self) {
+        while let Some((_, plan)) = self.plans.pop_first() {
+            plan.end().await;
         }
+    }
+
+    fn beat(&mut self) {
+        let Self { context, plans, beats, heard, coordinator } = self;
+        coordinator.outbox.try_send(|| {
+            plans.retain(|_, plan| !plan.has_failed());
+            *beats += 1;
+            let live = plans.keys().copied();
+            heartbeat(&context.counters, (*beats, *heard), reports(live, context.timings.take()))
+        });
     }
 }
 
-/// Waits until a plan has timings for a heartbeat of their own.
-async fn enough(timings: Option<Arc<Timings>>) {
-    match timings {
-        Some(timings) => timings.enough().await,
-        None => std::future::pending().await,
+/// What is said of the plans that are live; timings of others are nobody's.
+fn reports(
+    live: impl Iterator<Item = PlanEpoch>,
+    timings: Vec<(PlanEpoch, ForwardTiming)>,
+) -> Vec<PlanReport> {
+    let mut reports: Vec<PlanReport> =
+        live.map(|epoch| PlanReport { epoch, timings: Vec::new() }).collect();
+    for (epoch, timing) in timings {
+        if let Some(report) = reports.iter_mut().find(|report| report.epoch == epoch) {
+            report.timings.push(timing);
+        }
+    }
+    reports
+}
+
+fn heartbeat(counters: &Counters, (number, echo): (u64, u64), plans: Vec<PlanReport>) -> Heartbeat {
+    let (load_done, load_total) = counters.load();
+    Heartbeat {
+        number,
+        echo,
+        microbatch: MicrobatchId(counters.microbatch.load(Relaxed)),
+        progress: counters.pulse(),
+        load_done,
+        load_total,
+        forwards: counters.forwards.load(Relaxed),
+        mappings: counters.mappings.load(Relaxed),
+        populated_bytes: counters.populated.load(Relaxed),
+        plans,
     }
 }
 

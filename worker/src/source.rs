@@ -47,12 +47,14 @@ pub struct Places {
 pub struct Model {
     /// The model's header.
     pub gguf: Gguf,
+    /// What is where in the model.
+    pub layout: ModelLayout,
     /// The stage's tensors.
     pub weights: Weights,
     /// Bytes fetched for them now.
     pub fetched_bytes: u64,
-    /// Keeps the slices in the store while they are mapped.
-    pub in_use: Vec<Stored>,
+    /// The files of its slices and headers, if they are in the store. They stay there while these live.
+    pub files: Vec<(SliceId, Stored)>,
 }
 
 /// Why there are no weights.
@@ -70,8 +72,9 @@ fn refused(error: impl Display) -> SourceError {
     SourceError::Model(error.to_string())
 }
 
-/// Finds the weights of `layers`, fetching them if they are nowhere here. What is hashed, verified or
-/// fetched advances `counters`.
+/// Finds the weights of `layers`, fetching them if they are nowhere here. Slices that are `held` are taken
+/// as they are; where their files were changed since, nothing that is held is. What is hashed, verified
+/// or fetched advances `counters`.
 ///
 /// # Errors
 ///
@@ -82,14 +85,24 @@ pub async fn open<S: ChunkSource>(
     places: &Places,
     slices: &Arc<S>,
     counters: &Arc<Counters>,
+    held: &Resident,
 ) -> Result<Model, SourceError> {
     let model = match local_paths(files, places, counters).await {
         Some(paths) => {
-            let files = files.clone();
-            blocking(move || map_model(&files, &paths, layers)).await?
+            let (files, held) = (files.clone(), held.clone());
+            let layers = layers.clone();
+            blocking(move || map_model(&files, &paths, layers, &held)).await?
         }
-        None => fetch_model(files, layers, &places.store, slices, counters).await?,
+        None => {
+            let layers = layers.clone();
+            fetch_model(files, layers, &places.store, slices, counters, held).await?
+        }
     };
+    if !held.is_empty() && model.weights.check_unchanged().is_err() {
+        // What is held is of a file that is another one now.
+        return Box::pin(open(files, layers, places, slices, counters, &Resident::new())).await;
+    }
+    counters.mappings.fetch_add(model.weights.mappings_made(), Relaxed);
     counters.extend_load(model.weights.bytes_to_populate());
     Ok(model)
 }
@@ -174,6 +187,7 @@ fn map_model(
     files: &ModelFiles,
     paths: &[PathBuf],
     layers: Range<u32>,
+    held: &Resident,
 ) -> Result<Model, SourceError> {
     let gguf = Gguf::open(&paths[0]).map_err(refused)?;
     let sizes = |gguf: &Gguf| gguf.parts().iter().map(|part| part.size).collect::<Vec<_>>();
@@ -186,9 +200,9 @@ fn map_model(
              parts of other sizes"
         )));
     }
-    let slices = stage_slices(&gguf, layers)?.1;
-    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).map_err(refused)?;
-    Ok(Model { gguf, weights, fetched_bytes: 0, in_use: Vec::new() })
+    let (layout, slices) = stage_slices(&gguf, layers)?;
+    let weights = Weights::from_model(&gguf, &slices, held).map_err(refused)?;
+    Ok(Model { gguf, layout, weights, fetched_bytes: 0, files: Vec::new() })
 }
 
 fn stage_slices(
@@ -213,16 +227,17 @@ async fn fetch_model<S: ChunkSource>(
     store: &SliceStore,
     source: &Arc<S>,
     counters: &Arc<Counters>,
+    held: &Resident,
 ) -> Result<Model, SourceError> {
-    let mut in_use = Vec::new();
+    let mut stored = Vec::new();
     for (index, part) in (0u32..).zip(&files.parts) {
         let length = Length::AtMost(part.size.min(HEADER_BYTES_MAX + ALIGNMENT_MAX));
         let slice = slice_key(SliceId::Header(index));
         let wanted = Wanted { fingerprint: files.fingerprint, slice, length };
-        in_use.push(store.ensure(source, wanted, counters).await?);
+        stored.push((SliceId::Header(index), store.ensure(source, wanted, counters).await?));
     }
-    let headers: Vec<(PathBuf, String, u64)> = (in_use.iter().zip(&files.parts))
-        .map(|(stored, part)| (stored.path.clone(), part.file_name.clone(), part.size))
+    let headers: Vec<(PathBuf, String, u64)> = (stored.iter().zip(&files.parts))
+        .map(|((_, stored), part)| (stored.path.clone(), part.file_name.clone(), part.size))
         .collect();
     let (gguf, layout, slices) = blocking(move || {
         let gguf = read_headers(headers)?;
@@ -230,24 +245,23 @@ async fn fetch_model<S: ChunkSource>(
         Ok::<_, SourceError>((gguf, layout, slices))
     })
     .await?;
-    counters.extend_load(slices.iter().map(|slice| layout.slice_len(*slice)).sum());
-    let mut paths = Vec::with_capacity(slices.len());
-    for &slice in &slices {
+    let missing = slices.iter().copied().filter(|slice| held.get(*slice).is_none());
+    let missing: Vec<SliceId> = missing.collect();
+    counters.extend_load(missing.iter().map(|slice| layout.slice_len(*slice)).sum());
+    for slice in missing {
         let length = Length::Exactly(layout.slice_len(slice));
         let wanted = Wanted { fingerprint: files.fingerprint, slice: slice_key(slice), length };
-        let stored = store.ensure(source, wanted, counters).await?;
-        paths.push((slice, stored.path.clone()));
-        in_use.push(stored);
+        stored.push((slice, store.ensure(source, wanted, counters).await?));
     }
-    let fetched_bytes = in_use.iter().map(|stored| stored.fetched_bytes).sum();
+    let fetched_bytes = stored.iter().map(|(_, stored)| stored.fetched_bytes).sum();
+    let held = held.clone();
     blocking(move || {
         let path_of = |slice: SliceId| -> PathBuf {
-            let found = paths.iter().find(|(id, _)| *id == slice);
-            found.map(|(_, path)| path.clone()).expect("every slice of the stage was stored")
+            let found = stored.iter().find(|(id, _)| *id == slice);
+            found.map(|(_, stored)| stored.path.clone()).expect("what is not held was stored")
         };
-        let weights =
-            Weights::from_slices(&gguf, &slices, &path_of, &Resident::new()).map_err(refused)?;
-        Ok(Model { gguf, weights, fetched_bytes, in_use })
+        let weights = Weights::from_slices(&gguf, &slices, &path_of, &held).map_err(refused)?;
+        Ok(Model { gguf, layout, weights, fetched_bytes, files: stored })
     })
     .await
 }

@@ -1,21 +1,21 @@
-//! How long each forward of a plan took, until the next heartbeat takes it to the coordinator.
+//! How long each forward took, until the next heartbeat takes it to the coordinator.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::Notify;
 use woolly_protocol::control::ForwardTiming;
-use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::limits::HEARTBEAT_TIMINGS_MAX;
 
 /// So many are worth a heartbeat of their own: at a forward per millisecond one every 64 ms, and no
 /// more than the coordinator can use to adapt.
 const EARLY: usize = 64;
 
-/// The timings of one plan that the coordinator does not have yet, oldest first.
+/// The timings of all plans that the coordinator does not have yet, oldest first.
 #[derive(Debug, Default)]
 pub struct Timings {
-    waiting: Mutex<VecDeque<ForwardTiming>>,
+    waiting: Mutex<VecDeque<(PlanEpoch, ForwardTiming)>>,
     enough: Notify,
 }
 
@@ -44,20 +44,20 @@ impl Times {
 }
 
 impl Timings {
-    /// Keeps a timing. When heartbeats do not get through, the oldest gives way.
-    pub fn push(&self, timing: ForwardTiming) {
+    /// Keeps a timing of a plan. When heartbeats do not get through, the oldest gives way.
+    pub fn push(&self, epoch: PlanEpoch, timing: ForwardTiming) {
         let mut waiting = self.lock();
         if waiting.len() == HEARTBEAT_TIMINGS_MAX {
             waiting.pop_front();
         }
-        waiting.push_back(timing);
+        waiting.push_back((epoch, timing));
         if waiting.len() >= EARLY {
             self.enough.notify_one();
         }
     }
 
     /// Takes all that wait.
-    pub fn take(&self) -> Vec<ForwardTiming> {
+    pub fn take(&self) -> Vec<(PlanEpoch, ForwardTiming)> {
         self.lock().drain(..).collect()
     }
 
@@ -72,7 +72,7 @@ impl Timings {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<ForwardTiming>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(PlanEpoch, ForwardTiming)>> {
         self.waiting.lock().expect("no one panics with the lock held")
     }
 }
@@ -110,12 +110,12 @@ mod tests {
     async fn many_are_told_early_and_once() {
         let timings = Timings::default();
         let told = || timeout(Duration::from_secs(9), timings.enough());
-        (0..EARLY as u64 - 1).for_each(|microbatch| timings.push(timing(microbatch)));
+        (0..EARLY as u64 - 1).for_each(|microbatch| timings.push(PlanEpoch(1), timing(microbatch)));
         assert!(told().await.is_err());
-        timings.push(timing(99));
+        timings.push(PlanEpoch(1), timing(99));
         assert!(told().await.is_ok());
         // The next round of the loop that was told; a heartbeat on its own time took them meanwhile.
-        timings.push(timing(100));
+        timings.push(PlanEpoch(1), timing(100));
         assert_eq!(timings.take().len(), EARLY + 1);
         assert!(told().await.is_err());
     }
@@ -124,8 +124,8 @@ mod tests {
     fn the_newest_are_kept_in_order() {
         let timings = Timings::default();
         let last = HEARTBEAT_TIMINGS_MAX as u64 + 2;
-        (1..=last).for_each(|microbatch| timings.push(timing(microbatch)));
-        let kept: Vec<u64> = timings.take().iter().map(|timing| timing.microbatch.0).collect();
+        (1..=last).for_each(|microbatch| timings.push(PlanEpoch(1), timing(microbatch)));
+        let kept: Vec<u64> = timings.take().iter().map(|(_, timing)| timing.microbatch.0).collect();
         assert_eq!(kept, (3..=last).collect::<Vec<_>>());
         assert!(timings.take().is_empty());
     }

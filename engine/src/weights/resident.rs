@@ -44,6 +44,11 @@ impl Resident {
         Self::default()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
     /// Holds a slice; one that is held already is kept as it is.
     pub fn hold(&mut self, slice: &Arc<MappedSlice>) {
         self.slices.entry(slice.id).or_insert_with(|| Arc::clone(slice));
@@ -57,6 +62,14 @@ impl Resident {
     /// Stops holding a slice.
     pub fn remove(&mut self, id: SliceId) -> Option<Arc<MappedSlice>> {
         self.slices.remove(&id)
+    }
+
+    /// Bytes of all that are held; a tensor that two slices share counts once.
+    pub fn bytes(&self) -> u64 {
+        let tensors = self.slices().flat_map(|slice| &slice.tensors);
+        let places: BTreeMap<_, _> =
+            tensors.map(|tensor| (Arc::as_ptr(tensor), tensor.range.len() as u64)).collect();
+        places.values().sum()
     }
 
     /// All that are held.

@@ -45,7 +45,7 @@ async fn a_stream_may_come_before_or_after_its_plan() {
     arrivals.begin(PlanEpoch(7), A);
     // The stage loads for long.
     advance(HOLD_TIME * 10).await;
-    arrivals.sweep();
+    arrivals.sweep(A);
     assert_eq!(taken(&arrivals, 7, A).await, Some("early"));
     arrivals.begin(PlanEpoch(8), A);
     let there = arrivals.clone();
@@ -56,13 +56,20 @@ async fn a_stream_may_come_before_or_after_its_plan() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_of_old_plans_and_other_peers_are_refused() {
+async fn streams_of_plans_that_are_over_and_of_other_peers_are_refused() {
     let arrivals = Arrivals::default();
-    arrivals.offer(arrival(3, A, "old")).unwrap();
+    arrivals.begin(PlanEpoch(3), A);
+    arrivals.offer(arrival(3, A, "of a plan that ends")).unwrap();
     arrivals.offer(arrival(4, B, "not mine")).unwrap();
     arrivals.begin(PlanEpoch(4), A);
+    arrivals.end(PlanEpoch(3));
     assert_eq!(waiting(&arrivals), 0);
-    assert_eq!(arrivals.offer(arrival(3, A, "x")), Err(NotKept::Stale(PlanEpoch(4))));
+    // A plan that is over is as one that never was: it may be to come.
+    arrivals.offer(arrival(3, A, "late")).unwrap();
+    advance(HOLD_TIME).await;
+    let late = StreamOpen { epoch: PlanEpoch(3), purpose: Forwards };
+    assert_eq!(arrivals.sweep(B), []);
+    assert_eq!(arrivals.sweep(A), [late]);
     assert_eq!(arrivals.offer(arrival(4, B, "not mine")), Err(NotKept::Stranger));
     arrivals.offer(arrival(4, A, "mine")).unwrap();
     assert_eq!(arrivals.offer(arrival(4, A, "again")), Err(NotKept::Full));
@@ -81,6 +88,7 @@ async fn a6_streams_of_a_far_epoch_do_not_shut_out_the_plans_to_come() {
     for epoch in 1..=10 {
         arrivals.offer(arrival(epoch, A, "forwards")).unwrap();
         arrivals.offer(samplings(epoch)).unwrap();
+        arrivals.end(PlanEpoch(epoch - 1));
         arrivals.begin(PlanEpoch(epoch), A);
         assert_eq!(taken(&arrivals, epoch, A).await, Some("forwards"));
         let sampled = arrivals.take(PlanEpoch(epoch), Samplings, Peer::Coordinator);
@@ -119,11 +127,11 @@ async fn many_peers_together_are_bounded_and_the_coordinator_finds_room() {
 async fn a_stream_is_held_for_five_seconds() {
     let arrivals = Arrivals::default();
     arrivals.offer(arrival(5, A, "early")).unwrap();
-    assert!(timeout(HOLD_TIME - Duration::from_millis(2), arrivals.overdue()).await.is_err());
-    arrivals.sweep();
+    assert!(timeout(HOLD_TIME - Duration::from_millis(2), arrivals.overdue(A)).await.is_err());
+    assert_eq!(arrivals.sweep(A), []);
     assert_eq!(waiting(&arrivals), 1);
-    arrivals.overdue().await;
-    arrivals.sweep();
+    arrivals.overdue(A).await;
+    assert_eq!(arrivals.sweep(A).len(), 1);
     assert_eq!(waiting(&arrivals), 0);
 }
 
@@ -134,7 +142,7 @@ async fn a_stream_is_gone_with_its_connection() {
     let gone = Arc::clone(&stream.reader.1);
     arrivals.offer(stream).unwrap();
     gone.store(true, SeqCst);
-    arrivals.sweep();
+    arrivals.sweep(B);
     assert_eq!(waiting(&arrivals), 0);
     arrivals.begin(PlanEpoch(5), A);
     assert_eq!(taken(&arrivals, 5, A).await, None);
@@ -148,4 +156,17 @@ async fn a_new_conversation_forgets_all() {
     arrivals.clear();
     assert_eq!(waiting(&arrivals), 0);
     assert_eq!(arrivals.offer(arrival(1, A, "x")), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plans_are_a_set_and_one_that_ends_leaves_the_streams_of_the_others() {
+    let arrivals = Arrivals::default();
+    arrivals.begin(PlanEpoch(9), A);
+    arrivals.begin(PlanEpoch(2), B);
+    arrivals.offer(arrival(9, A, "of nine")).unwrap();
+    arrivals.offer(arrival(2, B, "of two")).unwrap();
+    assert_eq!(arrivals.offer(arrival(2, A, "not its sender")), Err(NotKept::Stranger));
+    arrivals.end(PlanEpoch(9));
+    assert_eq!(taken(&arrivals, 9, A).await, None);
+    assert_eq!(taken(&arrivals, 2, B).await, Some("of two"));
 }

@@ -6,7 +6,7 @@ pub mod config;
 pub mod figures;
 pub mod runner;
 
-use crate::compute::locked;
+use crate::load::locked;
 use crate::system;
 use crate::units::show_size;
 use config::BenchConfig;

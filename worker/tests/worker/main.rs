@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cli;
+mod compute;
+mod plans;
+mod resident;
 mod session;
 mod source;
 mod support;

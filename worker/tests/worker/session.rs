@@ -22,10 +22,11 @@ use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::{Sampled, SampledRow};
 use woolly_protocol::token_store::TokenOptions;
 
-const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
+/// Five tokens.
+pub const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
 
 /// What the engine itself says about the prompt's last row.
-fn expected(coordinator: &Coordinator) -> RowToken {
+pub fn expected(coordinator: &Coordinator) -> RowToken {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
     let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
@@ -46,12 +47,14 @@ fn expected(coordinator: &Coordinator) -> RowToken {
     out[0].token().expect("finite logits").clone()
 }
 
-async fn sampled(results: &mut FrameReader) -> Sampled {
+/// The next answer of a plan.
+pub async fn sampled(results: &mut FrameReader) -> Sampled {
     let frame = timeout(PATIENCE, results.read(&[Kind::Sampled])).await.expect("nothing came");
     frame.unwrap().unwrap().message().unwrap()
 }
 
-fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
+/// Whether an answer is the engine's, to the bit.
+pub fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     assert_eq!((sampled.epoch, sampled.microbatch), (epoch, microbatch));
     let [SampledRow::Token(row)] = &sampled.rows[..] else { panic!("{sampled:?}") };
@@ -61,7 +64,7 @@ fn check(sampled: &Sampled, epoch: u32, microbatch: u64, expected: &RowToken) {
 }
 
 /// Assigns the whole model to one worker and waits until it is ready.
-async fn assign_alone(coordinator: &Coordinator, worker: &mut Worker, epoch: u32) -> Ready {
+pub async fn assign_alone(coordinator: &Coordinator, worker: &mut Worker, epoch: u32) -> Ready {
     worker.tell(&coordinator.assign(epoch)).await;
     worker.expect().await
 }
@@ -149,7 +152,7 @@ async fn a_stale_forward_is_answered_and_not_computed() {
     send(&mut forwards, &stale, &payload).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.microbatch), (FaultCode::WrongEpoch, MicrobatchId(8)));
-    // A stream of an earlier plan is refused as a whole.
+    // A stream of a plan that is not live is refused as a whole when it was held for long enough.
     let _old = worker.open(3, StreamPurpose::Forwards).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.epoch), (FaultCode::WrongEpoch, PlanEpoch(3)));
@@ -196,7 +199,7 @@ async fn a_link_that_cannot_be_names_both_ends() {
     let mut assign = coordinator.assign(1);
     let address = "127.0.0.1:9".to_owned();
     let next = Neighbour { worker: WorkerId(77), address, name: "far-away".to_owned() };
-    (assign.stage_count, assign.layer_end, assign.next) = (2, 1, Some(next));
+    (assign.links.stage_count, assign.stage.layer_end, assign.links.next) = (2, 1, Some(next));
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!(fault.code, FaultCode::LinkFailed);
@@ -213,13 +216,13 @@ async fn what_cannot_be_loaded_is_told_and_survived() {
     let _process = coordinator.worker("w1", &["--token", &coordinator.token()]);
     let mut worker = coordinator.welcome().await;
     let mut assign = coordinator.assign(1);
-    assign.layer_end = LAYERS + 1;
+    assign.stage.layer_end = LAYERS + 1;
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert_eq!((fault.code, fault.epoch), (FaultCode::LoadFailed, PlanEpoch(1)));
     assert!(fault.text.contains("the model has 2"), "{}", fault.text);
     let mut assign = coordinator.assign(2);
-    assign.layer_end = 1;
+    assign.stage.layer_end = 1;
     worker.tell(&assign).await;
     let fault: FaultMessage = worker.expect().await;
     assert!(fault.text.contains("are not stage 1 of 1"), "{}", fault.text);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use woolly_engine::gguf::{FileIdentity, Gguf};
 use woolly_engine::plan::{ModelLayout, SliceId, SlicePiece, fingerprint};
+use woolly_engine::weights::Resident;
 use woolly_protocol::limits::SLICE_CHUNK;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 use woolly_worker::counters::Counters;
@@ -106,7 +107,8 @@ impl Setting {
     async fn open(&self, layers: std::ops::Range<u32>) -> Result<Model, SourceError> {
         let counters = Arc::new(Counters::default());
         counters.begin_load(0);
-        let model = open(&self.files, layers, &self.places, &self.source, &counters).await?;
+        let held = Resident::new();
+        let model = open(&self.files, layers, &self.places, &self.source, &counters, &held).await?;
         model.weights.populate(&counters.loaded);
         let (done, total) = counters.load();
         assert!(done == total && total > 0, "{done} of {total} bytes were counted");

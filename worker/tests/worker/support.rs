@@ -16,10 +16,11 @@ use woolly_engine::gguf::{Array, Value};
 use woolly_engine::quant::TensorType;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{
-    Assign, Hello, KvType, ModelPart, Neighbour, StreamOpen, StreamPurpose, Welcome,
+    Assign, Heartbeat, Hello, KvType, ModelPart, ModelSource, Neighbour, PlanLinks, StageSpec,
+    StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, coordinator_server};
-use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
+use woolly_protocol::forward::{BlockTables, CacheLimits, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
@@ -121,12 +122,14 @@ impl Coordinator {
         self.tokens.create(self.ca.pin(), options, SystemTime::now()).unwrap().to_string()
     }
 
-    /// Starts a worker process with a state directory of this name.
+    /// Starts a worker process with a state directory of this name; with 1 GiB unless `more` says another
+    /// `--memory`.
     pub fn worker(&self, state: &str, more: &[&str]) -> Process {
         let state = self.dir.path().join(state);
         let child = Command::new(env!("CARGO_BIN_EXE_woolly-worker"))
-            .args(["join", &self.address, "-t", "1", "--memory", "1GiB", "--name"])
+            .args(["join", &self.address, "-t", "1", "--name"])
             .args([state.file_name().unwrap(), "--state-dir".as_ref(), state.as_os_str()])
+            .args(if more.contains(&"--memory") { &[][..] } else { &["--memory", "1GiB"] })
             .args(more)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -170,9 +173,7 @@ impl Coordinator {
     pub fn assign(&self, epoch: u32) -> Assign {
         let data = self.model.metadata().unwrap();
         let ns = |s: i64, rest: i64| u64::try_from(s * 1_000_000_000 + rest).unwrap();
-        Assign {
-            epoch: PlanEpoch(epoch),
-            fingerprint: [9; 32],
+        let source = ModelSource {
             machine: machine_id(),
             parts: vec![ModelPart {
                 file_name: "tiny.gguf".to_owned(),
@@ -185,32 +186,41 @@ impl Coordinator {
                     ns(data.ctime(), data.ctime_nsec()),
                 ],
             }],
-            stage: 0,
-            stage_count: 1,
+        };
+        let stage = StageSpec {
+            fingerprint: [9; 32],
             layer_first: 0,
             layer_end: LAYERS,
             ctx_size: 64,
-            kv_blocks: 4,
+            caches: vec![CacheLimits::all_positions(4)],
             rows_max: 32,
-            in_flight_max: 3,
             kv_type: KvType::F16,
             hidden: HIDDEN,
+        };
+        let links = PlanLinks {
+            epoch: PlanEpoch(epoch),
+            stage: 0,
+            stage_count: 1,
+            in_flight_max: 3,
             next: None,
             previous: None,
-        }
+        };
+        Assign { source, stage, links }
     }
 
     /// The model as two stages of one layer each.
     pub fn assign_two(&self, epoch: u32, first: &Worker, last: &Worker) -> [Assign; 2] {
-        let whole = self.assign(epoch);
+        let [mut front, mut back] = [self.assign(epoch), self.assign(epoch)];
+        front.stage.layer_end = 1;
+        back.stage.layer_first = 1;
         let next = Neighbour {
             worker: last.id,
             address: last.hello.advertise.clone(),
             name: last.hello.name.clone(),
         };
-        let front = Assign { stage_count: 2, layer_end: 1, next: Some(next), ..whole.clone() };
-        let back =
-            Assign { stage: 1, stage_count: 2, layer_first: 1, previous: Some(first.id), ..whole };
+        (front.links.stage_count, front.links.next) = (2, Some(next));
+        (back.links.stage, back.links.stage_count) = (1, 2);
+        back.links.previous = Some(first.id);
         [front, back]
     }
 }
@@ -247,6 +257,12 @@ impl Worker {
         }
     }
 
+    /// The next heartbeat; anything else fails the test.
+    pub async fn heartbeat(&mut self) -> Heartbeat {
+        let read = timeout(PATIENCE, self.reader.read(&[Kind::Heartbeat])).await;
+        read.expect("no heartbeat came").unwrap().expect("the stream ended").message().unwrap()
+    }
+
     /// Opens a stream of a plan to this worker.
     pub async fn open(&self, epoch: u32, purpose: StreamPurpose) -> SendStream {
         let mut send = self.connection.open_uni().await.unwrap();
@@ -255,14 +271,20 @@ impl Worker {
         send
     }
 
-    /// The stream of results of a plan.
+    /// The stream of results of a plan; those of plans before it are passed over.
     pub async fn results(&self, epoch: u32) -> FrameReader {
-        let stream = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
-        let mut reader = FrameReader::new(stream);
-        let open = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
         let expected = StreamOpen { epoch: PlanEpoch(epoch), purpose: StreamPurpose::Results };
-        assert_eq!(open.message::<StreamOpen>().unwrap(), expected);
-        reader
+        loop {
+            let stream = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
+            let mut reader = FrameReader::new(stream);
+            // That of a plan that has ended may be gone.
+            let Ok(Some(open)) = reader.read(&[Kind::StreamOpen]).await else { continue };
+            let open: StreamOpen = open.message().unwrap();
+            if open == expected {
+                return reader;
+            }
+            assert_eq!(open.purpose, StreamPurpose::Results);
+        }
     }
 }
 
