@@ -28,7 +28,7 @@ const FOLDERS: [(&str, &[&str]); 4] = [
             "invariance",
         ],
     ),
-    ("worker", &["slice_store", "bench"]),
+    ("worker", &["machine", "weights", "stage", "peers", "coordinator", "bench", "app"]),
     (
         "coordinator",
         &[

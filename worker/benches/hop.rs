@@ -25,16 +25,16 @@ use woolly_protocol::identity::{Identity, SigningRequest};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::windows::{forward_window, set_window};
-use woolly_worker::arrivals::{Arrivals, Peer};
-use woolly_worker::compute::{Command, ForwardQueue, next};
+use woolly_worker::app::run::network_runtime;
 use woolly_worker::convert::Finished;
 use woolly_worker::convert::{Computed, Work};
-use woolly_worker::dial::Dialer;
-use woolly_worker::link::{self};
-use woolly_worker::outbox::Outbox;
-use woolly_worker::run::network_runtime;
-use woolly_worker::samplings::Samplings;
-use woolly_worker::timings::{Times, Timings};
+use woolly_worker::peers::arrivals::{Arrivals, Peer};
+use woolly_worker::peers::dial::Dialer;
+use woolly_worker::peers::link;
+use woolly_worker::peers::outbox::Outbox;
+use woolly_worker::peers::samplings::Samplings;
+use woolly_worker::stage::compute::{Command, ForwardQueue, next};
+use woolly_worker::stage::timings::{Times, Timings};
 
 const EPOCH: PlanEpoch = PlanEpoch(1);
 /// Values of a row: 16 KiB, as in a model of 8B.

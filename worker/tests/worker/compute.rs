@@ -12,14 +12,14 @@ use woolly_protocol::control::StageSpec;
 use woolly_protocol::frame::{Frame, encode};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::kind::Kind;
-use woolly_worker::compute::{Compute, ForwardQueue};
 use woolly_worker::convert::{Computed, Finished, Work, stage_config};
 use woolly_worker::counters::Counters;
-use woolly_worker::load::Loader;
-use woolly_worker::pages::{HugePages, Pages};
-use woolly_worker::resident::Residents;
-use woolly_worker::simd::Simd;
-use woolly_worker::source::Model;
+use woolly_worker::machine::simd::Simd;
+use woolly_worker::stage::compute::{Compute, ForwardQueue};
+use woolly_worker::stage::load::Loader;
+use woolly_worker::stage::resident::Residents;
+use woolly_worker::weights::pages::{HugePages, Pages};
+use woolly_worker::weights::source::Model;
 
 /// Loads the whole model as `spec` says and has it kept.
 fn keep(coordinator: &Coordinator, compute: &Compute, loader: &Loader, spec: &StageSpec) {

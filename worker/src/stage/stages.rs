@@ -5,7 +5,7 @@
 //! be cleared for it, as every block of the cache is written before it is read.
 
 use crate::convert::Finished;
-use crate::load::{LoadedStage, StageFacts};
+use crate::stage::load::{LoadedStage, StageFacts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

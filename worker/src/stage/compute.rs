@@ -18,12 +18,12 @@
 
 use crate::convert::{self, Finished, Work};
 use crate::counters::Counters;
-use crate::load::{LoadedStage, Loader, Measured, StageFacts};
-use crate::pages::Pages;
-use crate::simd::Simd;
-use crate::stages::{Kept, Stages, Wish};
-use crate::system;
-use crate::timings::Times;
+use crate::machine::simd::Simd;
+use crate::machine::system;
+use crate::stage::load::{LoadedStage, Loader, Measured, StageFacts};
+use crate::stage::stages::{Kept, Stages, Wish};
+use crate::stage::timings::Times;
+use crate::weights::pages::Pages;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};

@@ -1,15 +1,15 @@
 //! One conversation with the coordinator: hello, heartbeats, plans, until one side ends it.
 
-use crate::arrivals::Peer;
-use crate::assignment::{Context, Coordinator, Plan};
 use crate::convert;
+use crate::coordinator::assignment::{Context, Coordinator, Plan};
 use crate::counters::Counters;
-use crate::dial::{DialFailure, Greeted};
-use crate::link;
-use crate::load::Measured;
-use crate::outbox::{Outbox, fault};
+use crate::machine::system;
+use crate::peers::arrivals::Peer;
+use crate::peers::dial::{DialFailure, Greeted};
+use crate::peers::link;
+use crate::peers::outbox::{Outbox, fault};
 use crate::shutdown::{Order, Shutdown};
-use crate::system;
+use crate::stage::load::Measured;
 use quinn::{SendStream, VarInt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,24 +1,24 @@
 //! One plan on this worker: link to the next stage, a stage to serve it with, ready, forwards until it is
 //! taken back.
 
-use crate::arrivals::{Arrivals, Peer};
 use crate::blocking::blocking;
-use crate::compute::{Compute, ForwardQueue, Seat};
 use crate::config::Config;
 use crate::convert::{Finished, model_files, stage_config};
+use crate::coordinator::fetch::SliceClient;
 use crate::counters::Counters;
-use crate::dial::{Dialer, Greeted};
-use crate::fetch::SliceClient;
-use crate::link;
-use crate::load::{Loader, StageFacts, memory_needed};
-use crate::model_files::ModelFiles;
-use crate::outbox::{Outbox, fault};
-use crate::progress;
-use crate::resident::Residents;
-use crate::samplings::Samplings;
-use crate::source::{self, Model, Places, SourceError};
-use crate::timings::Timings;
+use crate::peers::arrivals::{Arrivals, Peer};
+use crate::peers::dial::{Dialer, Greeted};
+use crate::peers::link;
+use crate::peers::outbox::{Outbox, fault};
+use crate::peers::samplings::Samplings;
+use crate::stage::compute::{Compute, ForwardQueue, Seat};
+use crate::stage::load::{Loader, StageFacts, memory_needed};
+use crate::stage::progress;
+use crate::stage::resident::Residents;
+use crate::stage::timings::Timings;
 use crate::units::show_size;
+use crate::weights::model_files::ModelFiles;
+use crate::weights::source::{self, Model, Places, SourceError};
 use quinn::{Connection, SendStream};
 use std::net::SocketAddr;
 use std::sync::Arc;

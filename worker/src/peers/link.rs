@@ -1,11 +1,11 @@
 //! Streams between stages: taken from the previous one, opened to the next one or the coordinator.
 
-use crate::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
-use crate::compute::ForwardQueue;
 use crate::convert::{Finished, Work, preamble};
-use crate::outbox::{Outbox, fault, wrong_epoch};
-use crate::samplings::Samplings;
-use crate::timings::Timings;
+use crate::peers::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
+use crate::peers::outbox::{Outbox, fault, wrong_epoch};
+use crate::peers::samplings::Samplings;
+use crate::stage::compute::ForwardQueue;
+use crate::stage::timings::Timings;
 use quinn::{Connection, Endpoint, SendStream};
 use std::future::pending;
 use std::sync::Arc;

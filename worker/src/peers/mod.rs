@@ -1,0 +1,8 @@
+//! The links of this worker: streams that others open to it and that it opens to others. Knows nothing of what
+//! is loaded.
+
+pub mod arrivals;
+pub mod dial;
+pub mod link;
+pub mod outbox;
+pub mod samplings;
