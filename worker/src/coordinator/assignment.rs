@@ -171,7 +171,7 @@ async fn serve(
     // Before anything is fetched, so that a link that cannot be is known.
     let (send, _next) = open_out(assign, context, coordinator).await?;
     let seat = context.compute.seat(epoch).await;
-    let (results, results_queue) = mpsc::unbounded_channel();
+    let (results, results_queue) = mpsc::channel(links.in_flight_max as usize);
     let (facts, fetched_bytes) = stage_for(assign, context, coordinator, &seat, results).await?;
     check_loaded(assign, facts).map_err(failed)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -206,7 +206,7 @@ async fn stage_for(
     context: &Context,
     coordinator: &Coordinator,
     seat: &Seat,
-    results: mpsc::UnboundedSender<Finished>,
+    results: mpsc::Sender<Finished>,
 ) -> Result<(StageFacts, u64), FaultMessage> {
     let (mut residents, mut fetched_bytes) = (None, 0);
     loop {

@@ -277,7 +277,7 @@ pub async fn receive_samplings(
 /// Sends on what was computed. Returns what ended it.
 pub async fn send_results(
     mut send: SendStream,
-    mut results: mpsc::UnboundedReceiver<Finished>,
+    mut results: mpsc::Receiver<Finished>,
     links: &PlanLinks,
     timings: &Timings,
     outbox: &Outbox,
