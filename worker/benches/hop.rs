@@ -28,10 +28,12 @@ use woolly_protocol::windows::{forward_window, set_window};
 use woolly_worker::app::run::network_runtime;
 use woolly_worker::convert::Finished;
 use woolly_worker::convert::{Computed, Work};
+use woolly_worker::peers::accept::accept_peers;
 use woolly_worker::peers::arrivals::{Arrivals, Peer};
 use woolly_worker::peers::dial::Dialer;
-use woolly_worker::peers::link;
+use woolly_worker::peers::forwards::receive_forwards;
 use woolly_worker::peers::outbox::Outbox;
+use woolly_worker::peers::results::{open_stream, send_results};
 use woolly_worker::peers::samplings::Samplings;
 use woolly_worker::stage::compute::{Command, ForwardQueue, next};
 use woolly_worker::stage::timings::{Times, Timings};
@@ -145,14 +147,14 @@ fn receive(
                 bind((Ipv4Addr::LOCALHOST, 0).into(), Some(server)).expect("a socket").endpoint;
             address.send(endpoint.local_addr().expect("it is bound")).expect("main waits");
             let arrivals = Arc::new(Arrivals::default());
-            tokio::spawn(link::accept_peers(endpoint, Arc::clone(&arrivals)));
+            tokio::spawn(accept_peers(endpoint, Arc::clone(&arrivals)));
             let stream = arrivals.take(EPOCH, StreamPurpose::Forwards, Peer::Worker(from)).await;
             set_window(&stream.connection, forward_window(ROWS_MAX, HIDDEN as u32, IN_FLIGHT));
             let (outbox, _queue) = Outbox::new();
             let (assign, samplings) = (assign(1, None, Some(from)), Samplings::new(IN_FLIGHT));
             // It ends with the sender.
             let queue = ForwardQueue::new(work, IN_FLIGHT);
-            link::receive_forwards(stream, &assign, &samplings, &queue, &outbox).await;
+            receive_forwards(stream, &assign, &samplings, &queue, &outbox).await;
         });
     });
     while let Some(work) = next(&mut queue) {
@@ -174,11 +176,11 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
             let greeted = dialer.next_stage(&next).await.expect("the receiver listens");
             let window = forward_window(ROWS_MAX, HIDDEN as u32, IN_FLIGHT);
             set_window(&greeted.connection, window);
-            let stream = link::open_stream(&greeted.connection, EPOCH, StreamPurpose::Forwards);
+            let stream = open_stream(&greeted.connection, EPOCH, StreamPurpose::Forwards);
             let stream = stream.await.expect("the connection is open");
             let (outbox, _queue) = Outbox::new();
             let (assign, timings) = (assign(0, Some(next), None), Timings::default());
-            link::send_results(stream, queue, &assign.links, &timings, &outbox).await;
+            send_results(stream, queue, &assign.links, &timings, &outbox).await;
         });
     });
     println!(

@@ -8,9 +8,9 @@ use crate::coordinator::assignment::Context;
 use crate::coordinator::session::{Ended, converse};
 use crate::counters::Counters;
 use crate::machine::system;
+use crate::peers::accept::accept_peers;
 use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::{DialFailure, Dialer, Greeted, resolve};
-use crate::peers::link;
 use crate::shutdown::{self, Order, Shutdown, Teller};
 use crate::stage::compute::Compute;
 use crate::stage::load::Measured;
@@ -185,7 +185,7 @@ fn listen(context: &Arc<Context>) -> Result<Endpoint, Failure> {
     if let Some(warning) = bound.warning {
         tracing::warn!("{warning}");
     }
-    tokio::spawn(link::accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
+    tokio::spawn(accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
     Ok(bound.endpoint)
 }
 

@@ -8,8 +8,9 @@ use crate::coordinator::fetch::SliceClient;
 use crate::counters::Counters;
 use crate::peers::arrivals::{Arrivals, Peer};
 use crate::peers::dial::{Dialer, Greeted};
-use crate::peers::link;
+use crate::peers::forwards::{receive_forwards, receive_samplings};
 use crate::peers::outbox::{Outbox, fault};
+use crate::peers::results::{open_stream, send_results};
 use crate::peers::samplings::Samplings;
 use crate::stage::compute::{Compute, ForwardQueue, Seat};
 use crate::stage::load::{Loader, StageFacts, memory_needed};
@@ -190,7 +191,7 @@ async fn serve(
     Ok(tokio::select! {
         fault = forwards(assign, context, coordinator, &samplings, &queue) => fault,
         fault = collect_samplings(links, context, coordinator, &samplings) => fault,
-        fault = link::send_results(send, results_queue, links, &context.timings, outbox) => fault,
+        fault = send_results(send, results_queue, links, &context.timings, outbox) => fault,
     })
 }
 
@@ -315,7 +316,7 @@ async fn open_out(
     let window = forward_window(spec.rows_max, spec.hidden, links.in_flight_max);
     let Some(next) = &links.next else {
         let connection = &coordinator.connection;
-        let send = link::open_stream(connection, links.epoch, StreamPurpose::Results).await;
+        let send = open_stream(connection, links.epoch, StreamPurpose::Results).await;
         let send = send.map_err(|error| failed(format!("the coordinator is gone: {error}")))?;
         return Ok((send, None));
     };
@@ -341,7 +342,7 @@ async fn open_out(
         attempt += 1;
     };
     set_window(&greeted.connection, window);
-    let send = link::open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
+    let send = open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
     let send = send.map_err(|error| {
         failed(format!("the link to worker {} ({}) broke: {error}", next.name, next.address))
     })?;
@@ -360,7 +361,7 @@ async fn forwards(
     let stream = context.arrivals.take(links.epoch, StreamPurpose::Forwards, from).await;
     let width = if links.is_first() { 1 } else { spec.hidden };
     set_window(&stream.connection, forward_window(spec.rows_max, width, links.in_flight_max));
-    link::receive_forwards(stream, assign, samplings, queue, &coordinator.outbox).await
+    receive_forwards(stream, assign, samplings, queue, &coordinator.outbox).await
 }
 
 async fn collect_samplings(
@@ -374,5 +375,5 @@ async fn collect_samplings(
     }
     let purpose = StreamPurpose::Samplings;
     let stream = context.arrivals.take(links.epoch, purpose, Peer::Coordinator).await;
-    link::receive_samplings(stream, links.epoch, samplings, &coordinator.outbox).await
+    receive_samplings(stream, links.epoch, samplings, &coordinator.outbox).await
 }

@@ -4,9 +4,9 @@ use crate::convert;
 use crate::coordinator::assignment::{Context, Coordinator, Plan};
 use crate::counters::Counters;
 use crate::machine::system;
+use crate::peers::accept::receive_streams;
 use crate::peers::arrivals::Peer;
 use crate::peers::dial::{DialFailure, Greeted};
-use crate::peers::link;
 use crate::peers::outbox::{Outbox, fault};
 use crate::shutdown::{Order, Shutdown};
 use crate::stage::load::Measured;
@@ -96,7 +96,7 @@ pub async fn converse(
             Ok(error) => lost(error.unwrap_or(FrameError::WriteStalled(0)).into(), true),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
-        error = link::receive_streams(&connection, from, arrivals, Some(&outbox)) => {
+        error = receive_streams(&connection, from, arrivals, Some(&outbox)) => {
             lost(FrameError::Connection(error).into(), true)
         }
     };
