@@ -4,7 +4,7 @@ use crate::app::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
 use crate::app::join::{self, Credentials, CredentialsError};
 use crate::app::retry::Attempts;
 use crate::config::{Config, TokenSource};
-use crate::coordinator::assignment::Context;
+use crate::coordinator::context::Context;
 use crate::coordinator::session::{Ended, converse};
 use crate::counters::Counters;
 use crate::machine::system;

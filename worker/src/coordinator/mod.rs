@@ -2,5 +2,7 @@
 //! to the release.
 
 pub mod assignment;
+pub mod context;
 pub mod fetch;
+pub mod loading;
 pub mod session;

@@ -1,7 +1,8 @@
 //! One conversation with the coordinator: hello, heartbeats, plans, until one side ends it.
 
+use super::assignment::Plan;
+use super::context::{Context, Coordinator};
 use crate::convert;
-use crate::coordinator::assignment::{Context, Coordinator, Plan};
 use crate::counters::Counters;
 use crate::machine::system;
 use crate::peers::accept::receive_streams;
