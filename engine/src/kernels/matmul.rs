@@ -5,7 +5,7 @@
 //! [`PASS_TOKENS`] of them.
 
 use super::activations::{Activations, Forms};
-use super::dispatch::{self, FEW, Kernels, Many, float_kernels, kernels};
+use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 #[cfg(target_arch = "x86_64")]
 use super::gemv::{self, GROUPS_MAX, ROWS};
@@ -307,7 +307,8 @@ impl Job<'_> {
     #[cfg(target_arch = "x86_64")]
     fn gemv(&self, level: Level, scratch: &mut Scratch, rows: Range<usize>) -> bool {
         let Matrix { ty, cols, bytes, .. } = self.matrix;
-        let Some(kernels) = dispatch::gemv(level, ty).filter(|_| cols / GROUP <= GROUPS_MAX) else {
+        let Some(kernels) = super::dispatch::gemv(level, ty).filter(|_| cols / GROUP <= GROUPS_MAX)
+        else {
             return false;
         };
         let tile = self.activations.tile(0, ty);
