@@ -8,7 +8,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("engine", &[]),
     ("worker", &["woolly-engine", "woolly-protocol"]),
     ("coordinator", &["woolly-engine", "woolly-protocol"]),
-    ("tests", &["woolly-engine"]),
+    ("tests", &["woolly-coordinator", "woolly-engine", "woolly-worker"]),
 ];
 
 /// What the engine must not know: async, sockets, wire formats.
@@ -22,18 +22,22 @@ const ENGINE_FOR_COORDINATOR: [&str; 5] =
 /// Files beside `worker/src/convert.rs` that name both a wire type and an engine type, by the
 /// beginning of their path, and why. The list may only shrink.
 const NAMES_BOTH: [(&str, &str); 3] = [
-    ("coordinator/src/model.rs", "says on the wire which files the engine's reader has read"),
+    (
+        "coordinator/src/models/model.rs",
+        "says on the wire which files the engine's reader has read",
+    ),
     ("coordinator/src/cluster/", "the engine's plan arithmetic over workers that have wire ids"),
-    ("coordinator/src/slice_server/", "reads what a wire request names by the engine's layout"),
+    ("coordinator/src/models/slices/", "reads what a wire request names by the engine's layout"),
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 5] = [
+const UNSAFE_PLACES: [&str; 6] = [
     "engine/src/kernels/",
     "engine/src/pool/",
-    "engine/src/huge.rs",
+    "engine/src/memory/",
     "engine/src/weights/mapping.rs",
     "engine/src/weights/pages.rs",
+    "engine/src/probe/loops.rs",
 ];
 
 /// What the scheduler and the cluster core must not contain: they are told the time and the events,
@@ -256,6 +260,44 @@ fn the_engine_computes_no_float_with_std() {
         }
     }
     refuse(wrong, "the last bits of these differ between platforms; use engine/src/math.rs:");
+}
+
+/// The structs of coordinator and worker that have all of these fields, tests apart.
+fn records_with(fields: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in ["coordinator/src/", "worker/src/"].into_iter().flat_map(rust_files) {
+        if file.is_test() {
+            continue;
+        }
+        let code = &file.code;
+        for (at, _) in code.match_indices("struct ") {
+            let rest = &code[at + "struct ".len()..];
+            let Some(open) = rest.find(['{', ';']).filter(|open| rest[*open..].starts_with('{'))
+            else {
+                continue;
+            };
+            let body = &rest[open..rest.find("\n}").unwrap_or(rest.len()).max(open)];
+            let has = |field: &&str| body.contains(&format!(" {field}: "));
+            if fields.iter().all(|field| has(&field)) {
+                let name = rest[..open].trim();
+                found.push(format!("{}:{}: {name}", file.path, line_of(code, at)));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn what_is_on_its_way_has_one_record_outside_protocol_and_engine() {
+    let things: [(&str, &[&str], usize); 3] = [
+        ("a token with its log-probability", &["token", "logprob"], 1),
+        ("how tokens are chosen", &["temperature", "top_p"], 0),
+        ("a chunk", &["sequence", "scored"], 1),
+    ];
+    for (thing, fields, expected) in things {
+        let found = records_with(fields);
+        assert_eq!(found.len(), expected, "records of {thing}: {found:#?}");
+    }
 }
 
 #[test]

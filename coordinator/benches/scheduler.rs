@@ -6,8 +6,9 @@
 
 use criterion::{Criterion, Throughput};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId};
+use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, SamplingOptions};
@@ -27,6 +28,7 @@ struct Load {
     ended: usize,
     /// Time inside the scheduler.
     spent: Duration,
+    stop_tokens: Arc<[u32]>,
 }
 
 impl Load {
@@ -43,14 +45,15 @@ impl Load {
             in_flight_max: STAGES + 1,
             ctx_size: 8192,
             kv_blocks: 1 << 20,
-            block_len: 32,
+            extent_len: 32,
             rows_max: 256,
             chunks_max: 256,
             vocab: 1 << 17,
         };
         scheduler.handle_plan(Duration::ZERO, plan);
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
-        let mut load = Self { scheduler, in_flight, now, asked: 0, ended: SEQUENCES, spent };
+        let (ended, stop_tokens) = (SEQUENCES, Arc::from([2]));
+        let mut load = Self { scheduler, in_flight, now, asked: 0, ended, spent, stop_tokens };
         // Until the first have ended, so that all ages are there.
         while load.asked < SEQUENCES as u32 * 3 / 2 {
             load.turn();
@@ -96,6 +99,7 @@ impl Load {
     fn request(&mut self) -> GenerationRequest {
         self.asked += 1;
         GenerationRequest {
+            model: ModelId(0),
             // Prompts differ, and lengths do, so that not all end together.
             prompt: (0..PROMPT).map(|i| i * 31 + self.asked).collect(),
             score_prompt: false,
@@ -107,7 +111,7 @@ impl Load {
                 top_p: 0.9,
                 ..SamplingOptions::greedy()
             },
-            stop_tokens: vec![2],
+            stop_tokens: Arc::clone(&self.stop_tokens),
             key: KeyId(self.asked % 4),
             time_limit: None,
         }

@@ -4,6 +4,8 @@
 //! one choice of one request. Events of a generation arrive in order; the last one is `Finished` or
 //! `Failed`. Dropping the [`Generation`] cancels it.
 
+pub use crate::ids::{GenerationId, KeyId, LaneId, ModelId};
+
 use crate::metrics::Metrics;
 use crate::status::Status;
 use std::sync::Arc;
@@ -11,13 +13,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use woolly_protocol::sampling::SamplingOptions;
 
-/// An API key, by its place among those configured; 0 when there are none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KeyId(pub u32);
-
 /// One completion of one prompt, in token ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
+    /// Which model is asked.
+    pub model: ModelId,
     /// At least one token; prompt and completion together fit the context.
     pub prompt: Vec<u32>,
     /// Report the log-probability of every prompt token but the first (echo with logprobs).
@@ -28,8 +28,9 @@ pub struct GenerationRequest {
     pub top_logprobs: Option<u8>,
     /// How tokens are chosen; the gateway has checked the ranges.
     pub sampling: SamplingOptions,
-    /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`.
-    pub stop_tokens: Vec<u32>,
+    /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`; one list
+    /// for all requests of a model.
+    pub stop_tokens: Arc<[u32]>,
     /// Whose request it is: keys take turns, and find only their own prefixes.
     pub key: KeyId,
     /// The generation fails if it has not ended so long after it was submitted.
@@ -133,12 +134,12 @@ pub enum Command {
         /// Holds all events of the generation: never full.
         events: mpsc::Sender<GenerationEvent>,
         /// Whether it was accepted, and under which number.
-        reply: oneshot::Sender<Result<u64, Refusal>>,
+        reply: oneshot::Sender<Result<GenerationId, Refusal>>,
     },
     /// The client is gone.
     Cancel {
-        /// The number from `reply`.
-        id: u64,
+        /// Its name from `reply`.
+        id: GenerationId,
     },
 }
 
@@ -153,7 +154,7 @@ pub struct EngineHandle {
 /// A running generation. Dropping it cancels it.
 #[derive(Debug)]
 pub struct Generation {
-    id: u64,
+    id: GenerationId,
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<GenerationEvent>,
 }

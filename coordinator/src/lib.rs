@@ -5,32 +5,21 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod app;
 pub mod bench;
 pub mod cluster;
 pub mod config;
 pub mod driver;
+pub mod epochs;
 pub mod exit;
 pub mod generation;
 pub mod http;
-pub mod join_server;
-pub mod last_plan;
+pub mod ids;
 pub mod links;
-pub mod listen;
-pub mod local_workers;
-pub mod log;
 pub mod metrics;
-pub mod model;
-pub mod model_watch;
-pub mod open_files;
+pub mod models;
 pub mod scheduler;
-pub mod serve;
 pub mod shutdown;
-pub mod slice_server;
-pub mod state;
 pub mod status;
-pub mod tasks;
-pub mod template;
-pub mod text;
-pub mod token_command;
-pub mod tokens;
+pub mod trust;
 pub mod units;

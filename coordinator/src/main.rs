@@ -3,8 +3,9 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 use std::process::ExitCode;
+use woolly_coordinator::app::{log, serve, token_command};
+use woolly_coordinator::bench;
 use woolly_coordinator::config::{Cli, CliCommand, LogFormat};
-use woolly_coordinator::{bench, log, serve, token_command};
 
 fn main() -> ExitCode {
     let result = match parse().command {

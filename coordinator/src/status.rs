@@ -31,6 +31,25 @@ pub struct Status {
     pub kv_type: &'static str,
 }
 
+impl Status {
+    /// Brings what the scheduler knows up to date; whether any of it had changed.
+    pub fn update_counts(&mut self, counts: &Counts) -> bool {
+        let Counts { waiting, running, kv_blocks_free, preemptions, .. } = *counts;
+        let before = (self.waiting, self.running, self.kv_blocks_free, self.preemptions);
+        let now = (waiting, running, kv_blocks_free, preemptions);
+        (self.waiting, self.running, self.kv_blocks_free, self.preemptions) = now;
+        before != now
+    }
+
+    /// Takes over what the scheduler knew before.
+    pub fn take_counts(&mut self, before: &Status) {
+        self.waiting = before.waiting;
+        self.running = before.running;
+        self.kv_blocks_free = before.kv_blocks_free;
+        self.preemptions = before.preemptions;
+    }
+}
+
 /// One stage of the plan, for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageStatus {
@@ -97,4 +116,35 @@ pub struct Counts {
     pub rows_beside_decode: usize,
     /// Rows sent since the start.
     pub rows: u64,
+}
+
+impl Counts {
+    /// What two schedulers hold together; of two times the earlier one.
+    pub fn plus(self, other: Counts) -> Counts {
+        let earlier = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();
+        Counts {
+            waiting: self.waiting + other.waiting,
+            waiting_preempted: self.waiting_preempted + other.waiting_preempted,
+            running: self.running + other.running,
+            prefilling: self.prefilling + other.prefilling,
+            leaving: self.leaving + other.leaving,
+            in_flight: self.in_flight + other.in_flight,
+            in_flight_since: earlier(self.in_flight_since, other.in_flight_since),
+            waiting_since: earlier(self.waiting_since, other.waiting_since),
+            kv_blocks_free: self.kv_blocks_free + other.kv_blocks_free,
+            kv_blocks_cached: self.kv_blocks_cached + other.kv_blocks_cached,
+            kv_blocks: self.kv_blocks + other.kv_blocks,
+            preemptions: self.preemptions + other.preemptions,
+            evictions: self.evictions + other.evictions,
+            prefix_hit_tokens: self.prefix_hit_tokens + other.prefix_hit_tokens,
+            prompt_tokens: self.prompt_tokens + other.prompt_tokens,
+            expired: self.expired + other.expired,
+            stale_answers: self.stale_answers + other.stale_answers,
+            stale_faults: self.stale_faults + other.stale_faults,
+            unknown_timings: self.unknown_timings + other.unknown_timings,
+            decode_groups: self.decode_groups + other.decode_groups,
+            rows_beside_decode: self.rows_beside_decode + other.rows_beside_decode,
+            rows: self.rows + other.rows,
+        }
+    }
 }

@@ -12,8 +12,8 @@
 //!
 //! Only the coordinator allocates blocks. What a slot holds before it is written is never used.
 
-use crate::huge::Buffer;
 use crate::limits::BLOCK_LEN;
+use crate::memory::Buffer;
 
 /// Values of a position that share a scale, if the cache has scales.
 pub const SCALE_LEN: usize = 32;

@@ -1,13 +1,14 @@
 //! GGUF, tokenizer, kernels and one stage of a model on the CPU.
 
+pub mod arch;
 pub mod batch;
 pub mod chat_template;
 pub mod gguf;
-pub mod huge;
 pub mod kernels;
 pub mod kv;
 pub mod limits;
 pub mod math;
+pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod pool;

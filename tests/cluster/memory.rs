@@ -70,7 +70,7 @@ fn check(model: &Path, fetched: bool) {
             assert!(mapped <= own + 2 * PAGE * pages, "{name} maps {mapped} bytes for {own}");
         }
         let layer_count = layers.end - layers.start;
-        let kv = kv_blocks * layout.kv_block_bytes(layer_count, KvType::F16);
+        let kv = kv_blocks * layout.kv_block_bytes(0..layer_count, KvType::F16);
         assert!(kv <= 16 << 20, "{name} was told to use {KV_MEMORY} for its KV cache, uses {kv}");
         let anonymous = anonymous_bytes(&maps);
         println!("{name}: {} MiB anonymous, KV cache {} MiB", anonymous >> 20, kv >> 20);

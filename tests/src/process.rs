@@ -56,6 +56,11 @@ impl Process {
         Process::spawn(name, Command::new(binary(program)).args(arguments), &variables, folder)
     }
 
+    /// A prepared command.
+    pub fn start_command(name: &str, command: &mut Command, folder: &Path) -> Process {
+        Process::spawn(name, command, &[], folder)
+    }
+
     /// A prepared command with the join token in `WOOLLY_TOKEN`.
     pub fn start_with_token(
         name: &str,

@@ -56,13 +56,14 @@ pub fn between(before: &[StageCounters], after: &[StageCounters]) -> Vec<StageCo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::LaneId;
     use crate::metrics::Metrics;
     use woolly_protocol::control::ForwardTiming;
 
     #[test]
     fn reads_what_the_gateway_writes() {
         let metrics = Metrics::default();
-        metrics.plan(vec![("a".to_owned(), 0..2), ("b".to_owned(), 2..4)]);
+        metrics.plan(LaneId(0), vec![("a".to_owned(), 0..2), ("b".to_owned(), 2..4)]);
         assert_eq!(stages(&metrics.render()), []);
         let timing =
             |compute_us, cpu_us| ForwardTiming { compute_us, cpu_us, ..ForwardTiming::default() };

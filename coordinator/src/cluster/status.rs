@@ -1,25 +1,43 @@
 //! The cluster for people: status, and the lines that announce a plan.
 
 use super::Cluster;
+use super::membership::Membership;
+use super::placement::Placement;
 use super::plan::{Plan, StageInfo};
-use super::worker::WorkerState;
+use super::worker::StageState;
 use crate::announce::kv_line;
+use crate::ids::LaneId;
 use crate::status::{StageStatus, Status};
 use crate::units::show_size;
 use std::ops::Range;
 use woolly_engine::plan::KV_CTX_MAX;
 
 impl Cluster {
-    /// The present state. What the scheduler knows (sequences and free blocks) is left at 0.
-    pub fn status(&self) -> Status {
+    /// The present state of a lane. What its scheduler knows (sequences and free blocks) is left at 0.
+    pub fn status(&self, lane: LaneId) -> Status {
+        match self.placements.get(&lane) {
+            Some(placement) => placement.status(&self.members),
+            None => Status {
+                detail: format!(
+                    "reading the model for its fingerprint; {} workers have joined",
+                    self.members.len()
+                ),
+                ..Status::default()
+            },
+        }
+    }
+}
+
+impl Placement {
+    fn status(&self, members: &Membership) -> Status {
         let Some(plan) = &self.plan else {
-            return Status { detail: self.waiting_for(), ..Status::default() };
+            return Status { detail: self.waiting_for(members.len()), ..Status::default() };
         };
         let stages: Vec<_> = plan
             .stages
             .iter()
             .map(|stage| StageStatus {
-                worker: self.worker(stage.worker).name.clone(),
+                worker: members.of_plan(stage.worker).name.clone(),
                 worker_id: stage.worker.hex(),
                 layer_first: stage.layers.start,
                 layer_end: stage.layers.end,
@@ -32,7 +50,7 @@ impl Cluster {
         let detail = if ready {
             format!("serving {} layers in {}", self.config.layout.layers, count(&stages, "stage"))
         } else {
-            self.loading(plan)
+            loading(plan, members)
         };
         Status {
             ready,
@@ -46,33 +64,18 @@ impl Cluster {
         }
     }
 
-    fn waiting_for(&self) -> String {
-        let joined = self.workers.len();
+    fn waiting_for(&self, joined: usize) -> String {
         let wanted = self.workers_wanted();
         let waiting = format!("waiting for workers: {joined} of {wanted} have joined");
-        match &self.trouble {
-            Some(trouble) if joined < wanted => format!("{waiting}; {trouble}"),
-            Some(trouble) => trouble.clone(),
+        match &self.last_error {
+            Some(error) if joined < wanted => format!("{waiting}; {error}"),
+            Some(error) => error.clone(),
             None => waiting,
         }
     }
 
-    fn loading(&self, plan: &Plan) -> String {
-        let ready = plan.stages.iter().filter(|stage| stage.ready.is_some()).count();
-        let mut text = format!("loading: {ready} of {} ready", count(&plan.stages, "stage"));
-        for stage in plan.stages.iter().filter(|stage| stage.ready.is_none()) {
-            let worker = self.worker(stage.worker);
-            let beat = &worker.heartbeat;
-            let told = worker.state == WorkerState::Loading && beat.load_total > 0;
-            let far = if told { beat.load_done.min(beat.load_total) } else { 0 };
-            let percent = u128::from(far) * 100 / u128::from(beat.load_total.max(1));
-            text.push_str(&format!(", {} {percent} %", worker.name));
-        }
-        text
-    }
-
     /// What a new plan is announced with.
-    pub(super) fn plan_lines(&self, plan: &Plan) -> Vec<String> {
+    pub(super) fn plan_lines(&self, plan: &Plan, members: &Membership) -> Vec<String> {
         let mut lines = vec![format!(
             "Plan {}: {} layers in {}",
             plan.epoch,
@@ -80,7 +83,7 @@ impl Cluster {
             count(&plan.stages, "stage")
         )];
         for (index, (stage, budget)) in plan.stages.iter().zip(&plan.cut.stages).enumerate() {
-            let worker = self.worker(stage.worker);
+            let worker = members.of_plan(stage.worker);
             lines.push(format!(
                 "  stage {index}: {} on {} ({}), {} of weights, {} of KV, {} to compute",
                 layers(&stage.layers),
@@ -93,12 +96,12 @@ impl Cluster {
         }
         let limiting = plan.cut.limiting_stage;
         let limited_by = if plan.cut.kv_is_limited_by_memory {
-            let name = &self.worker(plan.stages[limiting].worker).name;
+            let name = &members.of_plan(plan.stages[limiting].worker).name;
             format!("the memory of stage {limiting} ({name})")
         } else {
             format!("the default of {KV_CTX_MAX} sequences of full length")
         };
-        let (ty, len) = (self.config.kv_type.name(), self.config.block_len);
+        let (ty, len) = (self.config.kv_type.name(), self.config.extent_len);
         lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.config.ctx_size, &limited_by));
         lines
     }
@@ -123,6 +126,20 @@ impl Cluster {
         }
         lines
     }
+}
+
+fn loading(plan: &Plan, members: &Membership) -> String {
+    let ready = plan.stages.iter().filter(|stage| stage.ready.is_some()).count();
+    let mut text = format!("loading: {ready} of {} ready", count(&plan.stages, "stage"));
+    for stage in plan.stages.iter().filter(|stage| stage.ready.is_none()) {
+        let worker = members.of_plan(stage.worker);
+        let beat = &worker.heartbeat;
+        let told = worker.state(plan.epoch) == Some(StageState::Loading) && beat.load_total > 0;
+        let far = if told { beat.load_done.min(beat.load_total) } else { 0 };
+        let percent = u128::from(far) * 100 / u128::from(beat.load_total.max(1));
+        text.push_str(&format!(", {} {percent} %", worker.name));
+    }
+    text
 }
 
 /// `1 stage`, `2 stages`.

@@ -1,68 +1,117 @@
 //! Time: who is silent, who stands still, and when to look again.
 
+use super::placement::Placement;
 use super::worker::Worker;
 use super::{Action, Cluster, WorkerId};
 use std::time::Duration;
 
+/// When a worker counts as lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Without any heartbeat.
+    pub heartbeat: Duration,
+    /// Without progress while it loads its stage.
+    pub loading: Duration,
+    /// Without progress while it computes a microbatch.
+    pub computing: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(10),
+            loading: Duration::from_secs(30),
+            computing: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a worker was silent about for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    Heartbeat,
+    Loading,
+    Computing,
+}
+
 impl Cluster {
     /// When [`handle_timeout`](Self::handle_timeout) is due at the latest; `None` without workers.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let workers = self.workers.values().map(|worker| self.deadline(worker).0);
-        // With a plan in force nobody is placed, so that the end of a rest changes nothing.
-        let rests = self.workers.values().map(|worker| worker.rest_until);
-        let rests = rests.chain([self.placing_from]);
-        let rests = rests.filter(|until| self.plan.is_none() && *until > self.timed_at);
-        workers.chain(rests).chain(self.stall_deadline()).min()
+        let workers = self.members.iter().map(|(_, worker)| self.deadline(worker).0);
+        // With plans in force nobody is placed, so that the end of a back-off changes nothing.
+        let waits = self.placements.values().any(|placement| placement.plan.is_none());
+        let backoffs = self.members.iter().map(|(_, worker)| worker.backoff_until);
+        let backoffs = backoffs.filter(|_| waits);
+        let planless = self.placements.values().filter(|placement| placement.plan.is_none());
+        let holds = planless.map(|placement| placement.hold_until);
+        let later = backoffs.chain(holds).filter(|until| *until > self.timed_at);
+        let stalls = self.placements.values().filter_map(|p| self.stall_deadline(p));
+        workers.chain(later).chain(stalls).min()
     }
 
-    /// Time has passed: silent workers are lost, rested ones are placed again.
+    /// Time has passed: silent workers are lost, those whose back-off is over are placed again.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.timed_at = now;
         let lost: Vec<(WorkerId, String)> = self
-            .workers
+            .members
             .iter()
-            .map(|(id, worker)| (*id, self.deadline(worker)))
+            .map(|(id, worker)| (id, self.deadline(worker)))
             .filter(|(_, (deadline, _))| *deadline <= now)
-            .map(|(id, (_, why))| (id, why))
+            .map(|(id, (_, silence))| (id, self.why(silence)))
             .collect();
         for (id, why) in lost {
             self.actions.push_back(Action::Evict { worker: id, text: why.clone() });
             self.lose(id, &why);
         }
-        if self.stall_deadline().is_some_and(|deadline| deadline <= now) {
+        let stalled = self.placements.iter().filter(|(_, placement)| {
+            self.stall_deadline(placement).is_some_and(|deadline| deadline <= now)
+        });
+        for lane in stalled.map(|(lane, _)| *lane).collect::<Vec<_>>() {
             let reason = format!(
                 "microbatches are in flight and no worker has computed anything for {} s",
                 self.config.timeouts.computing.as_secs()
             );
             self.announce(reason.clone());
-            self.end_plan(&reason);
-        }
-        self.try_plan(now);
-    }
-
-    /// When a worker counts as lost unless something is heard, and why.
-    fn deadline(&self, worker: &Worker) -> (Duration, String) {
-        let timeouts = &self.config.timeouts;
-        let silent = worker.heard_at + timeouts.heartbeat;
-        let still = if worker.loads() {
-            Some((timeouts.loading, "while loading its stage"))
-        } else if worker.computes() {
-            Some((timeouts.computing, "while computing a microbatch"))
-        } else {
-            None
-        };
-        match still.map(|(limit, what)| (worker.progress_at + limit, limit, what)) {
-            Some((deadline, limit, what)) if deadline < silent => {
-                (deadline, format!("no progress for {} s {what}", limit.as_secs()))
+            if let Some(placement) = self.placements.get_mut(&lane) {
+                placement.end_plan(&reason, &mut self.members, &mut self.actions);
             }
-            _ => (silent, format!("no heartbeat for {} s", timeouts.heartbeat.as_secs())),
+        }
+        self.try_plans(now);
+    }
+
+    /// When a worker counts as lost unless something is heard, and which limit that is.
+    fn deadline(&self, worker: &Worker) -> (Duration, Silence) {
+        let timeouts = &self.config.timeouts;
+        let silent = (worker.heard_at + timeouts.heartbeat, Silence::Heartbeat);
+        let still = if worker.loads() {
+            (worker.progress_at + timeouts.loading, Silence::Loading)
+        } else if worker.computes() {
+            (worker.progress_at + timeouts.computing, Silence::Computing)
+        } else {
+            return silent;
+        };
+        if still.0 < silent.0 { still } else { silent }
+    }
+
+    fn why(&self, silence: Silence) -> String {
+        let timeouts = &self.config.timeouts;
+        match silence {
+            Silence::Heartbeat => format!("no heartbeat for {} s", timeouts.heartbeat.as_secs()),
+            Silence::Loading => {
+                format!("no progress for {} s while loading its stage", timeouts.loading.as_secs())
+            }
+            Silence::Computing => format!(
+                "no progress for {} s while computing a microbatch",
+                timeouts.computing.as_secs()
+            ),
         }
     }
 
-    /// When a pipeline with work in flight counts as stuck: no worker has moved.
-    fn stall_deadline(&self) -> Option<Duration> {
-        let since = self.in_flight_since?;
-        let moved = self.planned().into_iter().map(|id| self.worker(id).progress_at).max()?;
-        Some(since.max(moved) + self.config.timeouts.computing)
+    /// When a pipeline with work in flight counts as stuck: no worker of it has moved.
+    fn stall_deadline(&self, placement: &Placement) -> Option<Duration> {
+        let since = placement.in_flight_since?;
+        let stages = &placement.plan.as_ref()?.stages;
+        let moved = stages.iter().map(|stage| self.members.of_plan(stage.worker).progress_at);
+        Some(since.max(moved.max()?) + self.config.timeouts.computing)
     }
 }

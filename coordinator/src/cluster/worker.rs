@@ -1,35 +1,43 @@
 //! One joined worker: what it said of itself, where it is in its life, and when it was last heard.
 
 use crate::units::show_size;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 use woolly_engine::plan::Member;
 use woolly_protocol::control::{Heartbeat, Hello};
+use woolly_protocol::ids::PlanEpoch;
 
-/// The first rest after a failure; each further one is twice as long.
-const REST_MIN: Duration = Duration::from_secs(5);
-/// The longest rest. A worker that served for longer than this starts again with the first.
-const REST_MAX: Duration = Duration::from_secs(60);
-/// Rest doublings that reach `REST_MAX`.
-const REST_DOUBLINGS_MAX: u32 = 4;
+/// The first back-off after a failure; each further one is twice as long.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+/// The longest back-off. A worker that served for longer than this starts again with the first.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Doublings that reach `BACKOFF_MAX`.
+const BACKOFF_DOUBLINGS_MAX: u32 = 4;
 
 /// Measured speeds outside these bounds are a worker's mistake: they are taken for the bound, so
 /// that one wrong figure cannot give a worker all layers or none.
 const BYTES_PER_S: (u64, u64) = (1 << 20, 1 << 42);
 const MACS_PER_S: (u64, u64) = (1 << 20, 1 << 46);
 
-/// Where a worker is in its life. A lost one is not known any more.
+/// How far a worker is with a stage that it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WorkerState {
-    /// Waits for a stage.
-    Joined,
-    /// Was given a stage and has not yet said that it knows.
+pub(super) enum StageState {
+    /// It has not yet said that it knows.
     Assigned,
-    /// Loads it.
+    /// It loads it.
     Loading,
-    /// Has loaded it.
+    /// It has loaded it.
     Ready,
+}
+
+/// A stage that a worker was given.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    state: StageState,
+    /// Bytes that the plan counts on: weights, caches and buffers.
+    bytes: u64,
 }
 
 /// A joined worker.
@@ -41,19 +49,22 @@ pub(super) struct Worker {
     /// Place in the order of joining.
     pub(super) joined: u64,
     pub(super) member: Member,
-    pub(super) state: WorkerState,
     isa: String,
+    /// Its stages, by plan.
+    stages: BTreeMap<PlanEpoch, Held>,
     /// Last heartbeat.
     pub(super) heard_at: Duration,
     /// When its progress last moved, or it was last given something to do.
     pub(super) progress_at: Duration,
-    /// Its last heartbeat in the present plan.
+    /// Its last heartbeat since it was given a stage.
     pub(super) heartbeat: Heartbeat,
+    /// The last of our heartbeats that it has seen, and when it first said so.
+    echo: (u64, Duration),
     failures: u32,
     /// When it was last placed again at once after a failure.
     forgiven_at: Option<Duration>,
     /// Not placed before this moment.
-    pub(super) rest_until: Duration,
+    pub(super) backoff_until: Duration,
 }
 
 impl Worker {
@@ -72,32 +83,64 @@ impl Worker {
                 macs_per_s: clamp(hello.macs_per_s, MACS_PER_S),
                 threads: hello.threads.max(1),
             },
-            state: WorkerState::Joined,
             isa: hello.isa.clone(),
+            stages: BTreeMap::new(),
             heard_at: now,
             progress_at: now,
             heartbeat: Heartbeat::default(),
+            echo: (0, now),
             failures: 0,
             forgiven_at: None,
-            rest_until: Duration::ZERO,
+            backoff_until: Duration::ZERO,
         }
     }
 
-    /// It was given a stage.
-    pub(super) fn assign(&mut self, now: Duration) {
-        self.state = WorkerState::Assigned;
+    /// It was given a stage on which its plan counts so many bytes.
+    pub(super) fn assign(&mut self, now: Duration, epoch: PlanEpoch, bytes: u64) {
+        self.stages.insert(epoch, Held { state: StageState::Assigned, bytes });
         self.progress_at = now;
         self.heartbeat = Heartbeat::default();
     }
 
-    /// It says that it lives; `planned` if it speaks of the plan in force.
-    pub(super) fn hear(&mut self, now: Duration, heartbeat: &Heartbeat, planned: bool) {
+    /// It has loaded a stage.
+    pub(super) fn ready(&mut self, now: Duration, epoch: PlanEpoch) {
+        if let Some(held) = self.stages.get_mut(&epoch) {
+            held.state = StageState::Ready;
+        }
+        self.progress_at = now;
+    }
+
+    /// A plan has ended.
+    pub(super) fn release(&mut self, epoch: PlanEpoch) {
+        self.stages.remove(&epoch);
+    }
+
+    /// Bytes that plans count on here.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.stages.values().map(|held| held.bytes).sum()
+    }
+
+    /// How far it is with the stage of a plan.
+    pub(super) fn state(&self, epoch: PlanEpoch) -> Option<StageState> {
+        self.stages.get(&epoch).map(|held| held.state)
+    }
+
+    /// It says that it lives.
+    pub(super) fn hear(&mut self, now: Duration, heartbeat: &Heartbeat) {
         self.heard_at = now;
+        if heartbeat.echo > self.echo.0 {
+            self.echo = (heartbeat.echo, now);
+        }
+        let mut planned = false;
+        for report in &heartbeat.plans {
+            let Some(held) = self.stages.get_mut(&report.epoch) else { continue };
+            planned = true;
+            if held.state == StageState::Assigned {
+                held.state = StageState::Loading;
+            }
+        }
         if !planned {
             return;
-        }
-        if self.state == WorkerState::Assigned {
-            self.state = WorkerState::Loading;
         }
         let signs = |beat: &Heartbeat| {
             (beat.progress, beat.load_done, beat.load_total, beat.forwards, beat.microbatch)
@@ -108,33 +151,44 @@ impl Worker {
         self.heartbeat = heartbeat.clone();
     }
 
+    /// Since when it has not shown that it hears us.
+    pub(super) fn echoed_at(&self) -> Duration {
+        self.echo.1
+    }
+
     /// It failed: it is not placed for a while. Returns for how long. `served` is how long the plan
     /// had been served.
-    pub(super) fn rest(&mut self, now: Duration, served: Option<Duration>) -> Duration {
-        if served.is_some_and(|served| served >= REST_MAX) {
+    pub(super) fn back_off(&mut self, now: Duration, served: Option<Duration>) -> Duration {
+        if served.is_some_and(|served| served >= BACKOFF_MAX) {
             self.failures = 0;
         }
-        let rest = (REST_MIN * (1 << self.failures.min(REST_DOUBLINGS_MAX))).min(REST_MAX);
+        let backoff =
+            (BACKOFF_MIN * (1 << self.failures.min(BACKOFF_DOUBLINGS_MAX))).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.rest_until = now + rest;
-        rest
+        self.backoff_until = now + backoff;
+        backoff
     }
 
     /// Whether it may be placed again at once although it failed: not twice in a short time.
     pub(super) fn forgive(&mut self, now: Duration) -> bool {
-        let again = self.forgiven_at.is_some_and(|at| now.saturating_sub(at) < REST_MAX);
+        let again = self.forgiven_at.is_some_and(|at| now.saturating_sub(at) < BACKOFF_MAX);
         self.forgiven_at = Some(now);
         !again
     }
 
     /// Whether it computes a microbatch.
     pub(super) fn computes(&self) -> bool {
-        self.state == WorkerState::Ready && self.heartbeat.microbatch.0 != 0
+        self.is(&[StageState::Ready]) && self.heartbeat.microbatch.0 != 0
     }
 
-    /// Whether it loads its stage.
+    /// Whether it loads a stage.
     pub(super) fn loads(&self) -> bool {
-        matches!(self.state, WorkerState::Assigned | WorkerState::Loading)
+        self.is(&[StageState::Assigned, StageState::Loading])
+    }
+
+    /// Whether one of its stages is in one of these states.
+    fn is(&self, states: &[StageState]) -> bool {
+        self.stages.values().any(|held| states.contains(&held.state))
     }
 }
 
@@ -147,7 +201,7 @@ impl fmt::Display for Worker {
 }
 
 /// Whether neighbours can dial this address.
-pub(super) fn vet_address(address: &str) -> Result<(), String> {
+pub(super) fn check_address(address: &str) -> Result<(), String> {
     let dialable = address
         .parse::<SocketAddr>()
         .is_ok_and(|address| !address.ip().is_unspecified() && address.port() != 0);

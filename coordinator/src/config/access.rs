@@ -2,7 +2,7 @@
 
 use super::within;
 use crate::exit::Fatal;
-use crate::http::keys::ApiKeys;
+use crate::http::server::keys::ApiKeys;
 use crate::units::parse_duration;
 use anyhow::Context;
 use clap::Args;

@@ -1,7 +1,7 @@
 //! The generations under way and the channels that tell them what happens.
 
-use crate::generation::{Failure, GenerationEvent};
-use std::collections::HashMap;
+use crate::generation::{Failure, GenerationEvent, KeyId};
+use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use woolly_protocol::ids::SequenceId;
@@ -9,55 +9,58 @@ use woolly_protocol::ids::SequenceId;
 /// One channel per sequence that has not ended.
 #[derive(Debug, Default)]
 pub struct Generations {
-    channels: HashMap<SequenceId, mpsc::Sender<GenerationEvent>>,
+    channels: FxHashMap<SequenceId, (KeyId, mpsc::Sender<GenerationEvent>)>,
 }
 
 /// What came of telling a generation something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// It goes on, or that was its last event.
+    /// It goes on, or is not known any more.
     Heard,
+    /// That was its last event.
+    Ended(KeyId),
     /// Nobody listens any more: the sequence is to be cancelled.
-    Gone,
+    Gone(KeyId),
 }
 
 impl Generations {
-    /// A sequence was accepted.
-    pub fn add(&mut self, id: SequenceId, events: mpsc::Sender<GenerationEvent>) {
-        self.channels.insert(id, events);
+    /// A sequence of a key was accepted.
+    pub fn add(&mut self, id: SequenceId, key: KeyId, events: mpsc::Sender<GenerationEvent>) {
+        self.channels.insert(id, (key, events));
     }
 
-    /// The client is gone; `false` if the sequence is not known any more.
-    pub fn remove(&mut self, id: SequenceId) -> bool {
-        self.channels.remove(&id).is_some()
+    /// The client is gone. Whose generation that was; `None` if it is not known any more.
+    pub fn remove(&mut self, id: SequenceId) -> Option<KeyId> {
+        self.channels.remove(&id).map(|(key, _)| key)
     }
 
     /// Tells a generation. Never waits: its channel holds all events that it can get.
     pub fn tell(&mut self, id: SequenceId, event: GenerationEvent) -> Told {
         let last = matches!(event, GenerationEvent::Finished { .. } | GenerationEvent::Failed(_));
-        let Some(events) = self.channels.get(&id) else { return Told::Heard };
-        let sent = events.try_send(event);
+        let Some((key, events)) = self.channels.get(&id) else { return Told::Heard };
+        let (key, sent) = (*key, events.try_send(event));
         if last || sent.is_err() {
             self.channels.remove(&id);
         }
         match sent {
+            Ok(()) if last => Told::Ended(key),
             Ok(()) => Told::Heard,
-            Err(TrySendError::Closed(_)) => Told::Gone,
+            Err(TrySendError::Closed(_)) => Told::Gone(key),
             Err(TrySendError::Full(_)) => {
                 // One `Scored` and `Prefilled`, `max_tokens` tokens and the end fit: more is a mistake of ours, and
                 // must not stop everyone else's generations.
                 tracing::error!("sequence {id} got more events than its channel holds");
-                Told::Gone
+                Told::Gone(key)
             }
         }
     }
 
-    /// Ends all that are left; says which.
-    pub fn fail_all(&mut self, failure: &Failure) -> Vec<SequenceId> {
-        let fail = |(id, events): (SequenceId, mpsc::Sender<GenerationEvent>)| {
+    /// Ends all that are left; says which, and whose.
+    pub fn fail_all(&mut self, failure: &Failure) -> Vec<(SequenceId, KeyId)> {
+        let fail = |(id, (key, events)): (SequenceId, (KeyId, mpsc::Sender<GenerationEvent>))| {
             // A client that is gone needs no answer.
             let _ = events.try_send(GenerationEvent::Failed(failure.clone()));
-            id
+            (id, key)
         };
         self.channels.drain().map(fail).collect()
     }
@@ -67,6 +70,8 @@ impl Generations {
 mod tests {
     use super::*;
     use crate::generation::{FinishReason, TokenEvent};
+
+    const KEY: KeyId = KeyId(3);
 
     fn token() -> GenerationEvent {
         GenerationEvent::Token(TokenEvent { token: 1, logprob: 0.0, top: Vec::new() })
@@ -80,9 +85,9 @@ mod tests {
     fn a_generation_ends_with_its_last_event() {
         let (sender, mut events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), sender);
+        generations.add(SequenceId(1), KEY, sender);
         assert_eq!(generations.tell(SequenceId(1), token()), Told::Heard);
-        assert_eq!(generations.tell(SequenceId(1), finished()), Told::Heard);
+        assert_eq!(generations.tell(SequenceId(1), finished()), Told::Ended(KEY));
         assert!(generations.channels.is_empty());
         assert_eq!(events.try_recv(), Ok(token()));
         assert_eq!(events.try_recv(), Ok(finished()));
@@ -94,20 +99,20 @@ mod tests {
     fn a_closed_channel_cancels_its_sequence_once() {
         let (sender, events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), sender);
+        generations.add(SequenceId(1), KEY, sender);
         drop(events);
-        assert_eq!(generations.tell(SequenceId(1), token()), Told::Gone);
+        assert_eq!(generations.tell(SequenceId(1), token()), Told::Gone(KEY));
         assert!(generations.channels.is_empty());
-        assert!(!generations.remove(SequenceId(1)));
+        assert_eq!(generations.remove(SequenceId(1)), None);
     }
 
     #[test]
     fn all_that_are_left_are_told_of_the_end() {
         let (sender, mut events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), sender);
+        generations.add(SequenceId(1), KEY, sender);
         let failure = Failure { code: "shutting_down", message: "the end".to_owned() };
-        assert_eq!(generations.fail_all(&failure), [SequenceId(1)]);
+        assert_eq!(generations.fail_all(&failure), [(SequenceId(1), KEY)]);
         assert_eq!(events.try_recv(), Ok(GenerationEvent::Failed(failure)));
         assert!(generations.channels.is_empty());
     }

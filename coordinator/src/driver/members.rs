@@ -2,21 +2,16 @@
 
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
-use crate::last_plan::Seats;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
-use crate::status::Status;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;
-use woolly_protocol::control::{ForwardTiming, Hello, ModelPart, Welcome};
+use woolly_protocol::control::{Heartbeat, Hello, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
-
-/// Workers that may wait for the model's fingerprint.
-const EARLY_MAX: usize = crate::cluster::WORKERS_MAX;
 
 /// A worker that was silent for three heartbeats gives way to one with the same certificate: it was
 /// restarted, and its old connection has not timed out yet.
@@ -27,77 +22,33 @@ const GIVES_WAY_AFTER: Duration = Duration::from_millis(3 * HEARTBEAT_MS as u64)
 pub struct Members {
     id: ClusterId,
     links: BTreeMap<WorkerId, Member>,
-    stage: Stage,
+    pub(super) cluster: Cluster,
 }
 
 /// A worker's link, and when something was last heard on it.
 #[derive(Debug)]
 struct Member {
     link: Link,
+    name: String,
     heard_at: Duration,
 }
 
-/// What a worker says to the scheduler.
+/// What a worker says to a lane.
 #[derive(Debug)]
 pub enum Report {
     /// The answer of the last stage.
     Sampled(WorkerId, Sampled),
-    /// How long forwards of a plan took.
-    Timings {
-        /// On which worker.
-        worker: WorkerId,
-        /// Of which plan.
-        epoch: PlanEpoch,
-        /// Oldest first.
-        timings: Vec<ForwardTiming>,
-    },
-}
-
-/// Whether the model's fingerprint is known: no plan can be made before.
-#[derive(Debug)]
-enum Stage {
-    /// It is not; workers wait in the order of joining.
-    Early { config: Box<ClusterConfig>, waiting: Vec<(WorkerId, Hello)> },
-    /// It is.
-    Begun(Box<Cluster>),
+    /// How it is, and how long forwards of its plans took.
+    Heartbeat(WorkerId, Heartbeat),
 }
 
 impl Members {
-    /// No workers yet. The fingerprint in `config` is filled in by [`begin`](Self::begin).
+    /// No workers yet.
     pub fn new(config: ClusterConfig, id: ClusterId) -> Members {
-        let stage = Stage::Early { config: Box::new(config), waiting: Vec::new() };
-        Members { id, links: BTreeMap::new(), stage }
+        Members { id, links: BTreeMap::new(), cluster: Cluster::new(config) }
     }
 
-    /// The fingerprint is known: plans can be made, the first one after `seats`, the last of this model.
-    pub fn begin(&mut self, now: Duration, fingerprint: [u8; 32], seats: Seats) {
-        let Stage::Early { config, waiting } = &mut self.stage else { return };
-        (config.fingerprint, config.seats) = (fingerprint, seats);
-        let (config, waiting) = (config.as_ref().clone(), std::mem::take(waiting));
-        self.stage = Stage::Begun(Box::new(Cluster::new(config)));
-        for (worker, hello) in waiting {
-            if let Err(refusal) = self.introduce(now, worker, hello) {
-                self.refuse(worker, &refusal);
-            }
-        }
-    }
-
-    /// The model's files were written to, and are being read.
-    pub fn handle_model_unsure(&mut self) {
-        if let Stage::Begun(cluster) = &mut self.stage {
-            cluster.handle_model_unsure();
-        }
-    }
-
-    /// The model's files hold the model.
-    pub fn handle_model_verified(&mut self, now: Duration, parts: Vec<ModelPart>) {
-        match &mut self.stage {
-            Stage::Begun(cluster) => cluster.handle_model_verified(now, parts),
-            Stage::Early { config, .. } => config.parts = parts,
-        }
-    }
-
-    /// Takes in what a link tells. What is for the scheduler is given back.
+    /// Takes in what a link tells. What is for a lane is given back.
     pub fn handle_event(&mut self, now: Duration, event: LinkEvent) -> Option<Report> {
         let LinkEvent { link, worker, news } = event;
         if let News::Hello { hello, link } = news {
@@ -107,22 +58,17 @@ impl Members {
         let member = self.links.get_mut(&worker).filter(|known| known.link.id() == link);
         // Nothing counts that comes from a connection that was refused or closed before.
         member?.heard_at = now;
-        if let News::Lost(why) = &news {
-            self.lose(now, worker, why);
-            return None;
-        }
-        let Stage::Begun(cluster) = &mut self.stage else { return None };
         match news {
-            News::Ready(ready) => cluster.handle_ready(now, worker, &ready),
-            News::Heartbeat(mut heartbeat) => {
-                let (epoch, timings) = (heartbeat.epoch, std::mem::take(&mut heartbeat.timings));
-                cluster.handle_heartbeat(now, worker, &heartbeat);
-                return Some(Report::Timings { worker, epoch, timings });
+            News::Lost(why) => self.lose(now, worker, &why),
+            News::Ready(ready) => self.cluster.handle_ready(now, worker, &ready),
+            News::Heartbeat(heartbeat) => {
+                self.cluster.handle_heartbeat(now, worker, &heartbeat);
+                return Some(Report::Heartbeat(worker, heartbeat));
             }
-            News::Fault(fault) => cluster.handle_fault(now, worker, &fault),
-            News::Drain(drain) => cluster.handle_drain(now, worker, &drain),
+            News::Fault(fault) => self.cluster.handle_fault(now, worker, &fault),
+            News::Drain(drain) => self.cluster.handle_drain(now, worker, &drain),
             News::Sampled(sampled) => return Some(Report::Sampled(worker, sampled)),
-            News::Hello { .. } | News::Lost(_) => {}
+            News::Hello { .. } => {}
         }
         None
     }
@@ -143,28 +89,18 @@ impl Members {
             return;
         }
         let welcome = Welcome { cluster: self.id, heartbeat_ms: HEARTBEAT_MS };
-        self.links.insert(worker, Member { link, heard_at: now });
+        let name = hello.name.clone();
+        self.links.insert(worker, Member { link, name, heard_at: now });
         // What the cluster core asks for in return is done later: the welcome is sent first.
-        match self.introduce(now, worker, hello) {
+        match self.cluster.handle_hello(now, worker, &hello) {
             Ok(()) => self.send(now, worker, &welcome),
-            Err(refusal) => self.refuse(worker, &refusal),
+            Err(text) => self.refuse(worker, &Refusal::new(RefusalCode::Malformed, &text)),
         }
     }
 
-    /// Tells the cluster core of a worker, or keeps it until there is one.
-    fn introduce(&mut self, now: Duration, worker: WorkerId, hello: Hello) -> Result<(), Refusal> {
-        match &mut self.stage {
-            Stage::Begun(cluster) => cluster
-                .handle_hello(now, worker, &hello)
-                .map_err(|text| Refusal::new(RefusalCode::Malformed, &text)),
-            Stage::Early { waiting, .. } if waiting.len() < EARLY_MAX => {
-                waiting.push((worker, hello));
-                Ok(())
-            }
-            Stage::Early { .. } => {
-                Err(Refusal::new(RefusalCode::Busy, "too many workers wait for the model"))
-            }
-        }
+    /// A worker's name for people, if it is here.
+    pub fn name(&self, worker: WorkerId) -> Option<&str> {
+        self.links.get(&worker).map(|member| member.name.as_str())
     }
 
     fn refuse(&mut self, worker: WorkerId, refusal: &Refusal) {
@@ -179,10 +115,7 @@ impl Members {
         if let Some(Member { link, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, why));
         }
-        match &mut self.stage {
-            Stage::Begun(cluster) => cluster.handle_lost(now, worker, why),
-            Stage::Early { waiting, .. } => waiting.retain(|(id, _)| *id != worker),
-        }
+        self.cluster.handle_lost(now, worker, why);
     }
 
     /// The cluster core knows a worker no more.
@@ -200,10 +133,9 @@ impl Members {
         (epoch, microbatch): (PlanEpoch, MicrobatchId),
         text: &str,
     ) {
-        let Stage::Begun(cluster) = &mut self.stage else { return };
         let (code, text) = (FaultCode::BadMessage, text.to_owned());
         let fault = FaultMessage { code, epoch, microbatch, text };
-        cluster.handle_fault(now, worker, &fault);
+        self.cluster.handle_fault(now, worker, &fault);
     }
 
     /// Sends a control message; a worker that takes none is lost.
@@ -239,61 +171,6 @@ impl Members {
 
     /// What the cluster core wants done.
     pub fn poll_action(&mut self) -> Option<Action> {
-        match &mut self.stage {
-            Stage::Begun(cluster) => cluster.poll_action(),
-            Stage::Early { .. } => None,
-        }
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is due at the latest.
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        match &self.stage {
-            Stage::Begun(cluster) => cluster.poll_timeout(),
-            Stage::Early { .. } => None,
-        }
-    }
-
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Duration) {
-        if let Stage::Begun(cluster) = &mut self.stage {
-            cluster.handle_timeout(now);
-        }
-    }
-
-    /// Whether microbatches are in flight.
-    pub fn handle_in_flight(&mut self, now: Duration, in_flight: bool) {
-        if let Stage::Begun(cluster) = &mut self.stage {
-            cluster.handle_in_flight(now, in_flight);
-        }
-    }
-
-    /// The latest plan's number.
-    pub fn epoch(&self) -> PlanEpoch {
-        match &self.stage {
-            Stage::Begun(cluster) => cluster.epoch(),
-            Stage::Early { .. } => PlanEpoch::default(),
-        }
-    }
-
-    /// Faults that belonged to no plan in force, since the start.
-    pub fn stale_faults(&self) -> u64 {
-        match &self.stage {
-            Stage::Begun(cluster) => cluster.stale_faults(),
-            Stage::Early { .. } => 0,
-        }
-    }
-
-    /// The cluster for people.
-    pub fn status(&self) -> Status {
-        match &self.stage {
-            Stage::Begun(cluster) => cluster.status(),
-            Stage::Early { waiting, .. } => Status {
-                detail: format!(
-                    "reading the model for its fingerprint; {} workers have joined",
-                    waiting.len()
-                ),
-                ..Status::default()
-            },
-        }
+        self.cluster.poll_action()
     }
 }

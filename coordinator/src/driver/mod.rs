@@ -1,93 +1,63 @@
-//! The one place where the scheduler and the cluster meet clock, channels and links.
+//! The one place where the schedulers and the cluster meet clock, channels and links.
 //!
 //! One task takes what happens (commands of the gateway, news of links, time), tells the state
 //! machines, and does what they ask for until they ask for nothing more. It never waits for a
 //! client or a worker: every queue it sends to holds all that can be under way, and one that is
 //! full is broken.
+//!
+//! The [router](Router) finds the lane of a request, the epoch that of a frame: a plan's number
+//! belongs to one lane for ever.
 
 mod generations;
+mod lane;
 mod members;
 mod pipeline;
+mod router;
 #[cfg(test)]
 mod tests;
+mod wiring;
 
-use crate::announce::Announcer;
-use crate::cluster::{Action, ClusterConfig, StageInfo};
+pub use lane::LaneConfig;
+pub use wiring::{DriverConfig, Inputs, Outputs};
+
+use crate::cluster::{Action, StageInfo};
 use crate::exit::Fatal;
-use crate::generation::{Command, Failure, GenerationEvent, GenerationRequest, Refusal};
-use crate::last_plan::{LastPlan, Seats};
-use crate::links::{CurrentEpoch, LinkEvent};
-use crate::metrics::Metrics;
-use crate::model_watch::ModelNews;
-use crate::scheduler::{Scheduler, SchedulerConfig, StageTiming, Step};
-use crate::shutdown::Shutdown;
-use crate::status::Status;
-use generations::{Generations, Told};
+use crate::generation::{
+    Command, Failure, GenerationEvent, GenerationId, GenerationRequest, LaneId, ModelId, Refusal,
+};
+use crate::links::LinkEvent;
+use crate::models::last_plan::Seats;
+use crate::models::watch::ModelNews;
+use crate::scheduler::PlanLimits;
+use crate::status::Counts;
+use lane::Lane;
 use members::{Members, Report};
-use pipeline::{Broken, Pipeline};
-use std::sync::Arc;
+use pipeline::Broken;
+use router::Router;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep_until;
-use woolly_protocol::certificate::ClusterId;
-use woolly_protocol::control::ForwardTiming;
-use woolly_protocol::ids::{PlanEpoch, SequenceId, WorkerId};
+use woolly_protocol::control::Heartbeat;
+use woolly_protocol::ids::WorkerId;
 use woolly_protocol::sampling::Sampled;
 
 /// Commands and news that are taken in before anything is sent: what arrives together is scheduled
 /// together.
 const TURN_MAX: usize = 256;
 
-/// Where things happen.
-#[derive(Debug)]
-pub struct Inputs {
-    /// Of the gateway.
-    pub commands: mpsc::Receiver<Command>,
-    /// Of the links.
-    pub links: mpsc::Receiver<LinkEvent>,
-    /// The model's fingerprint, which may take a while: workers are welcome before, and get their
-    /// stages after.
-    pub fingerprint: oneshot::Receiver<Result<[u8; 32], Fatal>>,
-    /// Of those who look after the model's files.
-    pub model: mpsc::Receiver<ModelNews>,
-    /// No new generations from now on.
-    pub asked: Shutdown,
-    /// Those that still run end now.
-    pub expired: Shutdown,
-    /// The end.
-    pub stopped: Shutdown,
-}
-
-/// Where the driver says what happens.
-#[derive(Debug)]
-pub struct Outputs {
-    /// To the gateway.
-    pub status: watch::Sender<Status>,
-    /// To `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// To the heartbeats of all links.
-    pub epoch: CurrentEpoch,
-    /// To people.
-    pub announcer: Announcer,
-    /// What people are told when the pipeline is ready.
-    pub ready_text: String,
-    /// To the next start.
-    pub last_plan: LastPlan,
-    /// To those who look after the model's files: a look is needed.
-    pub look_at_model: Arc<Notify>,
-}
-
 /// The driver. See the [module](self).
 #[derive(Debug)]
 pub struct Driver {
     started: Instant,
-    scheduler: Scheduler,
     members: Members,
-    pipeline: Option<Pipeline>,
-    generations: Generations,
+    lanes: BTreeMap<LaneId, Lane>,
+    router: Router,
     outputs: Outputs,
+    /// Numbers for plans as they are reserved.
+    reserved: (mpsc::Sender<Range<u32>>, mpsc::Receiver<Range<u32>>),
     phase: Phase,
-    fingerprint: [u8; 32],
 }
 
 /// How far the server is on its way to the end.
@@ -102,80 +72,65 @@ enum Phase {
 }
 
 /// What the driver has to react to.
-enum Happened {
+enum Event {
     Command(Command),
     Link(LinkEvent),
-    Fingerprint(Result<[u8; 32], Fatal>),
-    Model(ModelNews),
-    Asked,
-    Expired,
-    Stopped,
+    Model(ModelId, ModelNews),
+    Epochs(Range<u32>),
+    Drain,
+    Deadline,
+    Stop,
     Time,
 }
 
 impl Driver {
-    /// A driver without workers. The fingerprint in `cluster` counts from when it is known.
-    pub fn new(
-        cluster: ClusterConfig,
-        id: ClusterId,
-        scheduler: SchedulerConfig,
-        outputs: Outputs,
-    ) -> Driver {
+    /// A driver without workers.
+    pub fn new(config: DriverConfig, outputs: Outputs) -> Driver {
+        let mut router = Router::new(config.key_concurrency);
+        let numbered = (0..).map(LaneId).zip(config.lanes);
+        let lanes = numbered.map(|(id, lane)| {
+            router.add(lane.model.id, id);
+            (id, Lane::new(lane))
+        });
         Driver {
             started: Instant::now(),
-            scheduler: Scheduler::new(scheduler),
-            members: Members::new(cluster, id),
-            pipeline: None,
-            generations: Generations::default(),
+            members: Members::new(config.cluster, config.id),
+            lanes: lanes.collect(),
+            router,
             outputs,
+            reserved: mpsc::channel(1),
             phase: Phase::Serving,
-            fingerprint: [0; 32],
         }
     }
 
-    /// Drives until `stopped`.
+    /// Drives until `stop`.
     ///
     /// # Errors
     ///
-    /// When the model cannot be read for its fingerprint, or its file holds another model.
+    /// When a model cannot be read for its fingerprint, or its file holds another model.
     pub async fn run(mut self, mut inputs: Inputs) -> Result<(), Fatal> {
-        let mut fingerprint_known = false;
         self.publish();
         loop {
-            let timeouts = [self.members.poll_timeout(), self.scheduler.poll_timeout()];
-            let deadline = timeouts.into_iter().flatten().min().map(|at| self.started + at);
-            let happened = tokio::select! {
-                () = inputs.stopped.asked() => Happened::Stopped,
-                () = inputs.asked.asked(), if self.phase == Phase::Serving => Happened::Asked,
-                () = inputs.expired.asked(), if self.phase != Phase::Ending => Happened::Expired,
-                Ok(found) = &mut inputs.fingerprint, if !fingerprint_known => {
-                    fingerprint_known = true;
-                    Happened::Fingerprint(found)
+            match self.next_event(&mut inputs).await {
+                Event::Stop => break,
+                Event::Model(model, news) => self.model_news(model, news)?,
+                Event::Epochs(epochs) => {
+                    let now = self.now();
+                    self.members.cluster.handle_epochs(now, epochs);
                 }
-                Some(news) = inputs.model.recv() => Happened::Model(news),
-                Some(event) = inputs.links.recv() => Happened::Link(event),
-                Some(command) = inputs.commands.recv() => Happened::Command(command),
-                () = wait_until(deadline) => Happened::Time,
-            };
-            match happened {
-                Happened::Stopped => break,
-                Happened::Fingerprint(found) => self.begin(found?),
-                Happened::Model(ModelNews::Unsure) => self.members.handle_model_unsure(),
-                Happened::Model(ModelNews::Verified(parts)) => {
-                    self.members.handle_model_verified(self.now(), parts);
-                }
-                Happened::Model(ModelNews::Changed(fatal)) => return Err(fatal),
-                Happened::Asked => self.phase = Phase::Draining,
-                Happened::Expired => self.expire(),
-                Happened::Link(event) => self.link_event(event),
-                Happened::Command(command) => self.command(command),
-                Happened::Time => {
-                    self.members.handle_timeout(self.now());
-                    self.scheduler.handle_timeout(self.now());
+                Event::Drain => self.phase = Phase::Draining,
+                Event::Deadline => self.end_generations(),
+                Event::Link(event) => self.link_event(event),
+                Event::Command(command) => self.command(command),
+                Event::Time => {
+                    let now = self.now();
+                    self.members.cluster.handle_timeout(now);
+                    self.lanes.values_mut().for_each(|lane| lane.handle_timeout(now));
                 }
             }
             // Before anything else comes in: an eviction must not meet the worker's next connection.
             self.settle();
+            let mut more = false;
             for _ in 0..TURN_MAX {
                 if let Ok(event) = inputs.links.try_recv() {
                     self.link_event(event);
@@ -184,34 +139,79 @@ impl Driver {
                 } else {
                     break;
                 }
+                more = true;
             }
-            self.settle();
+            if more {
+                self.settle();
+            }
         }
-        self.expire();
+        self.end_generations();
         Ok(())
     }
 
-    /// The model is known: plans can be made, and the last one is kept where it can be.
-    fn begin(&mut self, fingerprint: [u8; 32]) {
-        self.fingerprint = fingerprint;
-        // A few lines, read once.
-        let seats = self.outputs.last_plan.load(&fingerprint);
-        self.members.begin(self.now(), fingerprint, seats);
+    async fn next_event(&mut self, inputs: &mut Inputs) -> Event {
+        let cluster = self.members.cluster.poll_timeout();
+        let timeouts = self.lanes.values().filter_map(Lane::poll_timeout).chain(cluster);
+        let deadline = timeouts.min().map(|at| self.started + at);
+        tokio::select! {
+            () = inputs.stop.asked() => Event::Stop,
+            () = inputs.drain.asked(), if self.phase == Phase::Serving => Event::Drain,
+            () = inputs.deadline.asked(), if self.phase != Phase::Ending => Event::Deadline,
+            Some((model, news)) = inputs.models.recv() => Event::Model(model, news),
+            Some(epochs) = self.reserved.1.recv() => Event::Epochs(epochs),
+            Some(event) = inputs.links.recv() => Event::Link(event),
+            Some(command) = inputs.commands.recv() => Event::Command(command),
+            () = wait_until(deadline) => Event::Time,
+        }
     }
 
-    fn remember(&self, stages: &[StageInfo]) {
+    fn model_news(&mut self, model: ModelId, news: ModelNews) -> Result<(), Fatal> {
+        let now = self.now();
+        for id in self.router.lanes(model).to_vec() {
+            match &news {
+                ModelNews::Fingerprint(fingerprint) => self.begin(id, *fingerprint),
+                ModelNews::Unsure => self.members.cluster.handle_model_unsure(id),
+                ModelNews::Verified(parts) => {
+                    self.members.cluster.handle_model_verified(now, id, parts.clone());
+                }
+                ModelNews::Unusable(_) => {}
+            }
+        }
+        match news {
+            ModelNews::Unusable(fatal) => Err(fatal),
+            _ => Ok(()),
+        }
+    }
+
+    /// A lane's model is known: plans can be made, and the last one is kept where it can be.
+    fn begin(&mut self, id: LaneId, fingerprint: [u8; 32]) {
+        let now = self.now();
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        // Another lane of the same model may have said so before.
+        let _ = lane.config.model.fingerprint.set(fingerprint);
+        // A few lines, read once.
+        let seats = lane.config.last_plan.load(&fingerprint);
+        let config = lane.config.placement.clone();
+        self.members.cluster.handle_lane(now, id, config, fingerprint, seats);
+    }
+
+    fn remember(&self, id: LaneId, stages: &[StageInfo]) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        let Some(fingerprint) = lane.config.model.fingerprint.get().copied() else { return };
         let layers = |stage: &StageInfo| stage.layers.end - stage.layers.start;
         let seats: Seats = stages.iter().map(|stage| (stage.worker, layers(stage))).collect();
-        let (last_plan, fingerprint) = (self.outputs.last_plan.clone(), self.fingerprint);
+        let last_plan = lane.config.last_plan.clone();
         tokio::task::spawn_blocking(move || last_plan.save(&fingerprint, &seats));
     }
 
     /// The generations that are left end now.
-    fn expire(&mut self) {
+    fn end_generations(&mut self) {
         self.phase = Phase::Ending;
         let message = "the server is shutting down".to_owned();
-        for id in self.generations.fail_all(&Failure { code: "shutting_down", message }) {
-            self.scheduler.handle_cancel(self.now(), id);
+        let (now, failure) = (self.now(), Failure { code: "shutting_down", message });
+        for lane in self.lanes.values_mut() {
+            let keys = lane.fail_all(now, &failure);
+            keys.into_iter().for_each(|key| self.router.end(key));
         }
     }
 
@@ -225,10 +225,10 @@ impl Driver {
                 let accepted = self.submit(request, events);
                 if let Err(Ok(id)) = reply.send(accepted) {
                     // The client went away before it could be told.
-                    self.cancel(SequenceId(id));
+                    self.cancel(id);
                 }
             }
-            Command::Cancel { id } => self.cancel(SequenceId(id)),
+            Command::Cancel { id } => self.cancel(id),
         }
     }
 
@@ -236,25 +236,45 @@ impl Driver {
         &mut self,
         request: GenerationRequest,
         events: mpsc::Sender<GenerationEvent>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<GenerationId, Refusal> {
         if self.phase != Phase::Serving {
             return Err(Refusal::ShuttingDown);
         }
-        match self.scheduler.handle_request(self.now(), request) {
-            Ok(id) => {
-                self.generations.add(id, events);
-                Ok(id.0)
+        let (now, key) = (self.now(), request.key);
+        // Of several replicas the one with least to do.
+        let lanes = self
+            .router
+            .lanes(request.model)
+            .iter()
+            .filter_map(|id| Some((*id, self.lanes.get(id)?)));
+        let idlest = lanes.min_by_key(|(_, lane)| {
+            let counts = lane.counts();
+            counts.waiting + counts.running
+        });
+        let Some((id, _)) = idlest else {
+            return Err(Refusal::NotReady { detail: "no such model is served".to_owned() });
+        };
+        let lane = self.lanes.get_mut(&id).expect("it was found above");
+        lane.check(now, &request).map_err(|refusal| match refusal {
+            Refusal::NotReady { .. } => {
+                Refusal::NotReady { detail: self.members.cluster.status(id).detail }
             }
-            Err(Refusal::NotReady { .. }) => {
-                Err(Refusal::NotReady { detail: self.members.status().detail })
-            }
-            Err(refusal) => Err(refusal),
-        }
+            other => other,
+        })?;
+        self.router.check_key(key).map_err(|full| Refusal::KeyBusy {
+            limit: full.limit,
+            retry_after: lane.retry_after(now, full.limit),
+        })?;
+        let sequence = lane.submit(now, request, events)?;
+        self.router.begin(key);
+        Ok(GenerationId { lane: id, sequence })
     }
 
-    fn cancel(&mut self, id: SequenceId) {
-        if self.generations.remove(id) {
-            self.scheduler.handle_cancel(self.now(), id);
+    fn cancel(&mut self, id: GenerationId) {
+        let now = self.now();
+        let lane = self.lanes.get_mut(&id.lane);
+        if let Some(key) = lane.and_then(|lane| lane.cancel(now, id.sequence)) {
+            self.router.end(key);
         }
     }
 
@@ -263,46 +283,38 @@ impl Driver {
         match self.members.handle_event(now, event) {
             None => {}
             Some(Report::Sampled(worker, sampled)) => self.sampled(now, worker, sampled),
-            Some(Report::Timings { worker, epoch, timings }) => {
-                self.timings(now, worker, epoch, &timings);
-            }
+            Some(Report::Heartbeat(worker, heartbeat)) => self.heartbeat(now, worker, &heartbeat),
         }
     }
 
     fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: Sampled) {
         let of = (sampled.epoch, sampled.microbatch);
-        let is_last = self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker));
-        let expected = self.pipeline.as_ref().map(|pipeline| pipeline.epoch);
-        if !is_last && expected == Some(sampled.epoch) {
-            let text = "it answered a microbatch and does not hold the last stage";
-            self.members.handle_nonsense(now, worker, of, text);
-        } else if let Err(error) = self.scheduler.handle_sampled(now, sampled) {
-            self.members.handle_nonsense(now, worker, of, &error.to_string());
+        let mut lanes = self.lanes.values_mut();
+        // An answer to no plan in force is late; the first lane counts it.
+        let lane = match lanes.find(|lane| lane.is_of(sampled.epoch)) {
+            Some(lane) => Some(lane),
+            None => self.lanes.values_mut().next(),
+        };
+        if let Some(Err(text)) = lane.map(|lane| lane.sampled(now, worker, sampled)) {
+            self.members.handle_nonsense(now, worker, of, &text);
         }
     }
 
-    /// A stage tells how long its forwards took. What it says of an earlier plan is of no use.
-    fn timings(
-        &mut self,
-        now: Duration,
-        worker: WorkerId,
-        epoch: PlanEpoch,
-        timings: &[ForwardTiming],
-    ) {
-        let Some(pipeline) = self.pipeline.as_ref().filter(|pipeline| pipeline.epoch == epoch)
-        else {
-            return;
-        };
-        let Some(stage) = pipeline.stage_of(worker) else { return };
-        for timing in timings {
-            self.outputs.metrics.forward(stage, timing);
-            let time = |us: u32| Duration::from_micros(us.into());
-            let timing = StageTiming {
-                microbatch: timing.microbatch,
-                compute: time(timing.compute_us),
-                wait: time(timing.wait_us),
-            };
-            self.scheduler.handle_timing(now, epoch, stage, &timing);
+    /// A worker says how it is. What it says of a plan that is not served is of no use.
+    fn heartbeat(&mut self, now: Duration, worker: WorkerId, heartbeat: &Heartbeat) {
+        if let Some(name) = self.members.name(worker) {
+            let unheard = self.members.cluster.unheard_for(now, worker).unwrap_or_default();
+            self.outputs.metrics.worker(name, heartbeat, unheard);
+        }
+        for report in &heartbeat.plans {
+            let mut first_stage = 0;
+            for lane in self.lanes.values_mut() {
+                if lane.is_of(report.epoch) {
+                    let series = (self.outputs.metrics.as_ref(), first_stage);
+                    lane.timings(now, (worker, report.epoch), &report.timings, series);
+                }
+                first_stage += lane.stages();
+            }
         }
     }
 
@@ -314,91 +326,84 @@ impl Driver {
                 settled = false;
                 self.act(action);
             }
-            while let Some(step) = self.scheduler.poll_step(self.now()) {
-                settled = false;
-                self.send(&step);
-            }
-            while let Some((id, event)) = self.scheduler.poll_event() {
-                settled = false;
-                if self.generations.tell(id, event) == Told::Gone {
-                    self.scheduler.handle_cancel(self.now(), id);
+            let now = self.now();
+            for lane in self.lanes.values_mut() {
+                match lane.settle(now, |key| self.router.end(key)) {
+                    Ok(busy) => settled &= !busy,
+                    Err(Broken { worker, error }) => {
+                        settled = false;
+                        self.members.lose(now, worker, &error.to_string());
+                    }
                 }
             }
             if settled {
                 break;
             }
         }
-        self.members.handle_in_flight(self.now(), self.scheduler.counts().in_flight > 0);
         self.publish();
     }
 
     fn act(&mut self, action: Action) {
         let now = self.now();
-        // Before anything of a new plan is sent, so that heartbeats never lag behind it.
-        self.outputs.epoch.set(self.members.epoch());
         match action {
             Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
             Action::Release { worker, release } => self.members.send(now, worker, &release),
             Action::Evict { worker, text } => self.members.evict(worker, &text),
-            Action::LookAtModel => self.outputs.look_at_model.notify_one(),
+            Action::LookAtModel(_) => self.outputs.look_at_model.notify_one(),
+            Action::ReserveEpochs => self.reserve_epochs(),
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
-            Action::Serving { limits, stages } => {
-                self.remember(&stages);
-                let workers = stages.iter().map(|stage| stage.worker).collect();
-                match self.members.open_pipeline(limits.epoch, workers) {
-                    Ok(pipeline) => {
-                        let named = |stage: StageInfo| (stage.name, stage.layers);
-                        self.outputs.metrics.plan(stages.into_iter().map(named).collect());
-                        self.pipeline = Some(pipeline);
-                        self.scheduler.handle_plan(now, limits);
-                        self.outputs.announcer.say(&self.outputs.ready_text);
-                    }
-                    Err(Broken { worker, error }) => {
-                        self.members.lose(now, worker, &error.to_string());
-                    }
-                }
-            }
-            Action::Stopped { epoch, reason } => {
+            Action::Serving { lane, limits, stages } => self.serve(lane, limits, stages),
+            Action::Stopped { lane, epoch, reason } => {
                 tracing::debug!("plan {epoch} has ended: {reason}");
-                self.pipeline = None;
-                self.outputs.metrics.plan(Vec::new());
-                self.scheduler.handle_pipeline_lost(now);
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.stop(now);
+                }
+                self.outputs.metrics.plan(lane, Vec::new());
             }
         }
     }
 
-    fn send(&mut self, step: &Step) {
-        // Without a pipeline the scheduler is about to hear that the plan has ended.
-        let Some(pipeline) = &self.pipeline else { return };
-        if let Err(Broken { worker, error }) = pipeline.send(step) {
-            self.pipeline = None;
-            self.members.lose(self.now(), worker, &error.to_string());
+    fn serve(&mut self, id: LaneId, limits: PlanLimits, stages: Vec<StageInfo>) {
+        self.remember(id, &stages);
+        let now = self.now();
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        let workers = stages.iter().map(|stage| stage.worker).collect();
+        match self.members.open_pipeline(limits.epoch, workers) {
+            Ok(pipeline) => {
+                let named = |stage: StageInfo| (stage.name, stage.layers);
+                self.outputs.metrics.plan(id, stages.into_iter().map(named).collect());
+                lane.serve(now, limits, pipeline);
+                self.outputs.announcer.say(&lane.config.ready_text);
+            }
+            Err(Broken { worker, error }) => self.members.lose(now, worker, &error.to_string()),
         }
     }
 
-    /// Tells the gateway how things stand, if they stand differently.
-    fn publish(&self) {
-        let mut counts = self.scheduler.counts();
-        counts.stale_faults = self.members.stale_faults();
-        self.outputs.metrics.scheduler(counts);
-        let mut status = self.members.status();
-        status.waiting = counts.waiting;
-        status.running = counts.running;
-        status.kv_blocks_free = counts.kv_blocks_free;
-        status.preemptions = counts.preemptions;
-        if self.phase != Phase::Serving {
-            status.ready = false;
-            status.stopping = true;
-            status.detail = "shutting down".to_owned();
-        }
-        self.outputs.status.send_if_modified(|known| {
-            let changed = *known != status;
-            if changed {
-                *known = status;
-            }
-            changed
+    /// Reserves numbers away from this task: they are synced to the disk before they are used.
+    fn reserve_epochs(&self) {
+        let (counter, reserved) = (self.outputs.epochs.clone(), self.reserved.0.clone());
+        tokio::task::spawn_blocking(move || match counter.reserve() {
+            // The driver is gone if nobody takes them.
+            Ok(epochs) => _ = reserved.try_send(epochs),
+            Err(error) => tracing::error!("no more plans can be numbered: {error}"),
         });
+    }
+
+    /// Tells the core and the gateway how things stand, if they stand differently.
+    fn publish(&mut self) {
+        let now = self.now();
+        let stopping = self.phase != Phase::Serving;
+        let mut sum = Counts::default();
+        for (id, lane) in &mut self.lanes {
+            let cluster = &mut self.members.cluster;
+            let revision = cluster.revision();
+            let counts = lane.publish(revision, stopping, || cluster.status(*id));
+            cluster.handle_in_flight(now, *id, counts.in_flight > 0);
+            sum = sum.plus(counts);
+        }
+        sum.stale_faults = self.members.cluster.stale_faults();
+        self.outputs.metrics.scheduler(sum);
     }
 }
 

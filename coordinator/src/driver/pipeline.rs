@@ -60,6 +60,11 @@ impl Pipeline {
         self.last() == worker
     }
 
+    /// Stages of the plan.
+    pub fn stages(&self) -> usize {
+        self.workers.len()
+    }
+
     /// The stage that a worker holds.
     pub fn stage_of(&self, worker: WorkerId) -> Option<usize> {
         self.workers.iter().position(|held| *held == worker)

@@ -1,27 +1,36 @@
 //! The driver with real links on loopback; the workers are played by the test.
 
+mod lanes;
 mod odd_chats;
 
 use super::*;
-use crate::cluster::Timeouts;
+use crate::announce::Announcer;
+use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::LogFormat;
+use crate::epochs::EpochCounter;
 use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, seam};
-use crate::last_plan::LastPlan;
 use crate::links::testing::{TestCluster, hello};
+use crate::models::last_plan::LastPlan;
+use crate::models::{ModelFacts, ServedModel, Template};
+use crate::scheduler::SchedulerConfig;
 use crate::shutdown::{ShutdownTrigger, shutdown};
+use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{KvType, ModelLayout};
+use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::{
-    Assign, ForwardTiming, Heartbeat, Hello, Ready, StreamOpen, StreamPurpose, Welcome,
+    Assign, ForwardTiming, Heartbeat, Hello, PlanReport, Ready, StreamOpen, StreamPurpose, Welcome,
 };
 use woolly_protocol::forward::Forward;
 use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::identity::Identity;
+use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::greet;
 use woolly_protocol::refusal::RefusalCode;
@@ -29,75 +38,104 @@ use woolly_protocol::sampling::SamplingOptions;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, Sampling};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Generations that one key may have: more than any test but one asks for.
+const KEY_CONCURRENCY: usize = 200;
+
+/// A model as its lane knows it.
+fn served(model: u32) -> Arc<ServedModel> {
+    let metadata = crate::http::tests::support::metadata();
+    let tokenizer = Arc::new(Tokenizer::from_metadata(&metadata).unwrap());
+    let template = Template::of_model(&metadata, &tokenizer);
+    let (names, texts) = ((format!("model-{model}"), Vec::new()), (tokenizer, template));
+    Arc::new(ServedModel::new(ModelId(model), names, texts, ModelFacts::default()))
+}
+
+/// How the model of every lane is placed.
+fn placement(workers_wanted: u32) -> PlacementConfig {
+    let model =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/tiny-qwen3.gguf");
+    let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
+    PlacementConfig {
+        layout: Arc::new(layout),
+        parts: vec![crate::models::model::part(&model.canonicalize().unwrap()).unwrap()],
+        workers_wanted,
+        cut: None,
+        ctx_size: 64,
+        rows_max: 32,
+        kv_type: KvType::F16,
+        extent_len: 32,
+    }
+}
 
 /// A driver with everything around it.
 struct Rig {
     cluster: TestCluster,
     engine: EngineHandle,
-    fingerprint: Option<oneshot::Sender<Result<[u8; 32], Fatal>>>,
+    /// The state of the lanes after the first.
+    others: Vec<watch::Receiver<Status>>,
     ask: ShutdownTrigger,
     expire: ShutdownTrigger,
     stop: ShutdownTrigger,
-    model: mpsc::Sender<ModelNews>,
+    models: mpsc::Sender<(ModelId, ModelNews)>,
     driver: JoinHandle<Result<(), Fatal>>,
     _folder: tempfile::TempDir,
 }
 
 impl Rig {
     fn start(workers: u32) -> Rig {
-        let model =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/tiny-qwen3.gguf");
-        let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
-        let config = ClusterConfig {
-            layout: Arc::new(layout),
-            parts: vec![crate::model::part(&model.canonicalize().unwrap()).unwrap()],
-            fingerprint: [0; 32],
-            machine: [1; 16],
-            numerics: crate::model::NUMERICS,
-            workers_wanted: workers,
-            cut: None,
-            ctx_size: 64,
-            rows_max: 32,
-            kv_type: KvType::F16,
-            block_len: 32,
-            seats: Vec::new(),
-            timeouts: Timeouts::default(),
-        };
+        Rig::with_lanes(workers, 1)
+    }
+
+    /// A driver of so many lanes, each of a model of its own, which wait for so many workers.
+    fn with_lanes(workers: u32, lanes: u32) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let mut cluster = TestCluster::new();
         let links = std::mem::replace(&mut cluster.events, mpsc::channel(1).1);
         let (engine, commands, status) = seam();
-        let (fingerprint, known) = oneshot::channel();
-        let ((ask, asked), (expire, expired), (stop, stopped)) =
-            (shutdown(), shutdown(), shutdown());
-        let (told, model) = mpsc::channel(1);
-        let inputs = Inputs { commands, links, fingerprint: known, model, asked, expired, stopped };
-        let outputs = Outputs {
-            status,
-            metrics: Arc::clone(engine.metrics()),
-            epoch: cluster.epoch.clone(),
-            announcer: Announcer(LogFormat::Json),
-            ready_text: String::new(),
-            last_plan: LastPlan::new(folder.path().join("last-plan")),
-            look_at_model: Arc::default(),
-        };
-        let driver = Driver::new(config, [3; 16], SchedulerConfig::default(), outputs);
-        let driver = tokio::spawn(driver.run(inputs));
-        Rig {
-            cluster,
-            engine,
-            fingerprint: Some(fingerprint),
-            ask,
-            expire,
-            stop,
-            model: told,
-            driver,
-            _folder: folder,
+        let (mut senders, mut others) = (vec![status], Vec::new());
+        for _ in 1..lanes {
+            let (sender, receiver) = watch::channel(Status::default());
+            senders.push(sender);
+            others.push(receiver);
         }
+        let ((ask, drain), (expire, deadline), (halt, stop)) = (shutdown(), shutdown(), shutdown());
+        let (news, models) = mpsc::channel(1);
+        let inputs = Inputs { commands, links, models, drain, deadline, stop };
+        let outputs = Outputs {
+            metrics: Arc::clone(engine.metrics()),
+            announcer: Announcer(LogFormat::Json),
+            look_at_model: Arc::default(),
+            epochs: EpochCounter::new(folder.path().join("epochs")),
+        };
+        let lane = |(model, status): (u32, watch::Sender<Status>)| LaneConfig {
+            model: served(model),
+            placement: placement(workers),
+            scheduler: SchedulerConfig::default(),
+            status,
+            last_plan: LastPlan::new(folder.path().join(format!("last-plan-{model}"))),
+            ready_text: String::new(),
+        };
+        let config = DriverConfig {
+            cluster: ClusterConfig {
+                machine: [1; 16],
+                numerics: crate::models::NUMERICS,
+                timeouts: Timeouts::default(),
+                epochs: 1..10_000,
+            },
+            id: [3; 16],
+            lanes: (0..).zip(senders).map(lane).collect(),
+            key_concurrency: Some(KEY_CONCURRENCY),
+        };
+        let driver = tokio::spawn(Driver::new(config, outputs).run(inputs));
+        let (models, stop) = (news, halt);
+        Rig { cluster, engine, others, ask, expire, stop, models, driver, _folder: folder }
     }
 
-    fn know_fingerprint(&mut self) {
-        self.fingerprint.take().unwrap().send(Ok([5; 32])).unwrap();
+    async fn know_fingerprint(&mut self) {
+        for model in 0..=self.others.len() as u32 {
+            let fingerprint = ModelNews::Fingerprint([5 + model as u8; 32]);
+            self.models.send((ModelId(model), fingerprint)).await.unwrap();
+        }
     }
 
     async fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
@@ -113,7 +151,7 @@ impl Rig {
     /// Workers that have joined, been given their stages and said that they are ready.
     async fn ready(workers: u32) -> (Rig, Vec<Player>) {
         let mut rig = Rig::start(workers);
-        rig.know_fingerprint();
+        rig.know_fingerprint().await;
         let mut players = Vec::new();
         for _ in 0..workers {
             players.push(Player::join(&rig.cluster, &rig.cluster.identity()).await);
@@ -161,7 +199,7 @@ impl Player {
     async fn load(&mut self) {
         let assign = self.next(Kind::Assign).await.message::<Assign>().unwrap();
         let ready = Ready {
-            epoch: assign.epoch,
+            epoch: assign.links.epoch,
             mapped_bytes: 1,
             kv_bytes: 1,
             scratch_bytes: 1,
@@ -177,14 +215,14 @@ impl Player {
         let recv = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
         let mut reader = FrameReader::new(recv);
         let frame = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
-        let epoch = self.assign.as_ref().unwrap().epoch;
+        let epoch = self.assign.as_ref().unwrap().links.epoch;
         assert_eq!(frame.message::<StreamOpen>().unwrap(), StreamOpen { epoch, purpose });
         reader
     }
 
     async fn answers(&self) -> quinn::SendStream {
         let mut send = self.connection.open_uni().await.unwrap();
-        let epoch = self.assign.as_ref().unwrap().epoch;
+        let epoch = self.assign.as_ref().unwrap().links.epoch;
         let open = StreamOpen { epoch, purpose: StreamPurpose::Results };
         write_frame(&mut send, EncodedFrame::new(&open).unwrap()).await.unwrap();
         send
@@ -203,6 +241,7 @@ fn answer(forward: &Forward, token: u32) -> EncodedFrame {
 
 fn request(max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
+        model: ModelId(0),
         prompt: vec![1, 2, 3],
         score_prompt: false,
         max_tokens,
@@ -210,7 +249,7 @@ fn request(max_tokens: u32) -> GenerationRequest {
         sampling: SamplingOptions::greedy(),
         key: KeyId::default(),
         time_limit: None,
-        stop_tokens: Vec::new(),
+        stop_tokens: Arc::default(),
     }
 }
 
@@ -226,7 +265,7 @@ fn failed_with(event: GenerationEvent, code: &str) -> bool {
 async fn a_generation_runs_through_the_pipeline_and_is_told_of_its_loss() {
     let (rig, players) = Rig::ready(2).await;
     let (first, last) = (&players[0], &players[1]);
-    assert!(first.assign.as_ref().unwrap().next.is_some());
+    assert!(first.assign.as_ref().unwrap().links.next.is_some());
     let mut forwards = first.stream(StreamPurpose::Forwards).await;
     let mut samplings = last.stream(StreamPurpose::Samplings).await;
     let mut answers = last.answers().await;
@@ -258,18 +297,17 @@ async fn workers_are_welcome_before_the_fingerprint_is_known() {
     let mut rig = Rig::start(1);
     let mut player = Player::join(&rig.cluster, &rig.cluster.identity()).await;
     rig.wait_for("it waits", |status| status.detail.contains("fingerprint; 1")).await;
-    rig.know_fingerprint();
+    rig.know_fingerprint().await;
     player.load().await;
-    assert_eq!(player.assign.as_ref().unwrap().fingerprint, [5; 32]);
+    assert_eq!(player.assign.as_ref().unwrap().stage.fingerprint, [5; 32]);
     rig.wait_for("it is ready", |status| status.ready && status.stages.len() == 1).await;
-    assert_eq!(rig.cluster.epoch.get(), player.assign.unwrap().epoch);
 }
 
 #[tokio::test]
 async fn a_model_that_cannot_be_read_ends_the_driver() {
-    let mut rig = Rig::start(1);
+    let rig = Rig::start(1);
     let error = Fatal::Model(anyhow::anyhow!("no such file"));
-    rig.fingerprint.take().unwrap().send(Err(error)).unwrap();
+    rig.models.send((ModelId(0), ModelNews::Unusable(error))).await.unwrap();
     let ended = timeout(PATIENCE, rig.driver).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Fatal::Model(_))));
 }
@@ -278,7 +316,7 @@ async fn a_model_that_cannot_be_read_ends_the_driver() {
 async fn a_model_that_became_another_one_ends_the_driver() {
     let (rig, _players) = Rig::ready(1).await;
     let other = Fatal::Changed(anyhow::anyhow!("other bytes"));
-    rig.model.send(ModelNews::Changed(other)).await.unwrap();
+    rig.models.send((ModelId(0), ModelNews::Unusable(other))).await.unwrap();
     let ended = timeout(PATIENCE, rig.driver).await.unwrap().unwrap();
     assert!(matches!(&ended, Err(fatal) if fatal.code() == 6), "{ended:?}");
 }
@@ -320,6 +358,23 @@ async fn a_client_that_goes_away_frees_its_sequence() {
 }
 
 #[tokio::test]
+async fn a_key_has_as_many_generations_as_it_may_and_no_more() {
+    let (rig, _players) = Rig::ready(1).await;
+    let of = |key| GenerationRequest { key: KeyId(key), ..request(2) };
+    let mut held = Vec::new();
+    for _ in 0..KEY_CONCURRENCY {
+        held.push(rig.engine.submit(of(1)).await.unwrap());
+    }
+    let refused = rig.engine.submit(of(1)).await.unwrap_err();
+    let limit = KEY_CONCURRENCY;
+    assert!(matches!(refused, Refusal::KeyBusy { limit: found, .. } if found == limit));
+    rig.engine.submit(of(2)).await.unwrap();
+    drop(held.pop());
+    held.push(rig.engine.submit(of(1)).await.unwrap());
+    assert!(rig.engine.submit(of(1)).await.is_err());
+}
+
+#[tokio::test]
 async fn a_second_worker_with_the_same_certificate_is_refused() {
     let rig = Rig::start(2);
     let identity = rig.cluster.identity();
@@ -336,14 +391,15 @@ async fn a_second_worker_with_the_same_certificate_is_refused() {
 #[tokio::test]
 async fn what_a_stage_reports_of_the_present_plan_is_counted() {
     let (rig, mut players) = Rig::ready(2).await;
-    let epoch = players[0].assign.as_ref().unwrap().epoch;
+    let epoch = players[0].assign.as_ref().unwrap().links.epoch;
     let timing = |compute_us| ForwardTiming { compute_us, ..ForwardTiming::default() };
     // The second is of a plan that is not served.
     for (player, epoch, times) in
         [(0, epoch, vec![10, 20]), (1, PlanEpoch(epoch.0 + 1), vec![40]), (1, epoch, vec![50])]
     {
         let timings = times.into_iter().map(timing).collect();
-        let heartbeat = Heartbeat { epoch, timings, ..Heartbeat::default() };
+        let plans = vec![PlanReport { epoch, timings }];
+        let heartbeat = Heartbeat { number: 1, plans, mappings: 6, ..Heartbeat::default() };
         let frame = EncodedFrame::new(&heartbeat).unwrap();
         write_frame(&mut players[player].send, frame).await.unwrap();
     }
@@ -351,7 +407,8 @@ async fn what_a_stage_reports_of_the_present_plan_is_counted() {
         let sum = |stage, us| {
             format!("woolly_stage_compute_seconds_total{{stage=\"{stage}\"}} 0.0000{us}\n")
         };
-        text.contains(&sum(0, 3)) && text.contains(&sum(1, 5))
+        let mapped = "woolly_worker_slice_mappings_total{worker=\"";
+        text.contains(&sum(0, 3)) && text.contains(&sum(1, 5)) && text.contains(mapped)
     };
     rig.wait_for("both stages are counted", |_| counted(&rig.engine.metrics().render())).await;
 }

@@ -1,52 +1,25 @@
-//! What all requests share: the configuration, the way to the engine, the tokenizer, and what is bounded
+//! What all requests share: the configuration, the way to the engine, the models, and what is bounded
 //! for all of them together.
 
-use super::body::BODY_BUDGET_KIB;
 use super::error::{ApiError, Problem, shutting_down};
 use super::ids::unix_seconds;
-use super::keys::ApiKeys;
-use super::places::Limits;
-use super::request_log::Refusals;
+use super::server::body::BODY_BUDGET_KIB;
+use super::server::keys::ApiKeys;
+use super::server::places::Limits;
+use super::server::request_log::Refusals;
 use crate::generation::EngineHandle;
-use crate::template::Template;
+use crate::models::Registry;
 use axum::http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use woolly_engine::tokenizer::Tokenizer;
 
 /// Requests that are parsed and tokenised at a time; others wait, at most one per connection.
 const PREPARING_MAX: usize = 2;
-/// What Ollama's clients put behind a model's name.
-const LATEST: &str = ":latest";
-
-/// What the gateway says about the model.
-#[derive(Clone, Debug, Default)]
-pub struct ModelFacts {
-    /// For instance `llama`.
-    pub architecture: String,
-    /// For instance `Q4_K_M`.
-    pub file_type: String,
-    /// Positions that the model was trained for.
-    pub ctx_train: u32,
-    /// Parameters.
-    pub parameters: u64,
-    /// Bytes of the file.
-    pub bytes: u64,
-}
-
 /// How the gateway presents itself.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// The name that clients ask for.
-    pub model_id: String,
-    /// Other names of the same model.
-    pub aliases: Vec<String>,
-    /// Answer whatever model a client asks for.
-    pub any_model: bool,
-    /// For `/v1/models`.
-    pub model: ModelFacts,
     /// Names besides localhost that a server on loopback answers to (a proxy in front of it).
     pub allowed_hosts: Vec<String>,
     /// Origins whose pages may read answers, as browsers send them; `*` is all.
@@ -63,28 +36,12 @@ pub struct GatewayConfig {
     pub request_timeout: Option<Duration>,
 }
 
-impl GatewayConfig {
-    /// Whether a client that asks for `name` means the model that is served. Letters may be large or
-    /// small, and `:latest` may follow, as with Ollama.
-    pub fn serves(&self, name: &str) -> bool {
-        let bare = |name: &str| {
-            let cut = name.len().saturating_sub(LATEST.len());
-            let latest = name.get(cut..).is_some_and(|end| end.eq_ignore_ascii_case(LATEST));
-            name[..if latest { cut } else { name.len() }].to_lowercase()
-        };
-        let wanted = bare(name);
-        let mut known = [&self.model_id].into_iter().chain(&self.aliases);
-        self.any_model || known.any(|known| bare(known) == wanted)
-    }
-}
-
 /// What all requests share.
 #[derive(Debug)]
 pub struct Gateway {
     pub(super) config: GatewayConfig,
     pub(super) engine: EngineHandle,
-    pub(super) tokenizer: Arc<Tokenizer>,
-    pub(super) template: Template,
+    pub(super) models: Arc<Registry>,
     pub(super) refusals: Arc<Refusals>,
     /// Unix seconds of the start.
     pub(super) started: u64,
@@ -98,18 +55,12 @@ pub struct Gateway {
 
 impl Gateway {
     /// The state of a gateway.
-    pub fn new(
-        config: GatewayConfig,
-        engine: EngineHandle,
-        tokenizer: Arc<Tokenizer>,
-        template: Template,
-    ) -> Gateway {
+    pub fn new(config: GatewayConfig, engine: EngineHandle, models: Arc<Registry>) -> Gateway {
         Gateway {
             refusals: Arc::default(),
             config,
             engine,
-            tokenizer,
-            template,
+            models,
             started: unix_seconds(),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             body_budget: Arc::new(Semaphore::new(BODY_BUDGET_KIB)),

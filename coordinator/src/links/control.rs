@@ -1,9 +1,8 @@
 //! One worker's connection: its control stream both ways, and the streams that it opens.
 
-use super::link::{
-    CONTROL_QUEUE, CurrentEpoch, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News,
-};
+use super::link::{CONTROL_QUEUE, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News};
 use super::streams::read_streams;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -24,8 +23,6 @@ const GREETING_TIME: Duration = Duration::from_secs(10);
 pub struct Shared {
     /// To the driver.
     pub events: mpsc::Sender<LinkEvent>,
-    /// For heartbeats.
-    pub epoch: CurrentEpoch,
     /// What we speak.
     pub preamble: Preamble,
 }
@@ -62,9 +59,10 @@ pub async fn run(
         // The driver is gone: the process is ending.
         return Ok(());
     }
+    let seen = AtomicU64::new(0);
     let error = tokio::select! {
-        error = read_control(reader, id, worker, &shared.events) => error,
-        error = write_control(send, frames, shared.epoch.clone()) => error,
+        error = read_control(reader, (id, worker), &shared.events, &seen) => error,
+        error = write_control(send, frames, &seen) => error,
         error = read_streams(connection.clone(), id, worker, &shared.events) => error,
     };
     error.refusal().close(&connection);
@@ -73,12 +71,13 @@ pub async fn run(
     Ok(())
 }
 
-/// Hands control messages to the driver until something is wrong.
+/// Hands control messages to the driver until something is wrong. The number of the last heartbeat is
+/// left in `seen`.
 async fn read_control(
     mut reader: FrameReader,
-    link: LinkId,
-    worker: WorkerId,
+    (link, worker): (LinkId, WorkerId),
     events: &mpsc::Sender<LinkEvent>,
+    seen: &AtomicU64,
 ) -> LinkError {
     const ACCEPT: [Kind; 4] = [Kind::Ready, Kind::Heartbeat, Kind::Fault, Kind::Drain];
     let mut rate = FrameRate::default();
@@ -90,7 +89,10 @@ async fn read_control(
         let news = match read {
             Ok(Some(frame)) => match frame.kind() {
                 Kind::Ready => frame.message::<Ready>().map(News::Ready),
-                Kind::Heartbeat => frame.message::<Heartbeat>().map(News::Heartbeat),
+                Kind::Heartbeat => frame.message::<Heartbeat>().map(|heartbeat| {
+                    seen.store(heartbeat.number, Relaxed);
+                    News::Heartbeat(heartbeat)
+                }),
                 Kind::Drain => frame.message::<Drain>().map(News::Drain),
                 _ => frame.message::<FaultMessage>().map(News::Fault),
             },
@@ -107,16 +109,18 @@ async fn read_control(
     }
 }
 
-/// Writes the driver's messages, and a heartbeat every [`HEARTBEAT_MS`], until something is wrong.
+/// Writes the driver's messages, and a heartbeat every [`HEARTBEAT_MS`] which echoes the number in
+/// `seen`, until something is wrong.
 async fn write_control(
     mut send: quinn::SendStream,
     mut frames: mpsc::Receiver<EncodedFrame>,
-    epoch: CurrentEpoch,
+    seen: &AtomicU64,
 ) -> LinkError {
     let mut tick = interval(Duration::from_millis(u64::from(HEARTBEAT_MS)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Nothing may come before the answer to `Hello`, which is the driver's.
     let mut welcomed = false;
+    let mut number = 0;
     loop {
         let frame = tokio::select! {
             biased;
@@ -125,7 +129,9 @@ async fn write_control(
                 None => return LinkError::Dropped,
             },
             _ = tick.tick(), if welcomed => {
-                let heartbeat = Heartbeat { epoch: epoch.get(), ..Heartbeat::default() };
+                number += 1;
+                let echo = seen.load(Relaxed);
+                let heartbeat = Heartbeat { number, echo, ..Heartbeat::default() };
                 match EncodedFrame::new(&heartbeat) {
                     Ok(frame) => frame,
                     Err(error) => return error.into(),

@@ -1,8 +1,6 @@
 //! The driver's end of a connection, and what comes of it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready, StreamPurpose};
 use woolly_protocol::fault::FaultMessage;
@@ -186,20 +184,4 @@ pub(super) fn try_send(
         TrySendError::Full(_) => SendError::Full(queue.max_capacity()),
         TrySendError::Closed(_) => SendError::Gone,
     })
-}
-
-/// The present epoch, for the heartbeats of all links.
-#[derive(Clone, Debug, Default)]
-pub struct CurrentEpoch(Arc<AtomicU32>);
-
-impl CurrentEpoch {
-    /// Says what is planned from now on.
-    pub fn set(&self, epoch: PlanEpoch) {
-        self.0.store(epoch.0, Ordering::Relaxed);
-    }
-
-    /// What is planned.
-    pub fn get(&self) -> PlanEpoch {
-        PlanEpoch(self.0.load(Ordering::Relaxed))
-    }
 }

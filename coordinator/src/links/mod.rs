@@ -9,9 +9,7 @@ mod link;
 mod streams;
 
 pub use control::{Shared, run};
-pub use link::{
-    CurrentEpoch, EVENTS_MAX, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News, SendError,
-};
+pub use link::{EVENTS_MAX, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News, SendError};
 pub use streams::FrameQueue;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! For tests: a coordinator's endpoint on loopback, and workers that dial it.
 
-use super::{CurrentEpoch, EVENTS_MAX, LinkEvent, LinkId, Shared, run};
+use super::{EVENTS_MAX, LinkEvent, LinkId, Shared, run};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
@@ -16,7 +16,6 @@ use woolly_protocol::preamble::Preamble;
 /// A cluster without a driver: its links' events go to the test.
 pub struct TestCluster {
     pub events: mpsc::Receiver<LinkEvent>,
-    pub epoch: CurrentEpoch,
     pub preamble: Preamble,
     ca: ClusterCa,
     address: SocketAddr,
@@ -34,11 +33,11 @@ impl TestCluster {
         let server = bind(any, Some(config)).unwrap().endpoint;
         let client = bind(any, None).unwrap().endpoint;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let (epoch, preamble) = (CurrentEpoch::default(), Preamble::ours(crate::model::NUMERICS));
-        let shared = Shared { events: sender, epoch: epoch.clone(), preamble };
+        let preamble = Preamble::ours(crate::models::NUMERICS);
+        let shared = Shared { events: sender, preamble };
         tokio::spawn(serve(server.clone(), shared));
         let address = server.local_addr().unwrap();
-        TestCluster { events, epoch, preamble, ca, address, client, _server: server }
+        TestCluster { events, preamble, ca, address, client, _server: server }
     }
 
     /// A new worker's certificate.
@@ -74,7 +73,7 @@ pub fn hello() -> Hello {
         name: "w".to_owned(),
         machine: [1; 16],
         advertise: "127.0.0.1:7401".to_owned(),
-        numerics: crate::model::NUMERICS,
+        numerics: crate::models::NUMERICS,
         threads: 1,
         memory_bytes: 1 << 30,
         memory_is_own: false,

@@ -63,12 +63,19 @@ async fn open_sampleds(pair: &Pair, purpose: StreamPurpose) -> quinn::SendStream
 async fn control_messages_pass_both_ways_and_heartbeats_follow_the_welcome() {
     let mut pair = pair().await;
     let (mut send, mut reader, link) = pair.hello().await;
-    pair.cluster.epoch.set(PlanEpoch(9));
     link.send(&Welcome { cluster: [2; 16], heartbeat_ms: HEARTBEAT_MS }).unwrap();
     let frame = reader.read(&[Kind::Welcome]).await.unwrap().unwrap();
     assert_eq!(frame.message::<Welcome>().unwrap().cluster, [2; 16]);
-    let beat = reader.read(&[Kind::Heartbeat]).await.unwrap().unwrap();
-    assert_eq!(beat.message::<Heartbeat>().unwrap().epoch, PlanEpoch(9));
+    let first = reader.read(&[Kind::Heartbeat]).await.unwrap().unwrap();
+    let first: Heartbeat = first.message().unwrap();
+    assert_eq!((first.number, first.echo), (1, 0));
+    // What the worker says is echoed with the next one.
+    let theirs = Heartbeat { number: 77, echo: 1, ..Heartbeat::default() };
+    write_frame(&mut send, EncodedFrame::new(&theirs).unwrap()).await.unwrap();
+    assert!(matches!(pair.news().await, News::Heartbeat(found) if found == theirs));
+    let next = reader.read(&[Kind::Heartbeat]).await.unwrap().unwrap();
+    let next: Heartbeat = next.message().unwrap();
+    assert_eq!((next.number, next.echo), (2, 77));
     let fault = FaultMessage {
         code: FaultCode::LoadFailed,
         epoch: PlanEpoch(9),
@@ -151,7 +158,7 @@ async fn a_worker_that_takes_no_frames_is_no_reason_to_wait() {
 async fn another_version_is_refused_with_a_sentence() {
     let pair = pair().await;
     let refused =
-        greet(&pair.worker, &Preamble::ours(crate::model::NUMERICS + 1)).await.unwrap_err();
+        greet(&pair.worker, &Preamble::ours(crate::models::NUMERICS + 1)).await.unwrap_err();
     assert!(refused.to_string().contains("numerics"), "{refused}");
 }
 
@@ -162,9 +169,12 @@ async fn a_flood_of_heartbeats_closes_the_link() {
     let (mut send, _recv, _link) = pair.hello().await;
     let flood = tokio::spawn(async move {
         let mut sent = 0_u32;
-        while write_frame(&mut send, EncodedFrame::new(&Heartbeat::default()).unwrap())
-            .await
-            .is_ok()
+        while write_frame(
+            &mut send,
+            EncodedFrame::new(&Heartbeat { number: 1, ..Heartbeat::default() }).unwrap(),
+        )
+        .await
+        .is_ok()
         {
             sent += 1;
         }

@@ -49,8 +49,8 @@ impl Meter {
     }
 
     /// A choice begins with a prompt of so many tokens.
-    pub fn prompt(&self, tokens: usize) {
-        self.metrics.prompt_tokens.fetch_add(tokens as u64, Relaxed);
+    pub fn prompt(&self, tokens: u64) {
+        self.metrics.prompt_tokens.fetch_add(tokens, Relaxed);
     }
 
     /// A token of a choice; `last` is when the one before it came, and becomes now.

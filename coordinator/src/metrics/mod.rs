@@ -10,12 +10,18 @@ mod text;
 pub use histogram::{BOUNDS_US, Histogram};
 pub use meter::{Meter, Outcome};
 
+use crate::ids::LaneId;
 use crate::status::Counts;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use woolly_protocol::control::ForwardTiming;
+use woolly_protocol::control::{ForwardTiming, Heartbeat};
 use woolly_protocol::limits::STAGES_MAX;
+
+/// Workers whose figures are kept.
+const WORKERS_MAX: usize = 256;
 
 /// All counters of a coordinator, shared by the driver and the gateway.
 #[derive(Debug, Default)]
@@ -36,9 +42,20 @@ pub struct Metrics {
 struct Driver {
     /// By stage, of all plans; at most [`STAGES_MAX`].
     stages: Vec<Stage>,
-    /// The stages of the present plan by their workers' names and layers.
-    present: Vec<(String, std::ops::Range<u32>)>,
+    /// The stages of each lane's plan by their workers' names and layers.
+    present: BTreeMap<LaneId, Vec<(String, Range<u32>)>>,
+    /// What workers said last, by name; at most [`WORKERS_MAX`].
+    workers: BTreeMap<String, Worker>,
     counts: Counts,
+}
+
+/// What a worker has loaded since its start, and whether it hears us.
+#[derive(Clone, Copy, Debug, Default)]
+struct Worker {
+    mappings: u64,
+    populated_bytes: u64,
+    /// At its last heartbeat.
+    unheard: Duration,
 }
 
 /// What one stage reported since the coordinator's start.
@@ -68,9 +85,26 @@ impl Metrics {
         stage.wire.observe(time(timing.wire_us));
     }
 
-    /// The stages of the plan that is served from now on, as worker and layers; none if there is none.
-    pub fn plan(&self, stages: Vec<(String, std::ops::Range<u32>)>) {
-        self.lock().present = stages;
+    /// The stages of the plan that a lane serves from now on, as worker and layers; none if there is
+    /// none.
+    pub fn plan(&self, lane: LaneId, stages: Vec<(String, Range<u32>)>) {
+        self.lock().present.insert(lane, stages);
+    }
+
+    /// What a worker says of what it has loaded, and how long it has not shown that it hears us. One
+    /// too many takes the place of the first by name.
+    pub fn worker(&self, name: &str, heartbeat: &Heartbeat, unheard: Duration) {
+        let Heartbeat { mappings, populated_bytes, .. } = *heartbeat;
+        let worker = Worker { mappings, populated_bytes, unheard };
+        let mut driver = self.lock();
+        if let Some(known) = driver.workers.get_mut(name) {
+            *known = worker;
+            return;
+        }
+        if driver.workers.len() >= WORKERS_MAX {
+            driver.workers.pop_first();
+        }
+        driver.workers.insert(name.to_owned(), worker);
     }
 
     /// What the scheduler holds.

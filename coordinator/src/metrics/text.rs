@@ -1,7 +1,7 @@
 //! The text of all metrics, in the exposition format of Prometheus, version 0.0.4.
 
 use super::histogram::{Histogram, line, seconds};
-use super::{Metrics, Outcome, Stage};
+use super::{Metrics, Outcome, Stage, Worker};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut out = String::new();
         self.render_stages(&mut out);
+        self.render_workers(&mut out);
         self.render_scheduler(&mut out);
         self.render_requests(&mut out);
         out
@@ -39,7 +40,7 @@ impl Metrics {
         ];
         let driver = self.lock();
         describe(out, "woolly_stage_info", "gauge", "The stages of the plan that is served");
-        for (stage, (worker, layers)) in driver.present.iter().enumerate() {
+        for (stage, (worker, layers)) in driver.present.values().flatten().enumerate() {
             let (worker, first, end) = (escaped(worker), layers.start, layers.end);
             line(
                 out,
@@ -68,6 +69,29 @@ impl Metrics {
             for (stage, series) in driver.stages.iter().enumerate() {
                 of(series).render(out, &name, &format!("stage=\"{stage}\""));
             }
+        }
+    }
+
+    fn render_workers(&self, out: &mut String) {
+        type Of = fn(&Worker) -> u64;
+        let counters: [(&str, &str, Of); 2] = [
+            ("slice_mappings", "Mappings of slices made", |worker| worker.mappings),
+            ("populated_bytes", "Bytes of weights read in", |worker| worker.populated_bytes),
+        ];
+        let driver = self.lock();
+        for (what, help, of) in counters {
+            let name = format!("woolly_worker_{what}_total");
+            describe(out, &name, "counter", help);
+            for (worker, figures) in &driver.workers {
+                let (worker, value) = (escaped(worker), of(figures));
+                line(out, format_args!("{name}{{worker=\"{worker}\"}} {value}"));
+            }
+        }
+        let (name, help) = ("woolly_worker_unheard_seconds", "Since its last echo of a heartbeat");
+        describe(out, name, "gauge", help);
+        for (worker, figures) in &driver.workers {
+            let (worker, value) = (escaped(worker), seconds(figures.unheard));
+            line(out, format_args!("{name}{{worker=\"{worker}\"}} {value}"));
         }
     }
 
@@ -146,6 +170,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::LaneId;
     use crate::status::Counts;
     use std::collections::HashSet;
     use woolly_protocol::control::ForwardTiming;
@@ -167,7 +192,7 @@ mod tests {
     fn every_line_has_a_type_and_no_series_stands_twice() {
         let metrics = Metrics::default();
         metrics.forward(1, &timing(500));
-        metrics.plan(vec![("a\"b\\c".to_owned(), 0..3), ("d".to_owned(), 3..5)]);
+        metrics.plan(LaneId(0), vec![("a\"b\\c".to_owned(), 0..3), ("d".to_owned(), 3..5)]);
         let text = metrics.render();
         let (mut typed, mut seen) = (HashSet::new(), HashSet::new());
         for line in text.lines() {

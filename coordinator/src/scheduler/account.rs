@@ -39,8 +39,7 @@ impl Scheduler {
     /// Tells what holds gaps within the target of those that the answer ends.
     fn observe_gaps(&mut self, now: Duration, answered: &InFlight) {
         let later = MicrobatchId(self.next_microbatch.0 + self.in_flight.len() as u64);
-        let sampled = answered.chunks.iter().filter(|chunk| chunk.samples);
-        let begun = sampled.filter_map(|chunk| self.sequences.get(&chunk.sequence)?.token_at);
+        let begun = answered.chunks.iter().filter_map(|chunk| chunk.token_at);
         self.pace.observe_gaps(now, answered.microbatch, later, begun);
     }
 

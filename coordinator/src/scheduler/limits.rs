@@ -31,8 +31,6 @@ pub struct SchedulerConfig {
     /// In how many groups decoding sequences travel, as far as so many microbatches may be in
     /// flight; `None` lets measurements choose.
     pub decode_groups: Option<u32>,
-    /// Sequences of one API key that may wait and run together; `None` is no limit of its own.
-    pub key_concurrency: Option<usize>,
     /// Whose prefixes a request may find.
     pub prefix_cache: PrefixCache,
 }
@@ -61,7 +59,6 @@ impl Default for SchedulerConfig {
             rows_per_step: ROWS_PER_STEP,
             itl_target: ItlTarget::default(),
             decode_groups: None,
-            key_concurrency: None,
             prefix_cache: PrefixCache::default(),
         }
     }
@@ -82,7 +79,7 @@ pub struct PlanLimits {
     pub kv_blocks: u32,
     /// Positions of an extent, which is given out as a whole: a multiple of [`BLOCK_LEN`]. Blocks beyond the last
     /// whole extent stay unused.
-    pub block_len: u32,
+    pub extent_len: u32,
     /// Rows of one microbatch at most.
     pub rows_max: u32,
     /// Chunks of one microbatch at most.
@@ -94,13 +91,13 @@ pub struct PlanLimits {
 impl PlanLimits {
     /// Positions that the longest sequence can have: the context, or all blocks if they are fewer.
     pub fn positions_max(&self) -> usize {
-        let in_blocks = u64::from(self.extents()) * u64::from(self.block_len);
+        let in_blocks = u64::from(self.extents()) * u64::from(self.extent_len);
         usize::try_from(in_blocks.min(u64::from(self.ctx_size))).expect("at most CTX_MAX")
     }
 
     /// Blocks of an extent.
     pub(super) fn blocks_per_extent(&self) -> u32 {
-        self.block_len / BLOCK_LEN
+        self.extent_len / BLOCK_LEN
     }
 
     /// Whole extents.
@@ -135,7 +132,7 @@ impl PlanLimits {
             within(self.kv_blocks, to_usize(KV_BLOCKS_MAX)),
             "blocks beyond the wire: {self:?}"
         );
-        let whole = self.block_len >= BLOCK_LEN && self.block_len.is_multiple_of(BLOCK_LEN);
+        let whole = self.extent_len >= BLOCK_LEN && self.extent_len.is_multiple_of(BLOCK_LEN);
         assert!(whole && self.extents() >= 1, "blocks are given out in whole extents: {self:?}");
         assert!(within(self.rows_max, ROWS_PER_MICROBATCH_MAX), "rows beyond the wire: {self:?}");
         assert!(

@@ -133,17 +133,8 @@ impl Scheduler {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, id));
         }
-        self.leave_key(key);
         self.sequence_mut(id).phase = Phase::Ended;
         self.settle(id);
-    }
-
-    fn leave_key(&mut self, key: crate::generation::KeyId) {
-        let held = self.of_key.get_mut(&key).expect("every sequence is counted");
-        *held -= 1;
-        if *held == 0 {
-            self.of_key.remove(&key);
-        }
     }
 
     fn leave_running(&mut self, id: SequenceId) {

@@ -67,9 +67,7 @@ pub use prefix_key::PrefixCache;
 pub use sampled_error::SampledError;
 pub use step::Step;
 
-use crate::generation::{
-    Failure, FinishReason, GenerationEvent, GenerationRequest, KeyId, Refusal,
-};
+use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
 use crate::status::Counts;
 use backlog::Backlog;
 use blocks::Blocks;
@@ -78,7 +76,7 @@ use queue::Waiting;
 use running::Running;
 use rustc_hash::FxHashMap;
 use sequence::{Phase, Rank, Sequence, has_penalties};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use step::InFlight;
 use tally::Tally;
@@ -103,8 +101,6 @@ pub struct Scheduler {
     /// Extents that running sequences will still take for what they had to compute when
     /// they started.
     reserved: usize,
-    /// Sequences of each key that have not ended. No key has none.
-    of_key: BTreeMap<KeyId, usize>,
     /// When those that have not ended fail, soonest first.
     deadlines: BTreeSet<(Duration, SequenceId)>,
     backlog: Backlog,
@@ -138,7 +134,6 @@ impl Scheduler {
             draining: 0,
             preempting: 0,
             reserved: 0,
-            of_key: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             backlog: Backlog::default(),
             events: VecDeque::new(),
@@ -178,7 +173,6 @@ impl Scheduler {
         self.draining = 0;
         self.preempting = 0;
         self.reserved = 0;
-        self.of_key.clear();
         self.deadlines.clear();
         let mut lost: Vec<_> = std::mem::take(&mut self.sequences).into_iter().collect();
         lost.sort_unstable_by_key(|(id, _)| *id);
@@ -193,27 +187,25 @@ impl Scheduler {
         }
     }
 
-    /// A request has been checked and tokenised.
+    /// Whether a request can be taken.
     ///
     /// # Errors
     ///
     /// [`Refusal::NotReady`] without a plan; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
-    /// [`Refusal::KeyBusy`] when `key_concurrency` of its key wait and run;
     /// [`Refusal::TooLong`] when the prompt and one new token cannot fit; [`Refusal::NoTokens`] for a
-    /// prompt without tokens, which has nothing to continue. A completion that reaches the end of the
-    /// context before `max_tokens` ends with [`FinishReason::Length`].
-    pub fn handle_request(
+    /// prompt without tokens, which has nothing to continue.
+    pub fn check_request(
         &mut self,
         now: Duration,
-        request: GenerationRequest,
-    ) -> Result<SequenceId, Refusal> {
+        request: &GenerationRequest,
+    ) -> Result<(), Refusal> {
         if request.prompt.is_empty() {
             return Err(Refusal::NoTokens);
         }
         let Some(plan) = self.plan else {
             return Err(Refusal::NotReady { detail: "the pipeline is not complete".to_owned() });
         };
-        let positions_max = plan.positions_max_with(has_penalties(&request));
+        let positions_max = plan.positions_max_with(has_penalties(request));
         let prompt_tokens = request.prompt.len();
         if prompt_tokens + usize::from(request.max_tokens > 0) > positions_max {
             return Err(Refusal::TooLong { prompt_tokens, positions_max });
@@ -223,12 +215,27 @@ impl Scheduler {
             let retry_after = self.backlog.refused(now, waiting);
             return Err(Refusal::QueueFull { waiting, retry_after });
         }
-        let key = request.key;
-        let of_key = self.of_key.get(&key).copied().unwrap_or(0);
-        if let Some(limit) = self.config.key_concurrency.filter(|limit| of_key >= *limit) {
-            let retry_after = self.backlog.busy(now, of_key, self.sequences.len());
-            return Err(Refusal::KeyBusy { limit, retry_after });
-        }
+        Ok(())
+    }
+
+    /// When a key with `own` sequences, all that it may have, should come again.
+    pub fn key_retry_after(&self, now: Duration, own: usize) -> Duration {
+        self.backlog.busy(now, own, self.sequences.len())
+    }
+
+    /// A request has been tokenised. A completion that reaches the end of the context before
+    /// `max_tokens` ends with [`FinishReason::Length`].
+    ///
+    /// # Errors
+    ///
+    /// As [`check_request`](Self::check_request).
+    pub fn handle_request(
+        &mut self,
+        now: Duration,
+        request: GenerationRequest,
+    ) -> Result<SequenceId, Refusal> {
+        self.check_request(now, &request)?;
+        let (key, prompt_tokens) = (request.key, request.prompt.len());
         let id = self.next_sequence;
         self.next_sequence.0 += 1;
         let sequence = Sequence::new(request, now);
@@ -245,7 +252,6 @@ impl Scheduler {
         if let Some(deadline) = sequence.deadline {
             self.deadlines.insert((deadline, id));
         }
-        *self.of_key.entry(key).or_insert(0) += 1;
         self.sequences.insert(id, sequence);
         self.waiting.add(id, key, None);
         self.admit(now);

@@ -3,7 +3,7 @@
 use super::Scheduler;
 use super::limits::{to_u32, to_usize};
 use super::memory::Grown;
-use super::pace::{Beside, CHUNK_MIN, Load, Sent};
+use super::pace::{Allowance, CHUNK_MIN, Load, Sent};
 use super::sequence::Phase;
 use super::step::{Room, Step, StepBuilder};
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Scheduler {
         let mut builder = StepBuilder::new(like, self.extent_len());
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills {
-            if let Some(rows) = self.rows_with_prefill(share.beside, room.rows, builder.decodes) {
+            if let Some(rows) = self.rows_with_prefill(share.prefill, room.rows, builder.decodes) {
                 self.add_prefills(&mut builder, room.with_rows(rows));
             }
             // What the prompts have left.
@@ -96,23 +96,23 @@ impl Scheduler {
     /// if it may have no prefill.
     fn rows_with_prefill(
         &mut self,
-        beside: Option<Beside>,
+        allowance: Option<Allowance>,
         rows_max: usize,
         decodes: usize,
     ) -> Option<usize> {
         let (_, first) = self.running.prefilling_after(None)?;
-        let Some(beside) = beside else {
+        let Some(allowance) = allowance else {
             let others = self.running.prefills().skip(1).take(PROMPTS_LOOKED_AT);
             let others: usize = others.map(|id| self.sequence(id).pending()).sum();
             // The first counts whole, or its chunks would shrink as it goes on.
             let left = self.sequence(first).compute_end() + others;
             return Some(self.pace.chunk_alone(rows_max, left));
         };
-        let full = decodes == 0 && self.in_flight.len() >= beside.in_flight;
-        if full || (beside.one && self.in_flight.iter().any(|in_flight| in_flight.prefills)) {
+        let full = decodes == 0 && self.in_flight.len() >= allowance.in_flight;
+        if full || (allowance.one && self.in_flight.iter().any(|in_flight| in_flight.prefills)) {
             return None;
         }
-        Some(beside.rows.max(decodes + CHUNK_MIN))
+        Some(allowance.rows.max(decodes + CHUNK_MIN))
     }
 
     /// The next chunks of prompts, and of token logs that are computed again, oldest first.

@@ -114,6 +114,8 @@ pub(super) struct SentChunk {
     pub(super) scored: Range<usize>,
     /// Whether a token is sampled after them.
     pub(super) samples: bool,
+    /// When the token before came, if that is known: the gap to the sampled one begins there.
+    pub(super) token_at: Option<Duration>,
 }
 
 impl SentChunk {
@@ -194,7 +196,8 @@ impl StepBuilder {
             self.rows.push(SamplingRow { top_logprobs, mode: RowMode::Sample(by) });
             self.params.push(sequence.sampling_params());
         }
-        let sent = SentChunk { sequence: id, scored, samples };
+        let token_at = sequence.token_at.filter(|_| samples);
+        let sent = SentChunk { sequence: id, scored, samples, token_at };
         self.chunks.push(Chunk {
             sequence: id,
             position: to_u32(sequence.sent),

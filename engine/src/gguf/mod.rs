@@ -15,7 +15,6 @@
 
 mod error;
 mod file;
-pub mod hyper;
 pub mod limits;
 mod parse;
 mod source;

@@ -17,7 +17,7 @@
 
 use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS, Tile};
 use super::{Level, per_level};
-use crate::huge::Buffer;
+use crate::memory::Buffer;
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
 use std::ops::Range;

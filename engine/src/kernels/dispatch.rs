@@ -1,19 +1,19 @@
 //! The vector kernels of each instruction set, by format.
 
 use super::accumulate;
-use super::direct::{self, Stream};
 use super::floats::{self, Float, Operands};
 use super::formats::{Format, k_quants, legacy};
 use super::gemm;
-use super::simd::{Rows, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::single::{self, Single};
+use super::gemv::{self, Gemv};
+use super::simd::{Rows, Simd};
+use super::skinny::{self, Stream};
 use super::tile::Tile;
 use super::{Isa, Level};
 use crate::quant::TensorType;
 
 /// Tokens that share one pass over the weights.
-pub const FEW: usize = direct::TOKENS;
+pub const FEW: usize = skinny::TOKENS;
 
 /// The products of the rows of a panel, which begin at `base`, `stride` bytes apart, with the first
 /// tokens of a tile: `[token][lane]` to `out`.
@@ -91,7 +91,7 @@ macro_rules! instruction_set {
                 // SAFETY: as the caller promises; these are the instructions.
                 unsafe {
                     let rows = Rows::new(base, stride);
-                    let sums = direct::panel::<$simd, F, T>(rows, tile, stream);
+                    let sums = skinny::panel::<$simd, F, T>(rows, tile, stream);
                     for (t, sums) in sums.into_iter().enumerate() {
                         <$simd>::store_f(out.add(t * <$simd>::LANES), sums);
                     }
@@ -262,8 +262,8 @@ pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
 /// The kernels of `level` that multiply rows of type `ty` with one token, one row after the other;
 /// `None` where those of [`kernels`] do.
 #[cfg(target_arch = "x86_64")]
-pub fn single(level: Level, ty: TensorType) -> Option<&'static Single> {
-    if matches!(level.0, Isa::Avx512) { single::kernels(ty) } else { None }
+pub fn gemv(level: Level, ty: TensorType) -> Option<&'static Gemv> {
+    if matches!(level.0, Isa::Avx512) { gemv::kernels(ty) } else { None }
 }
 
 /// [`accumulate::accumulate`] for `rows` rows.

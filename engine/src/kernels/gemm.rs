@@ -5,9 +5,9 @@
 //! Unpacked: [group][8 vectors of quants, scales, offsets][panel][lane]
 //! ```
 
-use super::direct::{finish, scaled, start};
 use super::formats::{Format, Sink};
 use super::simd::{Rows, Simd};
+use super::skinny::{finish, scaled, start};
 use super::tile::{FIELDS, Tile};
 use std::marker::PhantomData;
 

@@ -5,15 +5,15 @@
 //! [`PASS_TOKENS`] of them.
 
 use super::activations::{Activations, Forms};
-use super::direct::Stream;
 use super::dispatch::{self, FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
-use super::matrix::Matrix;
-use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
-use super::shares::{self, SEVERAL};
-use super::simd::prefetch_far;
 #[cfg(target_arch = "x86_64")]
-use super::single::{self, GROUPS_MAX, ROWS};
+use super::gemv::{self, GROUPS_MAX, ROWS};
+use super::matrix::Matrix;
+use super::partition::{self, SEVERAL};
+use super::scratch::{PASS_ROWS, PASS_TOKENS, Scratch};
+use super::simd::prefetch_far;
+use super::skinny::Stream;
 use super::tile::{TILE_TOKENS, Tile};
 use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
@@ -57,14 +57,14 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
         assert!(bias.is_none_or(|bias| bias.len() == matrix.rows), "one bias per output");
         let (need, have) = (Forms::of(matrix.ty), activations.forms());
         assert!(have.or(need) == have, "the activations are quantised for these weights");
-        let unit = shares::unit_rows(pool.threads(), &matrix, tokens);
+        let unit = partition::unit_rows(pool.threads(), &matrix, tokens);
         let kernels = kernels(pool.level(), matrix.ty);
         let kernels = kernels.filter(|kernels| matrix.rows >= kernels.lanes);
         Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, activations }
     });
     let units = std::array::from_fn::<_, N, _>(|i| jobs[i].matrix.rows.div_ceil(jobs[i].unit));
     pool.each(units.iter().sum(), &|scratch, index| {
-        let (job, unit) = shares::unit_at(&units, pool.threads(), index);
+        let (job, unit) = partition::unit_at(&units, pool.threads(), index);
         let job = &jobs[job];
         let start = unit * job.unit;
         job.rows(pool, scratch, start..job.matrix.rows.min(start + job.unit));
@@ -259,7 +259,7 @@ impl Job<'_> {
     fn few(&self, level: Level, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
         let tokens = self.activations.rows();
         #[cfg(target_arch = "x86_64")]
-        if tokens == 1 && self.single(level, scratch, rows.clone()) {
+        if tokens == 1 && self.gemv(level, scratch, rows.clone()) {
             return;
         }
         let tile = self.activations.tile(0, self.matrix.ty);
@@ -305,27 +305,26 @@ impl Job<'_> {
 
     /// One token: rows one after the other. `false` if there is no such kernel.
     #[cfg(target_arch = "x86_64")]
-    fn single(&self, level: Level, scratch: &mut Scratch, rows: Range<usize>) -> bool {
+    fn gemv(&self, level: Level, scratch: &mut Scratch, rows: Range<usize>) -> bool {
         let Matrix { ty, cols, bytes, .. } = self.matrix;
-        let Some(kernels) = dispatch::single(level, ty).filter(|_| cols / GROUP <= GROUPS_MAX)
-        else {
+        let Some(kernels) = dispatch::gemv(level, ty).filter(|_| cols / GROUP <= GROUPS_MAX) else {
             return false;
         };
         let tile = self.activations.tile(0, ty);
         let count = rows.len();
-        let Scratch { single, sums, .. } = scratch;
+        let Scratch { gemv, sums, .. } = scratch;
         // SAFETY: the level exists only on a machine with its instructions; the rows are inside the
         // matrix, whose length was checked, and the tile has all their groups and one token.
         unsafe {
-            (kernels.prepare)(tile, single);
+            (kernels.prepare)(tile, gemv);
             // A call gives the sums of the rows of the one before.
             for i in 0..=count.div_ceil(ROWS) {
                 let start = count.min(i * ROWS);
-                let next = single::Strip {
+                let next = gemv::Strip {
                     first: bytes.as_ptr().add((rows.start + start) * ty.row_bytes(cols)),
                     count: ROWS.min(count - start),
                 };
-                let products = (kernels.advance)(next, tile, single);
+                let products = (kernels.advance)(next, tile, gemv);
                 if i > 0 {
                     let before = &mut sums[(i - 1) * ROWS..start];
                     before.copy_from_slice(&products[..before.len()]);

@@ -39,23 +39,20 @@
 mod accumulate;
 pub mod activations;
 pub mod attention;
-pub mod cache;
-mod direct;
 mod dispatch;
+pub mod elementwise;
 mod floats;
 mod formats;
 mod gemm;
-pub mod heads;
+#[cfg(target_arch = "x86_64")]
+mod gemv;
 pub mod matmul;
 pub mod matrix;
-pub mod probes;
-pub mod rows;
+mod partition;
 mod scalar;
 pub mod scratch;
-mod shares;
 mod simd;
-#[cfg(target_arch = "x86_64")]
-mod single;
+mod skinny;
 pub mod tile;
 
 /// An instruction set that this machine has.

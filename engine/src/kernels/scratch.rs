@@ -1,9 +1,9 @@
 //! What one compute thread needs beside inputs and outputs. Allocated with the pool.
 
+use super::attention::heads::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
 use super::gemm::UNPACKED_LEN;
-use super::heads::{HEAD_DIM_MAX, QUERIES_MAX, TILE};
 use super::tile::TILE_TOKENS;
-use crate::huge::Buffer;
+use crate::memory::Buffer;
 
 /// Tokens that meet a panel of unpacked weights before the next panel is unpacked: whole tiles, and no
 /// fewer than the 512 that prompts are mostly cut into.
@@ -28,7 +28,7 @@ pub struct Scratch {
     pub(super) partial: Buffer<f32>,
     /// What products with one token keep.
     #[cfg(target_arch = "x86_64")]
-    pub(super) single: super::single::Kept,
+    pub(super) gemv: super::gemv::Kept,
 }
 
 impl Scratch {
@@ -42,7 +42,7 @@ impl Scratch {
             scores: Buffer::new(QUERIES_MAX * TILE),
             partial: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
             #[cfg(target_arch = "x86_64")]
-            single: super::single::Kept::new(),
+            gemv: super::gemv::Kept::new(),
         }
     }
 }

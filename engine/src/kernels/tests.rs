@@ -1,12 +1,12 @@
 //! Every instruction set equals the scalar definition to the bit, and that equals the mathematics.
 
 use super::activations::{Activations, Forms};
+use super::attention::cache::{Rotation, store};
+use super::attention::heads::{AttentionShape, QueryChunk};
 use super::attention::{RANGE, attend};
-use super::cache::{Rotation, store};
-use super::heads::{AttentionShape, QueryChunk};
+use super::elementwise::Pairing;
 use super::matmul::{Product, matmul};
 use super::matrix::Matrix;
-use super::rows::Pairing;
 use super::*;
 use crate::invariance::Random;
 use crate::kv::{Cache, CacheShape, KvType};

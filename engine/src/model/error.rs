@@ -1,6 +1,7 @@
 //! Why a stage cannot be loaded, and why a forward cannot be computed.
 
-use crate::gguf::GgufError;
+use crate::arch::error::ArchError;
+use crate::arch::layer::LayerShape;
 use crate::quant::TensorType;
 use std::ops::Range;
 
@@ -9,21 +10,27 @@ use std::ops::Range;
 #[allow(missing_docs, reason = "each message says what its fields are")]
 pub enum LoadError {
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Arch(#[from] ArchError),
     #[error("the model has no tensor {name}, or it is not part of this stage's weights")]
     Missing { name: String },
     #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
     Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
     #[error("tensor {name} is {found}, expected F32 (norms and biases are not quantised)")]
     VectorType { name: String, found: TensorType },
-    #[error("architecture {0} is not supported; supported are llama, granite, qwen2, qwen3")]
-    Architecture(String),
     #[error("attention with {0} is not supported")]
     Attention(String),
     #[error("layers {}..{} are not part of a model with {layers}", range.start, range.end)]
     Layers { range: Range<u32>, layers: u32 },
     #[error("a stage needs at least one position, block, row and chunk")]
     Empty,
+}
+
+impl LoadError {
+    /// The refusal of a layer that is declared and not computed.
+    pub(super) fn not_computed(layer: u32, shape: &LayerShape) -> Self {
+        let what = shape.not_computed().unwrap_or_default();
+        ArchError::NotComputed { layer, what }.into()
+    }
 }
 
 /// Why a forward cannot be computed. The caller is faulty; nothing was computed.

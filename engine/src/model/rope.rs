@@ -3,7 +3,7 @@
 //! Frequencies are `base^(−2i/n)`, stretched as the metadata say: linear (Chen et al. 2023), per pair
 //! by the file's `rope_freqs.weight` (Llama 3), or YaRN (Peng et al. 2023) with ggml's conventions.
 
-use crate::gguf::hyper::{HyperParameters, RopeScaling};
+use crate::arch::hyper::{HyperParameters, RopeScaling};
 use crate::math;
 
 /// Angles per position of every pair, and the length that rotated pairs are scaled to.

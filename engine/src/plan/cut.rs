@@ -14,6 +14,7 @@ use super::cut_request::{CutRequest, Member};
 use super::error::{MemoryLimit, PlanError};
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::{Stages, partition};
+use crate::arch::layer::LayerShape;
 use crate::limits::LOGIT_ROWS;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
@@ -85,8 +86,10 @@ impl Cut {
 /// Hidden states come in, stand beside their norm and residual, and go out; gate and up; queries,
 /// attention's result, keys and values. Quantised activations are smaller than what they replace.
 pub fn scratch_bytes(layout: &ModelLayout, layers: &Range<u32>, rows_max: u32) -> u64 {
-    let heads = u64::from(layout.heads + layout.kv_heads) * u64::from(layout.head_dim);
-    let row = 4 * u64::from(layout.hidden) + 2 * u64::from(layout.ffn) + 2 * heads;
+    let width = |layer: &LayerShape| {
+        4 * layer.hidden + 2 * layer.ffn_width() + 2 * (layer.q_width() + layer.kv_width())
+    };
+    let row = layout.layer_shapes().iter().map(width).max().unwrap_or(0) as u64;
     let last = layers.end == layout.layers;
     let logits = if last { LOGIT_ROWS as u64 * u64::from(layout.vocab) } else { 0 };
     4 * (u64::from(rows_max) * row + logits)
@@ -186,7 +189,7 @@ impl<'a> Planner<'a> {
     }
 
     fn block_bytes(&self, layers: &Range<u32>) -> u64 {
-        self.layout.kv_block_bytes(layers.end - layers.start, self.request.kv_type)
+        self.layout.kv_block_bytes(layers.clone(), self.request.kv_type)
     }
 
     /// Whether the member's own limit on KV allows `blocks` of them.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::arch::error::ArchError;
 use crate::gguf::GgufError;
 
 /// A model whose tensors are not those of its architecture, or workers that cannot hold it.
@@ -10,22 +11,8 @@ use crate::gguf::GgufError;
 pub enum PlanError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    #[error(
-        "tensor \"{name}\" is not one that Woolly knows in a model of the architecture \
-         {architecture}"
-    )]
-    UnknownTensor { name: String, architecture: String },
-    #[error("tensor \"{name}\" belongs to a layer beyond the {layers} that block_count says")]
-    ExtraLayer { name: String, layers: u32 },
-    #[error("the model lacks the tensor \"{name}\"")]
-    MissingTensor { name: String },
-    #[error(
-        "tensor \"{name}\" has the shape {found:?}, but {expected:?} follows from the file's metadata: \
-         the file is damaged or was converted wrongly"
-    )]
-    Shape { name: String, found: Vec<u64>, expected: Vec<u64> },
-    #[error("tensor \"{name}\" is {found}, expected F32 (norms and biases are not quantised)")]
-    NotF32 { name: String, found: &'static str },
+    #[error(transparent)]
+    Arch(#[from] ArchError),
     #[error("there is no worker to place the model on")]
     NoMembers,
     #[error("the context is {found} positions, expected 1 to {limit}")]

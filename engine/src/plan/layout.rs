@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::PlanError;
-use super::names::{self, Role};
-use crate::gguf::hyper::HyperParameters;
+use crate::arch::error::ArchError;
+use crate::arch::layer::{CacheGroup, LayerShape};
+use crate::arch::tensors::{self, Role};
+use crate::arch::{Arch, Cost};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::KvType;
 
@@ -101,12 +103,27 @@ pub struct ModelLayout {
     headers: Vec<ByteRange>,
     embedding: Slice,
     blocks: Vec<Slice>,
-    /// Tensor bytes and multiplications of the layers before each, and of all; without the rotary
-    /// frequencies, which all layers of a stage share.
-    sums: Vec<(u64, u64)>,
+    shapes: Vec<LayerShape>,
+    cache_groups: Vec<CacheGroup>,
+    /// Of the layers before each, and of all; without the rotary frequencies, which all layers of a
+    /// stage share.
+    sums: Vec<Sum>,
     /// Bytes of the rotary frequencies.
     rope_bytes: u64,
     head: Slice,
+}
+
+/// What several layers are together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    /// Bytes of the tensors.
+    bytes: u64,
+    /// Those that are read to compute one row.
+    bytes_per_row: u64,
+    /// Multiplications to compute one row.
+    macs_per_row: u64,
+    /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
+    kv_block_bytes: [u64; KvType::ALL.len()],
 }
 
 /// The tensors of one slice.
@@ -117,47 +134,56 @@ struct Slice {
     len: u64,
     /// Bytes of the tensors.
     bytes: u64,
-    /// Elements of its matrices: multiplications per token.
-    macs: u64,
+    /// What it takes to compute with them.
+    cost: Cost,
 }
 
 impl ModelLayout {
     /// Sorts the tensors of `gguf`.
     ///
     /// # Errors
-    /// Hyper-parameters that are refused; a tensor of an unknown name; a layer, or a tensor of a
-    /// layer, that is missing or too many.
+    /// Hyper-parameters that are refused; a layer that Woolly does not compute; a tensor of an
+    /// unknown name; a layer, or a tensor of a layer, that is missing or too many.
     pub fn new(gguf: &Gguf) -> Result<Self, PlanError> {
-        let hyper = HyperParameters::new(gguf)?;
+        Self::of(gguf, Arch::new(gguf)?)
+    }
+
+    /// The layout of a model of this architecture, whether it can be computed or not.
+    pub(crate) fn of(gguf: &Gguf, arch: Arch) -> Result<Self, PlanError> {
         let mut embedding = Vec::new();
         let mut rope_freqs = Vec::new();
         let mut head = Vec::new();
-        let mut blocks: BTreeMap<u32, Vec<&TensorInfo>> = BTreeMap::new();
+        let mut blocks: BTreeMap<u32, Vec<(&TensorInfo, bool)>> = BTreeMap::new();
         for tensor in gguf.tensors() {
-            match names::role(&tensor.name, &hyper.architecture, hyper.layers)? {
+            match tensors::role(tensor, &arch)? {
                 Role::Embedding => embedding.push(tensor),
                 Role::RopeFreqs => rope_freqs.push(tensor),
                 Role::Head => head.push(tensor),
-                Role::Layer(layer) => blocks.entry(layer).or_default().push(tensor),
+                Role::Layer { index, is_of_experts } => {
+                    blocks.entry(index).or_default().push((tensor, is_of_experts));
+                }
             }
-            names::check(tensor, &hyper)?;
         }
-        let tied = gguf.tensor(names::OUTPUT).is_none();
+        let tied = gguf.tensor(tensors::OUTPUT).is_none();
         if tied {
             head.extend(&embedding);
         }
-        require(gguf, &hyper)?;
-        let blocks = blocks.into_values().map(|mut tensors| {
-            tensors.extend(&rope_freqs);
-            Slice::new(tensors)
+        if let Some(name) = tensors::required(&arch).find(|name| gguf.tensor(name).is_none()) {
+            return Err(ArchError::MissingTensor { name }.into());
+        }
+        let blocks = blocks.into_values().zip(&arch.layers).map(|(tensors, shape)| {
+            let cost = Cost::new(shape.feed_forward, tensors.iter().copied());
+            let tensors = tensors.into_iter().map(|(tensor, _)| tensor);
+            Slice::new(tensors.chain(rope_freqs.iter().copied()).collect(), cost)
         });
         let blocks: Vec<Slice> = blocks.collect();
         let rope_bytes = rope_freqs.iter().map(|tensor| tensor.len).sum();
-        let mut sums = vec![(0, 0)];
-        for (index, block) in blocks.iter().enumerate() {
-            let own = block.bytes - rope_bytes;
-            sums.push((sums[index].0 + own, sums[index].1 + block.macs));
+        let mut sums = vec![Sum::default()];
+        for (index, (block, shape)) in blocks.iter().zip(&arch.layers).enumerate() {
+            sums.push(sums[index].and(block, block.bytes - rope_bytes, shape));
         }
+        let cache_groups = arch.cache_groups();
+        let Arch { hyper, layers: shapes, .. } = arch;
         Ok(Self {
             name: model_name(gguf)?,
             layers: hyper.layers,
@@ -173,11 +199,13 @@ impl ModelLayout {
             file_type: file_type(gguf)?,
             tied,
             headers: headers(gguf),
-            embedding: Slice::new(embedding),
+            embedding: Slice::whole(embedding),
             blocks,
             sums,
             rope_bytes,
-            head: Slice::new(head),
+            head: Slice::whole(head),
+            shapes,
+            cache_groups,
             architecture: hyper.architecture,
         })
     }
@@ -243,7 +271,7 @@ impl ModelLayout {
             (true, false) => self.head.bytes,
             (false, _) => 0,
         };
-        embedding + self.blocks_sum(&layers).0 + head
+        embedding + self.shared_bytes(&layers) + self.sum(&layers, |sum| sum.bytes) + head
     }
 
     /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
@@ -251,28 +279,55 @@ impl ModelLayout {
     pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
         let row = if layers.start == 0 { self.embedding.bytes / u64::from(self.vocab) } else { 0 };
         let head = if layers.end == self.layers { self.head.bytes } else { 0 };
-        row + self.blocks_sum(&layers).0 + head
+        row + self.shared_bytes(&layers) + self.sum(&layers, |sum| sum.bytes_per_row) + head
     }
 
     /// Multiplications of a stage with these layers for one token, attention scores excepted; the
     /// head is counted, as for a token that is sampled.
     pub fn stage_macs_per_token(&self, layers: Range<u32>) -> u64 {
-        let head = if layers.end == self.layers { self.head.macs } else { 0 };
-        self.blocks_sum(&layers).1 + head
+        let head = if layers.end == self.layers { self.head.cost.macs(1) } else { 0 };
+        self.sum(&layers, |sum| sum.macs_per_row) + head
     }
 
-    /// Bytes of one KV block of this type on a stage with this many layers: keys and values of
+    /// What a forward of the layer costs, as functions of its rows.
+    pub fn layer_cost(&self, layer: u32) -> &Cost {
+        &self.blocks[layer as usize].cost
+    }
+
+    /// The shapes of the layers, in order.
+    pub fn layer_shapes(&self) -> &[LayerShape] {
+        &self.shapes
+    }
+
+    /// Layers that remember alike, in the order of their first layers.
+    pub fn cache_groups(&self) -> &[CacheGroup] {
+        &self.cache_groups
+    }
+
+    /// Bytes of one KV block of this type on a stage with these layers: keys and values of
     /// [`BLOCK_LEN`] positions.
-    pub fn kv_block_bytes(&self, layers: u32, kv_type: KvType) -> u64 {
-        let tile = kv_type.tile_bytes(self.head_dim as usize) as u64;
-        u64::from(layers) * 2 * u64::from(self.kv_heads) * tile
+    pub fn kv_block_bytes(&self, layers: Range<u32>, kv_type: KvType) -> u64 {
+        self.sum(&layers, |sum| sum.kv_block_bytes[kv_type as usize])
     }
 
-    /// Tensor bytes and multiplications of a stage's layers.
-    fn blocks_sum(&self, layers: &Range<u32>) -> (u64, u64) {
-        let (end, start) = (self.sums[layers.end as usize], self.sums[layers.start as usize]);
-        let shared = if layers.is_empty() { 0 } else { self.rope_bytes };
-        (end.0 - start.0 + shared, end.1 - start.1)
+    /// As [`kv_block_bytes`](Self::kv_block_bytes), of those of the layers that are in the group.
+    pub fn group_block_bytes(
+        &self,
+        group: &CacheGroup,
+        layers: Range<u32>,
+        kv_type: KvType,
+    ) -> u64 {
+        let own = group.layers.iter().filter(|layer| layers.contains(layer));
+        own.map(|&layer| self.shapes[layer as usize].kv_block_bytes(kv_type)).sum()
+    }
+
+    /// What all layers of a stage share.
+    fn shared_bytes(&self, layers: &Range<u32>) -> u64 {
+        if layers.is_empty() { 0 } else { self.rope_bytes }
+    }
+
+    fn sum(&self, layers: &Range<u32>, of: impl Fn(&Sum) -> u64) -> u64 {
+        of(&self.sums[layers.end as usize]) - of(&self.sums[layers.start as usize])
     }
 
     fn slice(&self, id: SliceId) -> Option<&Slice> {
@@ -292,10 +347,32 @@ impl ModelLayout {
     }
 }
 
+impl Sum {
+    /// With one more layer, whose tensors have so many bytes.
+    fn and(self, block: &Slice, bytes: u64, shape: &LayerShape) -> Self {
+        let mut kv_block_bytes = self.kv_block_bytes;
+        for ty in KvType::ALL {
+            kv_block_bytes[ty as usize] += shape.kv_block_bytes(ty);
+        }
+        Self {
+            bytes: self.bytes + bytes,
+            bytes_per_row: self.bytes_per_row + block.cost.bytes_read(1),
+            macs_per_row: self.macs_per_row + block.cost.macs(1),
+            kv_block_bytes,
+        }
+    }
+}
+
 impl Slice {
-    fn new(mut tensors: Vec<&TensorInfo>) -> Self {
+    /// A slice all of which is used for every row.
+    fn whole(tensors: Vec<&TensorInfo>) -> Self {
+        let cost = Cost::whole(tensors.iter().copied());
+        Self::new(tensors, cost)
+    }
+
+    fn new(mut tensors: Vec<&TensorInfo>, cost: Cost) -> Self {
         tensors.sort_by_key(|tensor| (tensor.part, tensor.offset));
-        let mut slice = Self::default();
+        let mut slice = Self { cost, ..Self::default() };
         for tensor in tensors {
             let at = slice.len.next_multiple_of(SLICE_ALIGNMENT);
             let part = u32::try_from(tensor.part).expect("a model has few parts");
@@ -303,21 +380,8 @@ impl Slice {
             slice.tensors.push(SliceTensor { name: tensor.name.clone(), source, at });
             slice.len = at + tensor.len;
             slice.bytes += tensor.len;
-            if tensor.rows() > 1 {
-                slice.macs += tensor.elements();
-            }
         }
         slice
-    }
-}
-
-/// Checks that no tensor is missing.
-fn require(gguf: &Gguf, hyper: &HyperParameters) -> Result<(), PlanError> {
-    let outer = [names::EMBEDDING, names::OUTPUT_NORM].map(str::to_owned).into_iter();
-    let layers = (0..hyper.layers).flat_map(|layer| names::required(&hyper.architecture, layer));
-    match outer.chain(layers).find(|name| gguf.tensor(name).is_none()) {
-        Some(name) => Err(PlanError::MissingTensor { name }),
-        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod draw;
 
-use crate::kernels::{Level, rows};
+use crate::kernels::{Level, elementwise};
 use crate::math;
 
 /// What to do with one row of logits.
@@ -144,10 +144,10 @@ impl Sampler {
     /// If a token id is not below `logits.len()`.
     pub fn row(&mut self, logits: &mut [f32], request: &RowRequest<'_>) -> RowResult {
         let mut max = None;
-        rows::finite_max(self.level, logits, &mut max);
+        elementwise::finite_max(self.level, logits, &mut max);
         let Some(max) = max else { return RowResult::NonFinite };
         let mut total = 0.0;
-        rows::sum_exp(self.level, logits, max, &mut total);
+        elementwise::sum_exp(self.level, logits, max, &mut total);
         let log_total = f64::from(max) + math::ln64(total);
         let logprob = |logit: f32| (f64::from(logit) - log_total) as f32;
         let (RowRequest::Score { top, .. } | RowRequest::Sample { top, .. }) = *request;

@@ -10,7 +10,7 @@ use super::mapping::{MappedTensor, Mapping, OpenFile, is_same};
 use super::pages::merged;
 use super::resident::Resident;
 use crate::gguf::{Part, open_regular};
-use crate::huge::page_size;
+use crate::memory::page_size;
 
 /// Alignment of a tensor without which its values cannot be read in place.
 const TENSOR_ALIGNMENT: u64 = 4;

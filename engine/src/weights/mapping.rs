@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
 use crate::gguf::FileIdentity;
-use crate::huge::page_size;
+use crate::memory::page_size;
 
 /// A file that stays open so that changes to it can be seen.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ pub use error::MapError;
 pub use resident::{MappedSlice, Resident};
 
 use crate::gguf::Gguf;
-use crate::huge::{HUGE_PAGE, page_size, whole_pages};
+use crate::memory::{HUGE_PAGE, page_size, whole_pages};
 use crate::plan::{ModelLayout, SliceId};
 use mapper::{Mapper, Wanted, open_of_size, open_part};
 use mapping::{MappedTensor, Mapping};

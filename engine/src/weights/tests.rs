@@ -12,7 +12,7 @@ use crate::gguf::tests::files::{part_path, parts, write_parts};
 use crate::gguf::tests::{HIDDEN, small_model, weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, HeaderPart, Value};
-use crate::huge::LockError;
+use crate::memory::LockError;
 use crate::plan::{ByteRange, ModelLayout, SliceId, SlicePiece};
 use crate::quant::TensorType;
 

@@ -96,7 +96,7 @@ impl Cost {
 
 /// Bytes of a block of the cache: keys and values of [`BLOCK_LEN`] positions on all layers.
 pub fn kv_block_bytes(layout: &ModelLayout, kv: KvType) -> u64 {
-    layout.kv_block_bytes(layout.layers, kv)
+    layout.kv_block_bytes(0..layout.layers, kv)
 }
 
 /// Tokens per second of all sequences together.

@@ -12,30 +12,30 @@ const CODES: [FaultCode; 5] = [
 
 #[test]
 fn a_failed_load_is_tried_again_after_a_rest() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     join(&mut cluster, s(100), &[A]);
     actions(&mut cluster);
     let mut now = s(100);
     for rest in [5, 10, 20, 40, 60, 60] {
-        let epoch = cluster.epoch();
+        let epoch = cluster.latest();
         cluster.handle_fault(now, A, &fault(epoch, FaultCode::LoadFailed, "no such\nfile"));
         let text = announcements(&mut cluster);
         assert!(text.contains("worker worker-a (stage 0) could not load its stage: no such file"));
         assert!(text.contains(&format!("tried again in {rest} s")), "{text}");
-        assert!(cluster.status().detail.contains("no such file"));
+        assert!(cluster.state().detail.contains("no such file"));
         assert_eq!(cluster.poll_timeout(), Some(now + s(rest)));
         now += s(rest);
         cluster.handle_timeout(now - Duration::from_millis(1));
         assert_eq!(actions(&mut cluster), [], "not before");
         cluster.handle_timeout(now);
         assert_eq!(places(&actions(&mut cluster)), [(A, 0, 8)]);
-        assert_eq!(cluster.epoch().0, epoch.0 + 1);
+        assert_eq!(cluster.latest().0, epoch.0 + 1);
     }
 }
 
 #[test]
 fn a_spare_replaces_a_failed_worker_at_once() {
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     join(&mut cluster, s(0), &[A, B, C]);
     actions(&mut cluster);
     cluster.handle_fault(s(1), B, &fault(PlanEpoch(1), FaultCode::SliceFailed, "disk full"));
@@ -53,17 +53,17 @@ fn every_fault_of_a_served_plan_ends_it() {
         cluster.handle_fault(s(1), B, &fault(PlanEpoch(1), code, "broken"));
         let mut todo = actions(&mut cluster);
         if code == FaultCode::LoadFailed {
-            assert_eq!(todo.pop(), Some(Action::LookAtModel));
+            assert_eq!(todo.pop(), Some(Action::LookAtModel(LANE)));
         }
         let reason = match &todo[0] {
-            Action::Stopped { epoch: PlanEpoch(1), reason } => reason,
+            Action::Stopped { epoch: PlanEpoch(1), reason, .. } => reason,
             other => panic!("expected the end of the plan, not {other:?}"),
         };
         assert!(reason.contains("worker-b (stage 1)") && reason.ends_with("broken"), "{reason}");
         assert_eq!(todo.len(), 3, "and two releases: {todo:?}");
         if code == FaultCode::LoadFailed {
-            let parts = cluster.config.parts.clone();
-            cluster.handle_model_verified(s(6), parts);
+            let parts = cluster.placements[&LANE].config.parts.clone();
+            cluster.handle_model_verified(s(6), LANE, parts);
         }
         cluster.handle_timeout(s(6));
         assert_eq!(places(&actions(&mut cluster)), [(A, 0, 5), (B, 5, 8)]);
@@ -88,12 +88,12 @@ fn a_broken_link_of_a_served_plan_waits_for_the_one_who_died() {
 fn a_long_service_forgives() {
     let mut cluster = serving(config(1), &[A]);
     let mut fail = |now: u64, rest: u64| {
-        let epoch = cluster.epoch();
+        let epoch = cluster.latest();
         cluster.handle_fault(s(now), A, &fault(epoch, FaultCode::ComputeFailed, "oops"));
         let text = announcements(&mut cluster);
         assert!(text.contains(&format!("tried again in {rest} s")), "at {now}: {text}");
         cluster.handle_timeout(s(now + rest));
-        cluster.handle_ready(s(now + rest), A, &ready(cluster.epoch()));
+        cluster.handle_ready(s(now + rest), A, &ready(cluster.latest()));
         announcements(&mut cluster);
     };
     fail(1, 5);
@@ -120,15 +120,15 @@ fn a_model_that_was_written_to_is_verified_and_placed_again_at_once() {
     let mut cluster = serving(config(1), &[A]);
     let text = "model.gguf changed since its header was read";
     cluster.handle_fault(s(1), A, &fault(PlanEpoch(1), FaultCode::LoadFailed, text));
-    assert_eq!(actions(&mut cluster).last(), Some(&Action::LookAtModel));
+    assert_eq!(actions(&mut cluster).last(), Some(&Action::LookAtModel(LANE)));
     cluster.handle_timeout(s(9));
     assert_eq!(
         actions(&mut cluster),
         [],
         "nobody is placed before it is known what the files hold"
     );
-    let parts = cluster.config.parts.clone();
-    cluster.handle_model_verified(s(9), parts);
+    let parts = cluster.placements[&LANE].config.parts.clone();
+    cluster.handle_model_verified(s(9), LANE, parts);
     assert_eq!(places(&actions(&mut cluster)), [(A, 0, 8)]);
     cluster.handle_ready(s(9), A, &ready(PlanEpoch(2)));
     actions(&mut cluster);
@@ -140,9 +140,9 @@ fn a_model_that_was_written_to_is_verified_and_placed_again_at_once() {
 #[test]
 fn a_plan_in_force_goes_on_while_the_model_is_read_again() {
     let mut cluster = serving(config(1), &[A]);
-    cluster.handle_model_unsure();
-    assert!(cluster.status().ready);
-    let parts = cluster.config.parts.clone();
-    cluster.handle_model_verified(s(1), parts);
+    cluster.handle_model_unsure(LANE);
+    assert!(cluster.state().ready);
+    let parts = cluster.placements[&LANE].config.parts.clone();
+    cluster.handle_model_verified(s(1), LANE, parts);
     assert_eq!(actions(&mut cluster), []);
 }

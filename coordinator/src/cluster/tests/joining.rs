@@ -1,53 +1,58 @@
 //! From the first `Hello` to a plan that is served.
 
 use super::*;
+use woolly_protocol::forward::CacheLimits;
 
 #[test]
 fn a_plan_waits_for_the_workers_wanted() {
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     join(&mut cluster, s(1), &[A]);
     assert_eq!(actions(&mut cluster), []);
-    assert_eq!(cluster.status().detail, "waiting for workers: 1 of 2 have joined");
-    assert_eq!(cluster.epoch(), PlanEpoch(0));
+    assert_eq!(cluster.state().detail, "waiting for workers: 1 of 2 have joined");
+    assert_eq!(cluster.latest(), PlanEpoch(0));
     join(&mut cluster, s(2), &[B]);
     let todo = actions(&mut cluster);
     assert_eq!(places(&todo), [(A, 0, 5), (B, 5, 8)]);
-    assert_eq!(cluster.epoch(), PlanEpoch(1));
+    assert_eq!(cluster.latest(), PlanEpoch(1));
 }
 
 #[test]
 fn assignments_say_who_the_neighbours_are() {
-    let mut cluster = Cluster::new(config(3));
+    let mut cluster = cluster_of(config(3));
     join(&mut cluster, s(0), &[C, A, B]);
     let todo = actions(&mut cluster);
     let stages = assigned(&todo);
     let order: Vec<_> = stages.iter().map(|(id, _)| *id).collect();
     assert_eq!(order, [C, A, B], "the order of joining");
     let (_, first) = stages[0];
-    assert_eq!(first.previous, None);
-    let next = first.next.as_ref().unwrap();
+    assert_eq!(first.links.previous, None);
+    let next = first.links.next.as_ref().unwrap();
     let (address, name) = ("10.0.0.10:7500", "worker-a");
     assert_eq!((next.worker, next.address.as_str(), next.name.as_str()), (A, address, name));
     let (_, last) = stages[2];
-    assert_eq!((last.previous, &last.next), (Some(A), &None));
+    assert_eq!((last.links.previous, &last.links.next), (Some(A), &None));
     for (index, (_, assign)) in stages.iter().enumerate() {
-        assert_eq!((assign.stage as usize, assign.stage_count), (index, 3));
-        assert_eq!((assign.in_flight_max, assign.ctx_size, assign.rows_max), (4, 8192, 256));
-        assert_eq!((assign.fingerprint, assign.machine), ([7; 32], [9; 16]));
-        assert_eq!(assign.kv_blocks, first.kv_blocks);
-        assert_eq!(assign.hidden, layout().hidden);
+        let stage = &assign.stage;
+        assert_eq!((assign.links.stage as usize, assign.links.stage_count), (index, 3));
+        assert_eq!((assign.links.in_flight_max, stage.ctx_size, stage.rows_max), (4, 8192, 256));
+        assert_eq!((stage.fingerprint, assign.source.machine), ([7; 32], [9; 16]));
+        assert_eq!(stage.caches, first.stage.caches);
+        assert_eq!(stage.hidden, layout().hidden);
     }
 }
 
 #[test]
 fn a_plan_is_served_when_all_stages_are_ready() {
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     join(&mut cluster, s(0), &[A, B]);
-    let blocks = assigned(&actions(&mut cluster))[0].1.kv_blocks;
+    let CacheLimits::Blocks(blocks) = assigned(&actions(&mut cluster))[0].1.stage.caches[0] else {
+        panic!("the model remembers positions");
+    };
+    let blocks = blocks.count;
     cluster.handle_ready(s(1), B, &ready(PlanEpoch(1)));
     cluster.handle_ready(s(1), B, &ready(PlanEpoch(1)));
     assert_eq!(actions(&mut cluster), []);
-    assert!(cluster.status().detail.starts_with("loading: 1 of 2 stages ready, worker-a 0 %"));
+    assert!(cluster.state().detail.starts_with("loading: 1 of 2 stages ready, worker-a 0 %"));
     cluster.handle_ready(s(2), A, &ready(PlanEpoch(1)));
     let todo = actions(&mut cluster);
     let (limits, stages) = served(&todo);
@@ -57,7 +62,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
         in_flight_max: 3,
         ctx_size: 8192,
         kv_blocks: blocks,
-        block_len: 32,
+        extent_len: 32,
         rows_max: 256,
         chunks_max: 256,
         vocab: layout().vocab,
@@ -65,7 +70,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
     assert_eq!(limits, expected);
     assert_eq!(stages[1].layers, 5..8);
     assert_eq!(stages[0].worker, A);
-    let status = cluster.status();
+    let status = cluster.state();
     assert!(status.ready);
     assert_eq!((status.kv_blocks, status.kv_tokens), (blocks, u64::from(blocks) * 32));
     assert_eq!(status.stages[1].worker_id, B.hex());
@@ -76,20 +81,20 @@ fn a_plan_is_served_when_all_stages_are_ready() {
 
 #[test]
 fn the_answer_to_another_plan_is_no_readiness() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     join(&mut cluster, s(0), &[A]);
     actions(&mut cluster);
     cluster.handle_ready(s(0), A, &ready(PlanEpoch(2)));
     cluster.handle_ready(s(0), B, &ready(PlanEpoch(1)));
     assert_eq!(actions(&mut cluster), []);
-    assert!(!cluster.status().ready);
+    assert!(!cluster.state().ready);
 }
 
 #[test]
 fn a_cut_is_kept_in_the_order_of_joining() {
     let cut = Some(vec![5, 3]);
     // Fewer workers than stages cannot have been meant.
-    let mut cluster = Cluster::new(ClusterConfig { cut, ..config(1) });
+    let mut cluster = cluster_of(config(1).cut(cut));
     join(&mut cluster, s(0), &[B]);
     assert_eq!(actions(&mut cluster), []);
     join(&mut cluster, s(0), &[A]);
@@ -101,12 +106,12 @@ fn who_joins_later_is_a_spare() {
     let mut cluster = serving(config(1), &[A]);
     join(&mut cluster, s(1), &[B]);
     assert_eq!(actions(&mut cluster), []);
-    assert!(cluster.status().ready);
+    assert!(cluster.state().ready);
 }
 
 #[test]
 fn a_plan_is_announced() {
-    let mut cluster = Cluster::new(ClusterConfig { cut: Some(vec![7, 1]), ..config(2) });
+    let mut cluster = cluster_of(config(2).cut(Some(vec![7, 1])));
     join(&mut cluster, s(0), &[A, B]);
     let text = announcements(&mut cluster);
     assert!(text.contains("Worker worker-a (10.0.0.10:7500, 4 threads, scalar, 4 GiB) joined"));
@@ -124,7 +129,7 @@ fn a_plan_is_announced() {
 
 #[test]
 fn the_stage_that_limits_the_kv_cache_is_named() {
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     cluster.handle_hello(s(0), A, &hello(A)).unwrap();
     let small = Hello { kv_memory_bytes: 40 << 20, ..hello(B) };
     cluster.handle_hello(s(0), B, &small).unwrap();
@@ -134,12 +139,12 @@ fn the_stage_that_limits_the_kv_cache_is_named() {
 
 #[test]
 fn a_model_too_big_for_the_workers_is_said_once_and_helped_by_another() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     let small = |id| Hello { memory_bytes: 24 << 20, ..hello(id) };
     cluster.handle_hello(s(0), A, &small(A)).unwrap();
     let text = announcements(&mut cluster);
     assert!(text.contains("no plan is possible: stage 0"), "{text}");
-    assert!(cluster.status().detail.contains("Add a worker or memory"));
+    assert!(cluster.state().detail.contains("Add a worker or memory"));
     cluster.handle_timeout(s(1));
     assert_eq!(announcements(&mut cluster), "");
     cluster.handle_hello(s(2), B, &hello(B)).unwrap();
@@ -148,10 +153,10 @@ fn a_model_too_big_for_the_workers_is_said_once_and_helped_by_another() {
 }
 
 fn refusal(hello: &Hello) -> String {
-    let mut cluster = Cluster::new(config(5));
+    let mut cluster = cluster_of(config(5));
     join(&mut cluster, s(0), &[B]);
     let text = cluster.handle_hello(s(0), A, hello).unwrap_err();
-    assert!(cluster.status().detail.contains("1 of 5"), "the refused one is not known");
+    assert!(cluster.state().detail.contains("1 of 5"), "the refused one is not known");
     text
 }
 
@@ -174,14 +179,14 @@ fn an_id_that_is_connected_is_refused() {
     let mut cluster = serving(config(1), &[A]);
     let text = cluster.handle_hello(s(1), A, &hello(A)).unwrap_err();
     assert!(text.contains("--state-dir"), "{text}");
-    assert!(cluster.status().ready, "the known one is not disturbed");
+    assert!(cluster.state().ready, "the known one is not disturbed");
     cluster.handle_lost(s(2), A, "gone");
     cluster.handle_hello(s(3), A, &hello(A)).unwrap();
 }
 
 #[test]
 fn workers_are_bounded() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     let last = super::super::WORKERS_MAX as u64;
     for id in 0..last {
         cluster.handle_hello(s(0), WorkerId(id), &hello(WorkerId(id))).unwrap();
@@ -193,7 +198,7 @@ fn workers_are_bounded() {
 #[test]
 fn wrong_measurements_are_bounded() {
     let wild = Hello { read_bytes_per_s: u64::MAX, ..hello(A) };
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     cluster.handle_hello(s(0), A, &wild).unwrap();
     join(&mut cluster, s(0), &[B]);
     let todo = actions(&mut cluster);
@@ -203,13 +208,13 @@ fn wrong_measurements_are_bounded() {
 #[test]
 fn workers_of_the_last_plan_keep_their_places_in_the_next_start() {
     let seats = vec![(B, 5), (A, 3)];
-    let config_of = |cut| ClusterConfig { seats: seats.clone(), cut, ..config(2) };
+    let config_of = |cut| Setup { seats: seats.clone(), ..config(2).cut(cut) };
     for cut in [None, Some(vec![5, 3])] {
-        let mut cluster = Cluster::new(config_of(cut));
+        let mut cluster = cluster_of(config_of(cut));
         join(&mut cluster, s(0), &[A, B]);
         assert_eq!(places(&actions(&mut cluster)), [(B, 0, 5), (A, 5, 8)]);
     }
-    let mut cluster = Cluster::new(config_of(Some(vec![6, 2])));
+    let mut cluster = cluster_of(config_of(Some(vec![6, 2])));
     join(&mut cluster, s(0), &[A, B]);
     assert_eq!(places(&actions(&mut cluster)), [(A, 0, 6), (B, 6, 8)], "in order of joining");
 }
@@ -217,9 +222,11 @@ fn workers_of_the_last_plan_keep_their_places_in_the_next_start() {
 #[test]
 fn rows_fit_a_frame_and_a_second_of_the_slowest_stage() {
     let rows = |macs_per_s: u64| {
-        let mut cluster = Cluster::new(ClusterConfig { rows_max: u32::MAX, ..config(1) });
+        let mut setup = config(1);
+        setup.placement.rows_max = u32::MAX;
+        let mut cluster = cluster_of(setup);
         cluster.handle_hello(s(0), A, &Hello { macs_per_s, ..hello(A) }).unwrap();
-        assigned(&actions(&mut cluster))[0].1.rows_max
+        assigned(&actions(&mut cluster))[0].1.stage.rows_max
     };
     assert_eq!(rows(u64::MAX), 2048);
     assert_eq!(rows(1), 16, "however slow");

@@ -21,15 +21,15 @@ fn the_plan_stops_and_waits_for_a_replacement() {
     let todo = actions(&mut cluster);
     assert_eq!(stopped(&todo[0]), PlanEpoch(1));
     assert_eq!(todo[1..], [release(B, 1)]);
-    let detail = cluster.status().detail;
+    let detail = cluster.state().detail;
     assert!(detail.contains("1 of 2 have joined; worker worker-a is lost: connection timed out"));
-    assert!(!cluster.status().ready);
+    assert!(!cluster.state().ready);
 
     join(&mut cluster, s(9), &[C]);
     let todo = actions(&mut cluster);
     // The survivor keeps its layers although it joined first of the two.
     assert_eq!(places(&todo), [(C, 0, 5), (B, 5, 8)]);
-    assert_eq!(assigned(&todo)[0].1.epoch, PlanEpoch(2));
+    assert_eq!(assigned(&todo)[0].1.links.epoch, PlanEpoch(2));
     cluster.handle_ready(s(9), B, &ready(PlanEpoch(1)));
     cluster.handle_ready(s(9), C, &ready(PlanEpoch(2)));
     assert_eq!(actions(&mut cluster), [], "readiness for the old plan does not count");
@@ -69,14 +69,14 @@ fn the_previous_cut_is_preferred() {
 
 #[test]
 fn a_plan_that_was_not_served_does_not_stop() {
-    let mut cluster = Cluster::new(config(2));
+    let mut cluster = cluster_of(config(2));
     join(&mut cluster, s(0), &[A, B]);
     actions(&mut cluster);
     cluster.handle_lost(s(1), A, "gone");
     assert_eq!(actions(&mut cluster), [release(B, 1)]);
     join(&mut cluster, s(2), &[A]);
     assert_eq!(places(&actions(&mut cluster)), [(A, 0, 5), (B, 5, 8)]);
-    assert_eq!(cluster.epoch(), PlanEpoch(2));
+    assert_eq!(cluster.latest(), PlanEpoch(2));
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_spare_that_leaves_disturbs_nobody() {
     cluster.handle_lost(s(2), B, "gone");
     cluster.handle_lost(s(2), C, "never known");
     assert_eq!(actions(&mut cluster), []);
-    assert!(cluster.status().ready);
+    assert!(cluster.state().ready);
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_polite_leave_closes_the_connection() {
     let todo = actions(&mut cluster);
     assert!(matches!(&todo[0], Action::Evict { worker: A, .. }), "{todo:?}");
     assert_eq!(stopped(&todo[1]), PlanEpoch(1));
-    assert!(cluster.status().detail.contains("it leaves: going home"), "one line");
+    assert!(cluster.state().detail.contains("it leaves: going home"), "one line");
     cluster.handle_lost(s(2), A, "the worker has left");
     assert_eq!(actions(&mut cluster), []);
 }
@@ -106,7 +106,7 @@ fn a_polite_leave_closes_the_connection() {
 fn epochs_only_rise() {
     let mut cluster = serving(config(1), &[A]);
     for epoch in 1..20 {
-        assert_eq!(cluster.epoch(), PlanEpoch(epoch));
+        assert_eq!(cluster.latest(), PlanEpoch(epoch));
         cluster.handle_lost(s(1), A, "gone");
         join(&mut cluster, s(1), &[A]);
     }

@@ -2,18 +2,21 @@
 
 mod faults;
 mod joining;
+mod lanes;
 mod loss;
 mod sim;
 mod time;
 
-use super::{Action, Cluster, ClusterConfig, StageInfo, Timeouts};
+use super::{Action, Cluster, ClusterConfig, PlacementConfig, StageInfo, Timeouts};
+use crate::ids::LaneId;
 use crate::scheduler::PlanLimits;
+use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::{KvType, ModelLayout};
-use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, Ready};
+use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, PlanReport, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
@@ -34,8 +37,19 @@ fn layout() -> Arc<ModelLayout> {
     Arc::new(ModelLayout::new(&gguf).unwrap())
 }
 
-fn config(workers_wanted: u32) -> ClusterConfig {
-    ClusterConfig {
+/// The lane of most tests.
+const LANE: LaneId = LaneId(0);
+
+/// A cluster and its one lane.
+#[derive(Clone)]
+struct Setup {
+    timeouts: Timeouts,
+    placement: PlacementConfig,
+    seats: Vec<(WorkerId, u32)>,
+}
+
+fn placement(workers_wanted: u32) -> PlacementConfig {
+    PlacementConfig {
         layout: layout(),
         parts: vec![ModelPart {
             file_name: "granite-tiny.gguf".to_owned(),
@@ -43,17 +57,52 @@ fn config(workers_wanted: u32) -> ClusterConfig {
             size: 4_000_000,
             stat: [1, 2, 3, 4],
         }],
-        fingerprint: [7; 32],
-        machine: [9; 16],
-        numerics: 3,
         workers_wanted,
         cut: None,
         ctx_size: 8192,
         rows_max: 256,
         kv_type: KvType::F16,
-        block_len: 32,
-        seats: Vec::new(),
-        timeouts: Timeouts { heartbeat: s(1000), ..Timeouts::default() },
+        extent_len: 32,
+    }
+}
+
+fn config(workers_wanted: u32) -> Setup {
+    let timeouts = Timeouts { heartbeat: s(1000), ..Timeouts::default() };
+    Setup { timeouts, placement: placement(workers_wanted), seats: Vec::new() }
+}
+
+impl Setup {
+    fn cut(mut self, cut: Option<Vec<u32>>) -> Self {
+        self.placement.cut = cut;
+        self
+    }
+
+    fn timeouts(self, timeouts: Timeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+}
+
+/// A cluster without lanes.
+fn empty(timeouts: Timeouts) -> Cluster {
+    Cluster::new(ClusterConfig { machine: [9; 16], numerics: 3, timeouts, epochs: 1..u32::MAX })
+}
+
+/// A cluster whose lane's model is known.
+fn cluster_of(setup: Setup) -> Cluster {
+    let mut cluster = empty(setup.timeouts);
+    cluster.handle_lane(s(0), LANE, setup.placement, [7; 32], setup.seats);
+    cluster
+}
+
+impl Cluster {
+    /// The number of the latest plan of any lane.
+    fn latest(&self) -> PlanEpoch {
+        self.epochs.latest()
+    }
+
+    /// The state of the lane of most tests.
+    fn state(&self) -> Status {
+        self.status(LANE)
     }
 }
 
@@ -128,18 +177,18 @@ fn assigned(actions: &[Action]) -> Vec<(WorkerId, &Assign)> {
 
 /// (worker, layers) of assignments.
 fn places(actions: &[Action]) -> Vec<(WorkerId, u32, u32)> {
-    assigned(actions).iter().map(|(id, a)| (*id, a.layer_first, a.layer_end)).collect()
+    assigned(actions).iter().map(|(id, a)| (*id, a.stage.layer_first, a.stage.layer_end)).collect()
 }
 
 /// A cluster that serves a plan over these workers, with nothing left to do.
-fn serving(config: ClusterConfig, ids: &[WorkerId]) -> Cluster {
-    let mut cluster = Cluster::new(config);
+fn serving(setup: Setup, ids: &[WorkerId]) -> Cluster {
+    let mut cluster = cluster_of(setup);
     join(&mut cluster, s(0), ids);
-    let epoch = cluster.epoch();
+    let epoch = cluster.latest();
     for id in ids {
         cluster.handle_ready(s(0), *id, &ready(epoch));
     }
-    assert!(cluster.status().ready, "{}", cluster.status().detail);
+    assert!(cluster.state().ready, "{}", cluster.state().detail);
     actions(&mut cluster);
     cluster
 }
@@ -147,7 +196,7 @@ fn serving(config: ClusterConfig, ids: &[WorkerId]) -> Cluster {
 /// The plan that is served, which must be the only thing to do.
 fn served(actions: &[Action]) -> (PlanLimits, &[StageInfo]) {
     match actions {
-        [Action::Serving { limits, stages }] => (*limits, stages),
+        [Action::Serving { lane: LANE, limits, stages }] => (*limits, stages),
         other => panic!("expected a plan to serve, not {other:?}"),
     }
 }

@@ -35,11 +35,13 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, config: ClusterConfig) -> Self {
+    fn new(seed: u64, config: Setup) -> Self {
         let mut rng = Rng(seed);
         let wanted = u32::try_from(rng.range(1, 4)).unwrap();
         let timeouts = Timeouts { heartbeat: s(10), ..Timeouts::default() };
-        let cluster = Cluster::new(ClusterConfig { workers_wanted: wanted, timeouts, ..config });
+        let mut config = config.timeouts(timeouts);
+        config.placement.workers_wanted = wanted;
+        let cluster = cluster_of(config);
         Self {
             rng,
             now: s(0),
@@ -64,7 +66,7 @@ impl World {
                     assert_eq!(known.assigned.take(), Some(release.epoch));
                     known.ready = false;
                 }
-                Action::Serving { limits, stages } => {
+                Action::Serving { limits, stages, .. } => {
                     assert_eq!((limits.epoch, self.served), (self.epoch, None));
                     assert_eq!(self.layers, 8, "all layers are placed");
                     let workers: Vec<_> = stages.iter().map(|stage| stage.worker).collect();
@@ -77,36 +79,41 @@ impl World {
                 Action::Evict { worker, .. } => {
                     self.workers.remove(&worker).expect("a live worker is evicted");
                 }
-                Action::LookAtModel => {
-                    let parts = self.cluster.config.parts.clone();
-                    self.cluster.handle_model_verified(self.now, parts);
+                Action::ReserveEpochs => panic!("there are numbers enough"),
+                Action::LookAtModel(lane) => {
+                    let parts = self.cluster.placements[&LANE].config.parts.clone();
+                    self.cluster.handle_model_verified(self.now, lane, parts);
                 }
                 Action::Announce(text) => assert!(!text.contains('\n'), "{text:?}"),
             }
         }
-        assert_eq!(self.cluster.status().ready, self.served.is_some());
-        assert_eq!(self.cluster.epoch(), self.epoch);
+        assert_eq!(self.cluster.state().ready, self.served.is_some());
+        assert_eq!(self.cluster.latest(), self.epoch);
         let timeout = self.cluster.poll_timeout();
         assert_eq!(timeout.is_none(), self.workers.is_empty(), "someone has to be watched");
     }
 
     fn obey_assign(&mut self, worker: WorkerId, assign: &Assign) {
         assign.check().unwrap();
-        if assign.stage == 0 {
-            assert_eq!(assign.epoch.0, self.epoch.0 + 1, "every plan has the next number");
-            (self.epoch, self.layers) = (assign.epoch, 0);
+        if assign.links.stage == 0 {
+            assert_eq!(assign.links.epoch.0, self.epoch.0 + 1, "every plan has the next number");
+            (self.epoch, self.layers) = (assign.links.epoch, 0);
             self.stages.clear();
         }
-        assert_eq!(assign.epoch, self.epoch);
-        assert_eq!(assign.stage as usize, self.stages.len());
-        assert_eq!(assign.layer_first, self.layers, "layers follow each other");
-        assert_eq!(assign.previous, self.stages.last().copied());
-        self.layers = assign.layer_end;
+        assert_eq!(assign.links.epoch, self.epoch);
+        assert_eq!(assign.links.stage as usize, self.stages.len());
+        assert_eq!(assign.stage.layer_first, self.layers, "layers follow each other");
+        assert_eq!(assign.links.previous, self.stages.last().copied());
+        self.layers = assign.stage.layer_end;
         self.stages.push(worker);
         let distinct: BTreeSet<_> = self.stages.iter().collect();
         assert_eq!(distinct.len(), self.stages.len(), "a worker has one stage");
         let known = self.workers.get_mut(&worker).expect("a live worker is assigned");
-        assert_eq!(known.assigned.replace(assign.epoch), None, "its stage was taken back before");
+        assert_eq!(
+            known.assigned.replace(assign.links.epoch),
+            None,
+            "its stage was taken back before"
+        );
     }
 
     /// One thing happens.
@@ -121,7 +128,7 @@ impl World {
             }
             3 | 4 | 9 | 10 => self.ready(id),
             5 => self.fault(id),
-            6 => self.cluster.handle_in_flight(self.now, self.served.is_some()),
+            6 => self.cluster.handle_in_flight(self.now, LANE, self.served.is_some()),
             7 | 8 => {
                 let time = Duration::from_millis(self.rng.range(1, 9_000));
                 self.pass(time);
@@ -152,10 +159,11 @@ impl World {
 
     /// Everyone says that it lives; most have moved.
     fn beat(&mut self) {
+        let report = |epoch| PlanReport { epoch, timings: Vec::new() };
         for (id, known) in &mut self.workers {
             known.progress += u64::from(!self.rng.one_in(4));
             let heartbeat = Heartbeat {
-                epoch: known.assigned.unwrap_or_default(),
+                plans: known.assigned.into_iter().map(report).collect(),
                 microbatch: MicrobatchId(self.rng.range(0, 1)),
                 progress: known.progress,
                 ..Heartbeat::default()
@@ -199,11 +207,11 @@ impl World {
             }
             self.pass(s(1));
         }
-        panic!("not served: {}", self.cluster.status().detail);
+        panic!("not served: {}", self.cluster.state().detail);
     }
 }
 
-fn history(seed: u64, config: ClusterConfig) -> usize {
+fn history(seed: u64, config: Setup) -> usize {
     let mut world = World::new(seed, config);
     for _ in 0..TURNS {
         world.turn();

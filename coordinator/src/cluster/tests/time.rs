@@ -3,8 +3,9 @@
 use super::*;
 
 fn beat(epoch: u32, progress: u64, microbatch: u64) -> Heartbeat {
+    let plan = PlanReport { epoch: PlanEpoch(epoch), timings: Vec::new() };
     Heartbeat {
-        epoch: PlanEpoch(epoch),
+        plans: if epoch == 0 { Vec::new() } else { vec![plan] },
         microbatch: MicrobatchId(microbatch),
         progress,
         ..Heartbeat::default()
@@ -23,22 +24,22 @@ fn evicted(cluster: &mut Cluster, now: Duration) -> Vec<(WorkerId, String)> {
 #[test]
 fn a_silent_worker_is_lost() {
     let timeouts = Timeouts { heartbeat: s(10), ..Timeouts::default() };
-    let mut cluster = serving(ClusterConfig { timeouts, ..config(1) }, &[A]);
+    let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
     join(&mut cluster, s(3), &[B]);
     assert_eq!(cluster.poll_timeout(), Some(s(10)));
     cluster.handle_heartbeat(s(5), A, &beat(1, 0, 0));
     assert_eq!(cluster.poll_timeout(), Some(s(13)));
     assert_eq!(evicted(&mut cluster, s(12)), []);
     assert_eq!(evicted(&mut cluster, s(13)), [(B, "no heartbeat for 10 s".to_owned())]);
-    assert!(cluster.status().ready);
+    assert!(cluster.state().ready);
     assert_eq!(evicted(&mut cluster, s(15)), [(A, "no heartbeat for 10 s".to_owned())]);
-    assert!(!cluster.status().ready);
+    assert!(!cluster.state().ready);
     assert_eq!(cluster.poll_timeout(), None);
 }
 
 #[test]
 fn loading_may_take_long_but_not_stand_still() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     join(&mut cluster, s(0), &[A]);
     for second in 0..200 {
         // Ten minutes for the pages, a little every three seconds.
@@ -47,7 +48,7 @@ fn loading_may_take_long_but_not_stand_still() {
         cluster.handle_heartbeat(s(3 * second), A, &heartbeat);
         assert_eq!(evicted(&mut cluster, s(3 * second)), []);
     }
-    assert!(cluster.status().detail.contains("worker-a 49 %"), "{}", cluster.status().detail);
+    assert!(cluster.state().detail.contains("worker-a 49 %"), "{}", cluster.state().detail);
     let last = 3 * 199;
     let heartbeat = Heartbeat { load_done: 199, load_total: 400, ..beat(1, 0, 0) };
     cluster.handle_heartbeat(s(last + 29), A, &heartbeat);
@@ -58,7 +59,7 @@ fn loading_may_take_long_but_not_stand_still() {
 
 #[test]
 fn an_assignment_that_is_never_heard_of_is_no_progress() {
-    let mut cluster = Cluster::new(config(1));
+    let mut cluster = cluster_of(config(1));
     join(&mut cluster, s(0), &[A]);
     for second in 1..30 {
         // It lives, but speaks of no plan.
@@ -97,8 +98,8 @@ fn the_next_microbatch_is_progress() {
 fn a_pipeline_in_which_nobody_is_at_work_is_made_anew() {
     let mut cluster = serving(config(2), &[A, B]);
     cluster.handle_heartbeat(s(1), A, &beat(1, 5, 0));
-    cluster.handle_in_flight(s(10), true);
-    cluster.handle_in_flight(s(20), true);
+    cluster.handle_in_flight(s(10), LANE, true);
+    cluster.handle_in_flight(s(20), LANE, true);
     cluster.handle_heartbeat(s(15), B, &beat(1, 9, 0));
     assert_eq!(cluster.poll_timeout(), Some(s(75)));
     assert_eq!(evicted(&mut cluster, s(74)), []);
@@ -111,8 +112,8 @@ fn a_pipeline_in_which_nobody_is_at_work_is_made_anew() {
 #[test]
 fn without_work_in_flight_nobody_has_to_move() {
     let mut cluster = serving(config(1), &[A]);
-    cluster.handle_in_flight(s(1), true);
-    cluster.handle_in_flight(s(2), false);
+    cluster.handle_in_flight(s(1), LANE, true);
+    cluster.handle_in_flight(s(2), LANE, false);
     cluster.handle_timeout(s(900));
     assert_eq!(actions(&mut cluster), []);
 }
@@ -120,7 +121,7 @@ fn without_work_in_flight_nobody_has_to_move() {
 #[test]
 fn workers_lost_together_are_not_placed_again_meanwhile() {
     let timeouts = Timeouts { heartbeat: s(10), ..Timeouts::default() };
-    let mut cluster = serving(ClusterConfig { timeouts, ..config(1) }, &[A]);
+    let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
     join(&mut cluster, s(0), &[B]);
     cluster.handle_timeout(s(10));
     let todo = actions(&mut cluster);

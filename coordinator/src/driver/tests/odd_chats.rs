@@ -6,11 +6,13 @@
 
 use super::{Player, Rig, read};
 use crate::generation::EngineHandle;
-use crate::http::keys::ApiKeys;
-use crate::http::places::Limits;
+use crate::http::server::keys::ApiKeys;
+use crate::http::server::places::Limits;
 use crate::http::tests::support::{BOS, EOS, metadata_pairs, post, read_json};
-use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
-use crate::template::Template;
+use crate::http::{Gateway, GatewayConfig, router};
+use crate::ids::ModelId;
+use crate::models::Template;
+use crate::models::{ModelFacts, Registry, ServedModel};
 use axum::Router;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -241,11 +243,9 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
     let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
     let template = Template::of_model(&metadata, &tokenizer);
     assert!(template.get().is_some());
+    let (names, texts) = (("tiny".to_owned(), Vec::new()), (Arc::new(tokenizer), template));
+    let served = ServedModel::new(ModelId(0), names, texts, ModelFacts::default());
     let config = GatewayConfig {
-        model_id: "tiny".into(),
-        aliases: Vec::new(),
-        any_model: false,
-        model: ModelFacts::default(),
         allowed_hosts: Vec::new(),
         cors_origins: Vec::new(),
         connections: Limits::default(),
@@ -255,13 +255,14 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
         request_timeout: None,
     };
     let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-    let gateway = Gateway::new(config, engine.clone(), Arc::new(tokenizer), template);
+    let models = Registry::new(vec![Arc::new(served)], false);
+    let gateway = Gateway::new(config, engine.clone(), Arc::new(models));
     router(Arc::new(gateway), bound)
 }
 
 /// Says that the worker is there, for a test that is longer than the silence that is allowed.
 async fn beat(mut player: Player) {
-    let heartbeat = || EncodedFrame::new(&Heartbeat::default()).unwrap();
+    let heartbeat = || EncodedFrame::new(&Heartbeat { number: 1, ..Heartbeat::default() }).unwrap();
     while write_frame(&mut player.send, heartbeat()).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -3,8 +3,8 @@
 
 use super::listener::{Served, read_until, request};
 use super::support::*;
-use crate::http::keys::ApiKeys;
-use crate::http::places::Limits;
+use crate::http::server::keys::ApiKeys;
+use crate::http::server::places::Limits;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, header};
 use serde_json::json;

@@ -1,7 +1,8 @@
 //! The small endpoints, wrong paths and methods, headers.
 
 use super::support::*;
-use crate::http::{error::ApiError, guarded};
+use crate::http::error::ApiError;
+use crate::http::routes::guarded;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, header};

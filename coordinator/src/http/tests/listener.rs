@@ -2,10 +2,10 @@
 
 use super::support::*;
 use crate::generation::FinishReason;
-use crate::http::connection::Connection;
-use crate::http::connection::{HEADER_TIMEOUT, WRITE_STALL};
-use crate::http::places::{Limits, Places};
-use crate::http::server::{self};
+use crate::http::serve_gateway;
+use crate::http::server::connection::Connection;
+use crate::http::server::connection::{HEADER_TIMEOUT, WRITE_STALL};
+use crate::http::server::places::{Limits, Places};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let gateway = rig.gateway.clone();
-        let task = tokio::spawn(server::run(vec![listener], gateway, async {
+        let task = tokio::spawn(serve_gateway(vec![listener], gateway, async {
             let _ = stopped.await;
         }));
         Served { address, stop: Some(stop), task }

@@ -1,7 +1,7 @@
 //! The operator's line of each request.
 
 use super::support::*;
-use crate::http::keys::ApiKeys;
+use crate::http::server::keys::ApiKeys;
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::generation::Refusal;
-use crate::http::prompts::PROMPTS_MAX;
+use crate::http::input::prompts::PROMPTS_MAX;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

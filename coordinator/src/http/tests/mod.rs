@@ -11,4 +11,5 @@ mod many_prompts;
 mod metrics;
 mod streaming;
 pub(crate) mod support;
+mod third_api;
 mod whole;

@@ -1,13 +1,15 @@
 //! A fake engine at the other end of the seam, a tiny vocabulary, and ways to send a request.
 
 use crate::generation::{
-    Command, FinishReason, GenerationEvent, GenerationRequest, Refusal, TokenEvent, seam,
+    Command, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId, Refusal,
+    TokenEvent, seam,
 };
-use crate::http::keys::ApiKeys;
-use crate::http::places::Limits;
-use crate::http::{Gateway, GatewayConfig, ModelFacts, router};
+use crate::http::server::keys::ApiKeys;
+use crate::http::server::places::Limits;
+use crate::http::{Gateway, GatewayConfig, router};
+use crate::ids::ModelId;
+use crate::models::{ModelFacts, Registry, ServedModel, Template};
 use crate::status::{StageStatus, Status};
-use crate::template::Template;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -19,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use woolly_engine::gguf::{Array, Metadata, Value as Kv};
 use woolly_engine::tokenizer::Tokenizer;
+use woolly_protocol::ids::SequenceId;
 
 /// Context length of the fake engine's plan.
 pub const CTX: u32 = 64;
@@ -117,11 +120,10 @@ impl Rig {
         let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
         let template = Template::of_model(&metadata, &tokenizer);
         assert_eq!(tokenizer.vocab_size(), VOCAB);
+        let names = ("tiny".to_owned(), vec!["gpt-4".to_owned(), "org/tiny".to_owned()]);
+        let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
+        let served = ServedModel::new(ModelId(0), names, (Arc::new(tokenizer), template), facts);
         let mut config = GatewayConfig {
-            model_id: "tiny".into(),
-            aliases: vec!["gpt-4".into(), "org/tiny".into()],
-            any_model: false,
-            model: ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() },
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             connections: Limits::default(),
@@ -132,7 +134,8 @@ impl Rig {
         };
         configure(&mut config);
         let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-        let gateway = Gateway::new(config, engine, Arc::new(tokenizer), template);
+        let gateway =
+            Gateway::new(config, engine, Arc::new(Registry::new(vec![Arc::new(served)], false)));
         let gateway = Arc::new(gateway);
         Rig { router: router(gateway.clone(), bound), gateway, seen, status }
     }
@@ -216,7 +219,7 @@ async fn play(
         let (request, events, reply) = match command {
             Command::Submit { request, events, reply } => (request, events, reply),
             Command::Cancel { id } => {
-                seen.lock().unwrap().cancelled.push(id);
+                seen.lock().unwrap().cancelled.push(id.sequence.0);
                 continue;
             }
         };
@@ -230,7 +233,8 @@ async fn play(
             Script::Play(list) => (list, false),
             Script::Hold(list) => (list, true),
         };
-        let _ = reply.send(Ok(id));
+        let named = GenerationId { lane: LaneId(0), sequence: SequenceId(id) };
+        let _ = reply.send(Ok(named));
         id += 1;
         for event in list {
             let _ = events.try_send(event);

@@ -18,17 +18,17 @@ use woolly_protocol::ids::MicrobatchId;
 const TIE: f64 = 0.01;
 /// A change must promise as much more, or groups would come and go with the noise.
 const HYSTERESIS: f64 = 0.02;
-/// A try must be able to win as much.
-const TRY_GAIN: f64 = 1.03;
-/// Rounds that a try takes.
-const TRY_ROUNDS: usize = 3;
-/// A try is over before its time when so many microbatches take so many times as long as without it:
+/// A probe must be able to win as much.
+const PROBE_GAIN: f64 = 1.03;
+/// Rounds that a probe takes.
+const PROBE_ROUNDS: usize = 3;
+/// A probe is over before its time when so many microbatches take so many times as long as without it:
 /// one may be a hiccup, and would be all that is known of it for minutes.
-const TRY_LOST: (usize, f64) = (2, 1.15);
-/// Rounds between tries: a try that loses a third costs 2 %.
-const ROUNDS_BETWEEN_TRIES: usize = 48;
-/// Rounds before the first try.
-const ROUNDS_BEFORE_TRY: usize = 8;
+const PROBE_LOST: (usize, f64) = (2, 1.15);
+/// Rounds between probes: one that loses a third costs 2 %.
+const ROUNDS_BETWEEN_PROBES: usize = 48;
+/// Rounds before the first probe.
+const ROUNDS_BEFORE_PROBE: usize = 8;
 /// Rounds between changes.
 const ROUNDS_BETWEEN_CHANGES: usize = 4;
 /// Decode microbatches between decisions, or as many as there are stages if they are more.
@@ -42,7 +42,7 @@ pub(in crate::scheduler) struct Prediction {
     /// Seconds from one token of a sequence to its next.
     pub(in crate::scheduler) period: f64,
     /// The least that it may turn out to be; `period` if everything was measured.
-    pub(in crate::scheduler) hoped: f64,
+    pub(in crate::scheduler) best_case: f64,
 }
 
 /// Predicts the period of so many sequences in so many groups; `None` while a stage is unknown.
@@ -63,17 +63,17 @@ pub(in crate::scheduler) fn predict(
             let small = if whole > 0 { groups - larger } else { 0 };
             value(&most) * larger as f64 + value(&least) * small as f64
         };
-        through = (through.0 + most.seconds, through.1 + most.hoped);
-        slowest = (slowest.0.max(all(|e| e.seconds)), slowest.1.max(all(|e| e.hoped)));
+        through = (through.0 + most.seconds, through.1 + most.best_case);
+        slowest = (slowest.0.max(all(|e| e.seconds)), slowest.1.max(all(|e| e.best_case)));
     }
     let overhead = times.overhead();
     let period = (through.0 + overhead).max(slowest.0);
-    Some(Prediction { period, hoped: (through.1 + overhead).max(slowest.1) })
+    Some(Prediction { period, best_case: (through.1 + overhead).max(slowest.1) })
 }
 
-/// A number of groups that is tried for a few rounds.
+/// A number of groups that is used for a few rounds to measure it.
 #[derive(Clone, Copy, Debug)]
-struct Try {
+struct Probe {
     groups: usize,
     microbatches_left: usize,
     /// Its first microbatch, as soon as it is sent.
@@ -94,8 +94,8 @@ pub(in crate::scheduler) struct Grouping {
     /// Decode microbatches since the last decision, and since groups changed.
     since_decision: usize,
     since_change: usize,
-    tried: Option<Try>,
-    until_try: usize,
+    probe: Option<Probe>,
+    until_probe: usize,
 }
 
 impl Grouping {
@@ -103,41 +103,41 @@ impl Grouping {
     pub(in crate::scheduler) fn sent(&mut self, id: MicrobatchId) {
         self.since_decision += 1;
         self.since_change += 1;
-        self.until_try = self.until_try.saturating_sub(1);
-        if let Some(tried) = &mut self.tried {
-            tried.microbatches_left = tried.microbatches_left.saturating_sub(1);
-            tried.first.get_or_insert(id);
+        self.until_probe = self.until_probe.saturating_sub(1);
+        if let Some(probe) = &mut self.probe {
+            probe.microbatches_left = probe.microbatches_left.saturating_sub(1);
+            probe.first.get_or_insert(id);
         }
     }
 
     /// A microbatch with decode rows was answered. Reports say later how long each stage took, and
-    /// last; that a try loses is seen at once.
+    /// last; that a probe loses is seen at once.
     pub(in crate::scheduler) fn answered(&mut self, id: MicrobatchId, round_trip: Duration) {
-        let Some(tried) = &mut self.tried else { return };
-        let whole = tried.first.is_some_and(|first| id.0 >= first.0 + tried.start_up as u64);
-        tried.lost += usize::from(whole && round_trip.as_secs_f64() > tried.too_long);
-        if tried.lost >= TRY_LOST.0 {
-            tried.microbatches_left = 0;
+        let Some(probe) = &mut self.probe else { return };
+        let whole = probe.first.is_some_and(|first| id.0 >= first.0 + probe.start_up as u64);
+        probe.lost += usize::from(whole && round_trip.as_secs_f64() > probe.too_long);
+        if probe.lost >= PROBE_LOST.0 {
+            probe.microbatches_left = 0;
         }
     }
 
-    /// How many groups `streams` decoding sequences travel in: 1 to `most`. `quiet` if nothing but
-    /// decode rows is sent, so that a try measures what it is about.
+    /// How many groups `streams` decoding sequences travel in: 1 to `most`. `decode_only` if nothing but
+    /// decode rows is sent, so that a probe measures what it is about.
     pub(in crate::scheduler) fn choose(
         &mut self,
         times: &StageTimes,
         now: Duration,
         (streams, most): (usize, usize),
-        quiet: bool,
+        decode_only: bool,
     ) -> usize {
         let most = most.min(streams).max(1);
         if self.due(times.stages(), streams) {
             let changed = self.streams_changed(streams);
             self.streams = streams;
             self.since_decision = 0;
-            self.decide(times, now, most, quiet, changed);
+            self.decide(times, now, most, decode_only, changed);
         }
-        self.tried.map_or(self.groups, |tried| tried.groups).clamp(1, most)
+        self.probe.map_or(self.groups, |probe| probe.groups).clamp(1, most)
     }
 
     fn streams_changed(&self, streams: usize) -> bool {
@@ -145,7 +145,7 @@ impl Grouping {
     }
 
     fn due(&self, stages: usize, streams: usize) -> bool {
-        let over = self.tried.is_some_and(|tried| tried.microbatches_left == 0);
+        let over = self.probe.is_some_and(|probe| probe.microbatches_left == 0);
         let time = self.since_decision >= DECIDE_EVERY.max(stages);
         self.groups == 0 || over || time || self.streams_changed(streams)
     }
@@ -155,18 +155,18 @@ impl Grouping {
         times: &StageTimes,
         now: Duration,
         most: usize,
-        quiet: bool,
+        decode_only: bool,
         changed: bool,
     ) {
-        let over = |tried: &Try| changed || !quiet || tried.microbatches_left == 0;
-        if self.tried.as_ref().is_some_and(|tried| !over(tried)) {
+        let over = |probe: &Probe| changed || !decode_only || probe.microbatches_left == 0;
+        if self.probe.as_ref().is_some_and(|probe| !over(probe)) {
             return;
         }
-        if self.tried.take().is_some() {
+        if self.probe.take().is_some() {
             self.since_change = 0;
         }
         if self.groups == 0 {
-            self.until_try = ROUNDS_BEFORE_TRY * times.stages();
+            self.until_probe = ROUNDS_BEFORE_PROBE * times.stages();
         }
         let Some((best, present)) = self.best(times, now, most) else {
             // Nothing is known: one group for each stage.
@@ -177,10 +177,10 @@ impl Grouping {
         if best != self.groups && (changed || !recent) {
             self.groups = best;
             self.since_change = 0;
-        } else if quiet && self.until_try == 0 && present.hoped >= present.period {
-            self.tried = self.worth_a_try(times, now, most, present.period);
-            if let Some(tried) = self.tried {
-                self.until_try = ROUNDS_BETWEEN_TRIES * self.groups.max(tried.groups);
+        } else if decode_only && self.until_probe == 0 && present.best_case >= present.period {
+            self.probe = self.worth_a_probe(times, now, most, present.period);
+            if let Some(probe) = self.probe {
+                self.until_probe = ROUNDS_BETWEEN_PROBES * self.groups.max(probe.groups);
                 self.since_change = 0;
             }
         }
@@ -201,28 +201,28 @@ impl Grouping {
     }
 
     /// A neighbour that was never measured and may be better.
-    fn worth_a_try(
+    fn worth_a_probe(
         &self,
         times: &StageTimes,
         now: Duration,
         most: usize,
         period: f64,
-    ) -> Option<Try> {
+    ) -> Option<Probe> {
         let here = self.groups;
         let near = [here - 1, here + 1, here / 2, here * 2];
         let near = near.into_iter().filter(|groups| (1..=most).contains(groups) && *groups != here);
-        let hopes = near.filter_map(|groups| {
+        let promising = near.filter_map(|groups| {
             let prediction = predict(times, now, self.streams, groups)?;
-            let unknown = prediction.hoped < prediction.period;
-            (unknown && prediction.hoped * TRY_GAIN <= period).then_some((groups, prediction))
+            let unknown = prediction.best_case < prediction.period;
+            (unknown && prediction.best_case * PROBE_GAIN <= period).then_some((groups, prediction))
         });
-        let (groups, _) = hopes.min_by(|a, b| a.1.hoped.total_cmp(&b.1.hoped))?;
-        Some(Try {
+        let (groups, _) = promising.min_by(|a, b| a.1.best_case.total_cmp(&b.1.best_case))?;
+        Some(Probe {
             groups,
-            microbatches_left: TRY_ROUNDS * groups,
+            microbatches_left: PROBE_ROUNDS * groups,
             first: None,
             start_up: if groups < here { groups - 1 } else { 2 * groups - 1 },
-            too_long: period * TRY_LOST.1,
+            too_long: period * PROBE_LOST.1,
             lost: 0,
         })
     }
@@ -303,26 +303,26 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_may_win_is_tried_for_a_few_rounds_and_then_again_much_later() {
+    fn a_number_that_may_win_is_probed_for_a_few_rounds_and_then_again_much_later() {
         let mut grouping = Grouping::default();
         // Two groups are known; one may be as fast with the memory alone.
         let times = measured(&[(2, 4, 300)]);
-        let mut tries = Vec::new();
+        let mut probes = Vec::new();
         for sent in 0..400 {
             if grouping.choose(&times, NOW, (8, 2), true) == 1 {
-                tries.push(sent);
+                probes.push(sent);
             }
             grouping.sent(MicrobatchId(0));
         }
-        assert_eq!(tries[..3], [16, 17, 18]);
-        assert!(tries.len() <= 4 * TRY_ROUNDS, "{tries:?}");
-        assert!(tries[3] >= 100, "{tries:?}");
+        assert_eq!(probes[..3], [16, 17, 18]);
+        assert!(probes.len() <= 4 * PROBE_ROUNDS, "{probes:?}");
+        assert!(probes[3] >= 100, "{probes:?}");
         // As soon as two of it took too long it is over.
         let mut lost = Grouping::default();
-        let mut tries = 0;
+        let mut probes = 0;
         for sent in 0..100 {
             if lost.choose(&times, NOW, (8, 2), true) == 1 {
-                tries += 1;
+                probes += 1;
                 lost.sent(MicrobatchId(sent));
                 lost.answered(MicrobatchId(sent), Duration::from_micros(700));
             } else {
@@ -330,7 +330,7 @@ mod tests {
                 lost.answered(MicrobatchId(sent), Duration::from_micros(900));
             }
         }
-        assert_eq!(tries, 2);
+        assert_eq!(probes, 2);
         // Not while prompts are computed beside.
         let mut busy = Grouping::default();
         for _ in 0..400 {

@@ -11,12 +11,12 @@ mod prefill_budget;
 mod times;
 mod traffic;
 
-pub(super) use prefill_budget::{Beside, CHUNK_MIN};
+pub(super) use prefill_budget::{Allowance, CHUNK_MIN};
 pub use traffic::StageTiming;
 
 use super::limits::{ItlTarget, PlanLimits, to_usize};
 use grouping::{Grouping, predict};
-use prefill_budget::{Budget, Situation};
+use prefill_budget::{Budget, DecodeLoad};
 use std::time::Duration;
 use times::{Measured, StageTimes};
 use traffic::Traffic;
@@ -63,7 +63,7 @@ pub(super) struct Share {
     /// Groups in which the decoding sequences travel.
     pub(super) groups: usize,
     /// What prefill may have beside them; `None` if one of both is not there.
-    pub(super) beside: Option<Beside>,
+    pub(super) prefill: Option<Allowance>,
 }
 
 impl Pace {
@@ -147,7 +147,7 @@ impl Pace {
 
     /// How many groups the decoding sequences travel in, and what prefill may have beside them.
     /// `forced` groups are used whatever was measured. Looks at the curves now and then, and may
-    /// begin a try.
+    /// begin a probe.
     pub(super) fn share(
         &mut self,
         now: Duration,
@@ -160,7 +160,7 @@ impl Pace {
             self.budget.nothing_beside();
         }
         if streams == 0 {
-            return Share { groups: 1, beside: None };
+            return Share { groups: 1, prefill: None };
         }
         let most = plan.decode_groups_max();
         let groups = match forced {
@@ -169,14 +169,14 @@ impl Pace {
         };
         self.decode_groups = groups.min(streams);
         if !prefills {
-            return Share { groups, beside: None };
+            return Share { groups, prefill: None };
         }
-        let situation = Situation { groups: groups.min(streams), streams, rows_max };
+        let load = DecodeLoad { groups: groups.min(streams), streams, rows_max };
         let times = &self.times;
-        let gap = || predict(times, now, streams, situation.groups).map(|quiet| quiet.period);
-        let beside = self.budget.beside(times, plan, target, situation, now, gap);
-        self.decode_groups = self.decode_groups.min(beside.in_flight);
-        Share { groups: groups.min(beside.in_flight), beside: Some(beside) }
+        let gap = || predict(times, now, streams, load.groups).map(|alone| alone.period);
+        let allowance = self.budget.allowance(times, plan, target, load, now, gap);
+        self.decode_groups = self.decode_groups.min(allowance.in_flight);
+        Share { groups: groups.min(allowance.in_flight), prefill: Some(allowance) }
     }
 
     /// Rows of the next microbatch when nobody decodes and `left` rows of prompts are to be computed.

@@ -1,6 +1,6 @@
 //! How many rows a microbatch with prefill may have.
 //!
-//! Beside decoding sequences: so many that the time between two tokens of a stream stays within the
+//! Allowance decoding sequences: so many that the time between two tokens of a stream stays within the
 //! target. Let `k` microbatches of `R` rows each be in flight. Then that time is
 //!
 //! ```text
@@ -9,9 +9,14 @@
 //!
 //! and `R` is the largest with `gap(R)` within the target. Of several `k` the one counts that lets the
 //! most rows pass: as many as there are stages where each has its own memory, one where they share a
-//! bus. Times are predicted and vary, so what is aimed at is a part of the target that follows the
-//! gaps that streams had: one beyond the target lowers it, the others raise it. With nobody decoding the only question is how soon the prompts are
-//! computed: `L` rows in chunks of `c` take `L ÷ c` times the slowest stage's `t(c)` and once each
+//! bus.
+//!
+//! Times are predicted, and they vary. So the budget holds a *set point*, a part of the target, which
+//! follows the gaps that streams really had: each gap beyond the target takes 6 % off it, each other one
+//! adds a little. (Multiplicative decrease and increase, as in congestion control; where both balance,
+//! 4 % of the gaps are beyond the target.)
+//!
+//! With nobody decoding the only question is how soon the prompts are computed: `L` rows in chunks of `c` take `L ÷ c` times the slowest stage's `t(c)` and once each
 //! other stage's.
 
 use super::curve::shape;
@@ -23,19 +28,19 @@ use woolly_protocol::ids::MicrobatchId;
 
 /// Prefill rows of a microbatch at least, whatever the target: prompts always go on.
 pub(in crate::scheduler) const CHUNK_MIN: usize = 2;
-/// How many times more rows than were ever measured with prefill may be tried: past its end a curve is
+/// How many times more rows than were ever measured with prefill may be used: past its end a curve is
 /// a guess.
 const GROWTH: usize = 2;
 /// Rows of a microbatch beside decodes while nothing was measured.
 const ROWS_UNMEASURED: usize = 64;
-/// Part of the target that is aimed at before any gap is known.
-const AIM_FIRST: f64 = 0.9;
-/// It stays between these: below, a target of twice the quiet gap would leave prompts nothing.
-const AIM_LEAST: f64 = 0.6;
-const AIM_MOST: f64 = 1.0;
+/// The set point before any gap is known, as a part of the target.
+const SET_POINT_FIRST: f64 = 0.9;
+/// It stays between these: below, a target of twice the undisturbed gap would leave prompts nothing.
+const SET_POINT_LEAST: f64 = 0.6;
+const SET_POINT_MOST: f64 = 1.0;
 /// What a gap beyond the target takes off it.
-const AIM_STEP: f64 = 0.06;
-/// Gaps that may be beyond the target: the aim comes to rest where so many are.
+const SET_POINT_STEP: f64 = 0.06;
+/// The part of the gaps that may be beyond the target: the set point settles where so many are.
 const BEYOND: f64 = 0.04;
 /// Chunks are multiples of this if they are not all rows that a microbatch may have.
 const CHUNK_STEP: usize = 32;
@@ -44,7 +49,7 @@ const LOOK_EVERY: usize = 8;
 
 /// What microbatches with prefill may have beside decoding sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::scheduler) struct Beside {
+pub(in crate::scheduler) struct Allowance {
     /// Rows of a microbatch, decodes included.
     pub(in crate::scheduler) rows: usize,
     /// Microbatches in flight, those of decodes included.
@@ -57,15 +62,15 @@ pub(in crate::scheduler) struct Beside {
 /// What the last look at the curves found, and how it turned out.
 #[derive(Debug)]
 pub(in crate::scheduler) struct Budget {
-    beside: Option<(Situation, Beside)>,
+    allowance: Option<(DecodeLoad, Allowance)>,
     looked: usize,
     /// Since when there is prefill beside decodes.
     since: Option<Duration>,
     /// Seconds of the last look's target; `None` while they are not known.
     target: Option<f64>,
-    aim: f64,
-    /// The first microbatch whose gap shows what the aim does.
-    heed_from: MicrobatchId,
+    set_point: f64,
+    /// The first microbatch whose gap shows what the set point does.
+    observe_from: MicrobatchId,
     /// The last microbatch with prefill rows, and when it was sent.
     last: (MicrobatchId, Duration),
     /// For each chunk size: seconds of the slowest stage, and of all others together.
@@ -75,7 +80,7 @@ pub(in crate::scheduler) struct Budget {
 
 /// What a budget beside decodes depends on, the curves apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::scheduler) struct Situation {
+pub(in crate::scheduler) struct DecodeLoad {
     pub(in crate::scheduler) groups: usize,
     /// Sequences that decode.
     pub(in crate::scheduler) streams: usize,
@@ -86,12 +91,12 @@ pub(in crate::scheduler) struct Situation {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            beside: None,
+            allowance: None,
             looked: 0,
             since: None,
             target: None,
-            aim: AIM_FIRST,
-            heed_from: MicrobatchId(0),
+            set_point: SET_POINT_FIRST,
+            observe_from: MicrobatchId(0),
             last: (MicrobatchId(0), Duration::ZERO),
             chunks: Vec::new(),
             chunks_looked: 0,
@@ -119,24 +124,25 @@ impl Budget {
         of: MicrobatchId,
         later: MicrobatchId,
     ) {
-        let Some(target) = self.target.filter(|_| of >= self.heed_from) else { return };
+        let Some(target) = self.target.filter(|_| of >= self.observe_from) else { return };
         if gap.as_secs_f64() > target {
-            if self.beside.is_some_and(|(_, beside)| beside.one) {
+            if self.allowance.is_some_and(|(_, allowance)| allowance.one) {
                 // There are no fewer rows than these.
                 return;
             }
-            self.aim = (self.aim * (1.0 - AIM_STEP)).max(AIM_LEAST);
-            self.heed_from = later;
-            // What the smaller aim allows counts at once.
+            self.set_point = (self.set_point * (1.0 - SET_POINT_STEP)).max(SET_POINT_LEAST);
+            self.observe_from = later;
+            // What the smaller set point allows counts at once.
             self.looked = LOOK_EVERY;
         } else {
-            self.aim = (self.aim * (1.0 + AIM_STEP * BEYOND / (1.0 - BEYOND))).min(AIM_MOST);
+            self.set_point = (self.set_point * (1.0 + SET_POINT_STEP * BEYOND / (1.0 - BEYOND)))
+                .min(SET_POINT_MOST);
         }
     }
 
-    /// What the last answer to [`beside`](Self::beside) was in rows; 0 if there was none.
+    /// What the last answer to [`allowance`](Self::allowance) was in rows; 0 if there was none.
     pub(in crate::scheduler) fn rows_beside(&self) -> usize {
-        self.beside.map_or(0, |(_, beside)| beside.rows)
+        self.allowance.map_or(0, |(_, allowance)| allowance.rows)
     }
 
     /// A microbatch with prefill rows was sent.
@@ -146,39 +152,39 @@ impl Budget {
         self.chunks_looked += 1;
     }
 
-    /// What microbatches may have beside decodes whose undisturbed gap is `quiet` seconds.
-    pub(in crate::scheduler) fn beside(
+    /// What microbatches may have beside decodes whose undisturbed gap is `undisturbed` seconds.
+    pub(in crate::scheduler) fn allowance(
         &mut self,
         times: &StageTimes,
         plan: &PlanLimits,
         target: ItlTarget,
-        situation: Situation,
+        load: DecodeLoad,
         now: Duration,
-        quiet: impl FnOnce() -> Option<f64>,
-    ) -> Beside {
+        undisturbed: impl FnOnce() -> Option<f64>,
+    ) -> Allowance {
         self.since.get_or_insert(now);
-        if let Some((known, beside)) = self.beside
-            && known == situation
+        if let Some((known, allowance)) = self.allowance
+            && known == load
             && self.looked < LOOK_EVERY
         {
-            return beside;
+            return allowance;
         }
-        if self.target.is_none() || self.beside.is_none_or(|(known, _)| known != situation) {
+        if self.target.is_none() || self.allowance.is_none_or(|(known, _)| known != load) {
             // What is in flight was sent for another target.
-            self.heed_from.0 = self.last.0.0 + 1 + u64::from(plan.in_flight_max);
+            self.observe_from.0 = self.last.0.0 + 1 + u64::from(plan.in_flight_max);
         }
-        self.target = quiet().map(|quiet| target.seconds(quiet));
-        let beside = match self.target {
-            Some(target) => best(times, plan, situation, self.aim * target),
-            None => Beside {
-                rows: ROWS_UNMEASURED.min(situation.rows_max),
+        self.target = undisturbed().map(|gap| target.seconds(gap));
+        let allowance = match self.target {
+            Some(target) => best(times, plan, load, self.set_point * target),
+            None => Allowance {
+                rows: ROWS_UNMEASURED.min(load.rows_max),
                 in_flight: to_usize(plan.in_flight_max),
                 one: false,
             },
         };
-        self.beside = Some((situation, beside));
+        self.allowance = Some((load, allowance));
         self.looked = 0;
-        beside
+        allowance
     }
 
     /// Rows of a microbatch when nobody decodes and `left` rows of prompts are to be computed.
@@ -208,27 +214,27 @@ impl Budget {
 }
 
 /// The number of microbatches in flight that lets the most prefill rows pass within the target.
-fn best(times: &StageTimes, plan: &PlanLimits, situation: Situation, target: f64) -> Beside {
+fn best(times: &StageTimes, plan: &PlanLimits, load: DecodeLoad, target: f64) -> Allowance {
     let stages = times.stages();
-    let most = situation.rows_max.min(GROWTH * times.most_mixed_rows().max(situation.streams));
-    let options = [1, stages.div_ceil(2), stages, stages.max(situation.groups)];
+    let most = load.rows_max.min(GROWTH * times.most_mixed_rows().max(load.streams));
+    let options = [1, stages.div_ceil(2), stages, stages.max(load.groups)];
     let options = options.into_iter().filter(|option| *option <= to_usize(plan.in_flight_max));
     let found = options.map(|in_flight| {
         let within = |rows| gap(times, in_flight, rows).is_some_and(|gap| gap <= target);
         (in_flight, most_rows(most, within))
     });
-    let streams = situation.streams;
+    let streams = load.streams;
     let (in_flight, rows) = found
         .max_by_key(|(in_flight, rows)| (in_flight * rows).saturating_sub(streams))
         .expect("one microbatch may always be in flight");
-    let decodes = streams.div_ceil(situation.groups.min(in_flight));
-    Beside { rows, in_flight, one: rows < (decodes + CHUNK_MIN).min(situation.rows_max) }
+    let decodes = streams.div_ceil(load.groups.min(in_flight));
+    Allowance { rows, in_flight, one: rows < (decodes + CHUNK_MIN).min(load.rows_max) }
 }
 
 /// The gap of a stream when so many microbatches of so many rows are in flight.
 fn gap(times: &StageTimes, in_flight: usize, rows: usize) -> Option<f64> {
-    let hoped = |stage| times.mixed_hoped(stage, in_flight, rows as f64);
-    let (slowest, all) = through(times.stages(), hoped)?;
+    let best_case = |stage| times.mixed_best_case(stage, in_flight, rows as f64);
+    let (slowest, all) = through(times.stages(), best_case)?;
     Some((all + times.overhead()).max(slowest * in_flight as f64))
 }
 
@@ -277,10 +283,10 @@ fn chunks(times: &StageTimes, rows_max: usize) -> Vec<(usize, f64, f64)> {
 }
 
 impl ItlTarget {
-    /// The target where a stream that nobody disturbs has a gap of `quiet` seconds.
-    fn seconds(self, quiet: f64) -> f64 {
+    /// The target where a stream that nobody disturbs has a gap of so many seconds.
+    fn seconds(self, gap: f64) -> f64 {
         match self {
-            Self::Percent(percent) => quiet * f64::from(percent) / 100.0,
+            Self::Percent(percent) => gap * f64::from(percent) / 100.0,
             Self::Time(time) => time.as_secs_f64(),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! Workers of one machine share its memory, so a stage is slower while others compute. Nobody has to
 //! be told which workers those are: each number of microbatches in flight (the overlap, at most the
-//! number of stages) has a curve of its own. One that was never tried is guessed from the others,
-//! and once it was tried its own measurements count.
+//! number of stages) has a curve of its own. One that was never measured is guessed from the others,
+//! and once it was its own measurements count.
 //!
 //! Microbatches with prefill rows have curves of their own: the head computes their sampled rows
 //! only, and their rows attend to more positions.
@@ -15,11 +15,11 @@ use std::time::Duration;
 /// A measurement older than this is worth being repeated.
 const STALE_AFTER: Duration = Duration::from_secs(300);
 /// How much faster than guessed a stage may turn out to be: with rows that this overlap has not had.
-const HOPE_ROWS: f64 = 0.85;
-/// The same, with more overlap than was ever tried; it was guessed to slow nothing down.
-const HOPE_MORE_OVERLAP: f64 = 0.95;
-/// The same, with less overlap than was ever tried: at best one stage has the memory alone.
-const HOPE_LESS_OVERLAP: f64 = 0.5;
+const BEST_CASE_ROWS: f64 = 0.85;
+/// The same, with more overlap than was ever measured; it was guessed to slow nothing down.
+const BEST_CASE_MORE_OVERLAP: f64 = 0.95;
+/// The same, with less overlap than was ever measured: at best one stage has the memory alone.
+const BEST_CASE_LESS_OVERLAP: f64 = 0.5;
 /// Overheads whose least is believed.
 const OVERHEADS: usize = 8;
 
@@ -28,7 +28,7 @@ const OVERHEADS: usize = 8;
 pub(in crate::scheduler) struct Estimate {
     pub(in crate::scheduler) seconds: f64,
     /// The least that it may turn out to be; equal to `seconds` if it was measured.
-    pub(in crate::scheduler) hoped: f64,
+    pub(in crate::scheduler) best_case: f64,
 }
 
 /// The curves of one stage.
@@ -143,8 +143,8 @@ impl StageTimes {
     }
 
     /// The same, and a little less where this overlap has not had so many rows but more: hoping for
-    /// less is how they come to be tried.
-    pub(in crate::scheduler) fn mixed_hoped(
+    /// less is how they come to be probe.
+    pub(in crate::scheduler) fn mixed_best_case(
         &self,
         stage: usize,
         overlap: usize,
@@ -154,8 +154,8 @@ impl StageTimes {
         let own = levels.get(overlap.clamp(1, self.stages.len()) - 1);
         let known = own.is_some_and(|own| own.knows(rows, Duration::ZERO));
         let past_end = nearest(levels, overlap, rows).is_none_or(|(_, range)| rows > range.1);
-        let hope = if known || past_end { 1.0 } else { HOPE_ROWS };
-        Some(self.mixed(stage, overlap, rows)? * hope)
+        let best_case = if known || past_end { 1.0 } else { BEST_CASE_ROWS };
+        Some(self.mixed(stage, overlap, rows)? * best_case)
     }
 }
 
@@ -186,12 +186,12 @@ fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Optio
     let Some(own) = own else {
         let factor = slowdown(levels, overlap, rows) / slowdown(levels, other_level, rows);
         let seconds = other.at(rows)? * factor;
-        let hope = if overlap > other_level {
-            HOPE_MORE_OVERLAP
+        let best_case = if overlap > other_level {
+            BEST_CASE_MORE_OVERLAP
         } else {
-            (overlap as f64 / other_level as f64).max(HOPE_LESS_OVERLAP)
+            (overlap as f64 / other_level as f64).max(BEST_CASE_LESS_OVERLAP)
         };
-        return Some(Estimate { seconds, hoped: seconds * hope });
+        return Some(Estimate { seconds, best_case: seconds * best_case });
     };
     let range = own.range()?;
     // Out of its own range, a curve goes on in the shape of one that knows these rows.
@@ -202,12 +202,12 @@ fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Optio
         own.at(end)? * other.at(rows)? / other.at(end)?
     };
     let known = own.knows(rows, now.saturating_sub(STALE_AFTER));
-    let hope = if known { 1.0 } else { HOPE_ROWS };
-    Some(Estimate { seconds, hoped: seconds * hope })
+    let best_case = if known { 1.0 } else { BEST_CASE_ROWS };
+    Some(Estimate { seconds, best_case: seconds * best_case })
 }
 
-/// How much slower than at the least overlap tried, on a straight line through the least and the
-/// most; 1 if fewer than two were tried.
+/// How much slower than at the least overlap measured, on a straight line through the least and the
+/// most; 1 if fewer than two were probe.
 fn slowdown(levels: &[Curve], overlap: usize, rows: f64) -> f64 {
     let mut seen = levels.iter().enumerate().filter(|(_, curve)| !curve.is_empty());
     let (Some((low, least)), Some((high, most))) = (seen.next(), seen.next_back()) else {
@@ -218,7 +218,7 @@ fn slowdown(levels: &[Curve], overlap: usize, rows: f64) -> f64 {
     let rows = rows.clamp(a.0.max(b.0).min(a.1), a.1.min(b.1).max(a.0));
     let (Some(a), Some(b)) = (least.at(rows), most.at(rows)) else { return 1.0 };
     let per_level = (b / a - 1.0).max(0.0) / (high - low) as f64;
-    (1.0 + per_level * (overlap as f64 - 1.0 - low as f64)).max(HOPE_LESS_OVERLAP)
+    (1.0 + per_level * (overlap as f64 - 1.0 - low as f64)).max(BEST_CASE_LESS_OVERLAP)
 }
 
 #[cfg(test)]
@@ -238,18 +238,18 @@ mod tests {
 
     fn us(times: &StageTimes, overlap: usize, rows: f64) -> (f64, f64) {
         let found = times.decode(NOW, 0, overlap, rows).unwrap();
-        ((found.seconds * 1e6).round(), (found.hoped * 1e6).round())
+        ((found.seconds * 1e6).round(), (found.best_case * 1e6).round())
     }
 
     #[test]
-    fn an_overlap_that_was_tried_has_its_own_time() {
+    fn an_overlap_that_was_measured_has_its_own_time() {
         let times = times(&[(4, 1.0, 100), (4, 1.9, 150)]);
         assert_eq!(us(&times, 1, 4.0), (100.0, 100.0));
         assert_eq!(us(&times, 2, 4.0), (150.0, 150.0));
     }
 
     #[test]
-    fn an_overlap_never_tried_is_guessed_from_the_others() {
+    fn an_overlap_never_measured_is_guessed_from_the_others() {
         let one = times(&[(4, 1.0, 100)]);
         assert_eq!(us(&one, 2, 4.0), (100.0, 95.0), "no slowdown is known yet");
         let two = times(&[(4, 1.0, 100), (4, 2.0, 150)]);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_never_tried_follow_an_overlap_that_knows_them() {
+    fn rows_never_measured_follow_an_overlap_that_knows_them() {
         let times = times(&[(4, 1.0, 100), (16, 1.0, 400), (4, 2.0, 150)]);
         assert_eq!(us(&times, 2, 16.0), (600.0, 510.0));
     }
@@ -271,8 +271,8 @@ mod tests {
         times.observe(NOW, 0, Measured { rows: 64, has_prefill: true, overlap: 1.0, time });
         let us = |rows| (times.mixed(0, 1, rows).unwrap() * 1e6).round();
         assert_eq!([us(4.0), us(34.0), us(64.0), us(128.0)], [100.0, 400.0, 700.0, 1340.0]);
-        let hoped = |rows| (times.mixed_hoped(0, 1, rows).unwrap() * 1e6).round();
-        assert_eq!([hoped(34.0), hoped(64.0), hoped(128.0)], [340.0, 700.0, 1340.0]);
+        let best_case = |rows| (times.mixed_best_case(0, 1, rows).unwrap() * 1e6).round();
+        assert_eq!([best_case(34.0), best_case(64.0), best_case(128.0)], [340.0, 700.0, 1340.0]);
         assert_eq!(times.mixed(1, 1, 4.0), None);
     }
 

@@ -21,7 +21,6 @@ pub(super) fn config(rng: &mut Rng, more: &mut Rng) -> SchedulerConfig {
         waiting_max: rng.pick(&[3, 100]),
         running_max: rng.pick(&[1, 4, 100, 100]),
         rows_per_step: rng.pick(&[1, 3, 16, 64, 256]),
-        key_concurrency: more.pick(&[None, None, Some(6)]),
         prefix_cache: more.pick(&[PrefixCache::Off, PrefixCache::Key, PrefixCache::Shared]),
         itl_target: more.pick(&[
             ItlTarget::default(),
@@ -41,13 +40,13 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
         in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
         ctx_size: rng.pick(&[40, 97, 160, 256]),
         kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
-        block_len: 32,
+        extent_len: 32,
         rows_max: rng.pick(&[1, 2, 8, 33, 256]),
         chunks_max: rng.pick(&[1, 2, 5, 64]),
         vocab: 1 << 17,
     };
     if limits.kv_blocks >= 12 {
-        limits.block_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);
+        limits.extent_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);
     }
     limits
 }
@@ -73,7 +72,7 @@ pub(super) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
     if rng.one_in(4) {
         request.sampling.logit_bias = vec![(3, -1.0), (9, 2.0)];
     }
-    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).to_vec();
+    request.stop_tokens = rng.pick(&[&[][..], &[], &[], &[5], &[1, 17]]).into();
     request.top_logprobs = rng.pick(&[None, Some(0), Some(3)]);
     request.score_prompt = rng.one_in(4);
     if request.score_prompt && rng.one_in(2) {

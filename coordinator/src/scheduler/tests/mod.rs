@@ -10,13 +10,14 @@ pub(crate) mod rng;
 mod sampling;
 mod sim;
 mod speed;
-mod toy;
+pub(crate) mod toy;
 mod turns;
 
 use super::sequence::Phase;
 use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
-use crate::generation::{GenerationEvent, GenerationRequest, KeyId};
+use crate::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::forward::{BlockTables, CacheTables, Forward};
 use woolly_protocol::ids::{BlockId, PlanEpoch, SequenceId};
@@ -32,7 +33,7 @@ fn plan() -> PlanLimits {
         in_flight_max: 2,
         ctx_size: 1024,
         kv_blocks: 1000,
-        block_len: 32,
+        extent_len: 32,
         rows_max: 256,
         chunks_max: 256,
         vocab: 1 << 17,
@@ -42,12 +43,13 @@ fn plan() -> PlanLimits {
 /// A greedy request without penalties or stop tokens.
 fn greedy(prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
     GenerationRequest {
+        model: ModelId(0),
         prompt,
         score_prompt: false,
         max_tokens,
         top_logprobs: None,
         sampling: SamplingOptions::greedy(),
-        stop_tokens: Vec::new(),
+        stop_tokens: Arc::default(),
         key: KeyId(0),
         time_limit: None,
     }
@@ -147,7 +149,6 @@ fn assert_books_balance(scheduler: &Scheduler) {
     let leaving = |phase| matches!(phase, Phase::Preempting | Phase::Ended);
     let preempting = s.sequences.values().filter(|q| q.phase == Phase::Preempting).count();
     assert_eq!(preempting, s.preempting, "sequences being preempted");
-    let mut of_key = BTreeMap::new();
     for (id, sequence) in &s.sequences {
         let in_flight = s.in_flight.iter().flat_map(|f| &f.chunks).filter(|c| c.sequence == *id);
         assert_eq!(in_flight.count(), sequence.in_flight as usize, "in flight of {id}");
@@ -165,10 +166,7 @@ fn assert_books_balance(scheduler: &Scheduler) {
         let timed = sequence.deadline.is_some_and(|at| s.deadlines.contains(&(at, *id)));
         let wanted = sequence.phase != Phase::Ended;
         assert_eq!(timed, wanted && sequence.deadline.is_some(), "the deadline of {id}");
-        *of_key.entry(sequence.request.key).or_insert(0) += usize::from(wanted);
     }
-    of_key.retain(|_, held| *held > 0);
-    assert_eq!(of_key, s.of_key, "sequences per key");
     assert_eq!(s.running.len() + s.waiting.len() + s.counts().leaving, s.sequences.len());
     if let (Some(youngest), Some(oldest)) = (s.running.last_rank(), s.waiting.first_rank()) {
         assert!(youngest < oldest, "{youngest:?} overtook {oldest:?}");

@@ -216,7 +216,7 @@ fn a_new_plan_begins_with_an_empty_cache() {
 
 #[test]
 fn extents_of_several_blocks_are_shared_as_a_whole() {
-    let limits = PlanLimits { kv_blocks: 43, block_len: 96, ..plan() };
+    let limits = PlanLimits { kv_blocks: 43, extent_len: 96, ..plan() };
     let mut scheduler = caching(PrefixCache::Key, limits);
     assert_eq!(scheduler.counts().kv_blocks, 42, "14 whole extents of three blocks");
     submit_as(&mut scheduler, 0, 200, 1);

@@ -80,7 +80,7 @@ fn frequency_and_presence_count_the_completion() {
 fn a_stop_token_is_reported_and_ends() {
     let mut scheduler = serving(plan());
     let mut request = greedy(vec![1, 2], 9);
-    request.stop_tokens = vec![3, 7];
+    request.stop_tokens = Arc::from([3, 7]);
     request.top_logprobs = Some(2);
     let id = scheduler.handle_request(T0, request).unwrap();
     let prompt = step(&mut scheduler);

@@ -133,7 +133,7 @@ impl Sim {
             let index = usize::try_from(index).unwrap();
             let mut request = arrivals::request(&mut sim.rng, &mut more);
             if sim.tight {
-                request.stop_tokens.clear();
+                request.stop_tokens = std::sync::Arc::default();
                 request.max_tokens = u32::try_from(sim.rng.range(40, 150)).unwrap();
             }
             sim.clients.push(Client {
@@ -238,7 +238,7 @@ impl Sim {
         self.epoch += 1;
         self.limits = arrivals::limits(&mut self.rng, self.epoch);
         if self.tight {
-            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, block_len: 32, ..self.limits };
+            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, extent_len: 32, ..self.limits };
         }
         self.in_flight.clear();
         self.samplings.clear();
@@ -291,7 +291,7 @@ impl Sim {
 
     fn check_step(&mut self, step: &Step) {
         let forward = &step.forward;
-        let blocks = CacheLimits::Blocks { count: self.limits.kv_blocks, window: None };
+        let blocks = CacheLimits::all_positions(self.limits.kv_blocks);
         let limits = ForwardLimits {
             rows_max: self.limits.rows_max,
             ctx_size: self.limits.ctx_size,

@@ -13,26 +13,26 @@ use woolly_protocol::sampling::{
 };
 
 /// Token ids are below this.
-pub(super) const VOCAB: u64 = 40;
+pub(crate) const VOCAB: u64 = 40;
 /// Seeds divisible by this meet values that are not finite now and then.
-pub(super) const FRAGILE_SEED: u64 = 7;
+pub(crate) const FRAGILE_SEED: u64 = 7;
 const FRAGILE_ROW: u64 = 61;
 const POISON: u64 = 0x0bad_0bad_0bad_0bad;
 
 /// One stage: its KV slots.
-pub(super) struct ToyStage {
+pub(crate) struct ToyStage {
     index: u64,
     slots: Vec<[u64; 32]>,
 }
 
 impl ToyStage {
     /// A stage whose slots were never written.
-    pub(super) fn new(index: usize, blocks: u32) -> Self {
+    pub(crate) fn new(index: usize, blocks: u32) -> Self {
         Self { index: index as u64, slots: vec![[POISON; 32]; blocks as usize] }
     }
 
     /// Computes a microbatch: one value per row in, one per row out.
-    pub(super) fn forward(&mut self, forward: &Forward, rows: &[u64]) -> Vec<u64> {
+    pub(crate) fn forward(&mut self, forward: &Forward, rows: &[u64]) -> Vec<u64> {
         let mut out = Vec::new();
         for (chunk, table) in forward.chunks.iter().zip(super::tables(forward).tables()) {
             for position in chunk.position..chunk.position + chunk.token_count {
@@ -60,7 +60,7 @@ fn fold(sum: u64, slot: u64) -> u64 {
 }
 
 /// What the last stage answers for one row with this output at this position.
-pub(super) fn answer(
+pub(crate) fn answer(
     row: &SamplingRow,
     params: &[SamplingParams],
     position: u32,
@@ -94,7 +94,7 @@ fn hash_params(params: &SamplingParams) -> u64 {
 }
 
 /// All events of a request that runs alone and undisturbed, computed without blocks or chunks.
-pub(super) fn expected(
+pub(crate) fn expected(
     request: &GenerationRequest,
     stages: usize,
     positions_max: usize,
@@ -189,6 +189,6 @@ impl Alone<'_> {
 }
 
 /// A failure with this code, whatever its message.
-pub(super) fn failed(code: &'static str) -> GenerationEvent {
+pub(crate) fn failed(code: &'static str) -> GenerationEvent {
     GenerationEvent::Failed(Failure { code, message: String::new() })
 }

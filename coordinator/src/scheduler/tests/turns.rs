@@ -1,7 +1,7 @@
-//! Keys take turns, limits per key, and deadlines.
+//! Keys take turns, and deadlines.
 
 use super::*;
-use crate::generation::{Failure, Refusal};
+use crate::generation::Failure;
 
 fn of_key(key: u32, prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
     GenerationRequest { key: KeyId(key), ..greedy(prompt, max_tokens) }
@@ -47,28 +47,6 @@ fn who_was_preempted_goes_before_any_key_in_turn() {
     let starts: Vec<u64> =
         steps.iter().flat_map(chunks).filter(|c| c.1 == 0).map(|c| c.0).collect();
     assert_eq!(starts, [1, 2, 2, 3], "the second again before the third");
-}
-
-#[test]
-fn a_key_has_a_limit_of_its_own() {
-    let config = SchedulerConfig { key_concurrency: Some(2), ..SchedulerConfig::default() };
-    let mut scheduler = configured(config, plan());
-    let ask =
-        |scheduler: &mut Scheduler, key| scheduler.handle_request(T0, of_key(key, vec![5; 3], 2));
-    let first = ask(&mut scheduler, 1).unwrap();
-    ask(&mut scheduler, 1).unwrap();
-    assert!(matches!(ask(&mut scheduler, 1), Err(Refusal::KeyBusy { limit: 2, .. })));
-    ask(&mut scheduler, 2).unwrap();
-    scheduler.handle_cancel(T0, first);
-    ask(&mut scheduler, 1).unwrap();
-    run_out(&mut scheduler, Vec::new());
-    ask(&mut scheduler, 1).unwrap();
-    // A lost pipeline leaves nobody counted.
-    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
-    assert_books_balance(&scheduler);
-    ask(&mut scheduler, 1).unwrap();
-    ask(&mut scheduler, 1).unwrap();
-    assert!(ask(&mut scheduler, 1).is_err());
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 pub(crate) mod files;
 mod header;
-mod hyper;
 mod tensors;
 mod values;
 

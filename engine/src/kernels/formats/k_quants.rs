@@ -1,6 +1,5 @@
 //! Q2_K to Q6_K: superblocks of eight groups.
 #![allow(clippy::missing_safety_doc, reason = "the trait says it")]
-#![allow(clippy::undocumented_unsafe_blocks, reason = "the trait's promise covers every call")]
 
 use super::{Format, Sink, high_nibbles, low_nibbles};
 use crate::kernels::simd::{Rows, Simd};
@@ -19,6 +18,7 @@ pub struct Q6K;
 /// The four bytes of a lane as floats times `d`.
 #[inline(always)]
 unsafe fn scaled_bytes<S: Simd>(x: S::I, d: S::F) -> [S::F; 4] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         [
             S::mul(d, S::to_f(S::byte::<0>(x))),
@@ -32,6 +32,7 @@ unsafe fn scaled_bytes<S: Simd>(x: S::I, d: S::F) -> [S::F; 4] {
 /// The four signed bytes of a lane as floats times `d`.
 #[inline(always)]
 unsafe fn scaled_signed_bytes<S: Simd>(x: S::I, d: S::F) -> [S::F; 4] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         [
             S::mul(d, S::to_f(S::signed_byte::<0>(x))),
@@ -50,6 +51,8 @@ fn eight<F: Copy>(a: [F; 4], b: [F; 4]) -> [F; 8] {
 /// Scales and negated minimums of Q4_K's and Q5_K's eight groups.
 #[inline(always)]
 unsafe fn six_bit_pairs<S: Simd>(rows: Rows) -> ([S::F; 8], [S::F; 8]) {
+    // SAFETY: a block of either format begins with the sixteen bytes that are read; the machine
+    // has the instructions of `S`.
     unsafe {
         let [factors, a, b, c] = S::dwords_4(rows, 0);
         let (d, dmin) = (S::half_low(factors), S::neg(S::half_high(factors)));
@@ -76,6 +79,8 @@ impl Format for Q4K {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 144 bytes the first sixteen are read, then four times 32; the
+        // machine has the instructions of `S`.
         unsafe {
             let (scale, offset) = six_bit_pairs::<S>(rows);
             for c in 0..4 {
@@ -89,6 +94,8 @@ impl Format for Q4K {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }
@@ -96,6 +103,7 @@ impl Format for Q4K {
 /// Bit `N` of each byte of `high` as bit 4 of each byte of `q`.
 #[inline(always)]
 unsafe fn fifth_bits<S: Simd>(q: [S::I; 8], high: [S::I; 8], bit: usize) -> [S::I; 8] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         let mask = S::splat(0x1010_1010);
         let mut out = q;
@@ -126,6 +134,8 @@ impl Format for Q5K {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 176 bytes the first 48 are read, then four times 32; the
+        // machine has the instructions of `S`.
         unsafe {
             let (scale, offset) = six_bit_pairs::<S>(rows);
             let high = S::dwords_8(rows, 16);
@@ -142,6 +152,8 @@ impl Format for Q5K {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }
@@ -149,6 +161,7 @@ impl Format for Q5K {
 /// Two bits of each byte, moved to bits 0 and 1.
 #[inline(always)]
 unsafe fn two_bits<S: Simd>(x: [S::I; 8], shift: usize) -> [S::I; 8] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         let mask = S::splat(0x0303_0303);
         let mut out = x;
@@ -185,6 +198,8 @@ impl Format for Q2K {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 84 bytes all are read: sixteen, twice 32, four; the machine has
+        // the instructions of `S`.
         unsafe {
             let factors = S::dword(rows, 80);
             let (d, dmin) = (S::half_low(factors), S::neg(S::half_high(factors)));
@@ -210,6 +225,8 @@ impl Format for Q2K {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }
@@ -217,6 +234,8 @@ impl Format for Q2K {
 /// The sixteen scales of Q3_K times its factor: four low bits in eight bytes, two high bits in four.
 #[inline(always)]
 unsafe fn q3_scales<S: Simd>(rows: Rows) -> [S::F; 16] {
+    // SAFETY: the last sixteen of a block's 110 bytes are read; the machine has the instructions
+    // of `S`.
     unsafe {
         // Read so that the last 16 bytes end with the block: two bytes of quants come first.
         let tail = S::dwords_4(rows, 94);
@@ -254,6 +273,8 @@ impl Format for Q3K {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 110 bytes the first 96 are read here; the machine has the
+        // instructions of `S`.
         unsafe {
             let scale = q3_scales::<S>(rows);
             let high = S::dwords_8(rows, 0);
@@ -284,6 +305,8 @@ impl Format for Q3K {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }
@@ -291,6 +314,7 @@ impl Format for Q3K {
 /// Bits 4 and 5 of each byte of `q` from two bits of each byte of `high`.
 #[inline(always)]
 unsafe fn six_bits<S: Simd>(q: [S::I; 8], high: [S::I; 8], j: usize) -> [S::I; 8] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         let mask = S::splat(0x3030_3030);
         let mut out = q;
@@ -317,6 +341,8 @@ impl Format for Q6K {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 210 bytes quants and high bits fill 192, scales sixteen, and
+        // the last four read end with it; the machine has the instructions of `S`.
         unsafe {
             let d = S::half_high(S::dword(rows, 206));
             let packed = S::dwords_4(rows, 192);
@@ -346,6 +372,8 @@ impl Format for Q6K {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Two blocks are unpacked together, so that a load fetches 32 bytes of quants of a row.
 #![allow(clippy::missing_safety_doc, reason = "the trait says it")]
-#![allow(clippy::undocumented_unsafe_blocks, reason = "the trait's promise covers every call")]
 
 use super::{Format, Sink};
 use crate::kernels::simd::{Rows, Simd};
@@ -21,6 +20,7 @@ pub struct Q8_0;
 /// The quants of one block from four dwords of nibbles: low ones first.
 #[inline(always)]
 unsafe fn nibbles<S: Simd>(x: [S::I; 4]) -> [S::I; 8] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         let mask = S::splat(0x0f0f_0f0f);
         let low = |i: usize| S::and(x[i], mask);
@@ -32,6 +32,8 @@ unsafe fn nibbles<S: Simd>(x: [S::I; 4]) -> [S::I; 8] {
 /// Eight dwords of nibbles, four of each of two blocks.
 #[inline(always)]
 unsafe fn two_blocks<S: Simd>(rows: Rows, at: usize, bytes: usize) -> [[S::I; 4]; 2] {
+    // SAFETY: the caller has two blocks of each row, with sixteen bytes of nibbles from `at` on
+    // in both; the machine has the instructions of `S`.
     unsafe {
         let x = S::dwords_4_4(rows, at, bytes + at);
         [[x[0], x[1], x[2], x[3]], [x[4], x[5], x[6], x[7]]]
@@ -41,6 +43,7 @@ unsafe fn two_blocks<S: Simd>(rows: Rows, at: usize, bytes: usize) -> [[S::I; 4]
 /// Adds bit `i` of `high` as bit 4 of quant `i`.
 #[inline(always)]
 unsafe fn fifth_bits<S: Simd>(q: [S::I; 8], high: S::I) -> [S::I; 8] {
+    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
     unsafe {
         let mut out = q;
         let four = S::splat(0x0f);
@@ -79,6 +82,8 @@ macro_rules! format {
 
             #[inline(always)]
             unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+                // SAFETY: the caller has two blocks of each row, whose nibbles fill their last
+                // sixteen bytes; the machine has the instructions of `S`.
                 unsafe {
                     let [a, b] = two_blocks::<S>(rows, $quants, $bytes);
                     Self::block::<S, K>(rows, 0, a, sink);
@@ -88,6 +93,8 @@ macro_rules! format {
 
             #[inline(always)]
             unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+                // SAFETY: the caller has one block of each row, whose nibbles fill its last
+                // sixteen bytes; the machine has the instructions of `S`.
                 unsafe { Self::block::<S, K>(rows, 0, S::dwords_4(rows, $quants), sink) }
             }
         }
@@ -96,6 +103,8 @@ macro_rules! format {
             /// Block `g` of each row, whose nibbles are `x`.
             #[inline(always)]
             unsafe fn block<S: Simd, K: Sink<S>>(rows: Rows, g: usize, x: [S::I; 4], sink: &mut K) {
+                // SAFETY: the caller has block `g` of each row; its first four bytes are read, and four
+                // of high bits where it has some; the machine has the instructions of `S`.
                 unsafe {
                     let head = S::dword(rows, $bytes * g);
                     let mut q = nibbles::<S>(x);
@@ -132,6 +141,8 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     unsafe fn unpack<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: of the block's 34 bytes the first four are read, and the 32 behind the scale;
+        // the machine has the instructions of `S`.
         unsafe {
             let scale = S::half_low(S::dword(rows, 0));
             let mut q = S::dwords_8(rows, 2);
@@ -144,6 +155,8 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     unsafe fn unpack_one<S: Simd, K: Sink<S>>(rows: Rows, sink: &mut K) {
+        // SAFETY: the caller has one block of each row, which is all that `unpack` takes; the
+        // machine has the instructions of `S`.
         unsafe { Self::unpack(rows, sink) }
     }
 }

@@ -137,14 +137,14 @@ fn a_machine_that_would_hold_too_much_in_all_hands_layers_on() {
 fn kv_memory_of_a_worker_is_obeyed() {
     let layout = layout(4);
     let mut members = [member(0, GIB, 1000), member(1, GIB, 1000)];
-    members[1].kv_memory_bytes = 10 * layout.kv_block_bytes(2, KvType::F16);
+    members[1].kv_memory_bytes = 10 * layout.kv_block_bytes(0..2, KvType::F16);
     let fixed = CutRequest { cut: Some(vec![2, 2]), ..request() };
     let found = checked(&layout, &members, &fixed);
     assert_eq!((found.kv_blocks, found.limiting_stage), (10, 1));
     assert_eq!(found.stages[1].kv_bytes, members[1].kv_memory_bytes);
-    members[1].kv_memory_bytes = 3 * layout.kv_block_bytes(2, KvType::F16);
+    members[1].kv_memory_bytes = 3 * layout.kv_block_bytes(0..2, KvType::F16);
     let error = cut(&layout, &members, &fixed).unwrap_err();
-    let missing = layout.kv_block_bytes(2, KvType::F16);
+    let missing = layout.kv_block_bytes(0..2, KvType::F16);
     assert!(
         matches!(error, PlanError::Memory { stage: 1, missing: m, .. } if m == missing),
         "{error}"
@@ -158,7 +158,7 @@ fn more_room_for_kv_is_worth_a_little_speed() {
     // less makes room for a second context, and costs a tenth of the speed.
     let half = layout.stage_bytes(10..20) + scratch_bytes(&layout, &(10..20), 16);
     let members =
-        [member(0, GIB, 1000), member(1, half + layout.kv_block_bytes(10, KvType::F16), 1000)];
+        [member(0, GIB, 1000), member(1, half + layout.kv_block_bytes(0..10, KvType::F16), 1000)];
     let request = CutRequest { ctx_size: 32, ..request() };
     let found = checked(&layout, &members, &request);
     assert_eq!((found.counts(), found.kv_blocks), (vec![11, 9], 2));
@@ -224,7 +224,7 @@ fn failures_say_which_stage_misses_how_many_bytes() {
     };
     let layers: Range<u32> = first..last + 1;
     assert_eq!(weights, layout.stage_bytes(layers.clone()));
-    assert_eq!(kv, 4 * layout.kv_block_bytes(last + 1 - first, KvType::F16));
+    assert_eq!(kv, 4 * layout.kv_block_bytes(first..last + 1, KvType::F16));
     let allowance = members[stage].memory_bytes;
     assert_eq!(limit, MemoryLimit::Machine(allowance));
     assert_eq!(weights + scratch + kv - allowance, missing);

@@ -1,6 +1,7 @@
 //! Slices and their bytes; G-41, layers that are missing or too many.
 
 use super::layout;
+use crate::arch::error::ArchError;
 use crate::gguf::Value;
 use crate::gguf::tests::{HIDDEN, VOCAB, read, small_model, weights};
 use crate::gguf::write::GgufWriter;
@@ -16,17 +17,20 @@ fn g_41_layers_that_do_not_match_block_count() {
     let model = small_model("llama", 3);
     let fewer = model.clone().set("llama.block_count", Value::U32(2));
     let error = refused(&fewer);
-    assert!(matches!(&error, PlanError::ExtraLayer { layers: 2, .. }), "{error}");
+    assert!(matches!(&error, PlanError::Arch(ArchError::ExtraLayer { layers: 2, .. })), "{error}");
     let more = refused(&model.clone().set("llama.block_count", Value::U32(4)));
     let missing = "blk.3.attn_norm.weight";
-    assert!(matches!(&more, PlanError::MissingTensor { name } if name == missing), "{more}");
+    assert!(
+        matches!(&more, PlanError::Arch(ArchError::MissingTensor { name }) if name == missing),
+        "{more}"
+    );
     let most = refused(&model.clone().set("llama.block_count", Value::U32(1024)));
-    assert!(matches!(&most, PlanError::MissingTensor { .. }), "{most}");
+    assert!(matches!(&most, PlanError::Arch(ArchError::MissingTensor { .. })), "{most}");
     let hole = refused(&model.clone().without_tensor("blk.1.ffn_up.weight"));
     assert!(hole.to_string().contains("\"blk.1.ffn_up.weight\""), "{hole}");
     for name in ["blk.99.attn_q.weight", "blk.4294967295.attn_q.weight"] {
         let extra = refused(&weights(model.clone(), name, TensorType::F32, &[8]));
-        assert!(matches!(&extra, PlanError::ExtraLayer { .. }), "{extra}");
+        assert!(matches!(&extra, PlanError::Arch(ArchError::ExtraLayer { .. })), "{extra}");
     }
 }
 
@@ -44,7 +48,7 @@ fn unknown_tensors_are_named() {
         "blk.0.attn_q_norm.weight",
     ] {
         let error = refused(&weights(small_model("llama", 2), name, TensorType::F32, &[8]));
-        assert!(matches!(&error, PlanError::UnknownTensor { .. }), "{error}");
+        assert!(matches!(&error, PlanError::Arch(ArchError::UnknownTensor { .. })), "{error}");
         assert!(error.to_string().contains(&format!("\"{name}\"")), "{error}");
     }
     let biased = weights(small_model("qwen2", 2), "blk.0.attn_q.bias", TensorType::F32, &[64]);
@@ -59,7 +63,7 @@ fn shapes_that_contradict_the_metadata_are_refused() {
     let error = refused(&model);
     let expected = vec![HIDDEN, 31];
     assert!(
-        matches!(&error, PlanError::Shape { name, expected: e, .. }
+        matches!(&error, PlanError::Arch(ArchError::Shape { name, expected: e, .. })
             if name == "blk.0.ffn_gate.weight" && *e == expected),
         "{error}"
     );
@@ -146,9 +150,9 @@ fn stages_are_weighed() {
     let macs = HIDDEN * (64 + 32 + 32 + 64 + 96 + 96) + 96 * 64;
     assert_eq!(layout.stage_macs_per_token(0..2), 2 * macs);
     assert_eq!(layout.stage_macs_per_token(2..3), macs + HIDDEN * VOCAB);
-    assert_eq!(layout.kv_block_bytes(3, KvType::F16), 3 * 2 * 2 * 16 * 32 * 2);
+    assert_eq!(layout.kv_block_bytes(0..3, KvType::F16), 3 * 2 * 2 * 16 * 32 * 2);
     // A byte per value, and a half per 32 values or less of a position.
-    assert_eq!(layout.kv_block_bytes(3, KvType::Q8_0), 3 * 2 * 2 * 32 * (16 + 2));
+    assert_eq!(layout.kv_block_bytes(0..3, KvType::Q8_0), 3 * 2 * 2 * 32 * (16 + 2));
     assert_eq!(layout.parameters, 2 * HIDDEN * VOCAB + HIDDEN + 3 * (macs + 2 * HIDDEN));
     assert_eq!(layout.file_type, "Q8_0");
     assert!(!layout.tied);

@@ -1,0 +1,112 @@
+//! The coordinator's QUIC endpoint: who dials is told apart by ALPN and certificate.
+
+use crate::links::{self, LinkId};
+use crate::models::slices::SliceServer;
+use crate::shutdown::Shutdown;
+use crate::trust::join_server::JoinServer;
+use quinn::Endpoint;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use woolly_protocol::ids::WorkerId;
+use woolly_protocol::peer::{Peer, accept, screen};
+use woolly_protocol::places::Places;
+use woolly_protocol::refusal::{Refusal, RefusalCode};
+
+/// Connections with a certificate at a time: 64 stages and as many spares, each with a link and
+/// slices, and as many again. Handshakes and connections that join are bounded apart, so nobody
+/// without a certificate can take one of these places.
+const CERTIFIED_MAX: usize = 512;
+/// Of one worker among them: a link and slices, each once more while the end of an older one has not
+/// been noticed, and some more.
+const PER_WORKER_MAX: usize = 8;
+
+/// What connections are handed to.
+pub struct Listener {
+    /// The bound endpoint.
+    pub endpoint: Endpoint,
+    /// ALPN `woolly-join`.
+    pub join: Arc<JoinServer>,
+    /// ALPN `woolly`.
+    pub links: links::Shared,
+    /// ALPN `woolly-slices`.
+    pub slices: Arc<SliceServer>,
+}
+
+impl Listener {
+    /// Accepts connections until `stop`, then closes all and waits until peers could hear of it.
+    pub async fn run(self: Arc<Self>, mut stop: Shutdown) {
+        let half_open = Places::of_handshakes();
+        let certified = Places::new(CERTIFIED_MAX, PER_WORKER_MAX);
+        let mut connections = JoinSet::new();
+        let mut next_link = LinkId(1);
+        loop {
+            let incoming = tokio::select! {
+                () = stop.asked() => break,
+                Some(_) = connections.join_next() => continue,
+                incoming = self.endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { break };
+            let Some((incoming, place)) = screen(incoming, &half_open) else { continue };
+            let (listener, link) = (Arc::clone(&self), next_link);
+            let certified = certified.clone();
+            next_link.0 += 1;
+            connections.spawn(async move {
+                let remote = incoming.remote_address();
+                let accepted = accept(incoming).await;
+                drop(place);
+                match accepted {
+                    Ok((connection, peer)) => {
+                        listener.serve(connection, peer, link, &certified).await;
+                    }
+                    Err(error) => {
+                        listener.refused(format_args!("a connection from {remote}: {error}"))
+                    }
+                }
+            });
+        }
+        let refusal = Refusal::new(RefusalCode::ShuttingDown, "the coordinator is shutting down");
+        self.endpoint.close(refusal.code.number().into(), refusal.text.as_bytes());
+        connections.shutdown().await;
+        self.endpoint.wait_idle().await;
+    }
+
+    async fn serve(
+        &self,
+        connection: quinn::Connection,
+        peer: Peer,
+        link: LinkId,
+        certified: &Places<WorkerId>,
+    ) {
+        let remote = connection.remote_address();
+        let place = match peer {
+            Peer::Worker(worker) | Peer::Slices(worker) => certified.take(worker),
+            Peer::Joining => return self.join.serve(connection).await,
+            Peer::Coordinator => {
+                let text = "another coordinator of this cluster dialled: workers dial here";
+                Refusal::new(RefusalCode::WrongRole, text).close(&connection);
+                return self.refused(format_args!("a connection from {remote}: {text}"));
+            }
+        };
+        let Some(_place) = place else {
+            let text = format!(
+                "too many connections: {CERTIFIED_MAX} in all and {PER_WORKER_MAX} of one worker are taken"
+            );
+            Refusal::new(RefusalCode::Busy, &text).close(&connection);
+            return self.refused(format_args!("a connection from {remote}: {text}"));
+        };
+        match peer {
+            Peer::Slices(worker) => self.slices.serve(connection, worker).await,
+            Peer::Worker(worker) => {
+                if let Err(error) = links::run(connection, worker, link, self.links.clone()).await {
+                    self.refused(format_args!("worker {} ({remote}): {error}", worker.hex()));
+                }
+            }
+            Peer::Joining | Peer::Coordinator => {}
+        }
+    }
+
+    /// A line about a refused connection, unless there were too many of late.
+    fn refused(&self, what: std::fmt::Arguments<'_>) {
+        self.join.refused().warn(format_args!("refused {what}"));
+    }
+}

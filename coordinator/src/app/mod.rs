@@ -1,0 +1,10 @@
+//! The process: it puts the parts together, starts and ends them, and serves the command line. Nothing
+//! of the coordinator knows this folder.
+
+pub mod listen;
+pub mod local_workers;
+pub mod log;
+pub mod open_files;
+pub mod serve;
+pub mod tasks;
+pub mod token_command;

@@ -1,0 +1,245 @@
+//! One replica of a model: its queue and scheduler, its generations, and the pipeline that serves them.
+//!
+//! A lane outlives plans: a pipeline comes and goes, the scheduler stays. It knows nothing of other
+//! lanes, of API keys' limits or of workers that are in no plan of its own.
+
+use super::generations::{Generations, Told};
+use super::pipeline::{Broken, Pipeline};
+use crate::cluster::PlacementConfig;
+use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, Refusal};
+use crate::metrics::Metrics;
+use crate::models::ServedModel;
+use crate::models::last_plan::LastPlan;
+use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
+use crate::status::{Counts, Status};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use woolly_protocol::control::ForwardTiming;
+use woolly_protocol::ids::{PlanEpoch, SequenceId, WorkerId};
+use woolly_protocol::sampling::Sampled;
+
+/// What a lane is made from.
+#[derive(Debug)]
+pub struct LaneConfig {
+    /// Its model.
+    pub model: Arc<ServedModel>,
+    /// How the model is placed.
+    pub placement: PlacementConfig,
+    /// How its requests are scheduled.
+    pub scheduler: SchedulerConfig,
+    /// Where its state is told.
+    pub status: watch::Sender<Status>,
+    /// Where its plan is remembered for the next start.
+    pub last_plan: LastPlan,
+    /// What people are told when it is ready.
+    pub ready_text: String,
+}
+
+/// A lane. See the [module](self).
+#[derive(Debug)]
+pub struct Lane {
+    pub(super) config: LaneConfig,
+    scheduler: Scheduler,
+    pipeline: Option<Pipeline>,
+    generations: Generations,
+    /// As of which state of the cluster the status was told; `None` before.
+    told: Option<(u64, bool)>,
+}
+
+impl Lane {
+    /// A lane without a plan.
+    pub fn new(config: LaneConfig) -> Lane {
+        Lane {
+            scheduler: Scheduler::new(config.scheduler),
+            config,
+            pipeline: None,
+            generations: Generations::default(),
+            told: None,
+        }
+    }
+
+    /// What its scheduler holds.
+    pub fn counts(&self) -> Counts {
+        self.scheduler.counts()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due at the latest.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.scheduler.poll_timeout()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.scheduler.handle_timeout(now);
+    }
+
+    /// Whether a request could be taken.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::check_request`].
+    pub fn check(&mut self, now: Duration, request: &GenerationRequest) -> Result<(), Refusal> {
+        self.scheduler.check_request(now, request)
+    }
+
+    /// When a key whose generations are all that it may have should come again.
+    pub fn retry_after(&self, now: Duration, limit: usize) -> Duration {
+        self.scheduler.key_retry_after(now, limit)
+    }
+
+    /// Takes a request that was checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scheduler::handle_request`].
+    pub fn submit(
+        &mut self,
+        now: Duration,
+        request: GenerationRequest,
+        events: mpsc::Sender<GenerationEvent>,
+    ) -> Result<SequenceId, Refusal> {
+        let key = request.key;
+        let id = self.scheduler.handle_request(now, request)?;
+        self.generations.add(id, key, events);
+        Ok(id)
+    }
+
+    /// The client is gone. Whose generation that was, if it is known.
+    pub fn cancel(&mut self, now: Duration, id: SequenceId) -> Option<KeyId> {
+        let key = self.generations.remove(id)?;
+        self.scheduler.handle_cancel(now, id);
+        Some(key)
+    }
+
+    /// Ends all generations; whose they were.
+    pub fn fail_all(&mut self, now: Duration, failure: &Failure) -> Vec<KeyId> {
+        let failed = self.generations.fail_all(failure);
+        failed.iter().for_each(|(id, _)| self.scheduler.handle_cancel(now, *id));
+        failed.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// A plan is served from now on.
+    pub fn serve(&mut self, now: Duration, limits: PlanLimits, pipeline: Pipeline) {
+        self.pipeline = Some(pipeline);
+        self.scheduler.handle_plan(now, limits);
+    }
+
+    /// The plan that was served has ended.
+    pub fn stop(&mut self, now: Duration) {
+        self.pipeline = None;
+        self.scheduler.handle_pipeline_lost(now);
+    }
+
+    /// Whether the pipeline that is served is of this plan.
+    pub fn is_of(&self, epoch: PlanEpoch) -> bool {
+        self.pipeline.as_ref().is_some_and(|pipeline| pipeline.epoch == epoch)
+    }
+
+    /// Stages of the pipeline that is served; 0 without one.
+    pub fn stages(&self) -> usize {
+        self.pipeline.as_ref().map_or(0, Pipeline::stages)
+    }
+
+    /// A worker has answered a microbatch.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with that, for people.
+    pub fn sampled(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        sampled: Sampled,
+    ) -> Result<(), String> {
+        let of_us = self.is_of(sampled.epoch);
+        if of_us && !self.pipeline.as_ref().is_some_and(|pipeline| pipeline.is_last(worker)) {
+            return Err("it answered a microbatch and does not hold the last stage".to_owned());
+        }
+        self.scheduler.handle_sampled(now, sampled).map_err(|error| error.to_string())
+    }
+
+    /// A stage tells how long its forwards took; metrics count it as stage `first_stage` and on.
+    pub fn timings(
+        &mut self,
+        now: Duration,
+        (worker, epoch): (WorkerId, PlanEpoch),
+        timings: &[ForwardTiming],
+        (metrics, first_stage): (&Metrics, usize),
+    ) {
+        let Some(stage) = self.pipeline.as_ref().and_then(|p| p.stage_of(worker)) else { return };
+        for timing in timings {
+            metrics.forward(first_stage + stage, timing);
+            let time = |us: u32| Duration::from_micros(us.into());
+            let timing = StageTiming {
+                microbatch: timing.microbatch,
+                compute: time(timing.compute_us),
+                wait: time(timing.wait_us),
+            };
+            self.scheduler.handle_timing(now, epoch, stage, &timing);
+        }
+    }
+
+    /// Sends the microbatches that are due and tells generations what happened. Whether there was
+    /// anything to do; `ended` is given the keys of generations that have ended.
+    ///
+    /// # Errors
+    ///
+    /// Which worker takes no more microbatches, and why. The pipeline is of no use any more.
+    pub fn settle(&mut self, now: Duration, mut ended: impl FnMut(KeyId)) -> Result<bool, Broken> {
+        let mut busy = false;
+        while let Some((id, event)) = self.scheduler.poll_event() {
+            busy = true;
+            match self.generations.tell(id, event) {
+                Told::Heard => {}
+                Told::Ended(key) => ended(key),
+                Told::Gone(key) => {
+                    ended(key);
+                    self.scheduler.handle_cancel(now, id);
+                }
+            }
+        }
+        while let Some(step) = self.scheduler.poll_step(now) {
+            busy = true;
+            // Without a pipeline the scheduler is about to hear that the plan has ended.
+            let Some(pipeline) = &self.pipeline else { continue };
+            if let Err(broken) = pipeline.send(&step) {
+                self.pipeline = None;
+                return Err(broken);
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Tells the gateway how things stand, if they stand differently. `revision` is the cluster's;
+    /// `describe` says what the cluster knows of this lane.
+    pub fn publish(
+        &mut self,
+        revision: u64,
+        stopping: bool,
+        describe: impl FnOnce() -> Status,
+    ) -> Counts {
+        let counts = self.counts();
+        let now = Some((revision, stopping));
+        let described = (self.told != now).then(|| {
+            let mut status = describe();
+            if stopping {
+                status.ready = false;
+                status.stopping = true;
+                status.detail = "shutting down".to_owned();
+            }
+            status
+        });
+        self.told = now;
+        self.config.status.send_if_modified(|known| {
+            let mut changed = false;
+            if let Some(described) = described {
+                let before = std::mem::replace(known, described);
+                known.take_counts(&before);
+                changed = *known != before;
+            }
+            known.update_counts(&counts) || changed
+        });
+        counts
+    }
+}

@@ -1,0 +1,151 @@
+//! Two lanes over one worker: each sequence gets the tokens that it would get alone, whatever becomes of
+//! the other lane.
+
+use super::*;
+use crate::scheduler::tests::toy::{self, ToyStage};
+use std::collections::BTreeMap;
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::ids::MicrobatchId;
+
+/// The context of every lane in these tests.
+const CTX: usize = 64;
+
+/// A request whose tokens are the toy model's.
+fn toy_request(model: u32, seed: u64) -> GenerationRequest {
+    let mut asked = request(20);
+    asked.model = ModelId(model);
+    asked.prompt = (0..3 + seed as u32 % 5).map(|i| (i * 7 + seed as u32) % 40).collect();
+    // Seeds that the toy model never answers with values that are not finite.
+    asked.sampling.seed = 1 + 7 * seed;
+    asked
+}
+
+/// The streams of one plan, by purpose.
+type Streams = BTreeMap<(PlanEpoch, bool), FrameReader>;
+
+/// Takes the streams of forwards (`true`) and samplings of so many plans.
+async fn streams(connection: &quinn::Connection, plans: usize) -> Streams {
+    let mut found = Streams::new();
+    while found.len() < 2 * plans {
+        let recv = timeout(PATIENCE, connection.accept_uni()).await.unwrap().unwrap();
+        let mut reader = FrameReader::new(recv);
+        let open: StreamOpen = read(&mut reader, Kind::StreamOpen).await.message().unwrap();
+        found.insert((open.epoch, open.purpose == StreamPurpose::Forwards), reader);
+    }
+    found
+}
+
+/// Computes one plan's forwards with the toy model.
+async fn compute(
+    connection: quinn::Connection,
+    (mut forwards, mut samplings): (FrameReader, FrameReader),
+    (epoch, blocks): (PlanEpoch, u32),
+) {
+    let mut answers = connection.open_uni().await.unwrap();
+    let open = StreamOpen { epoch, purpose: StreamPurpose::Results };
+    write_frame(&mut answers, EncodedFrame::new(&open).unwrap()).await.unwrap();
+    let mut stage = ToyStage::new(0, blocks);
+    while let Ok(Some(frame)) = forwards.read(&[Kind::Forward]).await {
+        let forward: Forward = frame.message().unwrap();
+        assert_eq!(forward.epoch, epoch);
+        let tokens: Vec<u64> = frame
+            .payload()
+            .chunks_exact(4)
+            .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()).into())
+            .collect();
+        let hidden = stage.forward(&forward, &tokens);
+        let mut rows = Vec::new();
+        if forward.sample_rows() > 0 {
+            let sampling: Sampling = read(&mut samplings, Kind::Sampling).await.message().unwrap();
+            let (mut asked, mut end) = (sampling.rows.iter(), 0);
+            for chunk in &forward.chunks {
+                end += chunk.token_count as usize;
+                for back in (0..usize::from(chunk.sample_rows)).rev() {
+                    let position = chunk.position + chunk.token_count - 1 - back as u32;
+                    let row = asked.next().expect("as many rows as the chunks ask for");
+                    let hidden = hidden[end - 1 - back];
+                    rows.push(toy::answer(row, &sampling.params, position, hidden));
+                }
+            }
+        }
+        let (epoch, microbatch) = (forward.epoch, forward.microbatch);
+        let sampled = EncodedFrame::new(&Sampled { epoch, microbatch, rows }).unwrap();
+        if write_frame(&mut answers, sampled).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A driver of two lanes, and the worker that computes both.
+async fn two_lanes() -> (Rig, Player, [PlanEpoch; 2]) {
+    let mut rig = Rig::with_lanes(1, 2);
+    rig.know_fingerprint().await;
+    let mut player = Player::join(&rig.cluster, &rig.cluster.identity()).await;
+    let mut plans = Vec::new();
+    for _ in 0..2 {
+        player.load().await;
+        let assign = player.assign.as_ref().unwrap();
+        let [woolly_protocol::forward::CacheLimits::Blocks(blocks)] = assign.stage.caches[..]
+        else {
+            panic!("{assign:?}");
+        };
+        plans.push((assign.links.epoch, blocks.count, assign.stage.fingerprint[0]));
+    }
+    assert_eq!([plans[0].2, plans[1].2], [5, 6], "each lane has its model");
+    let mut found = streams(&player.connection, 2).await;
+    for (epoch, blocks, _) in &plans {
+        let mut take = |forwards| found.remove(&(*epoch, forwards)).unwrap();
+        let streams = (take(true), take(false));
+        tokio::spawn(compute(player.connection.clone(), streams, (*epoch, *blocks)));
+    }
+    let second = rig.others[0].wait_for(|status| status.ready);
+    timeout(PATIENCE, second).await.unwrap().unwrap();
+    rig.wait_for("the first lane is ready", |status| status.ready).await;
+    (rig, player, [plans[0].0, plans[1].0])
+}
+
+async fn all_events(mut generation: Generation) -> Vec<GenerationEvent> {
+    let mut events = Vec::new();
+    while let Some(event) = timeout(PATIENCE, generation.next()).await.unwrap() {
+        events.push(event);
+    }
+    events
+}
+
+#[tokio::test]
+async fn two_lanes_at_once_give_every_sequence_its_tokens_as_alone() {
+    let (rig, _player, _) = two_lanes().await;
+    let mut running = Vec::new();
+    for seed in 0..12 {
+        let asked = toy_request(seed as u32 % 2, seed);
+        running.push((rig.engine.submit(asked.clone()).await.unwrap(), asked));
+    }
+    for (generation, asked) in running {
+        assert_eq!(all_events(generation).await, toy::expected(&asked, 1, CTX), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn ending_one_lanes_plan_disturbs_nothing_of_the_other() {
+    let (rig, mut player, [_, second]) = two_lanes().await;
+    let asked = [0, 1].map(|model| toy_request(model, 4 + u64::from(model)));
+    let mut held = Vec::new();
+    for asked in &asked {
+        held.push(rig.engine.submit(asked.clone()).await.unwrap());
+    }
+    let microbatch = MicrobatchId(0);
+    let fault = FaultMessage::new(FaultCode::ComputeFailed, second, microbatch, "broken");
+    write_frame(&mut player.send, EncodedFrame::new(&fault).unwrap()).await.unwrap();
+    let (lost, kept) = (held.pop().unwrap(), held.pop().unwrap());
+    let end = all_events(lost).await.pop().unwrap();
+    let finished = matches!(end, GenerationEvent::Finished { .. });
+    assert!(finished || failed_with(end, "pipeline_lost"));
+    assert_eq!(all_events(kept).await, toy::expected(&asked[0], 1, CTX));
+    // The lane that goes on takes more, and the other none.
+    let more = rig.engine.submit(toy_request(0, 9)).await.unwrap();
+    assert_eq!(all_events(more).await, toy::expected(&toy_request(0, 9), 1, CTX));
+    let refused = rig.engine.submit(toy_request(1, 9)).await.unwrap_err();
+    assert!(matches!(refused, Refusal::NotReady { .. }), "{refused:?}");
+    let unknown = rig.engine.submit(toy_request(2, 9)).await.unwrap_err();
+    assert!(matches!(unknown, Refusal::NotReady { detail } if detail.contains("no such model")));
+}

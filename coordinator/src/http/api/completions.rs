@@ -1,0 +1,155 @@
+//! `POST /v1/completions`: one or more texts to be continued.
+
+use super::answer::{Caller, answer};
+use super::logprobs;
+use super::openai::{self, Envelope, Names};
+use crate::http::error::ApiError;
+use crate::http::gateway::Gateway;
+use crate::http::ids::random;
+use crate::http::input::fields::Fields;
+use crate::http::input::job::{self, Job, Wanted};
+use crate::http::input::known::{self, Place};
+use crate::http::input::{prompts, sampling, stopping, tokens};
+use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
+use crate::http::output::encoder::Encoder;
+use crate::http::output::sse::Events;
+use crate::http::usage::Usage;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use woolly_engine::tokenizer::Tokenizer;
+
+/// Tokens of a completion if the client does not say: OpenAI's default.
+const MAX_TOKENS_DEFAULT: u32 = 16;
+
+const NAMES: Names = Names { id: "cmpl", whole: "text_completion", chunk: "text_completion" };
+
+/// Continues one or more texts.
+///
+/// # Errors
+///
+/// 400 naming the field, 404 for another model, 503 while there is no plan; a refusal of the engine, or
+/// its failure.
+pub async fn completions(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    answer(&gateway, request, parse).await
+}
+
+/// What a completions request asks for.
+fn parse(
+    gateway: &Gateway,
+    mut fields: Fields,
+    caller: Caller,
+) -> Result<(Job, CompletionsEncoder), ApiError> {
+    let vocab = caller.model.tokenizer.vocab_size();
+    known::take(&mut fields, &[Place::Body, Place::Completions])?;
+    let prompts = prompts::take(&mut fields, vocab)?;
+    check_count(gateway, prompts.len())?;
+    let sampling = sampling::take(&mut fields, vocab, random()?)?;
+    let stopping = stopping::take(&mut fields)?;
+    let top_logprobs = openai::take_top_logprobs(&mut fields, "logprobs")?;
+    let echo = fields.bool("echo")?.unwrap_or(false);
+    let (stream, usage_mode) = openai::take_stream(&mut fields)?;
+    fields.finish()?;
+    if !echo {
+        stopping.check_not_zero()?;
+    }
+    let ctx = job::context(gateway)?;
+    let seed = sampling.seed;
+    let wanted = Wanted {
+        sampling,
+        stopping,
+        max_tokens_default: MAX_TOKENS_DEFAULT,
+        top_logprobs,
+        score_prompt: echo && top_logprobs.is_some(),
+        key: caller.key,
+    };
+    let mut choices = Vec::with_capacity(prompts.len());
+    for (index, prompt) in (0..).zip(prompts) {
+        let encoded = tokens::of_prompt(&caller.model, prompt, echo, ctx)?;
+        choices.push(wanted.choice(gateway, &caller.model, index, encoded, ctx)?);
+    }
+    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
+    let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&caller.model.tokenizer));
+    let encoder = CompletionsEncoder { envelope, logprobs, tokenizer };
+    Ok((Job { model: caller.model, choices, stream, seed }, encoder))
+}
+
+/// More prompts than a key may have at a time would never all have a place.
+fn check_count(gateway: &Gateway, prompts: usize) -> Result<(), ApiError> {
+    match gateway.config.key_concurrency.filter(|limit| prompts > *limit) {
+        None => Ok(()),
+        Some(limit) => {
+            let text = format!(
+                "'prompt' has {prompts} prompts; an API key may have {limit} waiting and running at \
+                 a time here (--key-concurrency)."
+            );
+            Err(ApiError::invalid("prompt", text))
+        }
+    }
+}
+
+/// Writes completions.
+#[derive(Debug)]
+struct CompletionsEncoder {
+    envelope: Envelope,
+    /// Whether log-probabilities were asked for.
+    logprobs: bool,
+    /// Spells tokens.
+    tokenizer: Arc<Tokenizer>,
+}
+
+/// A choice, of a whole answer or in a chunk of a stream.
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    text: &'a str,
+    logprobs: Option<Value>,
+    finish_reason: Option<&'static str>,
+}
+
+impl CompletionsEncoder {
+    fn logprobs(&self, logprobs: &Logprobs) -> Option<Value> {
+        self.logprobs.then(|| logprobs::completion(logprobs, &self.tokenizer))
+    }
+}
+
+impl Encoder for CompletionsEncoder {
+    fn delta(&mut self, index: usize, delta: &Delta, usage: Usage, events: &mut Events) {
+        let mut choice = Choice { index, text: "", logprobs: None, finish_reason: None };
+        match delta {
+            Delta::Start => return,
+            Delta::Text { text, logprobs } => {
+                choice.text = text;
+                choice.logprobs = self.logprobs(logprobs);
+            }
+            Delta::End { reason } => choice.finish_reason = Some(openai::finish_reason(*reason)),
+        }
+        self.envelope.chunk(choice, usage, events);
+    }
+
+    fn finish(&mut self, usage: Usage, events: &mut Events) {
+        self.envelope.finish(usage, events);
+    }
+
+    fn error(&mut self, error: &ApiError, events: &mut Events) {
+        openai::error(error, events);
+    }
+
+    fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String {
+        let choices: Vec<Choice<'_>> = (0..)
+            .zip(choices)
+            .map(|(index, choice)| Choice {
+                index,
+                text: &choice.text,
+                logprobs: self.logprobs(&choice.logprobs),
+                finish_reason: choice.reason.map(openai::finish_reason),
+            })
+            .collect();
+        self.envelope.whole(&choices, usage)
+    }
+}

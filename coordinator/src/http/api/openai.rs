@@ -1,0 +1,203 @@
+//! What OpenAI's two ways to generate have in common: some fields, the envelope of an answer, usage, and
+//! how a stream ends.
+
+use crate::generation::FinishReason;
+use crate::http::error::ApiError;
+use crate::http::ids::{random, unix_seconds};
+use crate::http::input::fields::Fields;
+use crate::http::output::sse::Events;
+use crate::http::usage::Usage;
+use serde::Serialize;
+
+/// Alternatives per token that a client can ask for.
+const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
+
+/// Names what computed an answer: with equal seeds, equal fingerprints give equal text.
+const FINGERPRINT: &str = concat!("woolly-", env!("CARGO_PKG_VERSION"));
+
+/// When a stream reports usage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageMode {
+    /// In a chunk of its own at the end (`stream_options.include_usage`).
+    pub at_end: bool,
+    /// In every chunk, as far as it has come (`stream_options.continuous_usage_stats`).
+    pub in_each: bool,
+}
+
+/// Takes `stream` and `stream_options`, which mean nothing without a stream.
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub fn take_stream(fields: &mut Fields) -> Result<(bool, UsageMode), ApiError> {
+    let stream = fields.bool("stream")?.unwrap_or(false);
+    let Some(options) = fields.take("stream_options") else {
+        return Ok((stream, UsageMode::default()));
+    };
+    let mut options = Fields::of_value(options, "stream_options")?;
+    let mode = UsageMode {
+        at_end: options.bool("include_usage")?.unwrap_or(false),
+        in_each: options.bool("continuous_usage_stats")?.unwrap_or(false),
+    };
+    if options.bool("include_obfuscation")?.unwrap_or(false) {
+        let name = "stream_options.include_obfuscation";
+        return Err(ApiError::unsupported(name, format!("'{name}' is not supported.")));
+    }
+    options.finish()?;
+    Ok((stream, mode))
+}
+
+/// Takes the number of alternatives to report per token.
+///
+/// # Errors
+///
+/// 400 naming the field.
+pub fn take_top_logprobs(fields: &mut Fields, name: &str) -> Result<Option<u8>, ApiError> {
+    let top = fields.integer(name, 0..=TOP_LOGPROBS_MAX)?;
+    Ok(top.map(|top| u8::try_from(top).expect("the range of the field fits u8")))
+}
+
+/// OpenAI's word for why a choice ended.
+pub fn finish_reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+/// What the answers of one API call themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// How their ids begin.
+    pub id: &'static str,
+    /// `object` of a whole answer.
+    pub whole: &'static str,
+    /// `object` of a part of a stream.
+    pub chunk: &'static str,
+}
+
+/// What all parts of one answer have in common.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    names: Names,
+    id: String,
+    /// Unix seconds.
+    created: u64,
+    /// The model's name as the client wrote it.
+    model: String,
+    usage_mode: UsageMode,
+}
+
+/// An answer, or a chunk of a stream, with choices of the API's own.
+#[derive(Serialize)]
+struct Answer<'a, C> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'static str,
+    choices: &'a [C],
+    #[serde(skip_serializing_if = "UsageField::is_absent")]
+    usage: UsageField,
+}
+
+/// `usage` as a client has asked for it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum UsageField {
+    Absent,
+    /// It comes in a later chunk.
+    Null,
+    Counted(Counts),
+}
+
+impl UsageField {
+    fn is_absent(&self) -> bool {
+        matches!(self, UsageField::Absent)
+    }
+}
+
+#[derive(Serialize)]
+struct Counts {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptDetails>,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+impl Envelope {
+    /// The envelope of a new answer to a request for `model`.
+    ///
+    /// # Errors
+    ///
+    /// 500 if the operating system gives no random number for the id.
+    pub fn new(names: Names, model: String, usage_mode: UsageMode) -> Result<Envelope, ApiError> {
+        let id = format!("{}-{:016x}", names.id, random()?);
+        Ok(Envelope { names, id, created: unix_seconds(), model, usage_mode })
+    }
+
+    /// Writes a chunk of a stream with one choice.
+    pub fn chunk(&self, choice: impl Serialize, usage: Usage, events: &mut Events) {
+        let usage = match self.usage_mode {
+            UsageMode { in_each: true, .. } => counted(usage),
+            UsageMode { at_end: true, .. } => UsageField::Null,
+            UsageMode { .. } => UsageField::Absent,
+        };
+        events.message(&self.answer(self.names.chunk, &[choice], usage));
+    }
+
+    /// Writes the end of a stream: a chunk with the usage and no choice, if the client asked for it.
+    pub fn finish(&self, usage: Usage, events: &mut Events) {
+        if self.usage_mode.at_end {
+            let none: [(); 0] = [];
+            events.message(&self.answer(self.names.chunk, &none, counted(usage)));
+        }
+        events.done();
+    }
+
+    /// A whole answer, as JSON text.
+    pub fn whole(&self, choices: &[impl Serialize], usage: Usage) -> String {
+        let answer = self.answer(self.names.whole, choices, counted(usage));
+        serde_json::to_string(&answer).expect("memory takes everything, and all keys are strings")
+    }
+
+    fn answer<'a, C>(
+        &'a self,
+        object: &'static str,
+        choices: &'a [C],
+        usage: UsageField,
+    ) -> Answer<'a, C> {
+        Answer {
+            id: &self.id,
+            object,
+            created: self.created,
+            model: &self.model,
+            system_fingerprint: FINGERPRINT,
+            choices,
+            usage,
+        }
+    }
+}
+
+/// Writes the error that ends a stream. The end is written all the same, as OpenAI's clients wait for it.
+pub fn error(error: &ApiError, events: &mut Events) {
+    events.message(&error.body());
+    events.done();
+}
+
+fn counted(usage: Usage) -> UsageField {
+    UsageField::Counted(Counts {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        total_tokens: usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details: usage
+            .cached_tokens
+            .map(|cached_tokens| PromptDetails { cached_tokens }),
+    })
+}

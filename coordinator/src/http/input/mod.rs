@@ -1,0 +1,24 @@
+//! From the bytes of a body to what is to be generated: every field is obeyed or refused by name.
+//!
+//! Nothing here knows a connection, or how an answer is written; which fields an endpoint has is said in
+//! `api/`.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `json.rs`, `fields.rs` | bytes → JSON → fields |
+//! | `known/` | the table of fields that are accepted without acting on them |
+//! | `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `tokens.rs` | conversations and texts → token ids |
+//! | `job.rs` | all of it → choices that are ready to start |
+
+pub mod fields;
+pub mod job;
+pub mod json;
+pub mod known;
+pub mod messages;
+pub mod prompts;
+pub mod samplers;
+pub mod sampling;
+pub mod stopping;
+pub mod template_options;
+pub mod tokens;

@@ -1,0 +1,113 @@
+//! Prompts in tokens: conversations as the model's template writes them, and texts.
+//!
+//! This is work for a blocking thread: rendering and tokenising of up to 8 MiB.
+
+use super::messages::Messages;
+use super::prompts::Prompt;
+use super::template_options::TemplateOptions;
+use crate::http::error::{ApiError, Problem};
+use crate::http::ids::unix_seconds;
+use crate::models::{ServedModel, Template};
+use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
+use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
+
+/// A prompt in tokens, with what has to be given back of it.
+#[derive(Debug)]
+pub struct Encoded {
+    /// At least one.
+    pub tokens: Vec<u32>,
+    /// Its text, if it is given back before the completion.
+    pub echo: Option<String>,
+    /// Goes on with the completion.
+    pub detokenizer: Detokenizer,
+}
+
+/// The tokens of a conversation as the model's template writes it.
+///
+/// # Errors
+///
+/// 400 if there is no template, it refuses the messages, or they do not fit `ctx`.
+pub fn of_messages(
+    model: &ServedModel,
+    messages: &Messages,
+    options: TemplateOptions,
+    ctx: u32,
+) -> Result<Vec<u32>, ApiError> {
+    let template = match &model.template {
+        Template::Ready(template) => template,
+        Template::Missing => return Err(ApiError::unsupported("messages", NO_TEMPLATE)),
+        Template::Broken { cause } => {
+            let text = format!(
+                "This model's chat template cannot be used: {cause}. Use /v1/completions, or start the \
+                 coordinator with --chat-template-file."
+            );
+            return Err(ApiError::unsupported("messages", text));
+        }
+    };
+    let options = RenderOptions {
+        add_generation_prompt: options.add_generation_prompt,
+        continue_final: options.continue_final,
+        variables: Some(&options.variables),
+        unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
+        ..RenderOptions::default()
+    };
+    let prompt = template.prompt(&messages.list, &options).map_err(|error| match error {
+        ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
+        _ => ApiError::invalid("messages", format!("{error}.")),
+    })?;
+    check_bytes(model, prompt.text().len(), ctx)?;
+    model.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+}
+
+/// The tokens of a prompt as it was given, and its text if it is to be given back (`echo`).
+///
+/// # Errors
+///
+/// 400 if it cannot be tokenised, has no tokens, or does not fit `ctx`.
+pub fn of_prompt(
+    model: &ServedModel,
+    prompt: Prompt,
+    echo: bool,
+    ctx: u32,
+) -> Result<Encoded, ApiError> {
+    let tokenizer = &model.tokenizer;
+    let encoded = match prompt {
+        Prompt::Tokens(tokens) if echo => {
+            // One text with the completion: a character may begin here and end there.
+            let mut detokenizer = Detokenizer::new(tokenizer);
+            let echo = tokens.iter().map(|token| detokenizer.push(tokenizer, *token)).collect();
+            Encoded { tokens, echo: Some(echo), detokenizer }
+        }
+        Prompt::Tokens(tokens) => {
+            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing() }
+        }
+        Prompt::Text(text) => {
+            check_bytes(model, text.len(), ctx)?;
+            let options = EncodeOptions { add_special: true, parse_special: true };
+            let tokens = tokenizer.encode(&text, options);
+            let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
+            let echo = echo.then_some(text);
+            Encoded { tokens, echo, detokenizer: Detokenizer::continuing() }
+        }
+    };
+    if encoded.tokens.is_empty() {
+        let text = "'prompt' is empty, and this model has no token that begins a text.";
+        return Err(ApiError::invalid("prompt", text));
+    }
+    Ok(encoded)
+}
+
+/// A text that is longer than a whole context of the longest token is not tokenised at all.
+fn check_bytes(model: &ServedModel, bytes: usize, ctx: u32) -> Result<(), ApiError> {
+    let at_least = bytes.div_ceil(model.tokenizer.longest_token().max(1));
+    if at_least > ctx as usize {
+        Err(ApiError::context_length(at_least, 1, ctx as usize))
+    } else {
+        Ok(())
+    }
+}
+
+/// The error for a text that the tokenizer refuses.
+pub fn refused_text(param: &str, error: &TokenizerError) -> ApiError {
+    ApiError::invalid(param, format!("The text cannot be tokenised: {error}."))
+}

@@ -1,0 +1,168 @@
+//! One choice of an answer: the events of its generation in, deltas out.
+
+use super::delta::{Delta, Logprobs};
+use super::text::CompletionText;
+use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::http::error::ApiError;
+use crate::http::usage::Usage;
+use std::sync::Arc;
+use tokio::time::Instant;
+use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
+
+/// A choice that is ready to start.
+#[derive(Debug)]
+pub struct ChoicePlan {
+    /// What to generate. Nothing needs the engine if no token is wanted and none is to be scored.
+    pub request: GenerationRequest,
+    /// The prompt's text, to be given back before the completion.
+    pub echo: Option<String>,
+    /// Text of the completion.
+    pub text: CompletionText,
+}
+
+impl ChoicePlan {
+    fn needs_engine(&self) -> bool {
+        self.request.max_tokens > 0 || (self.request.score_prompt && self.request.prompt.len() > 1)
+    }
+}
+
+/// One choice while it is generated.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// What is to be submitted; `None` if nothing needs the engine, or it was.
+    pub(super) request: Option<GenerationRequest>,
+    /// `None` before the engine is asked (if at all) and when nothing more comes: a completed stop
+    /// string drops the generation, which cancels it.
+    pub(super) generation: Option<Generation>,
+    /// Nothing more comes.
+    pub(super) finished: bool,
+    /// When its newest token came.
+    pub(super) last_token: Option<Instant>,
+    /// Tokens so far.
+    pub(super) usage: Usage,
+    echo: Option<String>,
+    text: CompletionText,
+    /// Tokens that are no text.
+    stop_tokens: Arc<[u32]>,
+    /// The completion's tokens are reported.
+    reports: bool,
+    /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
+    held: Logprobs,
+    started: bool,
+}
+
+impl Choice {
+    /// A choice that nobody has heard of yet.
+    pub(super) fn new(plan: ChoicePlan) -> Choice {
+        let needs_engine = plan.needs_engine();
+        let ChoicePlan { request, echo, text } = plan;
+        let mut held = Logprobs::default();
+        if request.score_prompt {
+            held.first = request.prompt.first().copied();
+            held.offsets.push(0);
+        }
+        Choice {
+            usage: Usage {
+                prompt_tokens: request.prompt.len() as u64,
+                cached_tokens: (!needs_engine).then_some(0),
+                ..Usage::default()
+            },
+            stop_tokens: Arc::clone(&request.stop_tokens),
+            reports: request.top_logprobs.is_some(),
+            request: needs_engine.then_some(request),
+            generation: None,
+            finished: false,
+            last_token: None,
+            echo,
+            text,
+            held,
+            started: false,
+        }
+    }
+
+    /// What an event adds to the answer.
+    ///
+    /// # Errors
+    ///
+    /// The engine's failure: the whole answer ends.
+    pub(super) fn handle(
+        &mut self,
+        event: GenerationEvent,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<Delta>, ApiError> {
+        if let GenerationEvent::Prefilled { cached_tokens } = event {
+            self.usage.cached_tokens = Some(u64::from(cached_tokens));
+            return Ok(Vec::new());
+        }
+        let mut deltas = Vec::new();
+        if !self.started {
+            self.started = true;
+            deltas.push(Delta::Start);
+        }
+        let (more, ended) = match event {
+            GenerationEvent::Scored(events) => {
+                self.scored(events, tokenizer);
+                (String::new(), None)
+            }
+            GenerationEvent::Token(event) => self.token(event, tokenizer),
+            GenerationEvent::Finished { reason, cached_tokens } => {
+                self.usage.cached_tokens = Some(u64::from(cached_tokens));
+                let new = self.text.finish();
+                (new.text, Some(if new.stopped { FinishReason::Stop } else { reason }))
+            }
+            GenerationEvent::Failed(failure) => return Err(failure.into()),
+            GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
+        };
+        let text = match self.echo.take() {
+            Some(echo) => echo + &more,
+            None => more,
+        };
+        let mut logprobs = Logprobs::default();
+        if ended.is_some() || !text.is_empty() {
+            logprobs = std::mem::take(&mut self.held);
+        }
+        if !text.is_empty() || !logprobs.is_empty() {
+            deltas.push(Delta::Text { text, logprobs });
+        }
+        if let Some(reason) = ended {
+            self.finished = true;
+            self.generation = None;
+            deltas.push(Delta::End { reason });
+        }
+        Ok(deltas)
+    }
+
+    /// The prompt's tokens from the second on; before the first one nothing is reported.
+    fn scored(&mut self, events: Vec<TokenEvent>, tokenizer: &Tokenizer) {
+        let Some(first) = self.held.first else { return };
+        let mut detokenizer = Detokenizer::new(tokenizer);
+        let mut chars = |token| detokenizer.push(tokenizer, token).chars().count();
+        let mut offset = chars(first);
+        for event in &events {
+            self.held.offsets.push(offset);
+            offset += chars(event.token);
+        }
+        self.held.tokens = events;
+    }
+
+    /// The next token of the completion: its text, and why the completion ends with it, if it does.
+    fn token(
+        &mut self,
+        event: TokenEvent,
+        tokenizer: &Tokenizer,
+    ) -> (String, Option<FinishReason>) {
+        self.usage.completion_tokens += 1;
+        // A stop string may end the choice before the engine does.
+        self.usage.cached_tokens.get_or_insert(0);
+        let new = if self.stop_tokens.contains(&event.token) {
+            self.text.skip()
+        } else {
+            self.text.push(tokenizer, event.token)
+        };
+        if self.reports {
+            self.held.offsets.push(new.offset);
+            self.held.tokens.push(event);
+        }
+        (new.text, new.stopped.then_some(FinishReason::Stop))
+    }
+}

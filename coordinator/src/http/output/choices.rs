@@ -1,0 +1,223 @@
+//! The choices of an answer while they are generated: submitted in order, heard in turn.
+//!
+//! What an event means for its choice stands in [`choice`](super::choice).
+
+use super::choice::{Choice, ChoicePlan};
+use super::delta::Delta;
+use crate::generation::{EngineHandle, FinishReason, GenerationEvent, GenerationRequest, Refusal};
+use crate::http::error::{ApiError, engine_gone, expired};
+use crate::http::server::request_log::RequestLog;
+use crate::http::usage::Usage;
+use crate::metrics::{Meter, Outcome};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::Instant;
+use woolly_engine::tokenizer::Tokenizer;
+
+/// Choices of one request in the engine at a time: a request of many prompts leaves room in the
+/// queue for others.
+const TOGETHER_MAX: usize = 64;
+/// After this a choice that found no place asks again, if none of its own request has ended.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// All choices of an answer. Dropping it cancels what still runs.
+///
+/// They are submitted in order, at most `TOGETHER_MAX` at a time. The first one may be refused, and
+/// the request with it; a later one that finds no place waits for one of its own request to end.
+#[derive(Debug)]
+pub struct Choices {
+    engine: EngineHandle,
+    tokenizer: Arc<Tokenizer>,
+    list: Vec<Choice>,
+    /// The first choice that was not submitted yet.
+    unsubmitted: usize,
+    /// A choice found no place: when it asks again.
+    ask_again: Option<Instant>,
+    /// The choice that is asked first, so that none starves.
+    asked_first: usize,
+    arrived: Instant,
+    meter: Meter,
+    log: RequestLog,
+}
+
+impl Drop for Choices {
+    fn drop(&mut self) {
+        self.log.usage(self.usage());
+    }
+}
+
+impl Choices {
+    /// Submits the first choices; `meter` measures the request to its end.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of the first one, or one that will not pass by itself; what was accepted before is
+    /// cancelled.
+    pub async fn start(
+        plans: Vec<ChoicePlan>,
+        engine: &EngineHandle,
+        tokenizer: Arc<Tokenizer>,
+        meter: Meter,
+        log: RequestLog,
+    ) -> Result<Choices, ApiError> {
+        let list = plans.into_iter().map(Choice::new).collect();
+        let engine = engine.clone();
+        let arrived = Instant::now();
+        let (unsubmitted, ask_again, asked_first) = (0, None, 0);
+        let mut choices = Choices {
+            engine,
+            tokenizer,
+            list,
+            unsubmitted,
+            ask_again,
+            asked_first,
+            arrived,
+            meter,
+            log,
+        };
+        match choices.submit_more().await {
+            Ok(()) => Ok(choices),
+            Err(error) => {
+                choices.meter.ended(Outcome::Refused);
+                Err(error)
+            }
+        }
+    }
+
+    /// Submits choices as long as there are places for them. May be dropped and called again.
+    async fn submit_more(&mut self) -> Result<(), ApiError> {
+        let mut running = self.list.iter().filter(|choice| choice.generation.is_some()).count();
+        while running < TOGETHER_MAX && self.unsubmitted < self.list.len() {
+            if let Some(request) = self.next_request()? {
+                match self.engine.submit(request).await {
+                    Ok(generation) => {
+                        let choice = &mut self.list[self.unsubmitted];
+                        choice.request = None;
+                        choice.generation = Some(generation);
+                        running += 1;
+                    }
+                    Err(refusal) if self.unsubmitted > 0 && passes(&refusal) => {
+                        self.ask_again = Some(Instant::now() + ASK_AGAIN);
+                        return Ok(());
+                    }
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
+            self.meter.prompt(self.list[self.unsubmitted].usage.prompt_tokens);
+            self.unsubmitted += 1;
+        }
+        self.ask_again = None;
+        Ok(())
+    }
+
+    /// What is submitted of the next choice, if it needs the engine: its time counts from the request's
+    /// arrival. Only the first one is never asked for again; the others keep theirs until they have a place.
+    fn next_request(&mut self) -> Result<Option<GenerationRequest>, ApiError> {
+        let asked = &mut self.list[self.unsubmitted].request;
+        let request = if self.unsubmitted == 0 { asked.take() } else { asked.clone() };
+        let Some(mut request) = request else { return Ok(None) };
+        if let Some(limit) = &mut request.time_limit {
+            let passed = self.arrived.elapsed();
+            *limit = limit.checked_sub(passed).ok_or_else(|| expired(passed))?;
+        }
+        Ok(Some(request))
+    }
+
+    /// Choices in all.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Tokens so far.
+    pub fn usage(&self) -> Usage {
+        Usage::sum(self.list.iter().map(|choice| choice.usage))
+    }
+
+    /// What comes next in one of the choices, with its index: none, one or more deltas. `None` when all
+    /// choices are complete. May be dropped and called again: no event is lost.
+    ///
+    /// # Errors
+    ///
+    /// The engine's failure: the whole answer ends.
+    pub async fn next(&mut self) -> Option<Result<(usize, Vec<Delta>), ApiError>> {
+        if self.all_finished() {
+            return None;
+        }
+        let (index, event) = loop {
+            let held_back = self.ask_again;
+            tokio::select! {
+                biased;
+                next = poll_fn(|cx| self.poll_event(cx)) => break next,
+                () = until(held_back) => {}
+            }
+            if let Err(error) = self.submit_more().await {
+                self.failed();
+                return Some(Err(error));
+            }
+        };
+        self.asked_first = index + 1;
+        if let Some(GenerationEvent::Token(_)) = &event {
+            self.meter.token(&mut self.list[index].last_token);
+            self.log.first_token();
+        }
+        let deltas = match event {
+            Some(event) => self.list[index].handle(event, &self.tokenizer),
+            None => Err(engine_gone()),
+        };
+        if self.list[index].finished && self.unsubmitted < self.list.len() {
+            // A place has come free. What was answered is handed on all the same.
+            self.ask_again = Some(Instant::now());
+        }
+        if deltas.is_err() {
+            self.failed();
+        } else if self.all_finished() {
+            self.meter.ended(Outcome::Answered);
+        }
+        Some(deltas.map(|deltas| (index, deltas)))
+    }
+
+    /// The next event of any choice that was submitted.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<GenerationEvent>)> {
+        for step in 0..self.unsubmitted {
+            let index = (self.asked_first + step) % self.unsubmitted;
+            let choice = &mut self.list[index];
+            if choice.finished {
+                continue;
+            }
+            let Some(generation) = &mut choice.generation else {
+                let reason = FinishReason::Length;
+                let event = GenerationEvent::Finished { reason, cached_tokens: 0 };
+                return Poll::Ready((index, Some(event)));
+            };
+            if let Poll::Ready(event) = pin!(generation.next()).poll(cx) {
+                return Poll::Ready((index, event));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The answer ends here, and not because the client went away.
+    pub fn failed(&mut self) {
+        self.meter.ended(Outcome::Failed);
+    }
+
+    fn all_finished(&self) -> bool {
+        self.list.iter().all(|choice| choice.finished)
+    }
+}
+
+/// Whether a refusal ends by itself when others do.
+fn passes(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::QueueFull { .. } | Refusal::KeyBusy { .. })
+}
+
+/// Waits until a time; for ever without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,27 @@
+//! What the answers of an API are written by.
+//!
+//! An API is a pair of translators: a function from the fields of a request to a
+//! [`Job`](crate::http::input::job::Job), and an [`Encoder`] from the deltas of its choices to the
+//! messages of a stream or to one whole answer. How messages are told apart on the wire is the framing's
+//! ([`sse`](super::sse)), not the API's.
+
+use super::delta::{Delta, WholeChoice};
+use super::sse::Events;
+use crate::http::error::ApiError;
+use crate::http::usage::Usage;
+
+/// Writes one answer in the words of its API.
+pub trait Encoder: Send + 'static {
+    /// Writes what choice `index` adds to a stream, if the API has words for it; the answer has used
+    /// `usage` so far.
+    fn delta(&mut self, index: usize, delta: &Delta, usage: Usage, events: &mut Events);
+
+    /// Writes the end of a stream whose choices are all complete.
+    fn finish(&mut self, usage: Usage, events: &mut Events);
+
+    /// Writes the end of a stream that an error cuts short; its status was sent already.
+    fn error(&mut self, error: &ApiError, events: &mut Events);
+
+    /// A whole answer, as JSON text; `choices[i]` is choice `i`, complete.
+    fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String;
+}

@@ -1,0 +1,205 @@
+//! The text side of a generation: tokens become whole UTF-8, stop strings end it.
+//!
+//! Nothing here knows HTTP. Text is handed on as soon as no stop string can begin in it, so what a
+//! client reads does not depend on where the token borders are: the stop string that is complete
+//! first ends the completion, and if two are complete at once, the longer.
+
+use std::sync::Arc;
+use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
+
+/// What one token adds to the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewText {
+    /// Text to hand on: whole characters, none of them part of a stop string.
+    pub text: String,
+    /// Characters of the completion before this token, those not yet handed on included.
+    pub offset: usize,
+    /// A stop string is complete: the completion ends here.
+    pub stopped: bool,
+}
+
+/// The text of one completion, token by token.
+#[derive(Debug)]
+pub struct CompletionText {
+    detokenizer: Detokenizer,
+    stops: StopMatcher,
+    chars: usize,
+}
+
+impl CompletionText {
+    /// A completion that ends where one of `stops` (none empty) does; its first character has the
+    /// offset `offset`.
+    pub fn new(detokenizer: Detokenizer, stops: Arc<[String]>, offset: usize) -> CompletionText {
+        CompletionText { detokenizer, stops: StopMatcher::new(stops), chars: offset }
+    }
+
+    /// Adds a token. After one that `stopped`, nothing more is added.
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
+        let piece = self.detokenizer.push(tokenizer, token);
+        self.pass(&piece)
+    }
+
+    /// A token that is not text: the one that ended the completion.
+    pub fn skip(&self) -> NewText {
+        NewText { text: String::new(), offset: self.chars, stopped: false }
+    }
+
+    /// The end: what was held back, and what is left of a character that never became whole.
+    pub fn finish(&mut self) -> NewText {
+        let piece = self.detokenizer.finish();
+        let mut new = self.pass(&piece);
+        if !new.stopped {
+            new.text.push_str(&self.stops.finish());
+        }
+        new
+    }
+
+    fn pass(&mut self, piece: &str) -> NewText {
+        let offset = self.chars;
+        self.chars += piece.chars().count();
+        let (text, stopped) = self.stops.push(piece);
+        NewText { text, offset, stopped }
+    }
+}
+
+/// Finds stop strings in a text that comes in pieces.
+#[derive(Debug)]
+pub struct StopMatcher {
+    stops: Arc<[String]>,
+    /// The end of the text so far that a stop string could begin with.
+    held: String,
+    stopped: bool,
+}
+
+impl StopMatcher {
+    /// A matcher for these strings, none of them empty.
+    pub fn new(stops: Arc<[String]>) -> StopMatcher {
+        StopMatcher { stops, held: String::new(), stopped: false }
+    }
+
+    /// Adds a piece: the text that may be handed on, and whether a stop string is complete. Text
+    /// after a stop string, and the string itself, are never handed on.
+    pub fn push(&mut self, piece: &str) -> (String, bool) {
+        if self.stopped {
+            return (String::new(), true);
+        }
+        self.held.push_str(piece);
+        if let Some(start) = self.first_match() {
+            self.stopped = true;
+            self.held.truncate(start);
+            return (std::mem::take(&mut self.held), true);
+        }
+        let kept = self.held.split_off(self.hold_from());
+        (std::mem::replace(&mut self.held, kept), false)
+    }
+
+    /// The end of the text: what was held back is no stop string.
+    pub fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Where the stop string begins that is complete first; of two, the longer.
+    fn first_match(&self) -> Option<usize> {
+        let found = |stop: &String| {
+            let start = self.held.find(stop.as_str())?;
+            Some((start + stop.len(), start))
+        };
+        self.stops.iter().filter_map(found).min().map(|(_, start)| start)
+    }
+
+    /// Where the longest end of the text begins that a stop string begins with.
+    fn hold_from(&self) -> usize {
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        let from = self.held.len().saturating_sub(longest);
+        let could_begin = |at: &usize| {
+            self.held.is_char_boundary(*at)
+                && self.stops.iter().any(|stop| stop.starts_with(&self.held[*at..]))
+        };
+        (from..self.held.len()).find(could_begin).unwrap_or(self.held.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn matcher(stops: &[&str]) -> StopMatcher {
+        StopMatcher::new(stops.iter().map(|stop| (*stop).to_owned()).collect())
+    }
+
+    fn run(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let mut matcher = matcher(stops);
+        let mut passed = Vec::new();
+        for piece in pieces {
+            let (text, stopped) = matcher.push(piece);
+            passed.push(text);
+            if stopped {
+                return (passed, true);
+            }
+        }
+        passed.push(matcher.finish());
+        (passed, false)
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn text_without_stop_strings_passes_at_once() {
+        assert_eq!(run(&[], &["ab", "c"]), (strings(&["ab", "c", ""]), false));
+    }
+
+    #[test]
+    fn a_stop_string_over_many_pieces_is_held_back_and_never_handed_on() {
+        let pieces = ["one ", "E", "N", "D", " two"];
+        assert_eq!(run(&["END"], &pieces), (strings(&["one ", "", "", ""]), true));
+    }
+
+    #[test]
+    fn what_only_began_like_a_stop_string_is_handed_on() {
+        assert_eq!(
+            run(&["END"], &["E", "N", "E", "NT"]),
+            (strings(&["", "", "EN", "ENT", ""]), false)
+        );
+        assert_eq!(run(&["END"], &["aEN"]), (strings(&["a", "EN"]), false));
+    }
+
+    #[test]
+    fn overlapping_stop_strings_end_where_the_first_is_complete() {
+        assert_eq!(run(&["abcd", "bc"], &["abc"]), (strings(&["a"]), true));
+        assert_eq!(run(&["abcd", "bc"], &["abcd"]), (strings(&["a"]), true));
+        assert_eq!(run(&["abc", "bc"], &["xabc"]), (strings(&["x"]), true));
+        assert_eq!(run(&["aab"], &["aa", "ab"]), (strings(&["", "a"]), true));
+    }
+
+    #[test]
+    fn stop_strings_of_many_bytes_per_character() {
+        assert_eq!(run(&["🤗媽"], &["a🤗", "媽b"]), (strings(&["a", ""]), true));
+        assert_eq!(run(&["é"], &["e", "è", "é"]), (strings(&["e", "è", ""]), true));
+    }
+
+    proptest! {
+        #[test]
+        fn the_borders_of_the_pieces_do_not_matter(
+            text in "[abé]{0,24}",
+            stops in prop::collection::vec("[abé]{1,4}", 0..4),
+            cuts in prop::collection::vec(0_usize..24, 0..6),
+        ) {
+            let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
+            let chars: Vec<String> = text.chars().map(String::from).collect();
+            let chars: Vec<&str> = chars.iter().map(String::as_str).collect();
+            let (passed, stopped) = run(&stops, &chars);
+            let mut borders: Vec<usize> =
+                cuts.into_iter().filter(|at| *at <= text.len() && text.is_char_boundary(*at)).collect();
+            borders.extend([0, text.len()]);
+            borders.sort_unstable();
+            let pieces: Vec<&str> = borders.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect();
+            let (other, other_stopped) = run(&stops, &pieces);
+            prop_assert_eq!(passed.concat(), other.concat());
+            prop_assert_eq!(stopped, other_stopped);
+            prop_assert!(stops.iter().all(|stop| !other.concat().contains(stop)));
+        }
+    }
+}

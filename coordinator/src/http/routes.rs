@@ -1,0 +1,93 @@
+//! The routes of the gateway, and the layers around them.
+//!
+//! It knows which function answers which path, and nothing of what an answer holds.
+
+use super::api::{answer, chat, completions, health, metrics, models, page, tokenize};
+use super::gateway::Gateway;
+use super::server::guard::{self, Guard, Hosts};
+use super::server::paths;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::routing::{get, post};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+/// How long a browser may remember what it was told about another origin.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// The whole gateway as one service, for a listener on `bound`.
+pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
+    guarded(routes(), gateway, bound)
+}
+
+fn routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(completions::completions))
+        .route("/completions", post(completions::completions))
+        .route("/v1/models", get(models::list))
+        .route("/models", get(models::list))
+        .route("/v1/models/{*name}", get(models::one))
+        .route("/models/{*name}", get(models::one))
+        .route("/tokenize", post(tokenize::tokenize))
+        .route("/detokenize", post(tokenize::detokenize))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version))
+        .route("/metrics", get(metrics::metrics))
+        .route("/", get(page::page))
+        .route("/favicon.ico", get(page::favicon))
+}
+
+/// Routes with what holds for every request. Paths are cleaned outside all else, so that nobody looks
+/// at another path than the router does.
+pub(super) fn guarded(
+    routes: Router<Arc<Gateway>>,
+    gateway: Arc<Gateway>,
+    bound: IpAddr,
+) -> Router {
+    let hosts = Hosts::new(bound, &gateway.config.allowed_hosts);
+    let origins = cors(&gateway.config.cors_origins);
+    let checks = Guard { gateway: gateway.clone(), hosts };
+    let inner = routes
+        .fallback(guard::not_found)
+        .method_not_allowed_fallback(guard::wrong_method)
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .layer(axum::middleware::from_fn_with_state(checks, guard::guard))
+        .with_state(gateway);
+    let clean = |mut request: Request| {
+        *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));
+        request
+    };
+    let outer =
+        Router::new().fallback_service(inner).layer(tower::util::MapRequestLayer::new(clean));
+    match origins {
+        Some(origins) => outer.layer(origins),
+        None => outer,
+    }
+}
+
+/// What lets pages of other origins ask and read answers; their browsers ask first, without a key.
+fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
+    let all = origins.iter().any(|origin| origin == "*");
+    let allowed = match (origins.is_empty(), all) {
+        (true, _) => return None,
+        (false, true) => AllowOrigin::any(),
+        (false, false) => AllowOrigin::list(origins.iter().cloned()),
+    };
+    let exposed = [HeaderName::from_static("x-request-id"), answer::SEED, header::RETRY_AFTER];
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_private_network(true)
+        .expose_headers(exposed)
+        .max_age(CORS_MAX_AGE);
+    Some(layer)
+}

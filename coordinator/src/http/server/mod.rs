@@ -1,0 +1,22 @@
+//! Connections and what holds for every request on them: places, stalls, hosts, keys, bodies, the log.
+//!
+//! Nothing here knows what a request asks for or how an answer is written.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `listener.rs`, `places.rs` | listeners, places for connections, the orderly end |
+//! | `connection.rs`, `socket.rs`, `stall.rs` | one connection: its requests, and clients that are gone |
+//! | `paths.rs`, `guard.rs`, `keys.rs` | path, URI, `Host`, API key, id, wrong paths |
+//! | `body.rs` | the bytes of a request, within limits |
+//! | `request_log.rs` | a line in the log for each request |
+
+pub mod body;
+pub mod connection;
+pub mod guard;
+pub mod keys;
+pub mod listener;
+pub mod paths;
+pub mod places;
+pub mod request_log;
+pub mod socket;
+pub mod stall;

@@ -1,0 +1,13 @@
+//! The models that are served: their files, their texts and their slices. Who computes them is not known
+//! here.
+
+pub mod last_plan;
+pub mod model;
+pub mod registry;
+pub mod slices;
+pub mod template;
+pub mod watch;
+
+pub use model::{Model, NUMERICS};
+pub use registry::{ModelFacts, Registry, ServedModel};
+pub use template::Template;

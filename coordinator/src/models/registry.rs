@@ -1,0 +1,143 @@
+//! Which models are served, and under which names.
+//!
+//! The gateway finds a request's model here by the name that the client gave; the router finds the
+//! model's lanes by its [`ModelId`].
+
+use super::template::Template;
+use crate::ids::ModelId;
+use std::sync::{Arc, OnceLock};
+use woolly_engine::tokenizer::Tokenizer;
+
+/// What Ollama's clients put behind a model's name.
+const LATEST: &str = ":latest";
+
+/// What is said about a model.
+#[derive(Clone, Debug, Default)]
+pub struct ModelFacts {
+    /// For instance `llama`.
+    pub architecture: String,
+    /// For instance `Q4_K_M`.
+    pub file_type: String,
+    /// Positions that the model was trained for.
+    pub ctx_train: u32,
+    /// Parameters.
+    pub parameters: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// A model as requests see it.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// Its place among those served.
+    pub id: ModelId,
+    /// The name that clients ask for.
+    pub name: String,
+    /// Other names.
+    pub aliases: Vec<String>,
+    /// Text to tokens and back.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that end a completion.
+    pub end_tokens: Arc<[u32]>,
+    /// Messages to text.
+    pub template: Template,
+    /// For `/v1/models`.
+    pub facts: ModelFacts,
+    /// What identifies its files; known once they were read.
+    pub fingerprint: OnceLock<[u8; 32]>,
+}
+
+/// The models that are served: at least one.
+#[derive(Debug)]
+pub struct Registry {
+    models: Vec<Arc<ServedModel>>,
+    /// A name that no model has means the first.
+    any_name: bool,
+}
+
+impl ServedModel {
+    /// A model whose files were not read yet.
+    pub fn new(
+        id: ModelId,
+        (name, aliases): (String, Vec<String>),
+        (tokenizer, template): (Arc<Tokenizer>, Template),
+        facts: ModelFacts,
+    ) -> ServedModel {
+        let end_tokens = tokenizer.end_tokens().into();
+        let fingerprint = OnceLock::new();
+        ServedModel { id, name, aliases, tokenizer, end_tokens, template, facts, fingerprint }
+    }
+
+    /// Whether a client that asks for `name` means this model. Letters may be large or small, and
+    /// `:latest` may follow, as with Ollama.
+    fn is_called(&self, name: &str) -> bool {
+        let wanted = bare(name);
+        let mut known = [&self.name].into_iter().chain(&self.aliases);
+        known.any(|known| bare(known) == wanted)
+    }
+}
+
+fn bare(name: &str) -> String {
+    let cut = name.len().saturating_sub(LATEST.len());
+    let latest = name.get(cut..).is_some_and(|end| end.eq_ignore_ascii_case(LATEST));
+    name[..if latest { cut } else { name.len() }].to_lowercase()
+}
+
+impl Registry {
+    /// Serves these models; with `any_name` the first answers to every name.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn new(models: Vec<Arc<ServedModel>>, any_name: bool) -> Registry {
+        assert!(!models.is_empty(), "a coordinator serves at least one model");
+        Registry { models, any_name }
+    }
+
+    /// The model with this name or alias; `None` if there is none.
+    pub fn find(&self, name: &str) -> Option<&Arc<ServedModel>> {
+        let called = self.models.iter().find(|model| model.is_called(name));
+        called.or_else(|| self.models.first().filter(|_| self.any_name))
+    }
+
+    /// The one for requests that name none.
+    pub fn first(&self) -> &Arc<ServedModel> {
+        self.models.first().expect("there is at least one")
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServedModel>> {
+        self.models.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use woolly_engine::gguf::Metadata;
+
+    fn model(id: u32, name: &str, aliases: &[&str]) -> Arc<ServedModel> {
+        let metadata: Metadata = crate::http::tests::support::metadata();
+        let tokenizer = Arc::new(Tokenizer::from_metadata(&metadata).unwrap());
+        let template = Template::of_model(&metadata, &tokenizer);
+        let aliases = aliases.iter().map(|alias| (*alias).to_owned()).collect();
+        let (names, texts) = ((name.to_owned(), aliases), (tokenizer, template));
+        Arc::new(ServedModel::new(ModelId(id), names, texts, ModelFacts::default()))
+    }
+
+    #[test]
+    fn a_model_is_found_by_its_name_and_aliases_in_any_case() {
+        let models = || vec![model(0, "Tiny", &["gpt-4", "org/tiny"]), model(1, "other", &[])];
+        let registry = Registry::new(models(), false);
+        let find = |name: &str| registry.find(name).map(|model| model.id.0);
+        for name in ["Tiny", "tiny", "TINY:latest", "gpt-4", "GPT-4:Latest", "org/tiny"] {
+            assert_eq!(find(name), Some(0), "{name}");
+        }
+        assert_eq!(find("other:latest"), Some(1));
+        assert_eq!((find("tin"), find("tiny:7b"), find("")), (None, None, None));
+        assert_eq!((registry.first().id, registry.iter().count()), (ModelId(0), 2));
+        let any = Registry::new(models(), true);
+        assert_eq!(any.find("nobody").map(|model| model.id.0), Some(0));
+        assert_eq!(any.find("other").map(|model| model.id.0), Some(1));
+    }
+}

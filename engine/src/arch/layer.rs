@@ -1,0 +1,214 @@
+//! The shape of one layer, as the table and a model's metadata say it; what it remembers of a
+//! sequence, and whether it can be computed.
+
+use super::families::{Activation, Experts, Family, Norms, Windows};
+use super::hyper::HyperParameters;
+use crate::kernels::attention::heads::AttentionShape;
+use crate::kernels::elementwise::Pairing;
+use crate::kv::KvType;
+
+/// All that a layer's computation depends on, its weights apart. Widths are in values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerShape {
+    /// Width of the hidden states.
+    pub hidden: usize,
+    /// Where norms stand.
+    pub norms: Norms,
+    /// Added to a norm's mean of squares.
+    pub eps: f32,
+    /// Which positions are attended to.
+    pub attention: AttentionKind,
+    /// Query heads; a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a query or key head.
+    pub key_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Values of a head that are rotated.
+    pub rope_dim: usize,
+    /// Base of the rotation's frequencies.
+    pub rope_base: f32,
+    /// How rotated pairs lie in a head.
+    pub pairing: Pairing,
+    /// Queries and keys have a norm per head.
+    pub has_head_norm: bool,
+    /// Factor of the scores.
+    pub attention_scale: f32,
+    /// What follows attention.
+    pub feed_forward: FeedForwardKind,
+    /// Whether the feed-forward network may have biases.
+    pub may_have_mlp_biases: bool,
+    /// Between the feed-forward network's matrices.
+    pub activation: Activation,
+    /// Factor of what a block adds to the hidden states.
+    pub residual_scale: f32,
+}
+
+/// Which positions a layer attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionKind {
+    /// All before and the present one.
+    Full,
+    /// The last so many, the present one included.
+    Window(u32),
+}
+
+/// What a layer has after attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedForwardKind {
+    /// One network.
+    Dense {
+        /// Values between its matrices.
+        width: usize,
+    },
+    /// Several, of which a router chooses some for each row.
+    Experts {
+        /// All of them.
+        count: usize,
+        /// Chosen for a row.
+        used: usize,
+        /// Values between the matrices of one.
+        width: usize,
+    },
+}
+
+/// When a layer may forget a position. Layers with the same rule share block tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgetting {
+    /// Never.
+    Never,
+    /// When so many have come after it.
+    After(u32),
+}
+
+/// Layers that remember alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheGroup {
+    /// Their rule.
+    pub forgetting: Forgetting,
+    /// Ascending.
+    pub layers: Vec<u32>,
+}
+
+impl LayerShape {
+    /// The shape of layer `index` of a model.
+    pub(super) fn new(family: &Family, hyper: &HyperParameters, index: u32) -> Self {
+        let (attention, own_base) = match (family.windows, hyper.window) {
+            (Windows::AllButLastOf { period, rope_base }, Some(window))
+                if index % period != period - 1 =>
+            {
+                (AttentionKind::Window(window), rope_base)
+            }
+            _ => (AttentionKind::Full, None),
+        };
+        let feed_forward = match (family.experts, hyper.experts) {
+            (Experts::AfterDense, Some(experts)) if index >= experts.dense_layers => {
+                FeedForwardKind::Experts {
+                    count: experts.count as usize,
+                    used: experts.used as usize,
+                    width: experts.width as usize,
+                }
+            }
+            _ => FeedForwardKind::Dense { width: hyper.ffn as usize },
+        };
+        let key_dim = hyper.head_dim_k as usize;
+        Self {
+            hidden: hyper.hidden as usize,
+            norms: family.norms,
+            eps: hyper.rms_eps,
+            attention,
+            heads: hyper.heads as usize,
+            kv_heads: hyper.kv_heads as usize,
+            key_dim,
+            value_dim: hyper.head_dim_v as usize,
+            rope_dim: hyper.rope_dim as usize,
+            rope_base: own_base.unwrap_or(hyper.rope_base),
+            pairing: family.pairing,
+            has_head_norm: family.has_head_norm,
+            attention_scale: hyper.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
+            feed_forward,
+            may_have_mlp_biases: family.may_have_mlp_biases,
+            activation: family.activation,
+            residual_scale: hyper.residual_scale.unwrap_or(1.0),
+        }
+    }
+
+    /// Values of one row of queries.
+    pub fn q_width(&self) -> usize {
+        self.heads * self.key_dim
+    }
+
+    /// Values of one row of keys, and of values.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.key_dim
+    }
+
+    /// Values of one row between the matrices of the feed-forward network, of all chosen experts
+    /// together.
+    pub fn ffn_width(&self) -> usize {
+        match self.feed_forward {
+            FeedForwardKind::Dense { width } => width,
+            FeedForwardKind::Experts { used, width, .. } => used * width,
+        }
+    }
+
+    /// What the kernel of attention is told.
+    pub fn attention_shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.key_dim,
+            scale: self.attention_scale,
+        }
+    }
+
+    /// When it may forget a position.
+    pub fn forgetting(&self) -> Forgetting {
+        match self.attention {
+            AttentionKind::Full => Forgetting::Never,
+            AttentionKind::Window(window) => Forgetting::After(window),
+        }
+    }
+
+    /// Bytes of its keys and values of one block of positions.
+    pub fn kv_block_bytes(&self, ty: KvType) -> u64 {
+        (self.kv_heads * (ty.tile_bytes(self.key_dim) + ty.tile_bytes(self.value_dim))) as u64
+    }
+
+    /// What of it this version does not compute, said of the layer: "uses a window of 512
+    /// positions"; `None` if it computes all.
+    pub fn not_computed(&self) -> Option<String> {
+        if let AttentionKind::Window(window) = self.attention {
+            return Some(format!("uses a window of {window} positions"));
+        }
+        if let FeedForwardKind::Experts { count, .. } = self.feed_forward {
+            return Some(format!("has {count} experts"));
+        }
+        let norms = self.norms;
+        let said = match (norms.before, norms.after) {
+            (true, false) if norms.added == 0.0 => None,
+            (true, false) => Some(format!("adds {} to the weights of its norms", norms.added)),
+            (_, true) => Some("has norms after attention and feed-forward".to_owned()),
+            (false, false) => Some("has no norms".to_owned()),
+        };
+        said.or_else(|| match self.activation {
+            Activation::Silu => None,
+            Activation::Gelu => Some("uses the activation gelu".to_owned()),
+        })
+    }
+}
+
+/// The groups of `layers`, in the order of their first layers.
+pub(super) fn cache_groups(layers: &[LayerShape]) -> Vec<CacheGroup> {
+    let mut groups: Vec<CacheGroup> = Vec::new();
+    for (index, layer) in (0..).zip(layers) {
+        let forgetting = layer.forgetting();
+        match groups.iter_mut().find(|group| group.forgetting == forgetting) {
+            Some(group) => group.layers.push(index),
+            None => groups.push(CacheGroup { forgetting, layers: vec![index] }),
+        }
+    }
+    groups
+}

@@ -1,0 +1,4 @@
+//! Hyper-parameters of hostile files, and an architecture that is nothing but a row of a table.
+
+mod hyper;
+mod toy;

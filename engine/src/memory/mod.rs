@@ -1,0 +1,6 @@
+//! Memory of the engine's own: buffers, and how pages are counted and locked. Knows no model.
+
+mod buffer;
+
+pub use buffer::{ALIGNMENT, Buffer, HUGE_PAGE, LockError};
+pub(crate) use buffer::{page_size, whole_pages};

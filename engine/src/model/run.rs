@@ -1,0 +1,107 @@
+//! What one forward gives to every layer, and the buffers that its layers share. Knows no layer.
+
+use crate::arch::layer::LayerShape;
+use crate::batch::Batch;
+use crate::kernels::activations::{Activations, Forms};
+use crate::kernels::attention::heads::QueryChunk;
+use crate::kernels::elementwise;
+use crate::memory::Buffer;
+use crate::pool::Pool;
+use crate::weights::Weights;
+
+/// What one forward gives to every layer.
+pub struct Run<'a> {
+    /// The threads.
+    pub pool: &'a Pool,
+    /// The stage's weights.
+    pub weights: &'a Weights,
+    /// The rows.
+    pub batch: &'a Batch<'a>,
+    /// `[cos, sin]` per row and pair.
+    pub angles: &'a [[f32; 2]],
+}
+
+impl<'a> Run<'a> {
+    /// The batch's chunks with their rows.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = QueryChunk<'a>> + Clone + use<'a> {
+        let mut end = 0;
+        self.batch.chunks().iter().map(move |chunk| {
+            let first_row = end;
+            end += chunk.token_count as usize;
+            QueryChunk {
+                first_row,
+                rows: chunk.token_count as usize,
+                position: chunk.position as usize,
+                block_table: chunk.block_table,
+            }
+        })
+    }
+
+    /// The normed rows of `x` in the `forms` that the next products need.
+    pub(super) fn norm(
+        &self,
+        shape: &LayerShape,
+        x: &[f32],
+        weight: &[f32],
+        forms: Forms,
+        input: &mut Activations,
+    ) {
+        let (level, width) = (self.pool.level(), shape.hidden);
+        input.fill(self.pool, (self.batch.rows(), width), forms, &|row, columns, out| {
+            let x = &x[row * width..(row + 1) * width];
+            elementwise::rms_norm_columns(level, x, weight, shape.eps, columns, out);
+        });
+    }
+}
+
+/// Buffers of a forward, allocated when the stage is loaded; sizes are for the largest batch.
+#[derive(Debug)]
+pub struct Scratch {
+    pub(super) input: Activations,
+    pub(super) q: Buffer<f32>,
+    pub(super) k: Buffer<f32>,
+    pub(super) v: Buffer<f32>,
+    pub(super) gate: Buffer<f32>,
+    pub(super) up: Buffer<f32>,
+    pub(super) attended: Buffer<f32>,
+}
+
+impl Scratch {
+    /// Buffers for batches of at most `rows` rows in layers of these shapes.
+    pub fn new(shapes: &[LayerShape], rows: usize, forms: Forms) -> Self {
+        let most = |width: fn(&LayerShape) -> usize| shapes.iter().map(width).max().unwrap_or(0);
+        let (q_width, kv_width) = (most(LayerShape::q_width), most(LayerShape::kv_width));
+        let ffn_width = most(LayerShape::ffn_width);
+        let widest = most(|shape| shape.hidden).max(q_width).max(ffn_width);
+        Self {
+            input: Activations::new(rows, widest, forms),
+            q: Buffer::new(rows * q_width),
+            k: Buffer::new(rows * kv_width),
+            v: Buffer::new(rows * kv_width),
+            gate: Buffer::new(rows * ffn_width),
+            up: Buffer::new(rows * ffn_width),
+            attended: Buffer::new(rows * q_width),
+        }
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> u64 {
+        let floats = [&self.q, &self.k, &self.v, &self.gate, &self.up, &self.attended];
+        self.input.bytes() + floats.iter().map(|f| f.bytes() as u64).sum::<u64>()
+    }
+
+    /// Fills every buffer with NaN: what is read without having been written shows.
+    pub fn poison(&mut self) {
+        self.input.poison();
+        let Self { q, k, v, gate, up, attended, .. } = self;
+        for buffer in [q, k, v, gate, up, attended] {
+            buffer.fill(f32::NAN);
+        }
+    }
+
+    /// Plants the bug of the activations (tests only).
+    #[cfg(test)]
+    pub fn plant_bug(&mut self) {
+        self.input.planted_bug = true;
+    }
+}

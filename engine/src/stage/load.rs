@@ -1,0 +1,79 @@
+//! Loading a stage: its tensors found and checked, its buffers allocated.
+
+use std::sync::Arc;
+
+use super::{Stage, StageConfig};
+use crate::arch::Arch;
+use crate::batch::BatchLimits;
+use crate::gguf::Gguf;
+use crate::kernels::activations::Forms;
+use crate::kv::{Cache, CacheShape};
+use crate::memory::Buffer;
+use crate::model::embedding::Embedding;
+use crate::model::error::LoadError;
+use crate::model::head::Head;
+use crate::model::layer::Layer;
+use crate::model::rope::Rope;
+use crate::model::run::Scratch;
+use crate::model::tensor::Finder;
+use crate::pool::Pool;
+use crate::weights::Weights;
+
+impl Stage {
+    /// Finds and checks the stage's tensors and allocates everything a forward needs.
+    ///
+    /// # Errors
+    ///
+    /// A hyper-parameter or tensor that is missing, damaged or not supported.
+    pub fn load(
+        gguf: &Gguf,
+        weights: Weights,
+        config: &StageConfig,
+        pool: Arc<Pool>,
+    ) -> Result<Self, LoadError> {
+        let Arch { hyper, layers: shapes, .. } = Arch::new(gguf)?;
+        let range = config.layers.clone();
+        if range.is_empty() || range.end > hyper.layers {
+            return Err(LoadError::Layers { range, layers: hyper.layers });
+        }
+        let sizes = [config.ctx_size as usize, config.kv_blocks as usize, config.rows_max];
+        if sizes.contains(&0) || config.chunks_max == 0 {
+            return Err(LoadError::Empty);
+        }
+        let find = Finder { gguf, weights: &weights };
+        let embedding = (range.start == 0).then(|| Embedding::load(&find, &hyper));
+        let head = (range.end == hyper.layers).then(|| Head::load(&find, &hyper, &pool));
+        let shapes = &shapes[range.start as usize..range.end as usize];
+        let layers = range.zip(shapes).map(|(index, shape)| Layer::load(&find, shape, index));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        let pairs = hyper.rope_dim as usize / 2;
+        let rope = Rope::new(&hyper, find.optional_vector("rope_freqs.weight", pairs)?.as_deref());
+        let forms = layers.iter().fold(Forms::default(), |f, layer| f.or(layer.forms()));
+        let (rows, hidden) = (config.rows_max, hyper.hidden as usize);
+        let cache = CacheShape {
+            kv_heads: shapes[0].kv_heads,
+            head_dim: shapes[0].key_dim,
+            ty: config.kv_type,
+        };
+        Ok(Self {
+            embedding: embedding.transpose()?,
+            head: head.transpose()?,
+            cache: Cache::new(layers.len(), config.kv_blocks as usize, cache),
+            scratch: Scratch::new(shapes, rows, forms),
+            x: Buffer::new(rows * hidden),
+            angles: vec![[0.0; 2]; rows * pairs],
+            limits: BatchLimits {
+                ctx_size: config.ctx_size,
+                kv_blocks: config.kv_blocks,
+                rows_max: rows,
+                chunks_max: config.chunks_max,
+            },
+            hidden,
+            eps: hyper.rms_eps,
+            pool,
+            weights,
+            rope,
+            layers,
+        })
+    }
+}
