@@ -2,7 +2,7 @@
 
 use crate::bench::config::BenchArgs;
 use crate::machine::simd::Simd;
-use crate::machine::system::{parse_threads, threads_available};
+use crate::machine::system::{memory_allowance, parse_threads, threads_available};
 use crate::units::{parse_duration, parse_size};
 use crate::weights::pages::Pages;
 use crate::weights::verify::Verify;
@@ -207,6 +207,13 @@ pub struct Config {
     pub retry: Option<u32>,
     /// Started by a coordinator: ends with stdin.
     pub child: bool,
+}
+
+impl Config {
+    /// Bytes that this worker may use in all: `--memory`, or its machine's allowance.
+    pub fn allowance(&self) -> u64 {
+        self.memory.or_else(memory_allowance).unwrap_or(1)
+    }
 }
 
 /// The filter of the logs, `WOOLLY_LOG`; empty if it is not set.

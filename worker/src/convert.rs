@@ -4,18 +4,17 @@ use crate::stage::timings::Times;
 use crate::weights::model_files::{ModelFiles, PartFile};
 use bytes::Bytes;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
-use woolly_engine::batch::{Batch, ChunkRef};
+use woolly_engine::batch::ChunkRef;
 use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, RowToken, SampleParams, TokenMask};
-use woolly_engine::stage::{Input, Stage, StageConfig};
+use woolly_engine::stage::{Stage, StageConfig};
 use woolly_protocol::check::text_from;
 use woolly_protocol::control::{KvType as WireKvType, ModelPart, ModelSource, StageSpec};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
-use woolly_protocol::forward::{BlockLimits, BlockTables, CacheLimits, CacheTables, Forward};
+use woolly_protocol::forward::{BlockLimits, CacheLimits, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
@@ -77,6 +76,64 @@ impl Work {
     /// The microbatch, for the heartbeat and for its timing.
     pub fn microbatch(&self) -> MicrobatchId {
         self.forward.microbatch
+    }
+
+    /// Its chunks, with their tables in the one cache group that a stage has.
+    ///
+    /// # Errors
+    ///
+    /// It has other cache groups.
+    pub fn chunks(&self) -> Result<Vec<ChunkRef<'_>>, Failure> {
+        let [CacheTables::Blocks(tables)] = &self.forward.caches[..] else {
+            let groups = self.forward.caches.len();
+            let why = format!("expected one cache group of blocks, found {groups} groups");
+            return Err(Failure::bad_message(why));
+        };
+        let chunks = self.forward.chunks.iter().zip(tables.tables());
+        let chunk = |(chunk, blocks): (&Chunk, _)| ChunkRef {
+            position: chunk.position,
+            token_count: chunk.token_count,
+            sample_rows: u32::from(chunk.sample_rows),
+            block_table: bytemuck::cast_slice(blocks),
+        };
+        Ok(chunks.map(chunk).collect())
+    }
+
+    /// Token ids or hidden states.
+    pub fn payload(&self) -> &[u8] {
+        self.frame.payload()
+    }
+
+    /// Whether its sampling, if it has one, fits its rows and a vocabulary of so many tokens.
+    ///
+    /// # Errors
+    ///
+    /// Names the field, what was expected and what came.
+    pub fn check_sampling(&self, vocab: usize) -> Result<(), Failure> {
+        let Some(sampling) = &self.sampling else { return Ok(()) };
+        let vocab = u32::try_from(vocab).map_err(Failure::bad_message)?;
+        let rows = self.forward.sample_rows();
+        sampling.check_against(rows, vocab).map_err(Failure::bad_message)
+    }
+
+    /// How the token of each row is chosen that is sampled or scored; `None` where it is scored.
+    pub fn params(&self) -> Vec<Option<SampleParams<'_>>> {
+        let Some(sampling) = &self.sampling else { return Vec::new() };
+        sampling.rows.iter().map(|row| sample_params(sampling, row)).collect()
+    }
+
+    /// What to do with each of these rows; `params` are theirs.
+    pub fn requests<'a>(&self, params: &'a [Option<SampleParams<'a>>]) -> Vec<RowRequest<'a>> {
+        let Some(sampling) = &self.sampling else { return Vec::new() };
+        let request = |(row, params): (&SamplingRow, &'a Option<SampleParams<'a>>)| {
+            let top = usize::from(row.top_logprobs);
+            match (&row.mode, params) {
+                (_, Some(params)) => RowRequest::Sample { params, top },
+                (RowMode::Score(target), None) => RowRequest::Score { target: *target, top },
+                (RowMode::Sample(_), None) => unreachable!("parameters are made for it"),
+            }
+        };
+        sampling.rows.iter().zip(params).map(request).collect()
     }
 
     /// The frame that says what came of it. Made by the task that sends it, while the next one is
@@ -191,81 +248,20 @@ pub fn model_files(fingerprint: [u8; 32], source: &ModelSource, machine: &[u8; 1
     }
 }
 
-/// Computes one forward on the stage.
-pub fn compute(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Computed {
-    run(stage, work, progress).unwrap_or_else(Computed::Not)
-}
-
 /// Why a forward was not computed.
 #[derive(Debug)]
 pub struct Failure(FaultCode, String);
 
-fn bad_message(error: impl std::fmt::Display) -> Failure {
-    Failure(FaultCode::BadMessage, format!("a forward cannot be computed: {error}"))
-}
-
-fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed, Failure> {
-    let tables = block_tables(&work.forward)?;
-    let chunks: Vec<ChunkRef<'_>> = (work.forward.chunks.iter().zip(tables.tables()))
-        .map(|(chunk, blocks)| ChunkRef {
-            position: chunk.position,
-            token_count: chunk.token_count,
-            sample_rows: u32::from(chunk.sample_rows),
-            block_table: bytemuck::cast_slice(blocks),
-        })
-        .collect();
-    let batch = Batch::new(&chunks, stage.limits()).map_err(bad_message)?;
-    if let Some(sampling) = &work.sampling {
-        let vocab = u32::try_from(stage.vocab()).map_err(bad_message)?;
-        sampling.check_against(work.forward.sample_rows(), vocab).map_err(bad_message)?;
+impl Failure {
+    /// It was not meaningful.
+    pub fn bad_message(why: impl std::fmt::Display) -> Failure {
+        Failure(FaultCode::BadMessage, format!("a forward cannot be computed: {why}"))
     }
-    let payload = work.frame.payload();
-    let input = if stage.is_first() {
-        Input::Tokens(bytemuck::try_cast_slice(payload).map_err(bad_message)?)
-    } else {
-        Input::Hidden(bytemuck::try_cast_slice(payload).map_err(bad_message)?)
-    };
-    stage.check_unchanged().map_err(|error| Failure(FaultCode::LoadFailed, error.to_string()))?;
-    let is_last = stage.is_last();
-    let hidden = stage.forward(&batch, input, progress).map_err(bad_message)?;
-    if !is_last {
-        return Ok(Computed::Hidden(Bytes::copy_from_slice(bytemuck::cast_slice(hidden))));
-    }
-    sample(stage, &batch, work.sampling.as_ref()).map(Computed::Rows)
-}
 
-/// The tables of the one cache group that a stage has.
-fn block_tables(forward: &Forward) -> Result<&BlockTables, Failure> {
-    match &forward.caches[..] {
-        [CacheTables::Blocks(tables)] => Ok(tables),
-        caches => Err(bad_message(format_args!(
-            "expected one cache group of blocks, found {} groups",
-            caches.len()
-        ))),
+    /// What the stage was loaded from is not there any more.
+    pub fn load_failed(why: impl std::fmt::Display) -> Failure {
+        Failure(FaultCode::LoadFailed, why.to_string())
     }
-}
-
-fn sample(
-    stage: &mut Stage,
-    batch: &Batch<'_>,
-    sampling: Option<&Sampling>,
-) -> Result<Vec<RowResult>, Failure> {
-    let Some(sampling) = sampling else { return Ok(Vec::new()) };
-    let params: Vec<Option<SampleParams<'_>>> =
-        sampling.rows.iter().map(|row| sample_params(sampling, row)).collect();
-    let requests: Vec<RowRequest<'_>> = (sampling.rows.iter().zip(&params))
-        .map(|(row, params)| {
-            let top = usize::from(row.top_logprobs);
-            match (&row.mode, params) {
-                (_, Some(params)) => RowRequest::Sample { params, top },
-                (RowMode::Score(target), None) => RowRequest::Score { target: *target, top },
-                (RowMode::Sample(_), None) => unreachable!("parameters were made for it above"),
-            }
-        })
-        .collect();
-    let mut results = Vec::with_capacity(requests.len());
-    stage.sample(batch, &requests, &mut results).map_err(bad_message)?;
-    Ok(results)
 }
 
 /// How the token of a row is chosen; `None` if it is scored. Its indices were checked with the message.

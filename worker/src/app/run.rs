@@ -85,7 +85,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             timings: Timings::default(),
             compute: compute.clone(),
             loader,
-            residents: Arc::new(Mutex::new(Residents::new(allowance(&config)))),
+            residents: Arc::new(Mutex::new(Residents::new(config.allowance()))),
             arrivals: Arc::new(Arrivals::default()),
             dialer: Arc::new(Dialer::new(identity, config.idle_timeout)),
             places: Places {
@@ -117,11 +117,6 @@ async fn told_while_idle(shutdown: &mut Shutdown) {
         }
     }
     tokio::time::sleep(STOP_TIME).await;
-}
-
-/// Bytes that this worker may use in all.
-fn allowance(config: &Config) -> u64 {
-    config.memory.or_else(system::memory_allowance).unwrap_or(1)
 }
 
 fn check_memory(config: &Config) -> Result<(), Failure> {

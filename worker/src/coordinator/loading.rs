@@ -2,7 +2,6 @@
 
 use super::context::{Context, Coordinator};
 use super::fetch::SliceClient;
-use crate::blocking::blocking;
 use crate::convert::{Finished, model_files, stage_config};
 use crate::counters::Counters;
 use crate::peers::outbox::fault;
@@ -15,6 +14,7 @@ use crate::weights::model_files::ModelFiles;
 use crate::weights::source::{self, Model, SourceError};
 use std::sync::Arc;
 use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::task::spawn_blocking;
 use woolly_protocol::control::{Assign, PlanLinks, StageSpec};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 
@@ -96,7 +96,7 @@ async fn load(
     let given = context.compute.give_away(short).await;
     let (loader, compute) = (context.loader.clone(), context.compute.clone());
     let (spec, fetched_bytes) = (spec.clone(), model.fetched_bytes);
-    blocking(move || {
+    let loaded = spawn_blocking(move || {
         drop(given);
         let short = residents.make_room(needed);
         if short > 0 {
@@ -107,9 +107,10 @@ async fn load(
         residents.hold(spec.fingerprint, stage.weights(), files);
         compute.keep(spec, stage);
         Ok((residents, fetched_bytes))
-    })
-    .await
-    .map_err(load_failed)
+    });
+    // It panics if the system gives no memory; that ends this plan and nothing else.
+    let panicked = |_| Err("the load failed; the worker's log says where".to_owned());
+    loaded.await.unwrap_or_else(panicked).map_err(load_failed)
 }
 
 async fn open(

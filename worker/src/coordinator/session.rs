@@ -4,7 +4,6 @@ use super::assignment::Plan;
 use super::context::{Context, Coordinator};
 use crate::convert;
 use crate::counters::Counters;
-use crate::machine::system;
 use crate::peers::accept::receive_streams;
 use crate::peers::arrivals::Peer;
 use crate::peers::dial::{DialFailure, Greeted};
@@ -121,7 +120,7 @@ fn hello(context: &Context, advertise: SocketAddr, measured: Measured) -> Hello 
         advertise: advertise.to_string(),
         numerics: convert::numerics(),
         threads: config.threads,
-        memory_bytes: config.memory.or_else(system::memory_allowance).unwrap_or(1),
+        memory_bytes: config.allowance(),
         memory_is_own: config.memory.is_some(),
         kv_memory_bytes: config.kv_memory.unwrap_or(0),
         read_bytes_per_s: measured.read_bytes_per_s,

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! tokio                        compute thread (first of the pool)
-//!   plans ─┬─── forwards ────► convert::compute            (bounded: the sum of in_flight_max)
+//!   plans ─┬─── forwards ────► execute::compute            (bounded: the sum of in_flight_max)
 //!          └─── commands ────► keep · take over · end       (bounded: those of SEATS_MAX plans)
 //!   plan  ◄──── results ────── hidden states or Sampled     (bounded: in_flight_max)
 //! ```
@@ -16,7 +16,8 @@
 //! No plan owns the thread. A plan has a [`Seat`]: when it drops that, the thread finishes the layer stack
 //! that it is in, passes over what is left of that plan in the queue, and keeps the stage for the next.
 
-use crate::convert::{self, Finished, Work};
+use super::execute;
+use crate::convert::{Finished, Work};
 use crate::counters::Counters;
 use crate::machine::simd::Simd;
 use crate::machine::system;
@@ -254,7 +255,7 @@ fn compute(
     let served = stages.of(work.epoch())?;
     counters.microbatch.store(work.microbatch().0, Relaxed);
     let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
-    let computed = convert::compute(served.stage.stage(), &work, &counters.progress);
+    let computed = execute::compute(served.stage.stage(), &work, &counters.progress);
     let times = Times {
         cpu: system::thread_cpu_time().saturating_sub(cpu_before),
         compute: started.elapsed(),

@@ -2,6 +2,7 @@
 //! by their numbers, and nothing of neighbours and streams.
 
 pub mod compute;
+pub mod execute;
 pub mod load;
 pub mod progress;
 pub mod resident;
