@@ -246,8 +246,9 @@ fn coordinator() -> ExitCode {
 
 /// This process as `woolly-worker join`.
 fn worker() -> ExitCode {
+    use woolly_worker::app::{log, run};
     use woolly_worker::config::{Cli, Command, Folders};
-    use woolly_worker::{log, run, system};
+    use woolly_worker::machine::system;
     tell_count().expect("the count can be told");
     let folders = Folders::from_environment();
     log::start();

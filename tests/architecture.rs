@@ -269,7 +269,7 @@ fn records_with(fields: &[&str]) -> Vec<String> {
         if file.is_test() {
             continue;
         }
-        let code = &file.code;
+        let code = file.code();
         for (at, _) in code.match_indices("struct ") {
             let rest = &code[at + "struct ".len()..];
             let Some(open) = rest.find(['{', ';']).filter(|open| rest[*open..].starts_with('{'))
@@ -280,7 +280,7 @@ fn records_with(fields: &[&str]) -> Vec<String> {
             let has = |field: &&str| body.contains(&format!(" {field}: "));
             if fields.iter().all(|field| has(&field)) {
                 let name = rest[..open].trim();
-                found.push(format!("{}:{}: {name}", file.path, line_of(code, at)));
+                found.push(format!("{}:{}: {name}", file.path, line_of(&code, at)));
             }
         }
     }

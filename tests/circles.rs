@@ -33,7 +33,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "invariance",
         ],
     ),
-    ("worker", &["slice_store", "bench"]),
+    ("worker", &["machine", "weights", "stage", "peers", "coordinator", "bench", "app"]),
     (
         "coordinator",
         &[

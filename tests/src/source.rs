@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that hold nothing written by hand.
-const FOLDERS_LEFT_OUT: [&str; 5] = [".git", "target", "models", "fixtures", "__pycache__"];
+/// Folders that hold nothing written by hand, wherever they are.
+const FOLDERS_LEFT_OUT: [&str; 4] = [".git", "target", "fixtures", "__pycache__"];
+/// The same in the workspace's own folder: models that were fetched.
+const MODELS: &str = "models";
 
 /// The folder of the workspace.
 pub fn workspace_root() -> PathBuf {
@@ -72,7 +74,8 @@ fn collect(root: &Path, path: &Path, extensions: &[&str], found: &mut Vec<Source
     let Ok(entries) = fs::read_dir(path) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let left_out = FOLDERS_LEFT_OUT.iter().any(|left_out| name == *left_out);
+        let left_out = FOLDERS_LEFT_OUT.iter().any(|left_out| name == *left_out)
+            || (path == root && name == MODELS);
         if !left_out && !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             collect(root, &entry.path(), extensions, found);
         }

@@ -25,16 +25,18 @@ use woolly_protocol::identity::{Identity, SigningRequest};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::windows::{forward_window, set_window};
-use woolly_worker::arrivals::{Arrivals, Peer};
-use woolly_worker::compute::{Command, ForwardQueue, next};
+use woolly_worker::app::run::network_runtime;
 use woolly_worker::convert::Finished;
 use woolly_worker::convert::{Computed, Work};
-use woolly_worker::dial::Dialer;
-use woolly_worker::link::{self};
-use woolly_worker::outbox::Outbox;
-use woolly_worker::run::network_runtime;
-use woolly_worker::samplings::Samplings;
-use woolly_worker::timings::{Times, Timings};
+use woolly_worker::peers::accept::accept_peers;
+use woolly_worker::peers::arrivals::{Arrivals, Peer};
+use woolly_worker::peers::dial::Dialer;
+use woolly_worker::peers::forwards::receive_forwards;
+use woolly_worker::peers::outbox::Outbox;
+use woolly_worker::peers::results::{open_stream, send_results};
+use woolly_worker::peers::samplings::Samplings;
+use woolly_worker::stage::compute::{Command, ForwardQueue, next};
+use woolly_worker::stage::timings::{Times, Timings};
 
 const EPOCH: PlanEpoch = PlanEpoch(1);
 /// Values of a row: 16 KiB, as in a model of 8B.
@@ -135,7 +137,7 @@ fn receive(
     arrived: &blocking::Sender<Instant>,
 ) {
     stay_on(cpus);
-    let (work, mut queue) = mpsc::unbounded_channel::<Command>();
+    let (work, mut queue) = mpsc::channel::<Command>(IN_FLIGHT as usize);
     let address = address.clone();
     std::thread::spawn(move || {
         let runtime = network_runtime().expect("a runtime");
@@ -145,14 +147,14 @@ fn receive(
                 bind((Ipv4Addr::LOCALHOST, 0).into(), Some(server)).expect("a socket").endpoint;
             address.send(endpoint.local_addr().expect("it is bound")).expect("main waits");
             let arrivals = Arc::new(Arrivals::default());
-            tokio::spawn(link::accept_peers(endpoint, Arc::clone(&arrivals)));
+            tokio::spawn(accept_peers(endpoint, Arc::clone(&arrivals)));
             let stream = arrivals.take(EPOCH, StreamPurpose::Forwards, Peer::Worker(from)).await;
             set_window(&stream.connection, forward_window(ROWS_MAX, HIDDEN as u32, IN_FLIGHT));
             let (outbox, _queue) = Outbox::new();
             let (assign, samplings) = (assign(1, None, Some(from)), Samplings::new(IN_FLIGHT));
             // It ends with the sender.
             let queue = ForwardQueue::new(work, IN_FLIGHT);
-            link::receive_forwards(stream, &assign, &samplings, &queue, &outbox).await;
+            receive_forwards(stream, &assign, &samplings, &queue, &outbox).await;
         });
     });
     while let Some(work) = next(&mut queue) {
@@ -165,7 +167,7 @@ fn receive(
 
 fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::Receiver<Instant>) {
     stay_on(cpus);
-    let (results, queue) = mpsc::unbounded_channel();
+    let (results, queue) = mpsc::channel(IN_FLIGHT as usize);
     let places = Arc::new(Semaphore::new(IN_FLIGHT as usize));
     std::thread::spawn(move || {
         let runtime = network_runtime().expect("a runtime");
@@ -174,11 +176,11 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
             let greeted = dialer.next_stage(&next).await.expect("the receiver listens");
             let window = forward_window(ROWS_MAX, HIDDEN as u32, IN_FLIGHT);
             set_window(&greeted.connection, window);
-            let stream = link::open_stream(&greeted.connection, EPOCH, StreamPurpose::Forwards);
+            let stream = open_stream(&greeted.connection, EPOCH, StreamPurpose::Forwards);
             let stream = stream.await.expect("the connection is open");
             let (outbox, _queue) = Outbox::new();
             let (assign, timings) = (assign(0, Some(next), None), Timings::default());
-            link::send_results(stream, queue, &assign.links, &timings, &outbox).await;
+            send_results(stream, queue, &assign.links, &timings, &outbox).await;
         });
     });
     println!(
@@ -198,7 +200,7 @@ fn send(identity: Identity, next: Neighbour, cpus: &CpuSet, arrived: &blocking::
             let hidden = Bytes::copy_from_slice(bytemuck::cast_slice(&hidden));
             let (computed, times) = (Computed::Hidden(hidden), Times::default());
             let finished = Finished { work, computed, times, at: Instant::now() };
-            results.send(finished).expect("the sender lives");
+            results.try_send(finished).expect("the sender lives");
             let at = arrived.recv().expect("the receiver lives");
             if hop >= WARM_UP {
                 hops.push(at - started);

@@ -1,11 +1,11 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
 use crate::bench::config::BenchArgs;
-use crate::pages::Pages;
-use crate::simd::Simd;
-use crate::system::{parse_threads, threads_available};
+use crate::machine::simd::Simd;
+use crate::machine::system::{parse_threads, threads_available};
 use crate::units::{parse_duration, parse_size};
-use crate::verify::Verify;
+use crate::weights::pages::Pages;
+use crate::weights::verify::Verify;
 use clap::{Args, Parser, Subcommand};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};

@@ -1,7 +1,7 @@
 //! Wire types to engine types and back: the only file that names both.
 
-use crate::model_files::{ModelFiles, PartFile};
-use crate::timings::Times;
+use crate::stage::timings::Times;
+use crate::weights::model_files::{ModelFiles, PartFile};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;

@@ -2,9 +2,11 @@
 
 use clap::Parser;
 use std::process::ExitCode;
+use woolly_worker::app::exit::{EXIT_ERROR, EXIT_USAGE};
+use woolly_worker::app::{log, run, slices_command};
+use woolly_worker::bench;
 use woolly_worker::config::{Cli, Command, Config, Folders};
-use woolly_worker::exit::{EXIT_ERROR, EXIT_USAGE};
-use woolly_worker::{bench, log, run, slices_command, system};
+use woolly_worker::machine::system;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -1,8 +1,8 @@
 //! Flags of `bench`, and what they mean once they are checked.
 
-use crate::pages::Pages;
-use crate::simd::Simd;
-use crate::system::{parse_threads, threads_available};
+use crate::machine::simd::Simd;
+use crate::machine::system::{parse_threads, threads_available};
+use crate::weights::pages::Pages;
 use clap::Args;
 use std::path::PathBuf;
 use woolly_engine::kv::KvType;

@@ -6,8 +6,8 @@ pub mod config;
 pub mod figures;
 pub mod runner;
 
-use crate::load::locked;
-use crate::system;
+use crate::machine::system;
+use crate::stage::load::locked;
 use crate::units::show_size;
 use config::BenchConfig;
 use figures::{CHUNK_ROWS, Case, Cost, Figure, Speeds, kv_block_bytes};
@@ -230,8 +230,8 @@ impl Bench<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pages::{HugePages, Pages};
-    use crate::simd::Simd;
+    use crate::machine::simd::Simd;
+    use crate::weights::pages::{HugePages, Pages};
 
     /// The keys of a figure, in order.
     const KEYS: [&str; 16] = [

@@ -4,6 +4,7 @@ use crate::session::PROMPT;
 use crate::support::{Coordinator, LAYERS, prompt, score};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::ModelLayout;
@@ -12,17 +13,17 @@ use woolly_protocol::control::StageSpec;
 use woolly_protocol::frame::{Frame, encode};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::kind::Kind;
-use woolly_worker::compute::{Compute, ForwardQueue};
 use woolly_worker::convert::{Computed, Finished, Work, stage_config};
 use woolly_worker::counters::Counters;
-use woolly_worker::load::Loader;
-use woolly_worker::pages::{HugePages, Pages};
-use woolly_worker::resident::Residents;
-use woolly_worker::simd::Simd;
-use woolly_worker::source::Model;
+use woolly_worker::machine::simd::Simd;
+use woolly_worker::stage::compute::{Compute, ForwardQueue};
+use woolly_worker::stage::load::Loader;
+use woolly_worker::stage::resident::Residents;
+use woolly_worker::weights::pages::{HugePages, Pages};
+use woolly_worker::weights::source::Model;
 
 /// Loads the whole model as `spec` says and has it kept.
-fn keep(coordinator: &Coordinator, compute: &Compute, loader: &Loader, spec: &StageSpec) {
+async fn keep(coordinator: &Coordinator, compute: &Compute, loader: &Loader, spec: &StageSpec) {
     let gguf = Gguf::open(&coordinator.model).unwrap();
     let layout = ModelLayout::new(&gguf).unwrap();
     let slices = layout.stage_slices(0..LAYERS);
@@ -31,7 +32,8 @@ fn keep(coordinator: &Coordinator, compute: &Compute, loader: &Loader, spec: &St
     let residents = Residents::new(u64::MAX);
     let config = stage_config(spec).unwrap();
     let stage = loader.load(model, &config, |bytes| residents.reserve(bytes)).unwrap();
-    compute.keep(spec.clone(), stage);
+    let (compute, spec) = (compute.clone(), spec.clone());
+    spawn_blocking(move || compute.keep(spec, stage)).await.unwrap();
 }
 
 fn push(queue: &ForwardQueue, epoch: u32, microbatch: u64) -> bool {
@@ -42,7 +44,7 @@ fn push(queue: &ForwardQueue, epoch: u32, microbatch: u64) -> bool {
     queue.push(|place| Work::new(forward, frame, sampling, place)).is_ok()
 }
 
-async fn finished(results: &mut mpsc::UnboundedReceiver<Finished>) -> Finished {
+async fn finished(results: &mut mpsc::Receiver<Finished>) -> Finished {
     let next = timeout(crate::support::PATIENCE, results.recv()).await;
     next.expect("nothing was computed").expect("the plan is served")
 }
@@ -55,13 +57,13 @@ async fn forwards_of_two_plans_are_computed_in_the_order_in_which_they_come() {
         Compute::start(1, Simd::default(), pages, Arc::new(Counters::default())).unwrap();
     let spec = coordinator.assign(1).stage;
     let seats = [compute.seat(PlanEpoch(8)).await, compute.seat(PlanEpoch(3)).await];
-    let (first, of_first) = mpsc::unbounded_channel();
+    let (first, of_first) = mpsc::channel(2);
     assert!(seats[0].take_over(&spec, first.clone()).await.is_none(), "nothing is loaded yet");
-    keep(&coordinator, &compute, &loader, &spec);
+    keep(&coordinator, &compute, &loader, &spec).await;
     assert!(seats[0].take_over(&spec, first).await.is_some());
-    let (second, of_second) = mpsc::unbounded_channel();
+    let (second, of_second) = mpsc::channel(2);
     assert!(seats[1].take_over(&spec, second.clone()).await.is_none(), "it is the other's");
-    keep(&coordinator, &compute, &loader, &spec);
+    keep(&coordinator, &compute, &loader, &spec).await;
     assert!(seats[1].take_over(&spec, second).await.is_some());
     let queues = seats.each_ref().map(|seat| seat.forwards(2));
     assert!(push(&queues[0], 8, 1) && push(&queues[1], 3, 1));
@@ -86,7 +88,7 @@ async fn forwards_of_two_plans_are_computed_in_the_order_in_which_they_come() {
     assert!(finished(&mut of_second).await.work.epoch() == PlanEpoch(3));
     // Its stage is there for the next plan that wants the same, whatever its number.
     let next = compute.seat(PlanEpoch(1)).await;
-    let (third, mut of_third) = mpsc::unbounded_channel();
+    let (third, mut of_third) = mpsc::channel(2);
     assert!(next.take_over(&spec, third).await.is_some());
     let queue = next.forwards(1);
     assert!(push(&queue, 1, 1) && push(&queues[1], 3, 5));

@@ -4,7 +4,7 @@ use crate::support::write_model;
 use woolly_engine::gguf::Gguf;
 use woolly_engine::plan::SliceId;
 use woolly_engine::weights::{Resident, Weights};
-use woolly_worker::resident::Residents;
+use woolly_worker::stage::resident::Residents;
 
 const MODEL: [u8; 32] = [1; 32];
 const OTHER: [u8; 32] = [2; 32];

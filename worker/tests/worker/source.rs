@@ -10,9 +10,9 @@ use woolly_engine::weights::Resident;
 use woolly_protocol::limits::SLICE_CHUNK;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 use woolly_worker::counters::Counters;
-use woolly_worker::model_files::{ModelFiles, PartFile};
-use woolly_worker::slice_store::{ChunkSource, FetchError, SliceStore};
-use woolly_worker::source::{Model, Places, SourceError, open};
+use woolly_worker::weights::model_files::{ModelFiles, PartFile};
+use woolly_worker::weights::slice_store::{ChunkSource, FetchError, SliceStore};
+use woolly_worker::weights::source::{Model, Places, SourceError, open};
 
 /// A coordinator that reads the slices from the file and counts what it is asked for.
 struct FromFile {

@@ -5,7 +5,7 @@
 //! be cleared for it, as every block of the cache is written before it is read.
 
 use crate::convert::Finished;
-use crate::load::{LoadedStage, StageFacts};
+use crate::stage::load::{LoadedStage, StageFacts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -31,8 +31,8 @@ pub struct Served {
     spec: StageSpec,
     /// Computes its forwards.
     pub stage: Box<LoadedStage>,
-    /// Where what came of them goes.
-    pub results: mpsc::UnboundedSender<Finished>,
+    /// Where what came of them goes: room for all that may be in flight.
+    pub results: mpsc::Sender<Finished>,
     /// False once the plan has ended: nothing more is computed for it.
     pub is_live: Arc<AtomicBool>,
 }
@@ -45,7 +45,7 @@ pub struct Wish {
     /// The stage that it wants.
     pub spec: StageSpec,
     /// See [`Served::results`].
-    pub results: mpsc::UnboundedSender<Finished>,
+    pub results: mpsc::Sender<Finished>,
     /// See [`Served::is_live`].
     pub is_live: Arc<AtomicBool>,
 }

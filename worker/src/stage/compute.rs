@@ -4,7 +4,7 @@
 //! ```text
 //! tokio                        compute thread (first of the pool)
 //!   plans ─┬─── forwards ────► convert::compute            (bounded: the sum of in_flight_max)
-//!          └─── commands ────► keep · take over · end       (bounded: SEATS_MAX plans)
+//!          └─── commands ────► keep · take over · end       (bounded: those of SEATS_MAX plans)
 //!   plan  ◄──── results ────── hidden states or Sampled     (bounded: in_flight_max)
 //! ```
 //!
@@ -18,25 +18,27 @@
 
 use crate::convert::{self, Finished, Work};
 use crate::counters::Counters;
-use crate::load::{LoadedStage, Loader, Measured, StageFacts};
-use crate::pages::Pages;
-use crate::simd::Simd;
-use crate::stages::{Kept, Stages, Wish};
-use crate::system;
-use crate::timings::Times;
+use crate::machine::simd::Simd;
+use crate::machine::system;
+use crate::stage::load::{LoadedStage, Loader, Measured, StageFacts};
+use crate::stage::stages::{Kept, Stages, Wish};
+use crate::stage::timings::Times;
+use crate::weights::pages::Pages;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use woolly_protocol::control::StageSpec;
 use woolly_protocol::ids::PlanEpoch;
-use woolly_protocol::limits::LIVE_PLANS_MAX;
+use woolly_protocol::limits::{IN_FLIGHT_MAX, LIVE_PLANS_MAX};
 
 /// Plans that have a seat: those that are live, and as many that have ended before the thread got to
 /// know of it.
 const SEATS_MAX: usize = 2 * LIVE_PLANS_MAX;
+/// What waits for the thread at most: of each plan its forwards in flight, and one of each command.
+const QUEUED_MAX: usize = SEATS_MAX * (IN_FLIGHT_MAX + 4);
 /// How long the thread looks for the next forward before it sleeps: when the stages take about as
 /// long as each other it comes within this time, and to be woken takes as long. Other threads are let
 /// run all the while; on a machine with one core they are the ones that bring it.
@@ -48,8 +50,10 @@ const KEEP_TIME: Duration = Duration::from_secs(120);
 /// The compute thread, seen from outside. It ends when this is dropped.
 #[derive(Clone, Debug)]
 pub struct Compute {
-    queue: mpsc::UnboundedSender<Command>,
+    queue: mpsc::Sender<Command>,
     seats: Arc<Semaphore>,
+    /// One question at a time.
+    asking: Arc<Mutex<()>>,
 }
 
 /// What waits for the compute thread.
@@ -76,14 +80,16 @@ pub enum Command {
 pub struct Seat {
     epoch: PlanEpoch,
     is_live: Arc<AtomicBool>,
-    queue: mpsc::UnboundedSender<Command>,
+    queue: mpsc::Sender<Command>,
+    /// Room in the queue for its end, which so finds room at any time; `None` if the thread has ended.
+    end: Option<mpsc::OwnedPermit<Command>>,
     place: Option<OwnedSemaphorePermit>,
 }
 
 /// Takes the forwards of one plan to the compute thread, so many at a time.
 #[derive(Debug)]
 pub struct ForwardQueue {
-    queue: mpsc::UnboundedSender<Command>,
+    queue: mpsc::Sender<Command>,
     places: Arc<Semaphore>,
 }
 
@@ -104,7 +110,7 @@ impl Compute {
         pages: Pages,
         counters: Arc<Counters>,
     ) -> std::io::Result<(Compute, Loader)> {
-        let (queue, commands) = mpsc::unbounded_channel();
+        let (queue, commands) = mpsc::channel(QUEUED_MAX);
         let (made, pool) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("compute-0".to_owned()).spawn(move || {
             let loader = Loader::on_this_thread(threads, simd, pages, Arc::clone(&counters));
@@ -113,7 +119,8 @@ impl Compute {
             }
         })?;
         let loader = pool.recv().map_err(std::io::Error::other)?;
-        Ok((Compute { queue, seats: Arc::new(Semaphore::new(SEATS_MAX)) }, loader))
+        let seats = Arc::new(Semaphore::new(SEATS_MAX));
+        Ok((Compute { queue, seats, asking: Arc::default() }, loader))
     }
 
     /// Measures this machine. `None` if the thread has ended.
@@ -123,15 +130,17 @@ impl Compute {
 
     /// A place for a plan; waits while too many that are over have theirs.
     pub async fn seat(&self, epoch: PlanEpoch) -> Seat {
-        // It is never closed.
+        // They are never closed.
         let place = Arc::clone(&self.seats).acquire_owned().await.ok();
-        Seat { epoch, is_live: Arc::new(AtomicBool::new(true)), queue: self.queue.clone(), place }
+        let (queue, is_live) = (self.queue.clone(), Arc::new(AtomicBool::new(true)));
+        let end = queue.clone().reserve_owned().await.ok();
+        Seat { epoch, is_live, queue, end, place }
     }
 
-    /// Keeps a stage for the plan that wants it.
+    /// Keeps a stage for the plan that wants it. Waits for room: not for an async thread.
     pub fn keep(&self, spec: StageSpec, stage: LoadedStage) {
         // If the thread has ended, the process is about to.
-        let _ = self.queue.send(Command::Keep(spec, Box::new(stage)));
+        let _ = self.queue.blocking_send(Command::Keep(spec, Box::new(stage)));
     }
 
     /// Kept stages that are `bytes` in all, the longest unused first; fewer if there are no more. Who
@@ -154,8 +163,9 @@ impl Compute {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let _asking = self.asking.lock().await;
         let (reply, answer) = oneshot::channel();
-        self.queue.send(command(reply)).ok()?;
+        self.queue.send(command(reply)).await.ok()?;
         answer.await.ok()
     }
 }
@@ -165,12 +175,12 @@ impl Seat {
     pub async fn take_over(
         &self,
         spec: &StageSpec,
-        results: mpsc::UnboundedSender<Finished>,
+        results: mpsc::Sender<Finished>,
     ) -> Option<StageFacts> {
         let (epoch, spec, is_live) = (self.epoch, spec.clone(), Arc::clone(&self.is_live));
         let wish = Box::new(Wish { epoch, spec, results, is_live });
         let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::TakeOver(wish, reply)).ok()?;
+        self.queue.send(Command::TakeOver(wish, reply)).await.ok()?;
         answer.await.ok()?
     }
 
@@ -184,13 +194,15 @@ impl Drop for Seat {
     fn drop(&mut self) {
         // Nothing more is computed for it, whatever is still queued.
         self.is_live.store(false, SeqCst);
-        let _ = self.queue.send(Command::End(self.epoch, self.place.take()));
+        if let Some(end) = self.end.take() {
+            end.send(Command::End(self.epoch, self.place.take()));
+        }
     }
 }
 
 impl ForwardQueue {
     /// Puts forwards into `queue` while fewer than `in_flight_max` of them are in flight.
-    pub fn new(queue: mpsc::UnboundedSender<Command>, in_flight_max: u32) -> ForwardQueue {
+    pub fn new(queue: mpsc::Sender<Command>, in_flight_max: u32) -> ForwardQueue {
         let places = usize::try_from(in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
         ForwardQueue { queue, places: Arc::new(Semaphore::new(places)) }
     }
@@ -202,13 +214,13 @@ impl ForwardQueue {
     /// If no place is free: the sender sent more than may be in flight.
     pub fn push(&self, make: impl FnOnce(OwnedSemaphorePermit) -> Work) -> Result<(), Full> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
-        // If the thread has ended, the process is about to.
-        let _ = self.queue.send(Command::Forward(Box::new(make(place))));
+        // There is room for all that have a place; if the thread has ended, the process is about to.
+        let _ = self.queue.try_send(Command::Forward(Box::new(make(place))));
         Ok(())
     }
 }
 
-fn run(loader: &Loader, mut queue: mpsc::UnboundedReceiver<Command>, counters: &Counters) {
+fn run(loader: &Loader, mut queue: mpsc::Receiver<Command>, counters: &Counters) {
     let mut stages = Stages::default();
     let mut idle_since = Instant::now();
     // Who asked may have gone; then nobody wants the answer, and stages that are given away are dropped.
@@ -251,8 +263,8 @@ fn compute(
     counters.forwards.fetch_add(1, Relaxed);
     counters.microbatch.store(0, Relaxed);
     let at = Instant::now();
-    // Nobody waits for it if its plan has ended meanwhile.
-    let _ = served.results.send(Finished { work, computed, times, at });
+    // There is room for all that have a place; nobody waits for it if its plan has ended meanwhile.
+    let _ = served.results.try_send(Finished { work, computed, times, at });
     // With one core the network's thread would else wait for the end of this one's time slice, some
     // milliseconds into the next forward, and the next stage with it. With more it costs nothing.
     std::thread::yield_now();
@@ -261,7 +273,7 @@ fn compute(
 
 /// The next of a queue: looked for during `SPIN`, then waited for in sleep. `None` if there will be
 /// none.
-pub fn next<T>(queue: &mut mpsc::UnboundedReceiver<T>) -> Option<T> {
+pub fn next<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
     let until = Instant::now() + SPIN;
     loop {
         match queue.try_recv() {

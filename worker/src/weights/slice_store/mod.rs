@@ -29,7 +29,7 @@ pub use wanted::{Length, Wanted};
 
 use crate::blocking::blocking;
 use crate::counters::Counters;
-use crate::verify::Verify;
+use crate::weights::verify::Verify;
 use files::Manifest;
 use part::{Opened, Part};
 use scrub::{InUse, Used};

@@ -1,24 +1,24 @@
 //! `join`: credentials, then conversations with the coordinator until this worker is told to end.
 
-use crate::arrivals::Arrivals;
-use crate::assignment::Context;
-use crate::compute::Compute;
+use crate::app::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
+use crate::app::join::{self, Credentials, CredentialsError};
+use crate::app::retry::Attempts;
 use crate::config::{Config, TokenSource};
+use crate::coordinator::context::Context;
+use crate::coordinator::session::{Ended, converse};
 use crate::counters::Counters;
-use crate::dial::{DialFailure, Dialer, Greeted, resolve};
-use crate::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
-use crate::join::{self, Credentials, CredentialsError};
-use crate::link;
-use crate::load::Measured;
-use crate::resident::Residents;
-use crate::retry::Attempts;
-use crate::session::{Ended, converse};
+use crate::machine::system;
+use crate::peers::accept::accept_peers;
+use crate::peers::arrivals::Arrivals;
+use crate::peers::dial::{DialFailure, Dialer, Greeted, resolve};
 use crate::shutdown::{self, Order, Shutdown, Teller};
-use crate::slice_store::SliceStore;
-use crate::source::Places;
-use crate::system;
-use crate::timings::Timings;
+use crate::stage::compute::Compute;
+use crate::stage::load::Measured;
+use crate::stage::resident::Residents;
+use crate::stage::timings::Timings;
 use crate::units::show_size;
+use crate::weights::slice_store::SliceStore;
+use crate::weights::source::Places;
 use quinn::{Connection, Endpoint};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::net::SocketAddr;
@@ -185,7 +185,7 @@ fn listen(context: &Arc<Context>) -> Result<Endpoint, Failure> {
     if let Some(warning) = bound.warning {
         tracing::warn!("{warning}");
     }
-    tokio::spawn(link::accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
+    tokio::spawn(accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
     Ok(bound.endpoint)
 }
 

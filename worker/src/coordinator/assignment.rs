@@ -1,31 +1,25 @@
 //! One plan on this worker: link to the next stage, a stage to serve it with, ready, forwards until it is
 //! taken back.
 
-use crate::arrivals::{Arrivals, Peer};
+use super::context::{Context, Coordinator};
+use super::loading::stage_for;
 use crate::blocking::blocking;
-use crate::compute::{Compute, ForwardQueue, Seat};
-use crate::config::Config;
-use crate::convert::{Finished, model_files, stage_config};
-use crate::counters::Counters;
-use crate::dial::{Dialer, Greeted};
-use crate::fetch::SliceClient;
-use crate::link;
-use crate::load::{Loader, StageFacts, memory_needed};
-use crate::model_files::ModelFiles;
-use crate::outbox::{Outbox, fault};
-use crate::progress;
-use crate::resident::Residents;
-use crate::samplings::Samplings;
-use crate::source::{self, Model, Places, SourceError};
-use crate::timings::Timings;
+use crate::convert::stage_config;
+use crate::peers::arrivals::Peer;
+use crate::peers::dial::Greeted;
+use crate::peers::forwards::{receive_forwards, receive_samplings};
+use crate::peers::outbox::fault;
+use crate::peers::results::{open_stream, send_results};
+use crate::peers::samplings::Samplings;
+use crate::stage::compute::ForwardQueue;
+use crate::stage::load::StageFacts;
 use crate::units::show_size;
-use quinn::{Connection, SendStream};
-use std::net::SocketAddr;
+use quinn::SendStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use woolly_protocol::control::{Assign, PlanLinks, Ready, StageSpec, StreamPurpose};
+use woolly_protocol::control::{Assign, PlanLinks, Ready, StreamPurpose};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::windows::{forward_window, set_window};
@@ -35,45 +29,6 @@ use woolly_protocol::windows::{forward_window, set_window};
 const DIALS_MAX: u32 = 2;
 /// Between two of them.
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
-
-/// What every plan of this process works with.
-#[derive(Debug)]
-pub struct Context {
-    /// The flags.
-    pub config: Config,
-    /// This machine, as in the hello.
-    pub machine: [u8; 16],
-    /// What is counted.
-    pub counters: Arc<Counters>,
-    /// How long forwards take.
-    pub timings: Timings,
-    /// The compute thread.
-    pub compute: Compute,
-    /// Makes stages for it.
-    pub loader: Loader,
-    /// What is in memory. Who loads holds the lock, so that one loads at a time: what is read beside
-    /// each other disturbs the system's read-ahead.
-    pub residents: Arc<Mutex<Residents>>,
-    /// Streams from other workers and the coordinator.
-    pub arrivals: Arc<Arrivals>,
-    /// Connections to others.
-    pub dialer: Arc<Dialer>,
-    /// Where weights may be.
-    pub places: Places,
-}
-
-/// The coordinator of the present conversation.
-#[derive(Clone, Debug)]
-pub struct Coordinator {
-    /// The connection for control and forwards.
-    pub connection: Connection,
-    /// The address that was dialled.
-    pub address: SocketAddr,
-    /// What is written to the control stream.
-    pub outbox: Outbox,
-    /// What others dial to reach this worker.
-    pub advertise: SocketAddr,
-}
 
 /// A plan in work. Dropping it empties its queues and wakes whoever waits for them; its stage is kept for
 /// the next plan that wants the same.
@@ -129,26 +84,6 @@ impl Plan {
     }
 }
 
-/// Ends the display and the count of a load however it ends.
-struct Loading<'a> {
-    counters: &'a Counters,
-    _watch: progress::Watch,
-}
-
-impl<'a> Loading<'a> {
-    fn begin(links: &PlanLinks, counters: &'a Arc<Counters>) -> Loading<'a> {
-        counters.begin_load(0);
-        let what = format!("stage {} of {}", links.stage + 1, links.stage_count);
-        Loading { counters, _watch: progress::watch(what, counters) }
-    }
-}
-
-impl Drop for Loading<'_> {
-    fn drop(&mut self) {
-        self.counters.end_load();
-    }
-}
-
 /// Works on an assignment until something ends it: the error if it never was ready, the value if it
 /// was.
 async fn serve(
@@ -166,12 +101,12 @@ async fn serve(
         spec.layer_first,
         spec.layer_end - 1
     );
-    let failed = |text: String| fault(FaultCode::LoadFailed, epoch, named(context, &text));
+    let failed = |text: String| fault(FaultCode::LoadFailed, epoch, context.named(&text));
     stage_config(spec).map_err(failed)?;
     // Before anything is fetched, so that a link that cannot be is known.
     let (send, _next) = open_out(assign, context, coordinator).await?;
     let seat = context.compute.seat(epoch).await;
-    let (results, results_queue) = mpsc::unbounded_channel();
+    let (results, results_queue) = mpsc::channel(links.in_flight_max as usize);
     let (facts, fetched_bytes) = stage_for(assign, context, coordinator, &seat, results).await?;
     check_loaded(assign, facts).map_err(failed)?;
     let load_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -190,96 +125,8 @@ async fn serve(
     Ok(tokio::select! {
         fault = forwards(assign, context, coordinator, &samplings, &queue) => fault,
         fault = collect_samplings(links, context, coordinator, &samplings) => fault,
-        fault = link::send_results(send, results_queue, links, &context.timings, outbox) => fault,
+        fault = send_results(send, results_queue, links, &context.timings, outbox) => fault,
     })
-}
-
-/// A text that says which worker speaks.
-fn named(context: &Context, text: &str) -> String {
-    format!("{}: {text}", context.config.name)
-}
-
-/// Has the plan served with a stage that is here, or else with one that is loaded; returns what it is and
-/// how many bytes were fetched for it.
-async fn stage_for(
-    assign: &Assign,
-    context: &Context,
-    coordinator: &Coordinator,
-    seat: &Seat,
-    results: mpsc::UnboundedSender<Finished>,
-) -> Result<(StageFacts, u64), FaultMessage> {
-    let (mut residents, mut fetched_bytes) = (None, 0);
-    loop {
-        // First at once, then when this plan may load: another may have loaded the same meanwhile.
-        if let Some(facts) = seat.take_over(&assign.stage, results.clone()).await {
-            return Ok((facts, fetched_bytes));
-        }
-        residents = Some(match residents.take() {
-            None => Arc::clone(&context.residents).lock_owned().await,
-            Some(residents) => {
-                let loaded = load(assign, context, coordinator, residents).await?;
-                fetched_bytes += loaded.1;
-                loaded.0
-            }
-        });
-    }
-}
-
-/// Loads a stage and puts it where plans take it over. Goes on to its end once it reads in, even if the
-/// plan ends: the next one may want it.
-async fn load(
-    assign: &Assign,
-    context: &Context,
-    coordinator: &Coordinator,
-    mut residents: OwnedMutexGuard<Residents>,
-) -> Result<(OwnedMutexGuard<Residents>, u64), FaultMessage> {
-    let Assign { source, stage: spec, links } = assign;
-    let failed = |code, text: &str| fault(code, links.epoch, named(context, text));
-    let load_failed = |text: String| failed(FaultCode::LoadFailed, &text);
-    let config = stage_config(spec).map_err(load_failed)?;
-    let _loading = Loading::begin(links, &context.counters);
-    let files = model_files(spec.fingerprint, source, &context.machine);
-    let mut model =
-        open(&files, spec, context, coordinator, &residents).await.map_err(|error| {
-            let code = match error {
-                SourceError::Model(_) => FaultCode::LoadFailed,
-                SourceError::Slice(_) => FaultCode::SliceFailed,
-            };
-            failed(code, &error.to_string())
-        })?;
-    let needed = memory_needed(&model, &config);
-    // What is locked counts against a limit that is not known here: nothing else is kept beside it.
-    let short = if context.loader.locks() { u64::MAX } else { residents.shortage(needed) };
-    let given = context.compute.give_away(short).await;
-    let (loader, compute) = (context.loader.clone(), context.compute.clone());
-    let (spec, fetched_bytes) = (spec.clone(), model.fetched_bytes);
-    blocking(move || {
-        drop(given);
-        let short = residents.make_room(needed);
-        if short > 0 {
-            tracing::warn!("this stage takes {} more than there may be", show_size(short));
-        }
-        let files = std::mem::take(&mut model.files);
-        let stage = loader.load(model, &config, |bytes| residents.reserve(bytes))?;
-        residents.hold(spec.fingerprint, stage.weights(), files);
-        compute.keep(spec, stage);
-        Ok((residents, fetched_bytes))
-    })
-    .await
-    .map_err(load_failed)
-}
-
-async fn open(
-    files: &ModelFiles,
-    spec: &StageSpec,
-    context: &Context,
-    coordinator: &Coordinator,
-    residents: &Residents,
-) -> Result<Model, SourceError> {
-    let Context { dialer, places, counters, .. } = context;
-    let slices = SliceClient::new(Arc::clone(dialer), coordinator.address, spec.fingerprint);
-    let (slices, held) = (Arc::new(slices), residents.of(&spec.fingerprint));
-    source::open(files, spec.layer_first..spec.layer_end, places, &slices, counters, &held).await
 }
 
 /// The coordinator's arithmetic and the file must agree about what this stage is.
@@ -315,7 +162,7 @@ async fn open_out(
     let window = forward_window(spec.rows_max, spec.hidden, links.in_flight_max);
     let Some(next) = &links.next else {
         let connection = &coordinator.connection;
-        let send = link::open_stream(connection, links.epoch, StreamPurpose::Results).await;
+        let send = open_stream(connection, links.epoch, StreamPurpose::Results).await;
         let send = send.map_err(|error| failed(format!("the coordinator is gone: {error}")))?;
         return Ok((send, None));
     };
@@ -341,7 +188,7 @@ async fn open_out(
         attempt += 1;
     };
     set_window(&greeted.connection, window);
-    let send = link::open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
+    let send = open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
     let send = send.map_err(|error| {
         failed(format!("the link to worker {} ({}) broke: {error}", next.name, next.address))
     })?;
@@ -360,7 +207,7 @@ async fn forwards(
     let stream = context.arrivals.take(links.epoch, StreamPurpose::Forwards, from).await;
     let width = if links.is_first() { 1 } else { spec.hidden };
     set_window(&stream.connection, forward_window(spec.rows_max, width, links.in_flight_max));
-    link::receive_forwards(stream, assign, samplings, queue, &coordinator.outbox).await
+    receive_forwards(stream, assign, samplings, queue, &coordinator.outbox).await
 }
 
 async fn collect_samplings(
@@ -374,5 +221,5 @@ async fn collect_samplings(
     }
     let purpose = StreamPurpose::Samplings;
     let stream = context.arrivals.take(links.epoch, purpose, Peer::Coordinator).await;
-    link::receive_samplings(stream, links.epoch, samplings, &coordinator.outbox).await
+    receive_samplings(stream, links.epoch, samplings, &coordinator.outbox).await
 }

@@ -1,8 +1,8 @@
 //! `slices list|verify|prune`: what the slice store of this machine holds.
 
 use crate::config::{Folders, SlicesAction, SlicesArgs};
-use crate::slice_store::{Inventory, SliceState, SliceStore};
 use crate::units::show_size;
+use crate::weights::slice_store::{Inventory, SliceState, SliceStore};
 use std::io::{self, Write};
 use woolly_protocol::slices::SliceKey;
 

@@ -1,7 +1,7 @@
 //! Asks the coordinator for slices, on a connection of its own that is opened when it is needed.
 
-use crate::dial::{DialFailure, Dialer, Greeted};
-use crate::slice_store::{ChunkSource, FetchError};
+use crate::peers::dial::{DialFailure, Dialer, Greeted};
+use crate::weights::slice_store::{ChunkSource, FetchError};
 use quinn::{Connection, VarInt};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,15 +1,16 @@
 //! One conversation with the coordinator: hello, heartbeats, plans, until one side ends it.
 
-use crate::arrivals::Peer;
-use crate::assignment::{Context, Coordinator, Plan};
+use super::assignment::Plan;
+use super::context::{Context, Coordinator};
 use crate::convert;
 use crate::counters::Counters;
-use crate::dial::{DialFailure, Greeted};
-use crate::link;
-use crate::load::Measured;
-use crate::outbox::{Outbox, fault};
+use crate::machine::system;
+use crate::peers::accept::receive_streams;
+use crate::peers::arrivals::Peer;
+use crate::peers::dial::{DialFailure, Greeted};
+use crate::peers::outbox::{Outbox, fault};
 use crate::shutdown::{Order, Shutdown};
-use crate::system;
+use crate::stage::load::Measured;
 use quinn::{SendStream, VarInt};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -96,7 +97,7 @@ pub async fn converse(
             Ok(error) => lost(error.unwrap_or(FrameError::WriteStalled(0)).into(), true),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
-        error = link::receive_streams(&connection, from, arrivals, Some(&outbox)) => {
+        error = receive_streams(&connection, from, arrivals, Some(&outbox)) => {
             lost(FrameError::Connection(error).into(), true)
         }
     };

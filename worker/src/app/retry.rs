@@ -1,8 +1,8 @@
 //! Attempts to reach the coordinator: how often, how long apart, and when another one is of no use.
 
+use crate::app::exit::{EXIT_REFUSED, EXIT_UNREACHABLE, Failure};
 use crate::config::Config;
-use crate::dial::DialFailure;
-use crate::exit::{EXIT_REFUSED, EXIT_UNREACHABLE, Failure};
+use crate::peers::dial::DialFailure;
 use std::time::Duration;
 use woolly_protocol::refusal::RefusalCode;
 

@@ -11,8 +11,8 @@
 use crate::blocking::blocking;
 use crate::convert::slice_key;
 use crate::counters::Counters;
-use crate::model_files::{ModelFiles, PartFile};
-use crate::slice_store::{ChunkSource, Length, SliceStore, StoreError, Stored, Wanted};
+use crate::weights::model_files::{ModelFiles, PartFile};
+use crate::weights::slice_store::{ChunkSource, Length, SliceStore, StoreError, Stored, Wanted};
 use std::fmt::Display;
 use std::fs;
 use std::io::Read;

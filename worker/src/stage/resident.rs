@@ -4,7 +4,7 @@
 //! A slice that no stage needs stays for as long as there is memory for it; of those, the least recently
 //! needed go first.
 
-use crate::slice_store::Stored;
+use crate::weights::slice_store::Stored;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

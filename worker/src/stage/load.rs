@@ -2,10 +2,10 @@
 //! plan and no peer.
 
 use crate::counters::Counters;
-use crate::pages::Pages;
-use crate::resident::Reserved;
-use crate::simd::Simd;
-use crate::source::Model;
+use crate::machine::simd::Simd;
+use crate::stage::resident::Reserved;
+use crate::weights::pages::Pages;
+use crate::weights::source::Model;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use woolly_engine::plan::scratch_bytes;

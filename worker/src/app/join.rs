@@ -3,7 +3,7 @@
 use crate::blocking::blocking;
 use crate::config::{Config, TOKEN_BYTES_MAX, TokenSource};
 use crate::convert::preamble;
-use crate::dial::{DialFailure, dialling_endpoint};
+use crate::peers::dial::{DialFailure, dialling_endpoint};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -1,0 +1,8 @@
+//! The process: it joins, comes back to a coordinator that was gone, and ends. Everything is put together here.
+
+pub mod exit;
+pub mod join;
+pub mod log;
+pub mod retry;
+pub mod run;
+pub mod slices_command;

@@ -1,0 +1,62 @@
+//! What every plan works with: the parts of this process, and the coordinator of the conversation.
+
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::peers::arrivals::Arrivals;
+use crate::peers::dial::Dialer;
+use crate::peers::outbox::Outbox;
+use crate::stage::compute::Compute;
+use crate::stage::load::Loader;
+use crate::stage::resident::Residents;
+use crate::stage::timings::Timings;
+use crate::weights::source::Places;
+use quinn::Connection;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// What every plan of this process works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The flags.
+    pub config: Config,
+    /// This machine, as in the hello.
+    pub machine: [u8; 16],
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// How long forwards take.
+    pub timings: Timings,
+    /// The compute thread.
+    pub compute: Compute,
+    /// Makes stages for it.
+    pub loader: Loader,
+    /// What is in memory. Who loads holds the lock, so that one loads at a time: what is read beside
+    /// each other disturbs the system's read-ahead.
+    pub residents: Arc<Mutex<Residents>>,
+    /// Streams from other workers and the coordinator.
+    pub arrivals: Arc<Arrivals>,
+    /// Connections to others.
+    pub dialer: Arc<Dialer>,
+    /// Where weights may be.
+    pub places: Places,
+}
+
+/// The coordinator of the present conversation.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    /// The connection for control and forwards.
+    pub connection: Connection,
+    /// The address that was dialled.
+    pub address: SocketAddr,
+    /// What is written to the control stream.
+    pub outbox: Outbox,
+    /// What others dial to reach this worker.
+    pub advertise: SocketAddr,
+}
+
+impl Context {
+    /// A text that says which worker speaks.
+    pub fn named(&self, text: &str) -> String {
+        format!("{}: {text}", self.config.name)
+    }
+}

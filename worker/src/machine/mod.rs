@@ -1,0 +1,4 @@
+//! What the machine that this worker runs on is and has. Knows nothing of Woolly.
+
+pub mod simd;
+pub mod system;

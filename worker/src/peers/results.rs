@@ -1,0 +1,58 @@
+//! What a plan sends on: hidden states to the next stage, or what was sampled to the coordinator.
+
+use super::outbox::{Outbox, fault};
+use crate::convert::Finished;
+use crate::stage::timings::Timings;
+use quinn::{Connection, SendStream};
+use tokio::sync::mpsc;
+use woolly_protocol::control::{PlanLinks, StreamOpen, StreamPurpose};
+use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::frame::{EncodedFrame, FrameError};
+use woolly_protocol::frame_io::write_frame;
+use woolly_protocol::ids::PlanEpoch;
+
+/// Opens a stream of this plan on a connection.
+///
+/// # Errors
+///
+/// If the connection is gone.
+pub async fn open_stream(
+    connection: &Connection,
+    epoch: PlanEpoch,
+    purpose: StreamPurpose,
+) -> Result<SendStream, FrameError> {
+    let mut send = connection.open_uni().await.map_err(FrameError::Connection)?;
+    write_frame(&mut send, EncodedFrame::new(&StreamOpen { epoch, purpose })?).await?;
+    Ok(send)
+}
+
+/// Sends on what was computed. Returns what ended it.
+pub async fn send_results(
+    mut send: SendStream,
+    mut results: mpsc::Receiver<Finished>,
+    links: &PlanLinks,
+    timings: &Timings,
+    outbox: &Outbox,
+) -> FaultMessage {
+    while let Some(finished) = results.recv().await {
+        let Finished { work, computed, times, at } = finished;
+        let frame = match work.encode(computed) {
+            Ok(frame) => frame,
+            Err(fault) => {
+                tracing::error!("microbatch {}: {}", fault.microbatch, fault.text);
+                outbox.fault(fault).await;
+                continue;
+            }
+        };
+        if let Err(error) = write_frame(&mut send, frame).await {
+            let to = match &links.next {
+                Some(next) => format!("worker {} at {}", next.name, next.address),
+                None => "the coordinator".to_owned(),
+            };
+            let text = format!("stage {}: the link to {to} broke: {error}", links.stage);
+            return fault(FaultCode::LinkFailed, links.epoch, text);
+        }
+        timings.push(links.epoch, times.timing(work.microbatch(), at.elapsed()));
+    }
+    fault(FaultCode::ComputeFailed, links.epoch, "the compute thread has ended".to_owned())
+}
