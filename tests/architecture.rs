@@ -236,6 +236,22 @@ fn the_cores_have_no_clock_socket_thread_or_chance() {
 }
 
 #[test]
+fn no_file_excuses_all_of_its_unsafe_code() {
+    let excused = ["unsafe_code", "undocumented_unsafe_blocks"];
+    let mut wrong = Vec::new();
+    for file in rust_files("") {
+        let code = file.code();
+        for (at, _) in code.match_indices("#![allow(") {
+            let list = &code[at..at + code[at..].find(")]").unwrap_or(0)];
+            if excused.iter().any(|lint| words(list, lint).next().is_some()) {
+                wrong.push(format!("{}:{}", file.path, line_of(&code, at)));
+            }
+        }
+    }
+    refuse(wrong, "what is allowed is said where a module is declared, or at the site:");
+}
+
+#[test]
 fn unsafe_stands_only_in_kernels_pool_and_mappings() {
     let mut wrong = Vec::new();
     for file in files("", &["rs"]) {

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod links;
 pub mod metrics;
 pub mod models;
+pub mod open_files;
 pub mod scheduler;
 pub mod shutdown;
 pub mod status;

@@ -4,6 +4,10 @@ pub mod arch;
 pub mod batch;
 pub mod chat_template;
 pub mod gguf;
+#[allow(
+    unsafe_code,
+    reason = "functions compiled for an instruction set are called after detection"
+)]
 pub mod kernels;
 pub mod kv;
 pub mod limits;
@@ -11,6 +15,7 @@ pub mod math;
 pub mod memory;
 pub mod model;
 pub mod plan;
+#[allow(unsafe_code, reason = "threads write disjoint parts of one output")]
 pub mod pool;
 pub mod probe;
 pub mod quant;

@@ -3,6 +3,7 @@
 use crate::certificate::{COORDINATOR_NAME, KeyPin, worker_name};
 use crate::identity::Identity;
 use crate::ids::WorkerId;
+use crate::limits::LIVE_PLANS_MAX;
 use crate::peer::{HANDSHAKE_TIME, explain};
 use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_SLICES, ClientAuth};
 use crate::windows::{LINK_WINDOW, SLICES_WINDOW, UNKNOWN_WINDOW, WINDOW_MAX};
@@ -25,8 +26,11 @@ pub const SOCKET_BUFFER: usize = 4 << 20;
 pub const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// The idle time-out if nothing else is asked for.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Streams of each direction that a peer may have open.
+/// Bidirectional streams that a peer may have open.
 pub const STREAMS_MAX: u32 = 16;
+/// Unidirectional streams that a peer may have open: two of each plan that a worker may serve, and a few
+/// that are about to be closed.
+pub const PLAN_STREAMS_MAX: u32 = 2 * LIVE_PLANS_MAX as u32 + 4;
 /// Connections that wait to be accepted.
 pub const INCOMING_MAX: usize = 1024;
 /// Bytes buffered for all connections that wait to be accepted.
@@ -241,7 +245,6 @@ fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
     let mut probes = MtuDiscoveryConfig::default();
     probes.upper_bound(DATAGRAM_MAX);
     let idle = u32::try_from(idle_timeout.as_millis()).unwrap_or(u32::MAX);
-    let streams = VarInt::from_u32(STREAMS_MAX);
     let mut transport = TransportConfig::default();
     transport
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -250,8 +253,8 @@ fn transport(idle_timeout: Duration, window: u32) -> TransportConfig {
         // The window of the connection is the one that holds: it can be changed later.
         .stream_receive_window(VarInt::from_u32(WINDOW_MAX))
         .send_window(LINK_WINDOW.into())
-        .max_concurrent_bidi_streams(streams)
-        .max_concurrent_uni_streams(streams)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(PLAN_STREAMS_MAX))
         .datagram_receive_buffer_size(None)
         .congestion_controller_factory(Arc::new(congestion))
         .mtu_discovery_config(Some(probes))

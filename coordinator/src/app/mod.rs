@@ -4,7 +4,6 @@
 pub mod listen;
 pub mod local_workers;
 pub mod log;
-pub mod open_files;
 pub mod serve;
 pub mod tasks;
 pub mod token_command;

@@ -8,7 +8,6 @@ use crate::announce::{
 };
 use crate::app::listen::Listener;
 use crate::app::local_workers::{self, LocalWorkers};
-use crate::app::open_files;
 use crate::app::tasks::{Ending, Task, Tasks};
 use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
@@ -24,6 +23,7 @@ use crate::models::last_plan::LastPlan;
 use crate::models::slices::SliceServer;
 use crate::models::watch::{Reading, read_and_watch};
 use crate::models::{Model, ModelFacts, NUMERICS, Registry, ServedModel, Template};
+use crate::open_files;
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::status::Status;
@@ -162,14 +162,7 @@ impl Server {
         };
         let config = self.driver_config(&ca, &models, (status, ready_text), &outputs.epochs)?;
         let driver = Driver::new(config, outputs);
-        let reading = Reading {
-            id: MODEL,
-            model: Arc::clone(&self.model),
-            memory: self.state.root().to_owned(),
-            verify: self.args.verify,
-            announcer,
-        };
-        read_and_watch(reading, slices, look_at_model, news);
+        read_and_watch(self.reading(announcer), slices, look_at_model, news);
         let local = self.local_workers(listen, announcer);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| {
@@ -189,6 +182,17 @@ impl Server {
             }),
         };
         tasks.run(ending).await
+    }
+
+    /// The model, to be read for its fingerprint.
+    fn reading(&self, announcer: Announcer) -> Reading {
+        Reading {
+            id: MODEL,
+            model: Arc::clone(&self.model),
+            memory: self.state.root().to_owned(),
+            verify: self.args.verify,
+            announcer,
+        }
     }
 
     /// The gateway, until it is told to end.

@@ -32,7 +32,7 @@ const ERRORS_SHOWN: usize = 3;
 /// Flags that contradict each other, a gateway that cannot be reached, requests that failed.
 pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
     // A load of many clients is as many connections.
-    crate::app::open_files::raise();
+    crate::open_files::raise();
     let loads = args.loads().map_err(Fatal::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

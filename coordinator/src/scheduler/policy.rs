@@ -28,8 +28,7 @@ impl Scheduler {
         let load = Load { streams: self.running.decoding(), prefills, rows_max: room.rows };
         let wishes = (self.config.itl_target, self.config.decode_groups);
         let share = self.pace.share(now, &plan, wishes, load);
-        let like = self.in_flight.back().map_or(0, |last| last.chunks.len());
-        let mut builder = StepBuilder::new(like, self.extent_len());
+        let mut builder = StepBuilder::new(self.in_flight.back(), self.extent_len());
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills {
             if let Some(rows) = self.rows_with_prefill(share.prefill, room.rows, builder.decodes) {

@@ -138,6 +138,8 @@ pub(super) struct InFlight {
     /// What the answer may hold: the target of each scored row (`None` if it is sampled) and the
     /// greatest number of other tokens.
     pub(super) asked: Vec<(Option<u32>, u8)>,
+    /// Block ids that it names.
+    blocks: usize,
 }
 
 /// A microbatch in the making.
@@ -151,24 +153,30 @@ pub(super) struct StepBuilder {
     params: Vec<SamplingParams>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
+    /// Chunks and block ids that are likely.
+    expected: (usize, usize),
     /// Positions of an extent, and the sequences that filled one.
     extent_len: usize,
     pub(super) filled: Vec<SequenceId>,
 }
 
 impl StepBuilder {
-    /// An empty microbatch, with room for about so many chunks of a row each.
-    pub(super) fn new(chunks: usize, extent_len: usize) -> Self {
-        Self {
-            chunks: Vec::with_capacity(chunks),
-            tokens: Vec::with_capacity(chunks),
-            params: Vec::with_capacity(chunks),
-            rows: Vec::with_capacity(chunks),
-            sent: Vec::with_capacity(chunks),
-            tables: BlockTables { blocks: Vec::new(), spans: Vec::with_capacity(chunks) },
-            extent_len,
-            ..Self::default()
-        }
+    /// An empty microbatch. With its first chunk it takes room for about as many as `like` has.
+    pub(super) fn new(like: Option<&InFlight>, extent_len: usize) -> Self {
+        let expected = like.map_or((0, 0), |like| (like.chunks.len(), like.blocks));
+        Self { expected, extent_len, ..Self::default() }
+    }
+
+    fn reserve(&mut self) {
+        let (chunks, blocks) = self.expected;
+        self.chunks.reserve(chunks);
+        self.tokens.reserve(chunks);
+        self.params.reserve(chunks);
+        self.rows.reserve(chunks);
+        self.sent.reserve(chunks);
+        self.tables.spans.reserve(chunks);
+        // A block more now and then: sequences grow.
+        self.tables.blocks.reserve(blocks + blocks / 8);
     }
 
     /// Rows so far.
@@ -183,6 +191,9 @@ impl StepBuilder {
 
     /// Adds the next `rows` rows of a sequence, whose blocks cover them, and marks them as sent.
     pub(super) fn push(&mut self, id: SequenceId, sequence: &mut Sequence, rows: usize) {
+        if self.chunks.is_empty() {
+            self.reserve();
+        }
         self.used = self.used.plus(Room::of_chunk(sequence, rows));
         let end = sequence.sent + rows;
         let scored = sequence.rows_to_score(rows);
@@ -231,6 +242,7 @@ impl StepBuilder {
             decodes: self.decodes > 0,
             prefills: self.used.rows > self.decodes,
             asked: self.rows.iter().map(asked).collect(),
+            blocks: self.tables.blocks.len(),
         };
         let epoch = plan.epoch;
         let (params, masks, rows) = (self.params, Vec::new(), self.rows);

@@ -31,11 +31,6 @@
 //! plain code, compiled once per [`Level`]. Nothing in either may be reordered by a compiler, so every
 //! level gives the same bits.
 
-#![allow(
-    unsafe_code,
-    reason = "functions compiled for an instruction set are called after detection"
-)]
-
 mod accumulate;
 pub mod activations;
 pub mod attention;

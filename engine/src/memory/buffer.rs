@@ -3,8 +3,6 @@
 //! A thread that streams through gigabytes spends a noticeable part of its time on finding pages;
 //! pages of 2 MiB make that part small.
 
-#![allow(unsafe_code, reason = "a mapping is memory that the compiler cannot reason about")]
-
 use bytemuck::Pod;
 use std::fmt;
 use std::io;

@@ -4,8 +4,6 @@
 //! thread that makes the pool is its first member. Threads split outputs, never sums: what an output
 //! is does not depend on how many there are.
 
-#![allow(unsafe_code, reason = "threads write disjoint parts of one output")]
-
 mod affinity;
 mod team;
 

@@ -3,11 +3,6 @@
 //! They use the widest instructions that the machine has, whatever [`Level`](crate::kernels::Level) the
 //! kernels are held to: what they find is a limit of the machine. Knows no kernel.
 
-#![allow(
-    unsafe_code,
-    reason = "widest instructions after detection, and calls of the system about CPUs"
-)]
-
 #[cfg(target_arch = "x86_64")]
 use std::arch::is_x86_feature_detected as has;
 

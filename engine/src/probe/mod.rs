@@ -1,5 +1,9 @@
 //! What a machine can do at most, measured: briefly for the planner, thoroughly for a benchmark.
 
+#[allow(
+    unsafe_code,
+    reason = "widest instructions after detection, and calls of the system about CPUs"
+)]
 mod loops;
 
 use crate::kernels::activations::{Activations, Forms};

@@ -45,6 +45,9 @@ impl Detokenizer {
             self.strip_space = false;
             bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
         }
+        if let ([], Ok(whole)) = (&self.held[..], std::str::from_utf8(bytes)) {
+            return whole.to_owned();
+        }
         self.held.extend_from_slice(bytes);
         let mut text = String::with_capacity(self.held.len());
         let mut taken = 0;

@@ -2,8 +2,6 @@
 //!
 //! A mapping is shared by the tensors in it and goes with the last of them; a tensor that goes
 //! before gives back the pages that are its alone.
-#![allow(unsafe_code, reason = "a mapping is memory that the compiler cannot reason about")]
-
 use std::fs::File;
 use std::io;
 use std::ops::Range;

@@ -21,7 +21,9 @@
 
 mod error;
 mod mapper;
+#[allow(unsafe_code, reason = "a mapping is memory that the compiler cannot reason about")]
 mod mapping;
+#[allow(unsafe_code, reason = "advice is a call of the system")]
 mod pages;
 mod resident;
 

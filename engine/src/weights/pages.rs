@@ -1,7 +1,5 @@
 //! What is asked of the system about the pages of mappings: to read them in, to forget them, and how
 //! large they are. Knows no tensor.
-#![allow(unsafe_code, reason = "advice is a call of the system")]
-
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;

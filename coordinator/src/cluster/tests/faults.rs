@@ -11,7 +11,7 @@ const CODES: [FaultCode; 5] = [
 ];
 
 #[test]
-fn a_failed_load_is_tried_again_after_a_rest() {
+fn a_failed_load_is_tried_again_after_a_back_off() {
     let mut cluster = cluster_of(config(1));
     join(&mut cluster, s(100), &[A]);
     actions(&mut cluster);

@@ -103,7 +103,7 @@ fn a_polite_leave_closes_the_connection() {
 }
 
 #[test]
-fn epochs_only_rise() {
+fn no_epoch_comes_again() {
     let mut cluster = serving(config(1), &[A]);
     for epoch in 1..20 {
         assert_eq!(cluster.latest(), PlanEpoch(epoch));

@@ -1,6 +1,6 @@
 //! One choice of an answer: the events of its generation in, deltas out.
 
-use super::delta::{Delta, Logprobs};
+use super::delta::{Delta, Deltas, Logprobs};
 use super::text::CompletionText;
 use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
@@ -89,16 +89,12 @@ impl Choice {
         &mut self,
         event: GenerationEvent,
         tokenizer: &Tokenizer,
-    ) -> Result<Vec<Delta>, ApiError> {
+    ) -> Result<Deltas, ApiError> {
         if let GenerationEvent::Prefilled { cached_tokens } = event {
             self.usage.cached_tokens = Some(u64::from(cached_tokens));
-            return Ok(Vec::new());
+            return Ok(Deltas::default());
         }
-        let mut deltas = Vec::new();
-        if !self.started {
-            self.started = true;
-            deltas.push(Delta::Start);
-        }
+        let start = (!std::mem::replace(&mut self.started, true)).then_some(Delta::Start);
         let (more, ended) = match event {
             GenerationEvent::Scored(events) => {
                 self.scored(events, tokenizer);
@@ -121,15 +117,13 @@ impl Choice {
         if ended.is_some() || !text.is_empty() {
             logprobs = std::mem::take(&mut self.held);
         }
-        if !text.is_empty() || !logprobs.is_empty() {
-            deltas.push(Delta::Text { text, logprobs });
-        }
-        if let Some(reason) = ended {
+        let says = !text.is_empty() || !logprobs.is_empty();
+        if ended.is_some() {
             self.finished = true;
             self.generation = None;
-            deltas.push(Delta::End { reason });
         }
-        Ok(deltas)
+        let text = says.then_some(Delta::Text { text, logprobs });
+        Ok([start, text, ended.map(|reason| Delta::End { reason })])
     }
 
     /// The prompt's tokens from the second on; before the first one nothing is reported.

@@ -3,7 +3,7 @@
 //! What an event means for its choice stands in [`choice`](super::choice).
 
 use super::choice::{Choice, ChoicePlan};
-use super::delta::Delta;
+use super::delta::Deltas;
 use crate::generation::{EngineHandle, FinishReason, GenerationEvent, GenerationRequest, Refusal};
 use crate::http::error::{ApiError, engine_gone, expired};
 use crate::http::server::request_log::RequestLog;
@@ -142,7 +142,7 @@ impl Choices {
     /// # Errors
     ///
     /// The engine's failure: the whole answer ends.
-    pub async fn next(&mut self) -> Option<Result<(usize, Vec<Delta>), ApiError>> {
+    pub async fn next(&mut self) -> Option<Result<(usize, Deltas), ApiError>> {
         if self.all_finished() {
             return None;
         }

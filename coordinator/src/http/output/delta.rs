@@ -50,6 +50,9 @@ impl Logprobs {
     }
 }
 
+/// What one event adds to a choice, in order: a start, a text and an end at most.
+pub type Deltas = [Option<Delta>; 3];
+
 /// One choice of an answer that is given whole: all its deltas in one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WholeChoice {

@@ -75,7 +75,7 @@ impl<E: Encoder> Stream<E> {
             match deltas {
                 Some(Ok((index, deltas))) => {
                     let usage = self.choices.usage();
-                    for delta in &deltas {
+                    for delta in deltas.iter().flatten() {
                         self.encoder.delta(index, delta, usage, &mut events);
                     }
                 }

@@ -36,7 +36,7 @@ impl CompletionText {
     /// Adds a token. After one that `stopped`, nothing more is added.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
         let piece = self.detokenizer.push(tokenizer, token);
-        self.pass(&piece)
+        self.pass(piece)
     }
 
     /// A token that is not text: the one that ended the completion.
@@ -47,14 +47,14 @@ impl CompletionText {
     /// The end: what was held back, and what is left of a character that never became whole.
     pub fn finish(&mut self) -> NewText {
         let piece = self.detokenizer.finish();
-        let mut new = self.pass(&piece);
+        let mut new = self.pass(piece);
         if !new.stopped {
             new.text.push_str(&self.stops.finish());
         }
         new
     }
 
-    fn pass(&mut self, piece: &str) -> NewText {
+    fn pass(&mut self, piece: String) -> NewText {
         let offset = self.chars;
         self.chars += piece.chars().count();
         let (text, stopped) = self.stops.push(piece);
@@ -79,11 +79,14 @@ impl StopMatcher {
 
     /// Adds a piece: the text that may be handed on, and whether a stop string is complete. Text
     /// after a stop string, and the string itself, are never handed on.
-    pub fn push(&mut self, piece: &str) -> (String, bool) {
+    pub fn push(&mut self, piece: String) -> (String, bool) {
         if self.stopped {
             return (String::new(), true);
         }
-        self.held.push_str(piece);
+        if self.stops.is_empty() {
+            return (piece, false);
+        }
+        self.held.push_str(&piece);
         if let Some(start) = self.first_match() {
             self.stopped = true;
             self.held.truncate(start);
@@ -132,7 +135,7 @@ mod tests {
         let mut matcher = matcher(stops);
         let mut passed = Vec::new();
         for piece in pieces {
-            let (text, stopped) = matcher.push(piece);
+            let (text, stopped) = matcher.push((*piece).to_owned());
             passed.push(text);
             if stopped {
                 return (passed, true);

@@ -1,6 +1,6 @@
 //! How many rows a microbatch with prefill may have.
 //!
-//! Allowance decoding sequences: so many that the time between two tokens of a stream stays within the
+//! Beside decoding sequences: so many that the time between two tokens of a stream stays within the
 //! target. Let `k` microbatches of `R` rows each be in flight. Then that time is
 //!
 //! ```text
@@ -16,8 +16,8 @@
 //! adds a little. (Multiplicative decrease and increase, as in congestion control; where both balance,
 //! 4 % of the gaps are beyond the target.)
 //!
-//! With nobody decoding the only question is how soon the prompts are computed: `L` rows in chunks of `c` take `L ÷ c` times the slowest stage's `t(c)` and once each
-//! other stage's.
+//! With nobody decoding the only question is how soon the prompts are computed: `L` rows in chunks of
+//! `c` take `L ÷ c` times the slowest stage's `t(c)`, and once each other stage's.
 
 use super::curve::shape;
 use super::times::StageTimes;
