@@ -50,9 +50,12 @@ const ALLOCATIONS_PER_TOKEN_0589FAB: PerToken = PerToken { coordinator: 14.5, wo
 /// The same where each token is an event of a stream.
 const ALLOCATIONS_PER_STREAMED_TOKEN_0589FAB: PerToken =
     PerToken { coordinator: 55.1, workers: 11.9 };
-/// How much of that a token may cost now. What happens by the clock (heartbeats, acknowledgements) and not
-/// by the token moves the figures, by a twentieth on a busy machine.
-const PART_MAX: f64 = 1.1;
+/// How much of that a token may cost now: a tenth more than was measured, 0.59 and 0.25. What happens by the
+/// clock (heartbeats, acknowledgements) and not by the token moves the figures, by a twentieth on a busy
+/// machine.
+const PART_MAX: f64 = 0.65;
+/// The same where each token is an event of a stream.
+const STREAMED_PART_MAX: f64 = 0.28;
 
 /// Allocations per decoded token: the coordinator's, and those of all workers together.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +91,11 @@ fn main() -> ExitCode {
 
 fn test() {
     let kinds = [
-        ("whole answers", false, ALLOCATIONS_PER_TOKEN_0589FAB),
-        ("streamed answers", true, ALLOCATIONS_PER_STREAMED_TOKEN_0589FAB),
+        ("whole answers", false, ALLOCATIONS_PER_TOKEN_0589FAB, PART_MAX),
+        ("streamed answers", true, ALLOCATIONS_PER_STREAMED_TOKEN_0589FAB, STREAMED_PART_MAX),
     ];
-    let measured = kinds.map(|(_, streamed, _)| measure(streamed));
-    for ((kind, _, before), now) in kinds.iter().zip(&measured) {
+    let measured = kinds.map(|(_, streamed, _, _)| measure(streamed));
+    for ((kind, _, before, _), now) in kinds.iter().zip(&measured) {
         println!(
             "{kind}, allocations per token: {:.1} in the coordinator (0589fab: {:.1}), {:.1} in the \
              workers ({:.1}), together {:.2} x",
@@ -103,8 +106,8 @@ fn test() {
             now.sum() / before.sum()
         );
     }
-    for ((kind, _, before), now) in kinds.iter().zip(&measured) {
-        let most = PART_MAX * before.sum();
+    for ((kind, _, before, part), now) in kinds.iter().zip(&measured) {
+        let most = part * before.sum();
         assert!(
             now.sum() <= most,
             "{kind}: a token costs more than {most:.1} allocations: {now:?}"

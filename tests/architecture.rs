@@ -294,7 +294,7 @@ fn records_with(fields: &[&str]) -> Vec<String> {
             };
             let body = &rest[open..rest.find("\n}").unwrap_or(rest.len()).max(open)];
             let has = |field: &&str| body.contains(&format!(" {field}: "));
-            if fields.iter().all(|field| has(&field)) {
+            if fields.iter().all(has) {
                 let name = rest[..open].trim();
                 found.push(format!("{}:{}: {name}", file.path, line_of(&code, at)));
             }

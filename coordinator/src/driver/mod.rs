@@ -5,7 +5,7 @@
 //! client or a worker: every queue it sends to holds all that can be under way, and one that is
 //! full is broken.
 //!
-//! The [router](Router) finds the lane of a request, the epoch that of a frame: a plan's number
+//! The router (`router.rs`) finds the lane of a request, the epoch that of a frame: a plan's number
 //! belongs to one lane for ever.
 
 mod generations;
