@@ -73,7 +73,7 @@ impl Load {
         for request in requests {
             self.scheduler.handle_request(self.now, request).expect("there is room");
         }
-        if let (Some(step), Some(sampled)) = (&answered, sampled) {
+        if let (Some(step), Some(sampled)) = (answered, sampled) {
             self.scheduler.handle_sampled(self.now, sampled).expect("it fits");
             let timing = StageTiming {
                 microbatch: step.forward.microbatch,
@@ -83,6 +83,7 @@ impl Load {
             for stage in 0..STAGES as usize {
                 self.scheduler.handle_timing(self.now, PlanEpoch(1), stage, &timing);
             }
+            self.scheduler.take_back(step);
         }
         while let Some(step) = self.scheduler.poll_step(self.now) {
             self.in_flight.push_back(step);

@@ -207,6 +207,7 @@ impl Lane {
                 self.pipeline = None;
                 return Err(broken);
             }
+            self.scheduler.take_back(step);
         }
         Ok(busy)
     }

@@ -32,6 +32,7 @@ impl Scheduler {
         for chunk in &in_flight.chunks {
             self.account(now, chunk, &mut rows);
         }
+        self.builder.take_back_answered(in_flight);
         self.admit(now);
         Ok(())
     }

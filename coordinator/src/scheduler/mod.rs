@@ -78,7 +78,7 @@ use rustc_hash::FxHashMap;
 use sequence::{Phase, Rank, Sequence, has_penalties};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
-use step::InFlight;
+use step::{InFlight, StepBuilder};
 use tally::Tally;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 
@@ -111,6 +111,7 @@ pub struct Scheduler {
     next_rank: Rank,
     tally: Tally,
     pace: Pace,
+    builder: StepBuilder,
 }
 
 impl Scheduler {
@@ -142,6 +143,7 @@ impl Scheduler {
             next_rank: Rank(0),
             tally: Tally::default(),
             pace: Pace::default(),
+            builder: StepBuilder::default(),
         }
     }
 
@@ -302,6 +304,12 @@ impl Scheduler {
         if !known || !self.pace.observe(now, stage, timing) {
             self.tally.unknown_timings += 1;
         }
+    }
+
+    /// A microbatch was sent: what it was made of is used for the next. Nothing depends on it but how
+    /// much is allocated.
+    pub fn take_back(&mut self, step: Step) {
+        self.builder.take_back(step);
     }
 
     /// What a generation should be told, oldest first.

@@ -28,7 +28,8 @@ impl Scheduler {
         let load = Load { streams: self.running.decoding(), prefills, rows_max: room.rows };
         let wishes = (self.config.itl_target, self.config.decode_groups);
         let share = self.pace.share(now, &plan, wishes, load);
-        let mut builder = StepBuilder::new(self.in_flight.back(), self.extent_len());
+        let mut builder = std::mem::take(&mut self.builder);
+        builder.begin(self.in_flight.back(), self.extent_len());
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills {
             if let Some(rows) = self.rows_with_prefill(share.prefill, room.rows, builder.decodes) {
@@ -40,12 +41,16 @@ impl Scheduler {
 
         let (rows, decode_rows) = (to_u32(builder.rows()), to_u32(builder.decodes));
         let microbatch = self.next_microbatch;
-        let filled = std::mem::take(&mut builder.filled);
-        let (step, in_flight) = builder.finish(&plan, microbatch, now)?;
+        let made = builder.finish(&plan, microbatch, now);
+        let mut filled = std::mem::take(&mut builder.filled);
+        self.builder = builder;
+        let (step, in_flight) = made?;
         self.tally.rows += u64::from(rows);
         self.pace.sent(now, Sent { microbatch, rows, decode_rows });
         self.next_microbatch.0 += 1;
         self.offer(&filled);
+        filled.clear();
+        self.builder.filled = filled;
         self.in_flight.push_back(in_flight);
         Some(step)
     }

@@ -2,6 +2,7 @@
 
 use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
 use super::sequence::Sequence;
+use std::mem::take;
 use std::ops::Range;
 use std::time::Duration;
 use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
@@ -142,7 +143,8 @@ pub(super) struct InFlight {
     blocks: usize,
 }
 
-/// A microbatch in the making.
+/// A microbatch in the making. One is used for all: what a microbatch was made of comes back to it when
+/// it was sent ([`take_back`](Self::take_back)) and answered.
 #[derive(Debug, Default)]
 pub(super) struct StepBuilder {
     used: Room,
@@ -153,6 +155,7 @@ pub(super) struct StepBuilder {
     params: Vec<SamplingParams>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
+    asked: Vec<(Option<u32>, u8)>,
     /// Chunks and block ids that are likely.
     expected: (usize, usize),
     /// Positions of an extent, and the sequences that filled one.
@@ -161,10 +164,32 @@ pub(super) struct StepBuilder {
 }
 
 impl StepBuilder {
-    /// An empty microbatch. With its first chunk it takes room for about as many as `like` has.
-    pub(super) fn new(like: Option<&InFlight>, extent_len: usize) -> Self {
-        let expected = like.map_or((0, 0), |like| (like.chunks.len(), like.blocks));
-        Self { expected, extent_len, ..Self::default() }
+    /// Begins a microbatch. With its first chunk it takes room for about as many as `like` has.
+    pub(super) fn begin(&mut self, like: Option<&InFlight>, extent_len: usize) {
+        self.expected = like.map_or((0, 0), |like| (like.chunks.len(), like.blocks));
+        self.extent_len = extent_len;
+        self.used = Room::default();
+        self.decodes = 0;
+    }
+
+    /// A microbatch was sent: its lists are used again.
+    pub(super) fn take_back(&mut self, step: Step) {
+        let Step { forward, tokens, sampling } = step;
+        self.chunks = emptied(forward.chunks);
+        self.tokens = emptied(tokens);
+        if let Some(CacheTables::Blocks(tables)) = forward.caches.into_iter().next() {
+            let BlockTables { blocks, spans } = tables;
+            self.tables = BlockTables { blocks: emptied(blocks), spans: emptied(spans) };
+        }
+        if let Some(Sampling { params, rows, .. }) = sampling {
+            (self.params, self.rows) = (emptied(params), emptied(rows));
+        }
+    }
+
+    /// The same of what was remembered of one that was answered.
+    pub(super) fn take_back_answered(&mut self, in_flight: InFlight) {
+        self.sent = emptied(in_flight.chunks);
+        self.asked = emptied(in_flight.asked);
     }
 
     fn reserve(&mut self) {
@@ -227,7 +252,7 @@ impl StepBuilder {
 
     /// The microbatch and what to remember of it; `None` if it is empty.
     pub(super) fn finish(
-        self,
+        &mut self,
         plan: &PlanLimits,
         microbatch: MicrobatchId,
         now: Duration,
@@ -238,20 +263,29 @@ impl StepBuilder {
         let in_flight = InFlight {
             microbatch,
             sent_at: now,
-            chunks: self.sent,
+            chunks: take(&mut self.sent),
             decodes: self.decodes > 0,
             prefills: self.used.rows > self.decodes,
-            asked: self.rows.iter().map(asked).collect(),
+            asked: {
+                self.asked.extend(self.rows.iter().map(asked));
+                take(&mut self.asked)
+            },
             blocks: self.tables.blocks.len(),
         };
         let epoch = plan.epoch;
-        let (params, masks, rows) = (self.params, Vec::new(), self.rows);
+        let (params, masks, rows) = (take(&mut self.params), Vec::new(), take(&mut self.rows));
         let sampling =
             (!rows.is_empty()).then_some(Sampling { epoch, microbatch, params, masks, rows });
-        let caches = vec![CacheTables::Blocks(self.tables)];
-        let forward = Forward { epoch, microbatch, chunks: self.chunks, caches };
-        Some((Step { forward, tokens: self.tokens, sampling }, in_flight))
+        let caches = vec![CacheTables::Blocks(take(&mut self.tables))];
+        let forward = Forward { epoch, microbatch, chunks: take(&mut self.chunks), caches };
+        Some((Step { forward, tokens: take(&mut self.tokens), sampling }, in_flight))
     }
+}
+
+/// A list that holds nothing, with the room that it had.
+fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
+    list.clear();
+    list
 }
 
 fn asked(row: &SamplingRow) -> (Option<u32>, u8) {

@@ -61,7 +61,9 @@ impl Samplings {
 
     fn find(&self, microbatch: MicrobatchId) -> Option<Sampling> {
         let mut waiting = self.waiting.lock().expect("no one panics with the lock held");
-        *waiting = waiting.split_off(&microbatch);
+        while waiting.first_key_value().is_some_and(|(earlier, _)| *earlier < microbatch) {
+            waiting.pop_first();
+        }
         waiting.remove(&microbatch)
     }
 }

@@ -59,9 +59,13 @@ pub struct Compute {
 
 /// What waits for the compute thread.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are forwards: a box would be one for each"
+)]
 pub enum Command {
     /// Compute this.
-    Forward(Box<Work>),
+    Forward(Work),
     /// Measure the machine.
     Measure(oneshot::Sender<Measured>),
     /// Keep a stage that was loaded.
@@ -216,7 +220,7 @@ impl ForwardQueue {
     pub fn push(&self, make: impl FnOnce(OwnedSemaphorePermit) -> Work) -> Result<(), Full> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
         // There is room for all that have a place; if the thread has ended, the process is about to.
-        let _ = self.queue.try_send(Command::Forward(Box::new(make(place))));
+        let _ = self.queue.try_send(Command::Forward(make(place)));
         Ok(())
     }
 }
@@ -228,7 +232,7 @@ fn run(loader: &Loader, mut queue: mpsc::Receiver<Command>, counters: &Counters)
     while let Some(command) = next(&mut queue) {
         match command {
             Command::Forward(work) => {
-                let ended = compute(&mut stages, *work, idle_since, counters);
+                let ended = compute(&mut stages, work, idle_since, counters);
                 idle_since = ended.unwrap_or(idle_since);
             }
             Command::Measure(reply) => drop(reply.send(loader.measure())),

@@ -167,7 +167,8 @@ fn long_counts_are_spread_over_microbatches() {
     let room = Room::whole(&limits, 256);
     let mut request = greedy((0..u32::try_from(PENALTY_TOKENS_MAX).unwrap()).collect(), 2);
     request.sampling.repetition_penalty = 1.5;
-    let mut builder = StepBuilder::new(None, 32);
+    let mut builder = StepBuilder::default();
+    builder.begin(None, 32);
     for id in 1..=256 {
         let mut sequence = Sequence::new(request.clone(), T0);
         sequence.sent = PENALTY_TOKENS_MAX - 1;
@@ -186,7 +187,8 @@ fn long_counts_are_spread_over_microbatches() {
 fn long_block_tables_are_spread_over_microbatches() {
     let limits = PlanLimits { ctx_size: 1 << 20, kv_blocks: 1 << 20, ..plan() };
     let room = Room::whole(&limits, 256);
-    let mut builder = StepBuilder::new(None, 32);
+    let mut builder = StepBuilder::default();
+    builder.begin(None, 32);
     for id in 1..=256 {
         let mut sequence = Sequence::new(greedy(vec![1; 1 << 19], 2), T0);
         sequence.sent = (1 << 19) - 1;
