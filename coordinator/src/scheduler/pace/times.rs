@@ -89,6 +89,10 @@ impl StageTimes {
     }
 
     /// What a stage takes for decode rows with so much overlap; `None` if it never had any.
+    ///
+    /// A curve may be flat where it was measured and rise beyond, and the other way round. So more or
+    /// fewer rows than were measured take at least what the curve of prefill makes of the step there,
+    /// or the usual shape where that knows nothing. That it goes on as it was is the best case.
     pub(in crate::scheduler) fn decode(
         &self,
         now: Duration,
@@ -96,7 +100,17 @@ impl StageTimes {
         overlap: usize,
         rows: f64,
     ) -> Option<Estimate> {
-        estimate(&self.stages[stage].decode, overlap.clamp(1, self.stages.len()), rows, now)
+        let StageCurves { decode, mixed } = &self.stages[stage];
+        let overlap = overlap.clamp(1, self.stages.len());
+        let found = estimate(decode, overlap, rows, now)?;
+        let (_, (fewest, most)) = nearest(decode, overlap, rows)?;
+        let end = rows.clamp(fewest, most);
+        if end == rows {
+            return Some(found);
+        }
+        let at_end = estimate(decode, overlap, end, now)?.seconds;
+        let seconds = found.seconds.max(at_end * growth(mixed, overlap, (end, at_end), rows));
+        Some(Estimate { seconds, best_case: found.best_case })
     }
 
     /// The most rows of a microbatch with prefill that every stage has reported; 0 if there is none.
@@ -204,6 +218,20 @@ fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Optio
     let known = own.knows(rows, now.saturating_sub(STALE_AFTER));
     let best_case = if known { 1.0 } else { BEST_CASE_ROWS };
     Some(Estimate { seconds, best_case: seconds * best_case })
+}
+
+/// How many times longer `rows` take than the rows at the end of a decode curve, by the curves of
+/// prefill; by the usual shape if these do not know so many rows.
+fn growth(mixed: &[Curve], overlap: usize, (end, at_end): (f64, f64), rows: f64) -> f64 {
+    let usual = shape(rows) / shape(end);
+    let Some((_, range)) = nearest(mixed, overlap, rows) else { return usual };
+    let seconds = |rows| estimate(mixed, overlap, rows, Duration::ZERO).map(|found| found.seconds);
+    match (within(range, rows), within(range, end), seconds(rows), seconds(end)) {
+        (true, true, Some(there), Some(here)) => there / here,
+        // Prefill is at least as cheap as decode: what it takes for more rows is the least.
+        (true, false, Some(there), _) if rows > end => (there / at_end).max(1.0),
+        _ => usual,
+    }
 }
 
 /// How much slower than at the least overlap measured, on a straight line through the least and the
