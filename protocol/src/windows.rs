@@ -21,11 +21,20 @@ pub const SLICES_WINDOW: u32 = 4 * SLICE_CHUNK as u32;
 
 /// Bytes that all forwards in flight take on their way into one stage, at most [`WINDOW_MAX`].
 pub fn forward_window(rows_max: u32, hidden: u32, in_flight_max: u32) -> u32 {
-    let values = u64::from(rows_max) * u64::from(hidden);
-    let payload = values.saturating_mul(size_of::<f32>() as u64);
-    let archive = FORWARD_ARCHIVE_MAX as u64;
-    let window = payload.saturating_add(archive).saturating_mul(in_flight_max.into());
+    let window = forward_bytes(rows_max, hidden).saturating_mul(in_flight_max.into());
     u32::try_from(window.max(LINK_WINDOW.into())).map_or(WINDOW_MAX, |bytes| bytes.min(WINDOW_MAX))
+}
+
+/// Forwards of so many rows that the largest window holds.
+pub fn forwards_in_window(rows_max: u32, hidden: u32) -> u32 {
+    let forwards = u64::from(WINDOW_MAX) / forward_bytes(rows_max, hidden);
+    u32::try_from(forwards).unwrap_or(u32::MAX)
+}
+
+/// Bytes of a forward at most: its archive and hidden states of so many rows.
+fn forward_bytes(rows_max: u32, hidden: u32) -> u64 {
+    let values = u64::from(rows_max) * u64::from(hidden);
+    values.saturating_mul(size_of::<f32>() as u64).saturating_add(FORWARD_ARCHIVE_MAX as u64)
 }
 
 /// Lets the peer send, and this side keep unacknowledged, that many bytes: both ends of a link call
@@ -46,5 +55,11 @@ mod tests {
         assert_eq!(forward_window(512, 4096, 3), 3 * (512 * 4096 * 4 + archive));
         assert_eq!(forward_window(1, 64, 1), LINK_WINDOW);
         assert_eq!(forward_window(u32::MAX, u32::MAX, u32::MAX), WINDOW_MAX);
+        assert_eq!(forwards_in_window(u32::MAX, u32::MAX), 0);
+        for (rows, hidden) in [(1, 64), (256, 4096), (2048, 16_384)] {
+            let most = forwards_in_window(rows, hidden);
+            assert!(forward_window(rows, hidden, most) <= WINDOW_MAX);
+            assert!(u64::from(most + 1) * forward_bytes(rows, hidden) > u64::from(WINDOW_MAX));
+        }
     }
 }

@@ -12,8 +12,9 @@ use woolly_protocol::control::{
 };
 use woolly_protocol::forward::CacheLimits;
 use woolly_protocol::limits::{
-    CHUNKS_PER_MICROBATCH_MAX, FORWARD_PAYLOAD_MAX, IN_FLIGHT_MAX, ROWS_PER_MICROBATCH_MAX,
+    CHUNKS_PER_MICROBATCH_MAX, FORWARD_PAYLOAD_MAX, ROWS_PER_MICROBATCH_MAX,
 };
+use woolly_protocol::windows::forwards_in_window;
 
 /// How long a stage should compute one microbatch.
 const FORWARD_TARGET: Duration = Duration::from_secs(1);
@@ -67,16 +68,17 @@ impl Placement {
     /// What the scheduler may do with a plan.
     pub(super) fn limits(&self, plan: &Plan, members: &Membership) -> PlanLimits {
         let number = |value: usize| u32::try_from(value).expect("stages and chunks are few");
-        let stages = plan.stages.len();
+        let (stages, rows_max) = (number(plan.stages.len()), self.rows_of(plan, members));
+        // All that are in flight fit the window of each link.
+        let most = forwards_in_window(rows_max, self.config.layout.hidden).max(stages + 1);
         PlanLimits {
             epoch: plan.epoch,
-            stages: number(stages),
-            // One for each stage to compute, and one on its way.
-            in_flight_max: number((stages + 1).min(IN_FLIGHT_MAX)),
+            stages,
+            in_flight_max: PlanLimits::in_flight_max(stages).min(most),
             ctx_size: self.config.ctx_size,
             kv_blocks: plan.cut.kv_blocks,
             extent_len: self.config.extent_len,
-            rows_max: self.rows_of(plan, members),
+            rows_max,
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),
             vocab: self.config.layout.vocab,
         }

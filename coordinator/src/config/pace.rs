@@ -18,12 +18,12 @@ pub struct PaceArgs {
     /// The longest gap between two tokens of a stream that other requests' prompts should cause: a
     /// multiple of the gap without them, such as 2x (1x to 1000x), or a time such as 150ms. Prompts
     /// always go on, if need be two tokens at a time
-    #[arg(long, env = "WOOLLY_ITL_TARGET", value_name = "TARGET", default_value = "2x")]
+    #[arg(long, env = "WOOLLY_ITL_TARGET", value_name = "TARGET", default_value = "4x")]
     #[arg(value_parser = parse_itl_target)]
     pub itl_target: ItlTarget,
     /// In how many groups decoding sequences travel through the stages: auto (the number with the
-    /// most tokens per second by each stage's measured time) or 1 to 65, at most one more than there
-    /// are stages
+    /// most tokens per second by each stage's measured time) or 1 to 65, at most twice as many as there
+    /// are stages, or eight more than stages if that is more
     #[arg(long, env = "WOOLLY_DECODE_GROUPS", value_name = "N", default_value = "auto")]
     #[arg(value_parser = parse_decode_groups)]
     pub decode_groups: DecodeGroups,

@@ -45,9 +45,9 @@ pub enum ItlTarget {
 }
 
 impl Default for ItlTarget {
-    /// Twice the gap of decoding alone.
+    /// Four times the gap of decoding alone.
     fn default() -> Self {
-        Self::Percent(200)
+        Self::Percent(400)
     }
 }
 
@@ -88,7 +88,18 @@ pub struct PlanLimits {
     pub vocab: u32,
 }
 
+/// Microbatches that a plan lets be in flight beside one for each stage, at least: what links of a
+/// long round take is not known before the plan is served.
+const ON_THEIR_WAY: u32 = 8;
+
 impl PlanLimits {
+    /// Microbatches in flight at most in a plan of so many stages: as many on their way as stages, at
+    /// least [`ON_THEIR_WAY`], and no more than the wire allows. How many are in flight is decided by
+    /// what the links are found to take.
+    pub fn in_flight_max(stages: u32) -> u32 {
+        (stages + stages.max(ON_THEIR_WAY)).min(to_u32(IN_FLIGHT_MAX))
+    }
+
     /// Positions that the longest sequence can have: the context, or all blocks if they are fewer.
     pub fn positions_max(&self) -> usize {
         let in_blocks = u64::from(self.extents()) * u64::from(self.extent_len);
@@ -109,12 +120,6 @@ impl PlanLimits {
     pub(super) fn positions_max_with(&self, penalties: bool) -> usize {
         let all = self.positions_max();
         if penalties { all.min(PENALTY_TOKENS_MAX) } else { all }
-    }
-
-    /// Microbatches with decode rows in flight at most: one for each stage to compute and one on its
-    /// way.
-    pub(super) fn decode_groups_max(&self) -> usize {
-        to_usize((self.stages + 1).min(self.in_flight_max))
     }
 
     /// # Panics

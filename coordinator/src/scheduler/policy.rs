@@ -1,7 +1,7 @@
 //! Which rows go into the next microbatch.
 
 use super::Scheduler;
-use super::limits::{to_u32, to_usize};
+use super::limits::{PlanLimits, to_u32, to_usize};
 use super::memory::Grown;
 use super::pace::{Allowance, CHUNK_MIN, Load, Sent};
 use super::sequence::Phase;
@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Prompts that are looked at to know how much is left to prefill.
 const PROMPTS_LOOKED_AT: usize = 16;
+/// Prefill rows that a microbatch beside decodes may have however little is to be computed. More than
+/// an equal part for each stage cannot fill the pipeline, and holds streams up in vain.
+const PART_MIN: usize = 16;
 
 impl Scheduler {
     /// The next microbatch, if the pipeline has room and there is work.
@@ -19,20 +22,27 @@ impl Scheduler {
             return None;
         }
         let room = Room::whole(&plan, self.config.rows_per_step);
-        let prefills = self.running.prefilling() > 0;
+        let waiting = self.running.prefilling();
+        let prefills = waiting > 0;
         let mut decode_room = room;
         if prefills {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
             decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
-        let load = Load { streams: self.running.decoding(), prefills, rows_max: room.rows };
+        let load =
+            Load { streams: self.running.decoding(), prefills: waiting, rows_max: room.rows };
         let wishes = (self.config.itl_target, self.config.decode_groups);
         let share = self.pace.share(now, &plan, wishes, load);
+        if self.in_flight.len() >= share.in_flight_max {
+            return None;
+        }
         let mut builder = std::mem::take(&mut self.builder);
         builder.begin(self.in_flight.back(), self.extent_len());
         self.add_decodes(&mut builder, decode_room, share.groups);
-        if prefills {
-            if let Some(rows) = self.rows_with_prefill(share.prefill, room.rows, builder.decodes) {
+        if prefills && !(share.decode_only && builder.decodes > 0) {
+            if let Some(rows) =
+                self.rows_with_prefill(&plan, share.prefill, room.rows, builder.decodes)
+            {
                 self.add_prefills(&mut builder, room.with_rows(rows));
             }
             // What the prompts have left.
@@ -100,23 +110,39 @@ impl Scheduler {
     /// if it may have no prefill.
     fn rows_with_prefill(
         &mut self,
+        plan: &PlanLimits,
         allowance: Option<Allowance>,
         rows_max: usize,
         decodes: usize,
     ) -> Option<usize> {
+        let stages = to_usize(plan.stages);
         let (_, first) = self.running.prefilling_after(None)?;
         let Some(allowance) = allowance else {
             let others = self.running.prefills().skip(1).take(PROMPTS_LOOKED_AT);
             let others: usize = others.map(|id| self.sequence(id).pending()).sum();
             // The first counts whole, or its chunks would shrink as it goes on.
             let left = self.sequence(first).compute_end() + others;
-            return Some(self.pace.chunk_alone(rows_max, left));
+            let (rows, in_flight) = self.pace.chunk_alone(plan, rows_max, left);
+            return (self.in_flight.len() < in_flight).then_some(rows);
         };
         let full = decodes == 0 && self.in_flight.len() >= allowance.in_flight;
         if full || (allowance.one && self.in_flight.iter().any(|in_flight| in_flight.prefills)) {
             return None;
         }
-        Some(allowance.rows.max(decodes + CHUNK_MIN))
+        let part = self.prompt_rows(stages * rows_max).div_ceil(stages).max(PART_MIN);
+        Some(allowance.rows.min(decodes + part).max(decodes + CHUNK_MIN))
+    }
+
+    /// Rows of prompts that are still to be computed, counted until they are `enough`.
+    fn prompt_rows(&self, enough: usize) -> usize {
+        let mut rows = 0;
+        for id in self.running.prefills() {
+            rows += self.sequence(id).pending();
+            if rows >= enough {
+                break;
+            }
+        }
+        rows
     }
 
     /// The next chunks of prompts, and of token logs that are computed again, oldest first.

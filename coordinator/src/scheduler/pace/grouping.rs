@@ -229,10 +229,13 @@ impl Grouping {
 }
 
 /// Numbers of groups to compare, ascending: all if they are few, else the ends, the present one with
-/// its neighbours, and two to an octave between.
+/// its neighbours, two to an octave between, and some on their way over slow links beside one for each
+/// stage.
 fn candidates(stages: usize, present: usize, most: usize) -> Vec<usize> {
     const ALL: usize = 8;
     let near = [present.saturating_sub(1), present, present + 1, stages, stages + 1];
+    let on_their_way = [8, 4, 2].map(|part| stages + stages / part);
+    let near = near.into_iter().chain(on_their_way).chain([most]);
     let octaves = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|power| *power <= most);
     let some = octaves.flat_map(|power| [power, power + power / 2]).chain(near);
     let mut found: Vec<_> = (1..=ALL).chain(some).filter(|g| (1..=most).contains(g)).collect();
@@ -343,6 +346,9 @@ mod tests {
     fn many_stages_compare_some_numbers_only() {
         assert_eq!(candidates(2, 2, 3), [1, 2, 3]);
         let many = candidates(64, 40, 65);
-        assert!(many.len() < 24 && many.contains(&39) && many.contains(&64), "{many:?}");
+        assert!(many.len() < 28 && many.contains(&39) && many.contains(&64), "{many:?}");
+        // Slow links want more than one on its way.
+        let more = candidates(32, 33, 64);
+        assert!([36, 40, 48, 64].iter().all(|groups| more.contains(groups)), "{more:?}");
     }
 }

@@ -5,6 +5,7 @@
 //! reported is told to it; [`Pace::share`] and [`Pace::chunk_alone`] are the two questions that it
 //! answers. `docs/scheduling.md` has the arithmetic.
 
+mod chunk;
 mod curve;
 mod grouping;
 mod prefill_budget;
@@ -15,6 +16,7 @@ pub(super) use prefill_budget::{Allowance, CHUNK_MIN};
 pub use traffic::StageTiming;
 
 use super::limits::{ItlTarget, PlanLimits, to_usize};
+use chunk::Chunks;
 use grouping::{Grouping, predict};
 use prefill_budget::{Budget, DecodeLoad};
 use std::time::Duration;
@@ -24,6 +26,9 @@ use woolly_protocol::ids::MicrobatchId;
 
 /// A stage that waited for less than this may have had the input before it was ready for it.
 const IDLE_MIN: Duration = Duration::from_micros(50);
+/// Microbatches with decode rows of which one may be without prefill while prompts wait: what decodes
+/// take alone is what the target is a multiple of.
+const DECODE_ONLY_EVERY: usize = 64;
 
 /// What was measured under the present plan, and what was chosen by it.
 #[derive(Debug, Default)]
@@ -35,6 +40,9 @@ pub(super) struct Pace {
     /// What was last chosen or forced; 0 before.
     decode_groups: usize,
     budget: Budget,
+    chunks: Chunks,
+    /// Microbatches with decode rows since the last that had nothing else.
+    since_decode_only: usize,
 }
 
 /// What a microbatch holds, as far as its pace goes.
@@ -51,8 +59,8 @@ pub(super) struct Sent {
 pub(super) struct Load {
     /// Sequences that decode.
     pub(super) streams: usize,
-    /// Whether prompts are to be computed as well.
-    pub(super) prefills: bool,
+    /// Prompts that are to be computed as well.
+    pub(super) prefills: usize,
     /// Rows of a microbatch at most.
     pub(super) rows_max: usize,
 }
@@ -62,8 +70,19 @@ pub(super) struct Load {
 pub(super) struct Share {
     /// Groups in which the decoding sequences travel.
     pub(super) groups: usize,
+    /// Microbatches in flight at most.
+    pub(super) in_flight_max: usize,
     /// What prefill may have beside them; `None` if one of both is not there.
     pub(super) prefill: Option<Allowance>,
+    /// Whether a microbatch with decode rows should have nothing else, to measure what they take.
+    pub(super) decode_only: bool,
+}
+
+impl Share {
+    /// With nothing beside decodes.
+    fn new(groups: usize, in_flight_max: usize) -> Self {
+        Self { groups, in_flight_max, prefill: None, decode_only: false }
+    }
 }
 
 impl Pace {
@@ -74,6 +93,8 @@ impl Pace {
         self.grouping = Grouping::default();
         self.decode_groups = 0;
         self.budget = Budget::default();
+        self.chunks = Chunks::default();
+        self.since_decode_only = 0;
     }
 
     /// Groups that were last chosen or forced; 0 before any were.
@@ -92,9 +113,11 @@ impl Pace {
         self.traffic.sent(now, sent.microbatch, sent.rows, prefill_rows);
         if sent.decode_rows > 0 {
             self.grouping.sent(sent.microbatch);
+            self.since_decode_only = if prefill_rows == 0 { 0 } else { self.since_decode_only + 1 };
         }
         if prefill_rows > 0 {
             self.budget.sent(now, sent.microbatch);
+            self.chunks.sent();
         }
     }
 
@@ -138,7 +161,7 @@ impl Pace {
         let (rows, overlap, time) = (of.rows, of.overlap, timing.compute);
         self.times.observe(now, stage, Measured { rows, has_prefill, overlap, time });
         let complete = to_usize(of.reports) == self.times.stages();
-        if let Some(round_trip) = of.round_trip.filter(|_| complete && !of.queued && !has_prefill) {
+        if let Some(round_trip) = of.round_trip.filter(|_| complete && !of.queued) {
             let outside = round_trip.saturating_sub(of.compute);
             self.times.observe_overhead(outside.as_secs_f64());
         }
@@ -155,33 +178,45 @@ impl Pace {
         (target, forced): (ItlTarget, Option<u32>),
         load: Load,
     ) -> Share {
-        let Load { streams, prefills, rows_max } = load;
+        let Load { streams, prefills: waiting, rows_max } = load;
+        let prefills = waiting > 0;
         if !prefills || streams == 0 {
             self.budget.nothing_beside();
         }
         if streams == 0 {
-            return Share { groups: 1, prefill: None };
+            return Share::new(1, to_usize(plan.in_flight_max));
         }
-        let most = plan.decode_groups_max();
+        let most = to_usize(plan.in_flight_max);
         let groups = match forced {
             Some(forced) => to_usize(forced.min(plan.in_flight_max)),
             None => self.grouping.choose(&self.times, now, (streams, most), !prefills),
         };
         self.decode_groups = groups.min(streams);
         if !prefills {
-            return Share { groups, prefill: None };
+            return Share::new(groups, to_usize(plan.in_flight_max));
         }
-        let load = DecodeLoad { groups: groups.min(streams), streams, rows_max };
+        let load = DecodeLoad { groups: groups.min(streams), streams, rows_max, waiting };
         let times = &self.times;
         let gap = || predict(times, now, streams, load.groups).map(|alone| alone.period);
         let allowance = self.budget.allowance(times, plan, target, load, now, gap);
         self.decode_groups = self.decode_groups.min(allowance.in_flight);
-        Share { groups: groups.min(allowance.in_flight), prefill: Some(allowance) }
+        let Allowance { in_flight, in_flight_max, .. } = allowance;
+        let groups = groups.min(in_flight);
+        let rows = streams as f64 / groups as f64;
+        let decode_only =
+            self.since_decode_only >= DECODE_ONLY_EVERY && !self.times.decode_is_fresh(now, rows);
+        Share { prefill: Some(allowance), decode_only, ..Share::new(groups, in_flight_max) }
     }
 
-    /// Rows of the next microbatch when nobody decodes and `left` rows of prompts are to be computed.
-    pub(super) fn chunk_alone(&mut self, rows_max: usize, left: usize) -> usize {
-        self.budget.alone(&self.times, rows_max, left)
+    /// Rows of the next microbatch when nobody decodes and `left` rows of prompts are to be computed,
+    /// and how many such microbatches may be in flight.
+    pub(super) fn chunk_alone(
+        &mut self,
+        plan: &PlanLimits,
+        rows_max: usize,
+        left: usize,
+    ) -> (usize, usize) {
+        self.chunks.choose(&self.times, (rows_max, to_usize(plan.in_flight_max)), left)
     }
 }
 

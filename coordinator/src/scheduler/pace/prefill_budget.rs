@@ -15,11 +15,7 @@
 //! follows the gaps that streams really had: each gap beyond the target takes 6 % off it, each other one
 //! adds a little. (Multiplicative decrease and increase, as in congestion control; where both balance,
 //! 4 % of the gaps are beyond the target.)
-//!
-//! With nobody decoding the only question is how soon the prompts are computed: `L` rows in chunks of
-//! `c` take `L ÷ c` times the slowest stage's `t(c)`, and once each other stage's.
 
-use super::curve::shape;
 use super::times::StageTimes;
 use crate::scheduler::limits::{ItlTarget, PlanLimits, to_usize};
 use std::ops::RangeInclusive;
@@ -42,8 +38,17 @@ const SET_POINT_MOST: f64 = 1.0;
 const SET_POINT_STEP: f64 = 0.06;
 /// The part of the gaps that may be beyond the target: the set point settles where so many are.
 const BEYOND: f64 = 0.04;
-/// Chunks are multiples of this if they are not all rows that a microbatch may have.
-const CHUNK_STEP: usize = 32;
+/// Another number of microbatches in flight must let this part more rows of prefill pass.
+const PRESENT_COUNTS: usize = 8;
+/// The target doubles, if nothing held it, when so many prompts wait for each that is served.
+const QUEUE_DOUBLES: f64 = 4.0;
+/// What a queue adds to the target at most, as a part of it.
+const QUEUE_COUNTS: f64 = 0.5;
+/// A number of rows that is better than the few below it: on AVX-512 a row of 8, of 12 and of 16 costs
+/// 2.0, 2.0 and 1.8 times one of 512.
+const KERNEL_ROWS: usize = 16;
+/// By how much a target that is a multiple may be exceeded to have [`KERNEL_ROWS`].
+const KERNEL_ROWS_NEAR: f64 = 1.1;
 /// Microbatches between two looks at the curves.
 const LOOK_EVERY: usize = 8;
 
@@ -52,11 +57,26 @@ const LOOK_EVERY: usize = 8;
 pub(in crate::scheduler) struct Allowance {
     /// Rows of a microbatch, decodes included.
     pub(in crate::scheduler) rows: usize,
+    /// The same for the first that follow decodes alone: these come back sooner than the stages compute
+    /// them with prefill, and queue.
+    rows_first: usize,
     /// Microbatches in flight, those of decodes included.
     pub(in crate::scheduler) in_flight: usize,
+    /// Microbatches in flight when decode rows go as well: enough to keep the slowest stage busy.
+    pub(in crate::scheduler) in_flight_max: usize,
     /// Whether one microbatch in flight at a time may have prefill rows: the target is so short that
     /// even the smallest chunk exceeds it.
     pub(in crate::scheduler) one: bool,
+}
+
+impl Allowance {
+    /// With the rows for a microbatch before which so many had prefill: as many as in flight are the
+    /// first, and over twice as many more they grow to what they may be.
+    fn after(self, sent: usize) -> Self {
+        let Self { rows, rows_first, in_flight, .. } = self;
+        let grown = sent.saturating_sub(in_flight).min(2 * in_flight);
+        Self { rows: rows_first + (rows - rows_first) * grown / (2 * in_flight), ..self }
+    }
 }
 
 /// What the last look at the curves found, and how it turned out.
@@ -73,9 +93,8 @@ pub(in crate::scheduler) struct Budget {
     observe_from: MicrobatchId,
     /// The last microbatch with prefill rows, and when it was sent.
     last: (MicrobatchId, Duration),
-    /// For each chunk size: seconds of the slowest stage, and of all others together.
-    chunks: Vec<(usize, f64, f64)>,
-    chunks_looked: usize,
+    /// Microbatches with prefill rows since prompts are beside decodes.
+    beside: usize,
 }
 
 /// What a budget beside decodes depends on, the curves apart.
@@ -84,8 +103,22 @@ pub(in crate::scheduler) struct DecodeLoad {
     pub(in crate::scheduler) groups: usize,
     /// Sequences that decode.
     pub(in crate::scheduler) streams: usize,
+    /// Prompts that are to be computed beside them.
+    pub(in crate::scheduler) waiting: usize,
     /// Rows of a microbatch at most.
     pub(in crate::scheduler) rows_max: usize,
+}
+
+impl DecodeLoad {
+    /// Whether it is the same but for the prompts, which go on and come at any time.
+    fn is_like(&self, other: &Self) -> bool {
+        Self { waiting: other.waiting, ..*self } == *other
+    }
+
+    /// Prompts behind the first, for each that is served: streams, and one prompt at each stage.
+    fn queue(&self, stages: usize) -> f64 {
+        self.waiting.saturating_sub(1) as f64 / (self.streams + stages) as f64
+    }
 }
 
 impl Default for Budget {
@@ -98,8 +131,7 @@ impl Default for Budget {
             set_point: SET_POINT_FIRST,
             observe_from: MicrobatchId(0),
             last: (MicrobatchId(0), Duration::ZERO),
-            chunks: Vec::new(),
-            chunks_looked: 0,
+            beside: 0,
         }
     }
 }
@@ -108,6 +140,7 @@ impl Budget {
     /// Nothing is prefilled beside decodes at this moment.
     pub(in crate::scheduler) fn nothing_beside(&mut self) {
         self.since = None;
+        self.beside = 0;
     }
 
     /// Between which times a gap must have begun to say something: prompts were there, and prefill
@@ -149,7 +182,7 @@ impl Budget {
     pub(in crate::scheduler) fn sent(&mut self, now: Duration, id: MicrobatchId) {
         self.last = (id, now);
         self.looked += 1;
-        self.chunks_looked += 1;
+        self.beside = self.beside.saturating_add(usize::from(self.since.is_some()));
     }
 
     /// What microbatches may have beside decodes whose undisturbed gap is `undisturbed` seconds.
@@ -164,89 +197,99 @@ impl Budget {
     ) -> Allowance {
         self.since.get_or_insert(now);
         if let Some((known, allowance)) = self.allowance
-            && known == load
+            && known.is_like(&load)
             && self.looked < LOOK_EVERY
         {
-            return allowance;
+            return allowance.after(self.beside);
         }
-        if self.target.is_none() || self.allowance.is_none_or(|(known, _)| known != load) {
+        if self.target.is_none() || self.allowance.is_none_or(|(known, _)| !known.is_like(&load)) {
             // What is in flight was sent for another target.
             self.observe_from.0 = self.last.0.0 + 1 + u64::from(plan.in_flight_max);
         }
-        self.target = undisturbed().map(|gap| target.seconds(gap));
+        let queue = load.queue(times.stages());
+        self.target = undisturbed().map(|gap| target.seconds(gap, queue));
         let allowance = match self.target {
-            Some(target) => best(times, plan, load, self.set_point * target),
+            Some(seconds) => {
+                let present = self.allowance.map(|(_, present)| present.in_flight);
+                let within = (self.set_point * seconds, target.near());
+                let found = best(times, plan, load, within, present);
+                if present.is_some_and(|present| present != found.in_flight) {
+                    // What was sent for another number queues as well.
+                    self.beside = 0;
+                }
+                found
+            }
             None => Allowance {
                 rows: ROWS_UNMEASURED.min(load.rows_max),
-                in_flight: to_usize(plan.in_flight_max),
+                rows_first: ROWS_UNMEASURED.min(load.rows_max),
+                in_flight: times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max)),
+                in_flight_max: times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max)),
                 one: false,
             },
         };
         self.allowance = Some((load, allowance));
         self.looked = 0;
-        allowance
-    }
-
-    /// Rows of a microbatch when nobody decodes and `left` rows of prompts are to be computed.
-    pub(in crate::scheduler) fn alone(
-        &mut self,
-        times: &StageTimes,
-        rows_max: usize,
-        left: usize,
-    ) -> usize {
-        let stale = self.chunks.last().is_none_or(|last| last.0 != rows_max);
-        if stale || self.chunks_looked >= LOOK_EVERY {
-            self.chunks = chunks(times, rows_max);
-            self.chunks_looked = 0;
-        }
-        let cost = |(rows, slowest, others): &(usize, f64, f64)| {
-            // The last chunk has what is left; it may be the only one.
-            let rest = shape((left % rows) as f64) / shape(*rows as f64);
-            match left / rows {
-                0 => (slowest + others) * rest,
-                full if left.is_multiple_of(*rows) => slowest * full as f64 + others,
-                full => slowest * (full as f64 + rest) + others,
-            }
-        };
-        let best = self.chunks.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)));
-        best.map_or(rows_max, |best| best.0)
+        allowance.after(self.beside)
     }
 }
 
 /// The number of microbatches in flight that lets the most prefill rows pass within the target.
-fn best(times: &StageTimes, plan: &PlanLimits, load: DecodeLoad, target: f64) -> Allowance {
+///
+/// `present` is the number there was; `near` how far the target may be exceeded for [`KERNEL_ROWS`].
+fn best(
+    times: &StageTimes,
+    plan: &PlanLimits,
+    load: DecodeLoad,
+    (seconds, near): (f64, f64),
+    present: Option<usize>,
+) -> Allowance {
     let stages = times.stages();
     let most = load.rows_max.min(GROWTH * times.most_mixed_rows().max(load.streams));
-    let options = [1, stages.div_ceil(2), stages, stages.max(load.groups)];
-    let options = options.into_iter().filter(|option| *option <= to_usize(plan.in_flight_max));
-    let found = options.map(|in_flight| {
-        let within = |rows| gap(times, in_flight, rows).is_some_and(|gap| gap <= target);
-        (in_flight, most_rows(most, within))
-    });
+    let rows_of = |in_flight| {
+        let within = |rows, seconds: f64| gap(times, in_flight, rows).is_some_and(|g| g <= seconds);
+        let rows = most_rows(most, |rows| within(rows, seconds));
+        let few = (KERNEL_ROWS / 2 + 1..KERNEL_ROWS).contains(&rows) && most >= KERNEL_ROWS;
+        if few && within(KERNEL_ROWS, seconds * near) { KERNEL_ROWS } else { rows }
+    };
+    let filled = stages.max(load.groups);
+    let keeping_busy = |rows: usize| {
+        let mixed = |stage| times.mixed(stage, stages, rows as f64);
+        let slowest = times.through(mixed).map_or(f64::INFINITY, |(slowest, _)| slowest);
+        times.in_flight(slowest, to_usize(plan.in_flight_max))
+    };
+    let with_links = keeping_busy(rows_of(filled));
+    // Of equals the last counts.
+    let options = [with_links, 1, stages.div_ceil(2), stages, filled];
+    let new = |(at, option): &(usize, usize)| !options[..*at].contains(option);
+    let found = options.into_iter().enumerate().filter(new).map(|(_, option)| option);
+    let found = found.filter(|option| *option <= to_usize(plan.in_flight_max));
+    let found = found.map(|in_flight| (in_flight, rows_of(in_flight)));
     let streams = load.streams;
-    let (in_flight, rows) = found
-        .max_by_key(|(in_flight, rows)| (in_flight * rows).saturating_sub(streams))
-        .expect("one microbatch may always be in flight");
+    let prefill = |(in_flight, rows): &(usize, usize)| {
+        let rows = (in_flight * rows).saturating_sub(streams);
+        // Gaps are longer where one number follows another.
+        if Some(*in_flight) == present { rows + rows / PRESENT_COUNTS } else { rows }
+    };
+    let (in_flight, rows) =
+        found.max_by_key(prefill).expect("one microbatch may always be in flight");
     let decodes = streams.div_ceil(load.groups.min(in_flight));
-    Allowance { rows, in_flight, one: rows < (decodes + CHUNK_MIN).min(load.rows_max) }
+    let one = rows < (decodes + CHUNK_MIN).min(load.rows_max);
+    let in_flight_max = keeping_busy(rows).max(in_flight);
+    // All that are in flight wait before the first stage, and then go through.
+    let queued = (2 * in_flight - 1) as f64;
+    let best_case = |stage, rows| times.mixed_best_case(stage, in_flight, rows as f64);
+    let first = |rows| {
+        times.through(|stage| best_case(stage, rows)).is_some_and(|(t, _)| t * queued <= seconds)
+    };
+    let rows_first = most_rows(rows, first);
+    Allowance { rows, rows_first, in_flight, in_flight_max, one }
 }
 
 /// The gap of a stream when so many microbatches of so many rows are in flight.
 fn gap(times: &StageTimes, in_flight: usize, rows: usize) -> Option<f64> {
     let best_case = |stage| times.mixed_best_case(stage, in_flight, rows as f64);
-    let (slowest, all) = through(times.stages(), best_case)?;
+    let (slowest, all) = times.through(best_case)?;
     Some((all + times.overhead()).max(slowest * in_flight as f64))
-}
-
-/// Seconds of the slowest stage and of all stages.
-fn through(stages: usize, of: impl Fn(usize) -> Option<f64>) -> Option<(f64, f64)> {
-    let (mut slowest, mut all) = (0.0_f64, 0.0);
-    for stage in 0..stages {
-        let seconds = of(stage)?;
-        slowest = slowest.max(seconds);
-        all += seconds;
-    }
-    Some((slowest, all))
 }
 
 /// The largest number up to `most` that is good, if all smaller ones are; at least 1.
@@ -266,28 +309,22 @@ fn most_rows(most: usize, good: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-fn chunks(times: &StageTimes, rows_max: usize) -> Vec<(usize, f64, f64)> {
-    let steps = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48].map(|step| step * CHUNK_STEP);
-    let sizes = steps.into_iter().filter(|rows| *rows < rows_max).chain([rows_max]);
-    let stages = times.stages();
-    sizes
-        .map(|rows| {
-            let guess = |stage| times.mixed(stage, stages, rows as f64);
-            let (slowest, all) = through(stages, guess).unwrap_or_else(|| {
-                let one = shape(rows as f64);
-                (one, one * stages as f64)
-            });
-            (rows, slowest, all - slowest)
-        })
-        .collect()
-}
-
 impl ItlTarget {
-    /// The target where a stream that nobody disturbs has a gap of so many seconds.
-    fn seconds(self, gap: f64) -> f64 {
+    /// The target where a stream that nobody disturbs has a gap of so many seconds, and so many prompts
+    /// wait for each that is served. Who waits for a first token waits longer than any stream, so where
+    /// they are many a multiple grows by up to a half; a time stays what it is.
+    fn seconds(self, gap: f64, queue: f64) -> f64 {
         match self {
-            Self::Percent(percent) => gap * f64::from(percent) / 100.0,
+            Self::Percent(percent) => {
+                let for_queue = 1.0 + (queue / QUEUE_DOUBLES).min(QUEUE_COUNTS);
+                gap * f64::from(percent) / 100.0 * for_queue
+            }
             Self::Time(time) => time.as_secs_f64(),
         }
+    }
+
+    /// How far it may be exceeded, as a factor, for rows that the kernels like.
+    fn near(self) -> f64 {
+        if matches!(self, Self::Percent(_)) { KERNEL_ROWS_NEAR } else { 1.0 }
     }
 }

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// A measurement older than this is worth being repeated.
 const STALE_AFTER: Duration = Duration::from_secs(300);
+/// While prompts wait, decode rows alone are measured again after this.
+const FRESH_FOR: Duration = Duration::from_secs(60);
 /// How much faster than guessed a stage may turn out to be: with rows that this overlap has not had.
 const BEST_CASE_ROWS: f64 = 0.85;
 /// The same, with more overlap than was ever measured; it was guessed to slow nothing down.
@@ -88,6 +90,29 @@ impl StageTimes {
         self.overheads.iter().copied().reduce(f64::min).unwrap_or(0.0)
     }
 
+    /// Seconds of the slowest stage and of all stages, where each takes what `of` says; `None` while one
+    /// is unknown.
+    pub(in crate::scheduler) fn through(
+        &self,
+        of: impl Fn(usize) -> Option<f64>,
+    ) -> Option<(f64, f64)> {
+        let (mut slowest, mut all) = (0.0_f64, 0.0);
+        for stage in 0..self.stages.len() {
+            let seconds = of(stage)?;
+            slowest = slowest.max(seconds);
+            all += seconds;
+        }
+        Some((slowest, all))
+    }
+
+    /// Microbatches in flight, at most `most`, that keep a slowest stage of so many seconds busy: one for
+    /// each stage, and as many as it computes while one is on its way.
+    pub(in crate::scheduler) fn in_flight(&self, slowest: f64, most: usize) -> usize {
+        let on_their_way = (self.overhead() / slowest).ceil();
+        let on_their_way = if on_their_way.is_finite() { on_their_way as usize } else { 1 };
+        (self.stages.len() + on_their_way.max(1)).min(most)
+    }
+
     /// What a stage takes for decode rows with so much overlap; `None` if it never had any.
     ///
     /// A curve may be flat where it was measured and rise beyond, and the other way round. So more or
@@ -111,6 +136,14 @@ impl StageTimes {
         let at_end = estimate(decode, overlap, end, now)?.seconds;
         let seconds = found.seconds.max(at_end * growth(mixed, overlap, (end, at_end), rows));
         Some(Estimate { seconds, best_case: found.best_case })
+    }
+
+    /// Whether about so many decode rows alone were measured on every stage of late, whatever was in
+    /// flight beside them.
+    pub(in crate::scheduler) fn decode_is_fresh(&self, now: Duration, rows: f64) -> bool {
+        let since = now.saturating_sub(FRESH_FOR);
+        let knows = |stage: &StageCurves| stage.decode.iter().any(|curve| curve.knows(rows, since));
+        self.stages.iter().all(knows)
     }
 
     /// The most rows of a microbatch with prefill that every stage has reported; 0 if there is none.
@@ -302,6 +335,47 @@ mod tests {
         let best_case = |rows| (times.mixed_best_case(0, 1, rows).unwrap() * 1e6).round();
         assert_eq!([best_case(34.0), best_case(64.0), best_case(128.0)], [340.0, 700.0, 1340.0]);
         assert_eq!(times.mixed(1, 1, 4.0), None);
+    }
+
+    #[test]
+    fn decode_beyond_what_was_measured_is_as_prefill_is() {
+        let at = |times: &StageTimes, rows| us(times, 1, rows);
+        // Flat up to four rows: nobody knows how it goes on, so the usual shape.
+        let flat = || times(&[(1, 1.0, 100), (2, 1.0, 100), (4, 1.0, 100)]);
+        assert_eq!(at(&flat(), 64.0), (700.0, 85.0), "(6 + 64) / (6 + 4); at best it stays flat");
+        // Prefill knows 64 rows, and then also four.
+        let mut known = flat();
+        prefill(&mut known, 64, 500);
+        assert_eq!(at(&known, 64.0).0, 500.0, "prefill is at least as cheap");
+        prefill(&mut known, 4, 125);
+        assert_eq!(at(&known, 64.0).0, 400.0, "four times as long as four rows");
+        // And below: a steep curve says nothing of fewer rows.
+        let steep = times(&[(32, 1.0, 1000), (64, 1.0, 2000)]);
+        assert_eq!(at(&steep, 4.0).0, (1000.0_f64 * 10.0 / 38.0).round());
+    }
+
+    fn prefill(times: &mut StageTimes, rows: u32, us: u64) {
+        let time = Duration::from_micros(us);
+        times.observe(NOW, 0, Measured { rows, has_prefill: true, overlap: 1.0, time });
+    }
+
+    #[test]
+    fn what_is_in_flight_covers_the_links() {
+        let mut times = StageTimes::new(8);
+        assert_eq!(times.in_flight(0.01, 65), 9, "no link is known");
+        times.observe_overhead(0.035);
+        assert_eq!([times.in_flight(0.01, 65), times.in_flight(0.1, 65)], [12, 9]);
+        assert_eq!([times.in_flight(0.01, 10), times.in_flight(f64::INFINITY, 65)], [10, 9]);
+    }
+
+    #[test]
+    fn decode_rows_are_fresh_for_a_minute() {
+        let mut times = StageTimes::new(1);
+        let time = Duration::from_millis(1);
+        times.observe(NOW, 0, Measured { rows: 8, has_prefill: false, overlap: 1.0, time });
+        assert!(times.decode_is_fresh(NOW + FRESH_FOR, 8.0));
+        assert!(!times.decode_is_fresh(NOW, 16.0));
+        assert!(!times.decode_is_fresh(NOW + FRESH_FOR + time, 8.0));
     }
 
     #[test]

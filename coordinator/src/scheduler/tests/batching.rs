@@ -4,16 +4,17 @@ use super::*;
 
 #[test]
 fn a_prompt_is_computed_in_chunks_that_follow_each_other() {
-    let mut scheduler = serving(PlanLimits { in_flight_max: 4, rows_max: 32, ..plan() });
+    let limits = PlanLimits { stages: 2, in_flight_max: 4, rows_max: 32, ..plan() };
+    let mut scheduler = serving(limits);
     submit(&mut scheduler, 70, 2);
     let first = step(&mut scheduler);
     let second = step(&mut scheduler);
     let third = step(&mut scheduler);
-    assert_eq!(chunks(&first), [(1, 0, 32, 0)]);
-    assert_eq!(chunks(&second), [(1, 32, 32, 0)]);
-    assert_eq!(chunks(&third), [(1, 64, 6, 1)]);
+    assert_eq!(chunks(&first), [(1, 0, 24, 0)]);
+    assert_eq!(chunks(&second), [(1, 24, 24, 0)]);
+    assert_eq!(chunks(&third), [(1, 48, 22, 1)]);
     assert_eq!(first.sampling, None);
-    assert_eq!(third.tokens, (64..70).collect::<Vec<_>>());
+    assert_eq!(third.tokens, (48..70).collect::<Vec<_>>());
     assert_eq!(scheduler.poll_step(T0), None, "the next token is not known yet");
 
     for step in [&first, &second, &third] {
@@ -66,8 +67,8 @@ fn decoding_sequences_are_spread_over_the_stages() {
     for _ in 0..7 {
         submit(&mut scheduler, 2, 100);
     }
-    let prompts = step(&mut scheduler);
-    answer(&mut scheduler, &prompts);
+    let prompts: Vec<_> = std::iter::from_fn(|| scheduler.poll_step(T0)).collect();
+    prompts.iter().for_each(|prompt| answer(&mut scheduler, prompt));
     let mut in_flight: Vec<_> = std::iter::from_fn(|| scheduler.poll_step(T0)).collect();
     let sizes: Vec<_> = in_flight.iter().map(|step| step.forward.chunks.len()).collect();
     assert_eq!(sizes, [3, 2, 2], "three groups for three stages, as equal as can be");

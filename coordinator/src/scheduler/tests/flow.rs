@@ -1,7 +1,8 @@
 //! A cluster in virtual time for questions of speed: stages whose times are given as a function of
 //! rows and of how many stages are at work, links with a delay, reports with the heartbeats.
 //!
-//! Stages that share a bus slow down the moment another begins, and speed up when it ends.
+//! Stages that share a bus slow down the moment another begins, and speed up when it ends. It knows no
+//! load: who asks for what, and when, is told to it.
 
 use super::rng::Rng;
 use super::{Step, answer_of, greedy, plan};
@@ -9,6 +10,7 @@ use crate::generation::GenerationEvent;
 use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+use woolly_protocol::forward::Chunk;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 
 /// Seconds that a stage takes for so many rows while so many stages are at work, itself included.
@@ -27,7 +29,7 @@ enum Event {
 struct Work {
     microbatch: MicrobatchId,
     rows: f64,
-    /// The part that is still to do.
+    /// The part that is still to do; more than 1 for one that takes longer than its rows cost.
     left: f64,
     began: f64,
     waited: f64,
@@ -35,6 +37,8 @@ struct Work {
 
 struct Stage {
     cost: Cost,
+    /// What its cost is multiplied by: its part of the model.
+    part: f64,
     queue: VecDeque<MicrobatchId>,
     work: Option<Work>,
     idle_since: f64,
@@ -49,11 +53,17 @@ pub(super) struct Flow {
     link: f64,
     /// How much longer than its cost a forward may take, as a part of it; few take nearly all of it.
     pub(super) jitter: f64,
+    /// Seconds that all stages together take for one position that one row attends to.
+    pub(super) attention: f64,
     rng: Rng,
     stages: Vec<Stage>,
     agenda: BTreeMap<(u64, u64), Event>,
     order: u64,
     steps: BTreeMap<MicrobatchId, Step>,
+    /// When each sequence was submitted, and how long its prompt is.
+    pub(super) submitted: BTreeMap<SequenceId, (f64, u32)>,
+    /// Sequences that have all their tokens.
+    pub(super) finished: usize,
     /// When each sequence got its tokens.
     pub(super) tokens: BTreeMap<SequenceId, Vec<f64>>,
     /// Decode rows and prefill rows of the microbatches sent, with their time.
@@ -63,18 +73,25 @@ pub(super) struct Flow {
 impl Flow {
     /// Stages with these costs; a message takes `link` seconds.
     pub(super) fn new(config: SchedulerConfig, costs: &[Cost], link: f64) -> Self {
-        let stages = u32::try_from(costs.len()).unwrap();
+        let parts: Vec<_> = costs.iter().map(|cost| (*cost, 1.0)).collect();
+        Self::with_parts(config, &parts, link)
+    }
+
+    /// Stages that take a part of the time that each cost says.
+    pub(super) fn with_parts(config: SchedulerConfig, stages: &[(Cost, f64)], link: f64) -> Self {
+        let count = u32::try_from(stages.len()).unwrap();
         let limits = PlanLimits {
-            stages,
-            in_flight_max: stages + 1,
+            stages: count,
+            in_flight_max: PlanLimits::in_flight_max(count),
             ctx_size: 65_536,
             kv_blocks: 100_000,
             ..plan()
         };
         let mut scheduler = Scheduler::new(config);
         scheduler.handle_plan(Duration::ZERO, limits);
-        let stage = |cost: &Cost| Stage {
+        let stage = |(cost, part): &(Cost, f64)| Stage {
             cost: *cost,
+            part: *part,
             queue: VecDeque::new(),
             work: None,
             idle_since: 0.0,
@@ -86,15 +103,18 @@ impl Flow {
             now: 0.0,
             link,
             jitter: 0.0,
+            attention: 0.0,
             rng: Rng(7),
-            stages: costs.iter().map(stage).collect(),
+            stages: stages.iter().map(stage).collect(),
             agenda: BTreeMap::new(),
             order: 0,
             steps: BTreeMap::new(),
+            submitted: BTreeMap::new(),
+            finished: 0,
             tokens: BTreeMap::new(),
             sent: Vec::new(),
         };
-        (0..costs.len()).for_each(|stage| flow.at(HEARTBEAT, Event::Heartbeat(stage)));
+        (0..stages.len()).for_each(|stage| flow.at(HEARTBEAT, Event::Heartbeat(stage)));
         flow
     }
 
@@ -102,6 +122,7 @@ impl Flow {
     pub(super) fn submit(&mut self, prompt: u32, max_tokens: u32) -> SequenceId {
         let request = greedy((0..prompt).collect(), max_tokens);
         let id = self.scheduler.handle_request(self.clock(), request).unwrap();
+        self.submitted.insert(id, (self.now, prompt));
         self.drain();
         id
     }
@@ -129,12 +150,20 @@ impl Flow {
         }
     }
 
+    /// Lets time pass until so many sequences have all their tokens.
+    pub(super) fn run_to_finish(&mut self, count: usize) {
+        let end = self.now + 100_000.0;
+        while self.finished < count {
+            assert!(self.turn(end), "nothing goes on: {:?}", self.scheduler.counts());
+        }
+    }
+
     /// The next thing that happens, if it happens before `end`.
     fn turn(&mut self, end: f64) -> bool {
         let at_work = self.stages.iter().filter(|stage| stage.work.is_some()).count() as f64;
         let done = |stage: &Stage| {
             let work = stage.work.as_ref()?;
-            Some(self.now + work.left * (stage.cost)(work.rows, at_work))
+            Some(self.now + work.left * stage.part * (stage.cost)(work.rows, at_work))
         };
         let dones = self.stages.iter().enumerate().filter_map(|(i, s)| Some((done(s)?, i)));
         let first_done = dones.min_by(|a, b| a.0.total_cmp(&b.0));
@@ -160,7 +189,7 @@ impl Flow {
         let passed = to - self.now;
         for stage in &mut self.stages {
             if let Some(work) = &mut stage.work {
-                work.left -= passed / (stage.cost)(work.rows, at_work);
+                work.left -= passed / (stage.part * (stage.cost)(work.rows, at_work));
                 stage.busy += passed;
             }
         }
@@ -192,10 +221,17 @@ impl Flow {
             return;
         }
         let Some(microbatch) = stage.queue.pop_front() else { return };
-        let rows = self.steps[&microbatch].tokens.len() as f64;
+        let step = &self.steps[&microbatch];
+        let rows = step.tokens.len() as f64;
+        let attends = |chunk: &Chunk| {
+            let (rows, from) = (f64::from(chunk.token_count), f64::from(chunk.position));
+            rows * (from + (rows + 1.0) / 2.0)
+        };
+        let positions: f64 = step.forward.chunks.iter().map(attends).sum();
+        let attention = self.attention * positions / (stage.cost)(rows, 1.0);
         let waited = self.now - stage.idle_since;
         let late = (self.rng.range(0, 1_000) as f64 / 1e3).powi(4);
-        let left = 1.0 + self.jitter * late;
+        let left = (1.0 + attention) * (1.0 + self.jitter * late);
         stage.work = Some(Work { microbatch, rows, left, began: self.now, waited });
     }
 
@@ -225,8 +261,10 @@ impl Flow {
             self.at(self.link, Event::Reaches(0, microbatch));
         }
         while let Some((id, event)) = self.scheduler.poll_event() {
-            if matches!(event, GenerationEvent::Token(_)) {
-                self.tokens.entry(id).or_default().push(self.now);
+            match event {
+                GenerationEvent::Token(_) => self.tokens.entry(id).or_default().push(self.now),
+                GenerationEvent::Finished { .. } => self.finished += 1,
+                _ => {}
             }
         }
     }

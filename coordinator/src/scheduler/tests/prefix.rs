@@ -69,7 +69,7 @@ fn the_client_is_told_before_the_first_token() {
 
 #[test]
 fn what_is_in_flight_is_shared_and_held_by_both() {
-    let limits = PlanLimits { rows_max: 32, in_flight_max: 3, stages: 3, ..plan() };
+    let limits = PlanLimits { rows_max: 32, in_flight_max: 3, stages: 2, ..plan() };
     let mut scheduler = caching(PrefixCache::Key, limits);
     submit_as(&mut scheduler, 0, 70, 3);
     submit_as(&mut scheduler, 0, 80, 3);
