@@ -10,6 +10,7 @@ mod cut_request;
 mod error;
 mod fingerprint;
 mod layout;
+mod names;
 mod partition;
 
 pub use crate::kv::KvType;
