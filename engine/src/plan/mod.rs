@@ -12,15 +12,19 @@ mod fingerprint;
 mod layout;
 mod names;
 mod partition;
+mod room;
+mod shortage;
+mod speeds;
 
 pub use crate::kv::KvType;
-pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut, scratch_bytes};
+pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut};
 pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
     BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
 };
+pub use room::scratch_bytes;
 
 #[cfg(test)]
 mod tests;
