@@ -24,6 +24,9 @@ use crate::kv::KvType;
 pub const SLICE_ALIGNMENT: u64 = 32;
 /// Positions of a KV block.
 pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
+/// Rows of a decode step that count as few: up to about so many, a step takes as long as reading the weights
+/// does, and of a mixture's experts only those are read that these rows choose.
+pub const FEW_ROWS: u32 = 4;
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,6 +124,8 @@ struct Sum {
     bytes: u64,
     /// Those that are read to compute one row.
     bytes_per_row: u64,
+    /// Those that are read to compute [`FEW_ROWS`] rows together.
+    bytes_of_few_rows: u64,
     /// Multiplications to compute one row.
     macs_per_row: u64,
     /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
@@ -278,16 +283,28 @@ impl ModelLayout {
     /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
     /// of the embedding one row only.
     pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
-        let row = if layers.start == 0 { self.embedding.bytes / u64::from(self.vocab) } else { 0 };
-        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
-        row + self.shared_bytes(&layers) + self.sum(&layers, |sum| sum.bytes_per_row) + head
+        let read = self.sum(&layers, |sum| sum.bytes_per_row);
+        read + self.bytes_beside_layers(&layers, 1)
     }
 
-    /// Multiplications of a stage with these layers for one token, attention scores excepted; the
-    /// head is counted, as for a token that is sampled.
+    /// Bytes that a stage with these layers reads to decode [`FEW_ROWS`] tokens together: as
+    /// [`stage_bytes_per_token`](Self::stage_bytes_per_token), and more only of experts and embedding.
+    pub fn stage_bytes_of_few_rows(&self, layers: Range<u32>) -> u64 {
+        let read = self.sum(&layers, |sum| sum.bytes_of_few_rows);
+        read + self.bytes_beside_layers(&layers, FEW_ROWS)
+    }
+
+    /// Multiplications of a stage with these layers for one token that is decoded, attention scores
+    /// excepted; the head is counted, as for a token that is sampled.
     pub fn stage_macs_per_token(&self, layers: Range<u32>) -> u64 {
         let head = if layers.end == self.layers { self.head.cost.macs(1) } else { 0 };
-        self.sum(&layers, |sum| sum.macs_per_row) + head
+        self.stage_prefill_macs_per_token(layers) + head
+    }
+
+    /// Multiplications of a stage with these layers for one token of a prompt, attention scores and
+    /// head excepted: of a prompt only the last token is sampled after.
+    pub fn stage_prefill_macs_per_token(&self, layers: Range<u32>) -> u64 {
+        self.sum(&layers, |sum| sum.macs_per_row)
     }
 
     /// What a forward of the layer costs, as functions of its rows.
@@ -320,6 +337,14 @@ impl ModelLayout {
     ) -> u64 {
         let own = group.layers.iter().filter(|layer| layers.contains(layer));
         own.map(|&layer| self.shapes[layer as usize].kv_block_bytes(kv_type)).sum()
+    }
+
+    /// Bytes that a stage with these layers reads for so many tokens beside the layers' own.
+    fn bytes_beside_layers(&self, layers: &Range<u32>, rows: u32) -> u64 {
+        let row = self.embedding.bytes / u64::from(self.vocab);
+        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
+        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
+        embedding + self.shared_bytes(layers) + head
     }
 
     /// What all layers of a stage share.
@@ -358,6 +383,7 @@ impl Sum {
         Self {
             bytes: self.bytes + bytes,
             bytes_per_row: self.bytes_per_row + block.cost.bytes_read(1),
+            bytes_of_few_rows: self.bytes_of_few_rows + block.cost.bytes_read(FEW_ROWS),
             macs_per_row: self.macs_per_row + block.cost.macs(1),
             kv_block_bytes,
         }

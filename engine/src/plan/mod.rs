@@ -22,7 +22,7 @@ pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
-    BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
+    BLOCK_LEN, ByteRange, FEW_ROWS, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
 };
 pub use room::scratch_bytes;
 
