@@ -12,7 +12,9 @@ use super::{Action, Actions};
 use crate::ids::LaneId;
 use std::sync::Arc;
 use std::time::Duration;
-use woolly_engine::plan::{Cut, CutRequest, KvType, Member, ModelLayout, PlanError, cut};
+use woolly_engine::plan::{
+    Cut, CutRequest, KvType, Member, ModelLayout, Objective, PlanError, cut,
+};
 use woolly_protocol::control::{ModelPart, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
@@ -289,6 +291,7 @@ impl Placement {
         let previous: Vec<u32> = self.seats.iter().map(|(_, layers)| *layers).collect();
         let request = CutRequest {
             ctx_size: self.config.ctx_size,
+            objective: Objective::Balanced,
             cut: self.config.cut.clone(),
             rows_max: self.rows_max(),
             kv_type: self.config.kv_type,

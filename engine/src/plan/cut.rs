@@ -1,25 +1,34 @@
-//! Where to cut: layers to workers, so that the slowest stage is fastest and everything fits.
+//! Where to cut: layers to workers, so that the slowest stage is fast at each kind of work and everything
+//! fits.
 //!
-//! A stage's time to decode a token is what it reads divided by its worker's read bandwidth.
-//! Workers of one machine share its bandwidth, and unless they have memory of their own they share
-//! its memory. Of the embedding one row is read per token, of the head everything.
+//! The cut that is best for one kind of work need not be for another: prefill computes no head, which
+//! weighs as much as several layers. An [`Objective`](super::Objective) says how much each counts. No single
+//! cost of a stage says how slow a cut is, as each kind of work has its own slowest stage. So there are
+//! candidates: the fastest cut for decode of few rows, that for many, and the fastest for both together as
+//! prefill is held to less and less; the objective chooses among them.
 
 use std::ops::Range;
 
 use super::cut_request::{CutRequest, Member};
 use super::error::PlanError;
 use super::layout::{BLOCK_LEN, ModelLayout};
+use super::objective::Weights;
 use super::partition::{Stages, partition};
 use super::room::{Room, scratch_bytes};
-use super::speeds::{speeds, within_percent};
+use super::slowness::{Slowness, within_percent};
+use super::speeds::Speeds;
+use super::work::Work;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
 pub const KV_CTX_MAX: u64 = 16;
 /// A new cut must promise this many percent more to take the place of the present one; and room for
 /// more KV may cost this much.
 const WORTH_PERCENT: u64 = 15;
-/// Time of one stage when no bandwidth is known, per byte: all workers count as equal.
-const NANOSECONDS: u128 = 1_000_000_000;
+/// Each candidate's prefill is at least this many percent faster than the last one's.
+const PREFILL_STEP_PERCENT: u64 = 2;
+/// Candidates with ever faster prefill at most: enough to come from the prefill that suits decode to one that
+/// takes a quarter less.
+const PREFILL_STEPS_MAX: usize = 16;
 
 /// What one stage's worker keeps in memory, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,8 @@ pub struct Cut {
     pub stages: Vec<StageBudget>,
     /// Predicted time of each stage to decode one token, in nanoseconds.
     pub predicted_ns: Vec<u64>,
+    /// How slow it is for each kind of work, beside layers that are parted at will.
+    pub slowness: Slowness,
 }
 
 impl Cut {
@@ -63,18 +74,14 @@ impl Cut {
     pub fn counts(&self) -> Vec<u32> {
         self.layers.iter().map(|range| range.end - range.start).collect()
     }
-
-    /// Predicted time of the slowest stage, in nanoseconds.
-    pub fn slowest_ns(&self) -> u64 {
-        self.predicted_ns.iter().copied().max().unwrap_or(0)
-    }
 }
 
 /// Places the layers on `members`, which stand in order of joining.
 ///
-/// The slowest stage is the fastest possible with room for the KV cache: of 16, 8, 4, 2 and 1
-/// contexts the largest that costs at most 15 % of speed. Every member gets at least one layer if
-/// there are enough layers and it can hold one. The same input gives the same cut.
+/// The cut is the best one for the request's objective with room for the KV cache: of 16, 8, 4, 2 and 1
+/// contexts the largest that costs at most 15 % of speed. The present cut stays if no other is 15 %
+/// faster. Every member gets at least one layer if there are enough layers and it can hold one. The same
+/// input gives the same cut.
 ///
 /// # Errors
 /// A context of 0 or beyond the model's; a fixed cut of another sum, or with more stages than
@@ -90,7 +97,10 @@ pub fn cut(
     if !(1..=layout.ctx_train).contains(&request.ctx_size) {
         return Err(PlanError::Context { found: request.ctx_size, limit: layout.ctx_train });
     }
-    let planner = Planner { room: Room::new(layout, members, request), speeds: speeds(members) };
+    let planner = Planner {
+        room: Room::new(layout, members, request),
+        work: Work::new(layout, Speeds::new(members)),
+    };
     if let Some(counts) = &request.cut {
         let stages = planner.fixed(counts)?;
         return planner.finish(&stages).ok_or_else(|| planner.room.explain(&stages));
@@ -99,57 +109,82 @@ pub fn cut(
         let nearest = planner.room.nearest_miss();
         return Err(planner.room.explain(&nearest));
     };
-    Ok(planner.present(best.members.len()).filter(|present| keeps(present, &best)).unwrap_or(best))
-}
-
-/// Whether the present cut is as good as `best` but for what a change is not worth.
-fn keeps(present: &Cut, best: &Cut) -> bool {
-    within_percent(present.slowest_ns(), best.slowest_ns(), WORTH_PERCENT)
+    let present = planner.present(best.members.len());
+    Ok(present.filter(|present| planner.is_nearly(present, &best)).unwrap_or(best))
 }
 
 /// Layout, members and request, with what follows from them.
 struct Planner<'a> {
     room: Room<'a>,
-    /// Bytes per second of each member, sharing and noise counted.
-    speeds: Vec<u64>,
+    work: Work<'a>,
 }
 
 impl Planner<'_> {
-    /// Nanoseconds to decode one token.
-    fn time(&self, member: usize, layers: &Range<u32>) -> u64 {
-        let bytes = self.room.layout.stage_bytes_per_token(layers.clone());
-        let time = u128::from(bytes) * NANOSECONDS / u128::from(self.speeds[member]);
-        u64::try_from(time).unwrap_or(u64::MAX)
+    /// Whether a cut is so nearly as good as `best` that a present plan, or more room for KV, outweighs it.
+    fn is_nearly(&self, cut: &Cut, best: &Cut) -> bool {
+        let score = |cut: &Cut| self.room.request.objective.score(cut.slowness);
+        within_percent(score(cut), score(best), WORTH_PERCENT)
     }
 
-    /// The fastest cut, with the largest KV cache that costs little of its speed.
+    /// The best cut, with the largest KV cache that costs little of its speed.
     fn best(&self) -> Option<Cut> {
-        let fastest = self.fastest(1)?;
+        let best = self.best_with_room(1)?;
         let mut contexts = KV_CTX_MAX;
         while contexts > 1 {
-            let cut = self.fastest(contexts).filter(|cut| {
-                cut.members.len() == fastest.members.len()
-                    && within_percent(cut.slowest_ns(), fastest.slowest_ns(), WORTH_PERCENT)
+            let cut = self.best_with_room(contexts).filter(|cut| {
+                cut.members.len() == best.members.len() && self.is_nearly(cut, &best)
             });
             if cut.is_some() {
                 return cut;
             }
             contexts /= 2;
         }
-        Some(fastest)
+        Some(best)
     }
 
-    /// The fastest cut with room for this many contexts.
+    /// The best cut with room for this many contexts, of those that leave the fewest members without a
+    /// stage.
+    fn best_with_room(&self, contexts: u64) -> Option<Cut> {
+        let mut cuts = self.candidates(contexts * self.room.blocks_per_ctx());
+        let stages = cuts.iter().map(|cut| cut.members.len()).max()?;
+        cuts.retain(|cut| cut.members.len() == stages);
+        let slowness: Vec<Slowness> = cuts.iter().map(|cut| cut.slowness).collect();
+        let chosen = self.room.request.objective.choose(&slowness)?;
+        Some(cuts.swap_remove(chosen))
+    }
+
+    /// The cuts with room for so many blocks among which the best is sought.
+    fn candidates(&self, blocks: u64) -> Vec<Cut> {
+        let of_one_kind = [Weights::FEW_ROWS, Weights::MANY_ROWS];
+        let fastest = of_one_kind.map(|weights| self.fastest(blocks, weights, u64::MAX));
+        let mut cuts: Vec<Cut> = fastest.into_iter().flatten().collect();
+        let decode = self.room.request.objective.weights().of_decode();
+        let mut prefill_max = u64::MAX;
+        for _ in 0..PREFILL_STEPS_MAX {
+            let Some(cut) = self.fastest(blocks, decode, prefill_max) else { break };
+            prefill_max = cut.slowness.prefill / 100 * (100 - PREFILL_STEP_PERCENT);
+            cuts.push(cut);
+        }
+        cuts
+    }
+
+    /// The cut whose slowest stage is fastest, each stage's time weighed, with room for so many blocks and
+    /// with prefill no slower than `prefill_max` millionths.
     ///
     /// A pool that several members share couples stages that need not be neighbours. The members
     /// are first held to the whole pool each; where they take more together, each is held to its
     /// part of the pool, in proportion to what it took, and the cut is made again.
-    fn fastest(&self, contexts: u64) -> Option<Cut> {
-        let blocks = contexts * self.room.blocks_per_ctx();
+    fn fastest(&self, blocks: u64, weights: Weights, prefill_max: u64) -> Option<Cut> {
         let mut caps: Vec<u64> =
             self.room.pool_of.iter().map(|&pool| self.room.pools[pool]).collect();
         for _ in 0..=self.room.pools.len() {
-            let stages = self.partition(blocks, &caps)?;
+            let cost = |member: usize, layers: Range<u32>| {
+                let fits = self.room.need(&layers, blocks) <= caps[member]
+                    && self.room.kv_allowed(member, &layers, blocks);
+                let slowness = fits.then(|| self.work.slowness(member, &layers))?;
+                (slowness.prefill <= prefill_max).then(|| weights.score(slowness))
+            };
+            let stages = partition(self.room.members.len(), self.room.layout.layers, &cost)?;
             let taken = self.room.taken(&stages, blocks);
             if taken.iter().zip(&self.room.pools).all(|(taken, pool)| taken <= pool) {
                 return self.finish(&stages);
@@ -165,15 +200,6 @@ impl Planner<'_> {
             }
         }
         None
-    }
-
-    fn partition(&self, blocks: u64, caps: &[u64]) -> Option<Stages> {
-        let cost = |member: usize, layers: Range<u32>| {
-            let fits = self.room.need(&layers, blocks) <= caps[member]
-                && self.room.kv_allowed(member, &layers, blocks);
-            fits.then(|| self.time(member, &layers))
-        };
-        partition(self.room.members.len(), self.room.layout.layers, &cost)
     }
 
     /// The cut that a person has fixed.
@@ -216,6 +242,9 @@ impl Planner<'_> {
             scratch_bytes: scratch_bytes(self.room.layout, layers, self.room.request.rows_max),
             kv_bytes: blocks * self.room.block_bytes(layers),
         };
+        let slowness = stages.iter().map(|(member, layers)| self.work.slowness(*member, layers));
+        let predicted =
+            stages.iter().map(|(member, layers)| self.work.predicted_ns(*member, layers));
         Some(Cut {
             layers: stages.iter().map(|(_, layers)| layers.clone()).collect(),
             members: stages.iter().map(|(member, _)| *member).collect(),
@@ -223,10 +252,8 @@ impl Planner<'_> {
             limiting_stage: limiting,
             kv_is_limited_by_memory: allowed[limiting] < limit,
             stages: stages.iter().map(budget).collect(),
-            predicted_ns: stages
-                .iter()
-                .map(|(member, layers)| self.time(*member, layers))
-                .collect(),
+            predicted_ns: predicted.collect(),
+            slowness: slowness.fold(Slowness::default(), Slowness::max),
         })
     }
 }
