@@ -14,7 +14,7 @@ use super::error::PlanError;
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::objective::Weights;
 use super::partition::{Stages, partition};
-use super::room::{Room, scratch_bytes};
+use super::room::Room;
 use super::slowness::{Slowness, within_percent};
 use super::speeds::Speeds;
 use super::work::Work;
@@ -239,7 +239,7 @@ impl Planner<'_> {
         let limiting = (0..stages.len()).rev().min_by_key(|&stage| allowed[stage])?;
         let budget = |(_, layers): &(usize, Range<u32>)| StageBudget {
             own_bytes: self.room.layout.stage_bytes(layers.clone()),
-            scratch_bytes: scratch_bytes(self.room.layout, layers, self.room.request.rows_max),
+            scratch_bytes: self.room.scratch_bytes(layers),
             kv_bytes: blocks * self.room.block_bytes(layers),
         };
         let slowness = stages.iter().map(|(member, layers)| self.work.slowness(*member, layers));

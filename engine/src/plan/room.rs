@@ -41,6 +41,10 @@ pub(super) struct Room<'a> {
     pub(super) pool_of: Vec<usize>,
     /// Bytes of each pool.
     pub(super) pools: Vec<u64>,
+    /// Bytes of buffers of the last stage and of each other one: all layers are looked at for them, which
+    /// is too much to do for every stage that is thought of.
+    scratch_of_last: u64,
+    scratch_of_others: u64,
 }
 
 impl<'a> Room<'a> {
@@ -66,7 +70,9 @@ impl<'a> Room<'a> {
             }
             pool_of.push(pool);
         }
-        Self { layout, members, request, pool_of, pools }
+        let scratch = |layers: Range<u32>| scratch_bytes(layout, &layers, request.rows_max);
+        let (scratch_of_last, scratch_of_others) = (scratch(0..layout.layers), scratch(0..0));
+        Self { layout, members, request, pool_of, pools, scratch_of_last, scratch_of_others }
     }
 
     /// Blocks that are given out together.
@@ -82,8 +88,12 @@ impl<'a> Room<'a> {
 
     /// Weights and scratch.
     pub(super) fn fixed_bytes(&self, layers: &Range<u32>) -> u64 {
-        self.layout.stage_bytes(layers.clone())
-            + scratch_bytes(self.layout, layers, self.request.rows_max)
+        self.layout.stage_bytes(layers.clone()) + self.scratch_bytes(layers)
+    }
+
+    /// As the function of that name.
+    pub(super) fn scratch_bytes(&self, layers: &Range<u32>) -> u64 {
+        if layers.end == self.layout.layers { self.scratch_of_last } else { self.scratch_of_others }
     }
 
     pub(super) fn block_bytes(&self, layers: &Range<u32>) -> u64 {

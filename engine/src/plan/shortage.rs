@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::error::{MemoryLimit, PlanError};
 use super::partition::{Stages, partition};
-use super::room::{Room, scratch_bytes};
+use super::room::Room;
 
 impl Room<'_> {
     /// The cut that misses the fewest bytes on its worst stage, each pool parted equally.
@@ -60,7 +60,7 @@ impl Room<'_> {
             last: layers.end - 1,
             missing,
             weights: self.layout.stage_bytes(layers.clone()),
-            scratch: scratch_bytes(self.layout, layers, self.request.rows_max),
+            scratch: self.scratch_bytes(layers),
             kv,
             ctx_size: self.request.ctx_size,
             limit,
