@@ -5,6 +5,7 @@ mod cache;
 mod door;
 mod model;
 mod naming;
+mod objective;
 mod pace;
 mod queue;
 mod tips;
@@ -14,6 +15,7 @@ pub use cache::CacheArgs;
 pub use door::DoorArgs;
 pub use model::ModelArgs;
 pub use naming::NamingArgs;
+pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
 pub use queue::QueueArgs;
 pub use tips::tip;
@@ -130,11 +132,13 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_LOCAL_WORKERS", value_name = "K", help_heading = "Workers")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=STAGES_MAX as i64))]
     pub local_workers: Option<u32>,
-    /// Layers of each stage in the order of joining, such as 17,11 [default: where the slowest
-    /// stage is fastest]
+    /// Layers of each stage in the order of joining, such as 17,11 [default: what suits --objective]
     #[arg(long, env = "WOOLLY_CUT", value_name = "A,B,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Workers")]
     pub cut: Option<Vec<u32>>,
+    /// What the layers are cut for.
+    #[command(flatten)]
+    pub objective: ObjectiveArgs,
     /// Compute threads of each local worker [default: this machine's cores over the local workers]
     #[arg(short, long, env = "WOOLLY_THREADS", value_name = "N", help_heading = "Workers")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=THREADS_MAX))]

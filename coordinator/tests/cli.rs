@@ -56,7 +56,7 @@ fn help_and_version_go_to_stdout() {
 #[test]
 fn wrong_flags_end_with_2_and_say_why_on_stderr() {
     let model = tiny_model();
-    let lines: [&[&str]; 11] = [
+    let lines: [&[&str]; 13] = [
         &[],
         &["serve"],
         &["sing"],
@@ -66,6 +66,8 @@ fn wrong_flags_end_with_2_and_say_why_on_stderr() {
         &["serve", "-m", &model, "--workers", "1", "--workers", "2"],
         &["serve", "-m", &model, "--workers", "1", "--local-workers", "2"],
         &["serve", "-m", &model, "--cut", "99"],
+        &["serve", "-m", &model, "--objective", "speed"],
+        &["serve", "-m", &model, "--objective", "latency", "--cut", "1,1"],
         &["serve", "-m", &model, "--ctx-size", "1000000", "--local-workers", "0"],
         &["token", "revoke", "not-an-id"],
     ];

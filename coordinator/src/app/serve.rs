@@ -314,6 +314,7 @@ impl Server {
             layout: Arc::clone(&self.model.layout),
             parts: self.model.parts.clone(),
             workers_wanted: self.counts.awaited,
+            objective: self.args.objective.objective,
             cut: self.args.cut.clone(),
             ctx_size: self.ctx_size,
             rows_max: ROWS_PER_STEP as u32,

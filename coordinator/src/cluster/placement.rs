@@ -12,7 +12,9 @@ use super::{Action, Actions};
 use crate::ids::LaneId;
 use std::sync::Arc;
 use std::time::Duration;
-use woolly_engine::plan::{Cut, CutRequest, KvType, Member, ModelLayout, PlanError, cut};
+use woolly_engine::plan::{
+    Cut, CutRequest, KvType, Member, ModelLayout, Objective, PlanError, cut,
+};
 use woolly_protocol::control::{ModelPart, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
@@ -27,6 +29,8 @@ pub struct PlacementConfig {
     pub parts: Vec<ModelPart>,
     /// Workers to wait for before layers are placed; at least the stages of `cut`, at least 1.
     pub workers_wanted: u32,
+    /// What a cut is to be best for, if the planner chooses it.
+    pub objective: Objective,
     /// Layers of each stage; `None` lets the planner choose.
     pub cut: Option<Vec<u32>>,
     /// Positions of a sequence.
@@ -289,6 +293,7 @@ impl Placement {
         let previous: Vec<u32> = self.seats.iter().map(|(_, layers)| *layers).collect();
         let request = CutRequest {
             ctx_size: self.config.ctx_size,
+            objective: self.config.objective,
             cut: self.config.cut.clone(),
             rows_max: self.rows_max(),
             kv_type: self.config.kv_type,

@@ -1,6 +1,7 @@
 //! What flags mean, alone and together.
 
 use super::*;
+use woolly_engine::plan::Objective;
 
 fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
     let line = ["woolly-coordinator", "serve", "--model", "m.gguf"];
@@ -106,6 +107,22 @@ fn values_out_of_range_are_refused() {
     }
     assert!(serve(&["--workers", "1", "--workers", "2"]).is_err(), "a flag was accepted twice");
     assert!(serve(&["--wrkers", "1"]).is_err(), "an unknown flag was accepted");
+}
+
+#[test]
+fn an_objective_is_one_of_three_and_none_beside_a_cut_by_hand() {
+    let objective = |flags: &[&str]| serve(flags).map(|args| args.objective.objective);
+    assert_eq!(objective(&[]).unwrap(), Objective::Balanced);
+    for known in Objective::ALL {
+        assert_eq!(objective(&["--objective", known.name()]).unwrap(), known);
+    }
+    for wrong in ["", "speed", "Latency", "latency,throughput"] {
+        let error = objective(&["--objective", wrong]).unwrap_err().to_string();
+        assert!(error.contains("expected balanced, throughput or latency"), "{error}");
+    }
+    let error = objective(&["--objective", "latency", "--cut", "17,11"]).unwrap_err().to_string();
+    assert!(error.contains("--objective") && error.contains("--cut"), "{error}");
+    assert_eq!(objective(&["--cut", "17,11"]).unwrap(), Objective::Balanced);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::{KvType, ModelLayout};
+use woolly_engine::plan::{KvType, ModelLayout, Objective};
 use woolly_engine::tokenizer::Tokenizer;
 use woolly_protocol::control::{
     Assign, ForwardTiming, Heartbeat, Hello, PlanReport, Ready, StreamOpen, StreamPurpose, Welcome,
@@ -59,6 +59,7 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
         layout: Arc::new(layout),
         parts: vec![crate::models::model::part(&model.canonicalize().unwrap()).unwrap()],
         workers_wanted,
+        objective: Objective::Balanced,
         cut: None,
         ctx_size: 64,
         rows_max: 32,

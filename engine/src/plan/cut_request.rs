@@ -1,5 +1,6 @@
 //! What a cut is made from: the workers, and what is asked of the plan.
 
+use super::objective::Objective;
 use crate::kv::KvType;
 
 /// A worker as the planner sees it.
@@ -15,7 +16,8 @@ pub struct Member {
     pub kv_memory_bytes: u64,
     /// Measured read bandwidth, bytes per second; 0 if unknown.
     pub read_bytes_per_s: u64,
-    /// Measured multiplications per second; 0 if unknown.
+    /// Measured multiplications per second of its own threads; 0 if unknown. If it is unknown of one
+    /// member, bandwidth tells how fast all multiply.
     pub macs_per_s: u64,
     /// Compute threads.
     pub threads: u32,
@@ -26,6 +28,8 @@ pub struct Member {
 pub struct CutRequest {
     /// Positions of the longest sequence.
     pub ctx_size: u32,
+    /// What the cut is to be best for; of no meaning when it is fixed by hand.
+    pub objective: Objective,
     /// Layers of each stage, in order of joining, when the cut is fixed by hand.
     pub cut: Option<Vec<u32>>,
     /// Rows of the largest microbatch; scratch grows with it.

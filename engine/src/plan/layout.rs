@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::PlanError;
+use super::names::{file_type, model_name};
 use crate::arch::error::ArchError;
 use crate::arch::layer::{CacheGroup, LayerShape};
 use crate::arch::tensors::{self, Role};
@@ -23,6 +24,9 @@ use crate::kv::KvType;
 pub const SLICE_ALIGNMENT: u64 = 32;
 /// Positions of a KV block.
 pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
+/// Rows of a decode step that count as few: up to about so many, a step takes as long as reading the weights
+/// does, and of a mixture's experts only those are read that these rows choose.
+pub const FEW_ROWS: u32 = 4;
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,6 +124,8 @@ struct Sum {
     bytes: u64,
     /// Those that are read to compute one row.
     bytes_per_row: u64,
+    /// Those that are read to compute [`FEW_ROWS`] rows together.
+    bytes_of_few_rows: u64,
     /// Multiplications to compute one row.
     macs_per_row: u64,
     /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
@@ -277,16 +283,28 @@ impl ModelLayout {
     /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
     /// of the embedding one row only.
     pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
-        let row = if layers.start == 0 { self.embedding.bytes / u64::from(self.vocab) } else { 0 };
-        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
-        row + self.shared_bytes(&layers) + self.sum(&layers, |sum| sum.bytes_per_row) + head
+        let read = self.sum(&layers, |sum| sum.bytes_per_row);
+        read + self.bytes_beside_layers(&layers, 1)
     }
 
-    /// Multiplications of a stage with these layers for one token, attention scores excepted; the
-    /// head is counted, as for a token that is sampled.
+    /// Bytes that a stage with these layers reads to decode [`FEW_ROWS`] tokens together: as
+    /// [`stage_bytes_per_token`](Self::stage_bytes_per_token), and more only of experts and embedding.
+    pub fn stage_bytes_of_few_rows(&self, layers: Range<u32>) -> u64 {
+        let read = self.sum(&layers, |sum| sum.bytes_of_few_rows);
+        read + self.bytes_beside_layers(&layers, FEW_ROWS)
+    }
+
+    /// Multiplications of a stage with these layers for one token that is decoded, attention scores
+    /// excepted; the head is counted, as for a token that is sampled.
     pub fn stage_macs_per_token(&self, layers: Range<u32>) -> u64 {
         let head = if layers.end == self.layers { self.head.cost.macs(1) } else { 0 };
-        self.sum(&layers, |sum| sum.macs_per_row) + head
+        self.stage_prefill_macs_per_token(layers) + head
+    }
+
+    /// Multiplications of a stage with these layers for one token of a prompt, attention scores and
+    /// head excepted: of a prompt only the last token is sampled after.
+    pub fn stage_prefill_macs_per_token(&self, layers: Range<u32>) -> u64 {
+        self.sum(&layers, |sum| sum.macs_per_row)
     }
 
     /// What a forward of the layer costs, as functions of its rows.
@@ -319,6 +337,14 @@ impl ModelLayout {
     ) -> u64 {
         let own = group.layers.iter().filter(|layer| layers.contains(layer));
         own.map(|&layer| self.shapes[layer as usize].kv_block_bytes(kv_type)).sum()
+    }
+
+    /// Bytes that a stage with these layers reads for so many tokens beside the layers' own.
+    fn bytes_beside_layers(&self, layers: &Range<u32>, rows: u32) -> u64 {
+        let row = self.embedding.bytes / u64::from(self.vocab);
+        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
+        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
+        embedding + self.shared_bytes(layers) + head
     }
 
     /// What all layers of a stage share.
@@ -357,6 +383,7 @@ impl Sum {
         Self {
             bytes: self.bytes + bytes,
             bytes_per_row: self.bytes_per_row + block.cost.bytes_read(1),
+            bytes_of_few_rows: self.bytes_of_few_rows + block.cost.bytes_read(FEW_ROWS),
             macs_per_row: self.macs_per_row + block.cost.macs(1),
             kv_block_bytes,
         }
@@ -388,44 +415,4 @@ impl Slice {
 fn headers(gguf: &Gguf) -> Vec<ByteRange> {
     let parts = gguf.parts().iter().zip(0..);
     parts.map(|(part, index)| ByteRange { part: index, offset: 0, len: part.data_start }).collect()
-}
-
-fn model_name(gguf: &Gguf) -> Result<String, PlanError> {
-    let own = gguf.metadata().opt_str("general.name")?.map(str::trim).filter(|n| !n.is_empty());
-    let file = &gguf.parts()[0].file_name;
-    let name = own.unwrap_or_else(|| file.strip_suffix(".gguf").unwrap_or(file));
-    Ok(crate::gguf::Shown(name.as_bytes()).to_string())
-}
-
-/// The word for `general.file_type`, else the tensor type that holds most bytes.
-fn file_type(gguf: &Gguf) -> Result<String, PlanError> {
-    let word = match gguf.metadata().opt_u32("general.file_type")? {
-        Some(0) => "F32",
-        Some(1) => "F16",
-        Some(2) => "Q4_0",
-        Some(3) => "Q4_1",
-        Some(7) => "Q8_0",
-        Some(8) => "Q5_0",
-        Some(9) => "Q5_1",
-        Some(10) => "Q2_K",
-        Some(11) => "Q3_K_S",
-        Some(12) => "Q3_K_M",
-        Some(13) => "Q3_K_L",
-        Some(14) => "Q4_K_S",
-        Some(15) => "Q4_K_M",
-        Some(16) => "Q5_K_S",
-        Some(17) => "Q5_K_M",
-        Some(18) => "Q6_K",
-        Some(21) => "Q2_K_S",
-        Some(32) => "BF16",
-        _ => {
-            let mut bytes = BTreeMap::new();
-            for tensor in gguf.tensors() {
-                *bytes.entry(tensor.ty).or_insert(0) += tensor.len;
-            }
-            let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
-            most.map_or("none", |(ty, _)| ty.name())
-        }
-    };
-    Ok(word.to_owned())
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`ModelLayout`] sorts the tensors of a file into slices (the embedding, each layer, the head)
 //!   and knows their bytes.
-//! * [`cut`] places contiguous layers on workers so that the slowest stage is fastest.
+//! * [`cut`] places contiguous layers on workers so that the slowest stage is fast, by an [`Objective`].
 //! * [`fingerprint`] names a model by its bytes.
 
 mod cut;
@@ -10,16 +10,26 @@ mod cut_request;
 mod error;
 mod fingerprint;
 mod layout;
+mod names;
+mod objective;
 mod partition;
+mod room;
+mod shortage;
+mod slowness;
+mod speeds;
+mod work;
 
 pub use crate::kv::KvType;
-pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut, scratch_bytes};
+pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut};
 pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
-    BLOCK_LEN, ByteRange, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
+    BLOCK_LEN, ByteRange, FEW_ROWS, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
 };
+pub use objective::Objective;
+pub use room::scratch_bytes;
+pub use slowness::Slowness;
 
 #[cfg(test)]
 mod tests;

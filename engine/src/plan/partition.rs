@@ -11,7 +11,8 @@ use std::ops::Range;
 /// A cut: the members that have a stage, with their layers.
 pub(super) type Stages = Vec<(usize, Range<u32>)>;
 
-/// Cost of the layers on the member, if it can hold them.
+/// Cost of the layers on the member, if it can hold them. It grows with the layers: with one more, none
+/// costs less, and what cannot be held is not held either.
 pub(super) trait Cost: Fn(usize, Range<u32>) -> Option<u64> {}
 impl<F: Fn(usize, Range<u32>) -> Option<u64>> Cost for F {}
 
@@ -50,23 +51,7 @@ impl<C: Cost> Problem<'_, C> {
         let mut rows: Vec<Vec<Option<Best>>> = vec![vec![None; self.layers as usize + 1]];
         rows[0][0] = Some(Best { key: (0, 0), from: None });
         for member in 0..self.members {
-            let before = &rows[member];
-            let row = (0..=self.layers).map(|end_layer| {
-                let end = end_layer as usize;
-                let idle =
-                    before[end].map(|best| Best { key: (best.key.0 + 1, best.key.1), from: None });
-                let used = (0..end_layer).filter_map(|start| {
-                    let best = before[start as usize]?;
-                    let cost = (self.cost)(member, start..end_layer);
-                    let cost = cost.filter(|&cost| cost <= dearest)?;
-                    let key = (best.key.0, add(best.key.1, cost));
-                    Some(Best { key, from: Some(start) })
-                });
-                // `min_by_key` keeps the first of equals: a later member stays idle, and a member
-                // with a stage starts as early as it can.
-                idle.into_iter().chain(used).min_by_key(|best| best.key)
-            });
-            let row = row.collect();
+            let row = self.row(member, &rows[member], &add, dearest);
             rows.push(row);
         }
         let best = rows[self.members][self.layers as usize]?;
@@ -80,6 +65,46 @@ impl<C: Cost> Problem<'_, C> {
         }
         stages.reverse();
         Some((stages, best))
+    }
+
+    /// The best ways to place the first layers, for each number of them, when `member` is added to those
+    /// of `before`.
+    fn row(
+        &self,
+        member: usize,
+        before: &[Option<Best>],
+        add: &impl Fn(u128, u64) -> u128,
+        dearest: u64,
+    ) -> Vec<Option<Best>> {
+        // For each number of layers, the fewest members without a stage over it and those below it.
+        let fewest = before.iter().scan(usize::MAX, |fewest, best| {
+            *fewest = best.map_or(*fewest, |best| best.key.0.min(*fewest));
+            Some(*fewest)
+        });
+        let fewest: Vec<usize> = fewest.collect();
+        let best_of = |end: u32| {
+            // Of equals, a later member stays idle, and a member with a stage starts as early as it can.
+            let idle = before[end as usize];
+            let mut found = idle.map(|best| Best { key: (best.key.0 + 1, best.key.1), from: None });
+            for start in (0..end).rev() {
+                let cost = (self.cost)(member, start..end).filter(|&cost| cost <= dearest);
+                // With more layers the stage is dearer still.
+                let Some(cost) = cost else { break };
+                let least = (fewest[start as usize], add(0, cost));
+                if found.is_some_and(|found| found.key < least) {
+                    break;
+                }
+                let Some(best) = before[start as usize] else { continue };
+                let key = (best.key.0, add(best.key.1, cost));
+                let is_better =
+                    |found: Best| key < found.key || key == found.key && found.from.is_some();
+                if found.is_none_or(is_better) {
+                    found = Some(Best { key, from: Some(start) });
+                }
+            }
+            found
+        };
+        (0..=self.layers).map(best_of).collect()
     }
 }
 
@@ -117,6 +142,52 @@ mod tests {
             }
         }
         assert_eq!(found, best);
+    }
+
+    /// The least (members without a stage, dearest stage, sum of squares) of every way to place the layers
+    /// from `start` on the members from `member` on.
+    fn least(
+        cost: &impl Cost,
+        (member, members): (usize, usize),
+        (start, layers): (u32, u32),
+        so_far: (usize, u64, u128),
+    ) -> Option<(usize, u64, u128)> {
+        if member == members {
+            return (start == layers).then_some(so_far);
+        }
+        let (idle, dearest, squares) = so_far;
+        let rest = |end, so_far| least(cost, (member + 1, members), (end, layers), so_far);
+        let used = (start + 1..=layers).filter_map(|end| {
+            let cost = cost(member, start..end)?;
+            rest(end, (idle, dearest.max(cost), squares + u128::from(cost * cost)))
+        });
+        rest(start, (idle + 1, dearest, squares)).into_iter().chain(used).min()
+    }
+
+    #[test]
+    fn no_way_to_place_a_few_layers_is_better() {
+        let mut seed = 1u64;
+        let mut below = |limit: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % limit
+        };
+        for _ in 0..500 {
+            let (members, layers) = (1 + below(4) as usize, 1 + below(7) as u32);
+            let weights: Vec<u64> = (0..layers).map(|_| 1 + below(4)).collect();
+            let slow: Vec<u64> = (0..members).map(|_| 1 + below(3)).collect();
+            let held: Vec<u64> = (0..members).map(|_| below(16)).collect();
+            let cost = |member: usize, range: Range<u32>| {
+                let weight: u64 = weights[range.start as usize..range.end as usize].iter().sum();
+                (weight <= held[member]).then(|| weight * slow[member])
+            };
+            let found = partition(members, layers, &cost).map(|stages| {
+                let costs = stages.iter().map(|(member, layers)| cost(*member, layers.clone()));
+                let costs: Vec<u64> = costs.map(|cost| cost.expect("it holds them")).collect();
+                let squares = costs.iter().map(|cost| u128::from(cost * cost)).sum();
+                (members - stages.len(), costs.into_iter().max().expect("a stage"), squares)
+            });
+            assert_eq!(found, least(&cost, (0, members), (0, layers), (0, 0, 0)));
+        }
     }
 
     #[test]

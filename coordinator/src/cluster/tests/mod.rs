@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::{KvType, ModelLayout};
+use woolly_engine::plan::{KvType, ModelLayout, Objective};
 use woolly_protocol::control::{Assign, Heartbeat, Hello, ModelPart, PlanReport, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
@@ -58,6 +58,7 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
             stat: [1, 2, 3, 4],
         }],
         workers_wanted,
+        objective: Objective::Balanced,
         cut: None,
         ctx_size: 8192,
         rows_max: 256,

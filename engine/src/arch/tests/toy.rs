@@ -8,7 +8,7 @@ use crate::gguf::tests::{HIDDEN, read, small_model, weights};
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, Value};
 use crate::kv::KvType;
-use crate::plan::{CutRequest, Member, ModelLayout, SliceId, cut};
+use crate::plan::{CutRequest, Member, ModelLayout, Objective, SliceId, cut};
 use crate::quant::TensorType;
 
 /// Norms after as before, a window on every second layer, experts behind the leading dense layers.
@@ -156,6 +156,7 @@ fn its_costs_follow_from_the_experts_that_rows_choose() {
     assert!((shared + all - 1..=shared + all).contains(&experts.bytes_read(100_000)));
     // The planner reads the same figures.
     assert_eq!(layout.stage_bytes_per_token(2..3), experts.bytes_read(1));
+    assert_eq!(layout.stage_bytes_of_few_rows(2..3), experts.bytes_read(4));
     assert_eq!(layout.stage_macs_per_token(1..3), dense.macs(1) + experts.macs(1));
     let member = Member {
         memory_bytes: 1 << 30,
@@ -168,6 +169,7 @@ fn its_costs_follow_from_the_experts_that_rows_choose() {
     };
     let request = CutRequest {
         ctx_size: 64,
+        objective: Objective::Balanced,
         cut: Some(vec![2, 2]),
         rows_max: 8,
         kv_type: KvType::F16,

@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use super::layout;
 use crate::plan::{
-    Cut, CutRequest, KvType, Member, MemoryLimit, ModelLayout, PlanError, cut, scratch_bytes,
+    Cut, CutRequest, KvType, Member, MemoryLimit, ModelLayout, Objective, PlanError, cut,
+    scratch_bytes,
 };
 
-const GIB: u64 = 1 << 30;
+pub(super) const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// A worker on a machine of its own.
-fn member(machine: u8, memory_bytes: u64, read_bytes_per_s: u64) -> Member {
+pub(super) fn member(machine: u8, memory_bytes: u64, read_bytes_per_s: u64) -> Member {
     Member {
         memory_bytes,
         memory_is_own: false,
@@ -23,9 +24,10 @@ fn member(machine: u8, memory_bytes: u64, read_bytes_per_s: u64) -> Member {
     }
 }
 
-fn request() -> CutRequest {
+pub(super) fn request() -> CutRequest {
     CutRequest {
         ctx_size: 128,
+        objective: Objective::Balanced,
         cut: None,
         rows_max: 16,
         kv_type: KvType::F16,
@@ -36,7 +38,7 @@ fn request() -> CutRequest {
 
 /// Checks what every cut must be, and returns it.
 #[track_caller]
-fn checked(layout: &ModelLayout, members: &[Member], request: &CutRequest) -> Cut {
+pub(super) fn checked(layout: &ModelLayout, members: &[Member], request: &CutRequest) -> Cut {
     let found = cut(layout, members, request).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(found, cut(layout, members, request).unwrap(), "the same again");
     assert_eq!(found.layers.first().unwrap().start, 0);

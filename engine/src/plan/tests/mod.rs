@@ -3,6 +3,7 @@
 mod cut;
 mod fingerprint;
 mod layout;
+mod objective;
 
 use super::ModelLayout;
 use crate::gguf::tests::{read, small_model};

@@ -1,0 +1,71 @@
+//! What stages do of each kind of work, and how slow their workers are at it.
+
+use std::ops::Range;
+
+use super::layout::ModelLayout;
+use super::slowness::Slowness;
+use super::speeds::Speeds;
+
+/// A slowness of one: the work parted at will.
+const PERFECT: u128 = 1_000_000;
+
+/// A model over members of some speeds.
+pub(super) struct Work<'a> {
+    layout: &'a ModelLayout,
+    speeds: Speeds,
+    /// What all members do in a second together.
+    read_of_all: u64,
+    macs_of_all: u64,
+}
+
+impl<'a> Work<'a> {
+    /// The work of the model over members of these speeds.
+    pub(super) fn new(layout: &'a ModelLayout, speeds: Speeds) -> Self {
+        let (read_of_all, macs_of_all) = (speeds.read.iter().sum(), speeds.macs.iter().sum());
+        Self { layout, speeds, read_of_all, macs_of_all }
+    }
+
+    /// How slow the member is with these layers.
+    pub(super) fn slowness(&self, member: usize, layers: &Range<u32>) -> Slowness {
+        let of_all = 0..self.layout.layers;
+        let read = (self.speeds.read[member], self.read_of_all);
+        let macs = (self.speeds.macs[member], self.macs_of_all);
+        let part = |work: fn(&ModelLayout, Range<u32>) -> u64| {
+            (work(self.layout, layers.clone()), work(self.layout, of_all.clone()))
+        };
+        Slowness {
+            few_rows: millionths(part(ModelLayout::stage_bytes_of_few_rows), read),
+            many_rows: millionths(part(ModelLayout::stage_macs_per_token), macs),
+            prefill: millionths(part(ModelLayout::stage_prefill_macs_per_token), macs),
+        }
+    }
+
+    /// Nanoseconds of the member to decode one token.
+    pub(super) fn predicted_ns(&self, member: usize, layers: &Range<u32>) -> u64 {
+        const NANOSECONDS: u128 = 1_000_000_000;
+        let bytes = self.layout.stage_bytes_per_token(layers.clone());
+        let time = u128::from(bytes) * NANOSECONDS / u128::from(self.speeds.read[member]);
+        u64::try_from(time).unwrap_or(u64::MAX)
+    }
+}
+
+/// `(work ÷ speed) ÷ (work of all ÷ speed of all)`, in millionths.
+fn millionths((work, of_all): (u64, u64), (speed, speed_of_all): (u64, u64)) -> u64 {
+    // Whole numbers, so that equal input gives equal cuts on every machine.
+    let time = (PERFECT * u128::from(work)).saturating_mul(u128::from(speed_of_all));
+    let perfect = (u128::from(of_all) * u128::from(speed)).max(1);
+    u64::try_from(time / perfect).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_work_on_the_slower_of_two_is_slow() {
+        assert_eq!(millionths((5, 10), (1, 2)), 1_000_000);
+        assert_eq!(millionths((5, 10), (1, 4)), 2_000_000, "the other is three times as fast");
+        assert_eq!(millionths((u64::MAX, 1), (1, u64::MAX)), u64::MAX);
+        assert_eq!(millionths((0, 0), (1, 1)), 0, "a model without matrices");
+    }
+}
