@@ -22,5 +22,7 @@ pub mod open_files;
 pub mod scheduler;
 pub mod shutdown;
 pub mod status;
+#[cfg(test)]
+mod test_report;
 pub mod trust;
 pub mod units;

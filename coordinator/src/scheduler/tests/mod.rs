@@ -3,6 +3,7 @@
 mod answers;
 mod arrivals;
 mod batching;
+mod deep;
 mod flow;
 mod memory;
 mod prefix;
