@@ -54,6 +54,12 @@ impl Load {
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);
         let (ended, stop_tokens) = (SEQUENCES, Arc::from([2]));
         let mut load = Self { scheduler, in_flight, now, asked: 0, ended, spent, stop_tokens };
+        // A few decode alone first, so that it is known what that takes.
+        load.ended = STAGES as usize;
+        for _ in 0..4 * STAGES {
+            load.turn();
+        }
+        load.ended += SEQUENCES - STAGES as usize;
         // Until the first have ended, so that all ages are there.
         while load.asked < SEQUENCES as u32 * 3 / 2 {
             load.turn();

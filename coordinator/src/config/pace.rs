@@ -16,8 +16,9 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 #[command(next_help_heading = "Scheduling")]
 pub struct PaceArgs {
     /// The longest gap between two tokens of a stream that other requests' prompts should cause: a
-    /// multiple of the gap without them, such as 2x (1x to 1000x), or a time such as 150ms. Prompts
-    /// always go on, if need be two tokens at a time
+    /// multiple of the gap without them, such as 2x (1x to 1000x; while many prompts wait, up to half
+    /// as much again), or a time such as 150ms, which stays what it is. Prompts always go on, if need
+    /// be two tokens at a time
     #[arg(long, env = "WOOLLY_ITL_TARGET", value_name = "TARGET", default_value = "4x")]
     #[arg(value_parser = parse_itl_target)]
     pub itl_target: ItlTarget,

@@ -129,20 +129,17 @@ impl Scheduler {
         if full || (allowance.one && self.in_flight.iter().any(|in_flight| in_flight.prefills)) {
             return None;
         }
-        let part = self.prompt_rows(stages * rows_max).div_ceil(stages).max(PART_MIN);
+        let part = self.prompt_rows().div_ceil(stages).max(PART_MIN);
         Some(allowance.rows.min(decodes + part).max(decodes + CHUNK_MIN))
     }
 
-    /// Rows of prompts that are still to be computed, counted until they are `enough`.
-    fn prompt_rows(&self, enough: usize) -> usize {
-        let mut rows = 0;
-        for id in self.running.prefills() {
-            rows += self.sequence(id).pending();
-            if rows >= enough {
-                break;
-            }
-        }
-        rows
+    /// Rows of prompts that are still to be computed, if those that are not looked at are like those that
+    /// are.
+    fn prompt_rows(&self) -> usize {
+        let looked_at = self.running.prefills().take(PROMPTS_LOOKED_AT);
+        let rows: usize = looked_at.map(|id| self.sequence(id).pending()).sum();
+        let count = self.running.prefilling();
+        rows * count / count.clamp(1, PROMPTS_LOOKED_AT)
     }
 
     /// The next chunks of prompts, and of token logs that are computed again, oldest first.

@@ -106,8 +106,10 @@ pub fn cut(
         return planner.finish(&stages).ok_or_else(|| planner.room.explain(&stages));
     }
     let Some(best) = planner.best() else {
+        // Members of one machine are held to parts of its memory that need not be the best; what misses
+        // least may fit.
         let nearest = planner.room.nearest_miss();
-        return Err(planner.room.explain(&nearest));
+        return planner.finish(&nearest).ok_or_else(|| planner.room.explain(&nearest));
     };
     let present = planner.present(best.members.len());
     Ok(present.filter(|present| planner.is_nearly(present, &best)).unwrap_or(best))

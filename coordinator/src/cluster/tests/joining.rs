@@ -34,7 +34,7 @@ fn assignments_say_who_the_neighbours_are() {
     for (index, (_, assign)) in stages.iter().enumerate() {
         let stage = &assign.stage;
         assert_eq!((assign.links.stage as usize, assign.links.stage_count), (index, 3));
-        assert_eq!((assign.links.in_flight_max, stage.ctx_size, stage.rows_max), (4, 8192, 256));
+        assert_eq!((assign.links.in_flight_max, stage.ctx_size, stage.rows_max), (11, 8192, 256));
         assert_eq!((stage.fingerprint, assign.source.machine), ([7; 32], [9; 16]));
         assert_eq!(stage.caches, first.stage.caches);
         assert_eq!(stage.hidden, layout().hidden);
@@ -59,7 +59,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
     let expected = PlanLimits {
         epoch: PlanEpoch(1),
         stages: 2,
-        in_flight_max: 3,
+        in_flight_max: 10,
         ctx_size: 8192,
         kv_blocks: blocks,
         extent_len: 32,

@@ -13,7 +13,7 @@ const SIZES: [usize; 17] =
 /// Another size must save this part, or chunks of one prompt would change with the noise: where a larger
 /// one follows a smaller one, the stages wait.
 const HYSTERESIS: f64 = 0.03;
-/// Microbatches between two looks at the curves.
+/// Microbatches between two looks at the curves, or as many as there are stages if they are more.
 const LOOK_EVERY: usize = 8;
 
 /// What each size would take, and which one is used.
@@ -54,7 +54,7 @@ impl Chunks {
         left: usize,
     ) -> (usize, usize) {
         let stale = self.sizes.last().is_none_or(|last| last.rows != rows_max);
-        if stale || self.looked >= LOOK_EVERY {
+        if stale || self.looked >= LOOK_EVERY.max(times.stages()) {
             let rows = SIZES.into_iter().filter(|rows| *rows < rows_max).chain([rows_max]);
             self.sizes = rows.map(|rows| Size::new(times, rows, in_flight_max)).collect();
             self.looked = 0;

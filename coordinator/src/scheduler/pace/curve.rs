@@ -127,11 +127,6 @@ impl Curve {
         points.map(|(bucket, seconds)| (f64::from(bucket.rows), seconds)).collect()
     }
 
-    /// Whether nothing was measured.
-    pub(in crate::scheduler) fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
-    }
-
     /// The fewest and the most rows that were measured.
     pub(in crate::scheduler) fn range(&self) -> Option<(f64, f64)> {
         let (first, last) = (self.buckets.first()?, self.buckets.last()?);

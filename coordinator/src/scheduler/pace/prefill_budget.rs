@@ -49,8 +49,11 @@ const QUEUE_COUNTS: f64 = 0.5;
 const KERNEL_ROWS: usize = 16;
 /// By how much a target that is a multiple may be exceeded to have [`KERNEL_ROWS`].
 const KERNEL_ROWS_NEAR: f64 = 1.1;
-/// Microbatches between two looks at the curves.
+/// Microbatches with prefill between two looks at the curves, or as many as there are stages if they are
+/// more.
 const LOOK_EVERY: usize = 8;
+/// They are looked at at once when the streams have become more or fewer by this part.
+const STREAMS_CHANGED: usize = 8;
 
 /// What microbatches with prefill may have beside decoding sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +113,11 @@ pub(in crate::scheduler) struct DecodeLoad {
 }
 
 impl DecodeLoad {
-    /// Whether it is the same but for the prompts, which go on and come at any time.
+    /// Whether it is the same but for the prompts, which go on and come at any time, and a few streams of
+    /// many.
     fn is_like(&self, other: &Self) -> bool {
-        Self { waiting: other.waiting, ..*self } == *other
+        let few = self.streams.abs_diff(other.streams) * STREAMS_CHANGED <= self.streams;
+        few && (self.groups, self.rows_max) == (other.groups, other.rows_max)
     }
 
     /// Prompts behind the first, for each that is served: streams, and one prompt at each stage.
@@ -141,6 +146,7 @@ impl Budget {
     pub(in crate::scheduler) fn nothing_beside(&mut self) {
         self.since = None;
         self.beside = 0;
+        self.looked = usize::MAX;
     }
 
     /// Between which times a gap must have begun to say something: prompts were there, and prefill
@@ -166,7 +172,7 @@ impl Budget {
             self.set_point = (self.set_point * (1.0 - SET_POINT_STEP)).max(SET_POINT_LEAST);
             self.observe_from = later;
             // What the smaller set point allows counts at once.
-            self.looked = LOOK_EVERY;
+            self.looked = usize::MAX;
         } else {
             self.set_point = (self.set_point * (1.0 + SET_POINT_STEP * BEYOND / (1.0 - BEYOND)))
                 .min(SET_POINT_MOST);
@@ -181,7 +187,7 @@ impl Budget {
     /// A microbatch with prefill rows was sent.
     pub(in crate::scheduler) fn sent(&mut self, now: Duration, id: MicrobatchId) {
         self.last = (id, now);
-        self.looked += 1;
+        self.looked = self.looked.saturating_add(1);
         self.beside = self.beside.saturating_add(usize::from(self.since.is_some()));
     }
 
@@ -198,7 +204,7 @@ impl Budget {
         self.since.get_or_insert(now);
         if let Some((known, allowance)) = self.allowance
             && known.is_like(&load)
-            && self.looked < LOOK_EVERY
+            && self.looked < LOOK_EVERY.max(times.stages())
         {
             return allowance.after(self.beside);
         }

@@ -37,9 +37,47 @@ pub(in crate::scheduler) struct Estimate {
 #[derive(Clone, Debug, Default)]
 struct StageCurves {
     /// Of decode rows alone, by overlap from 1.
-    decode: Vec<Curve>,
+    decode: Levels,
     /// Of microbatches with prefill rows, by overlap from 1.
-    mixed: Vec<Curve>,
+    mixed: Levels,
+}
+
+/// One curve for each overlap that was measured.
+#[derive(Clone, Debug, Default)]
+struct Levels {
+    /// The overlaps, ascending, with the fewest and the most rows of their curves. Apart from those: they
+    /// are looked through far more often.
+    ranges: Vec<(usize, (f64, f64))>,
+    /// The curves, in the same order.
+    curves: Vec<Curve>,
+}
+
+impl Levels {
+    fn place(&self, overlap: usize) -> Result<usize, usize> {
+        self.ranges.binary_search_by_key(&overlap, |(level, _)| *level)
+    }
+
+    /// One measurement. Zero time is no measurement.
+    fn observe(&mut self, now: Duration, overlap: usize, rows: u32, time: Duration) {
+        let place = self.place(overlap).unwrap_or_else(|place| {
+            self.ranges.insert(place, (overlap, (0.0, 0.0)));
+            self.curves.insert(place, Curve::default());
+            place
+        });
+        self.curves[place].observe(now, rows, time);
+        match self.curves[place].range() {
+            Some(range) => self.ranges[place].1 = range,
+            None => {
+                self.ranges.remove(place);
+                self.curves.remove(place);
+            }
+        }
+    }
+
+    /// The curve of an overlap that was measured.
+    fn of(&self, overlap: usize) -> Option<&Curve> {
+        self.place(overlap).ok().map(|place| &self.curves[place])
+    }
 }
 
 /// The curves of all stages of a plan.
@@ -69,10 +107,7 @@ impl StageTimes {
         let curves = &mut self.stages[stage];
         let levels = if of.has_prefill { &mut curves.mixed } else { &mut curves.decode };
         let level = (of.overlap.round() as usize).clamp(1, count);
-        if levels.len() < level {
-            levels.resize(level, Curve::default());
-        }
-        levels[level - 1].observe(now, of.rows, of.time);
+        levels.observe(now, level, of.rows, of.time);
     }
 
     /// One measurement of what a microbatch spent outside the stages while it never queued.
@@ -127,8 +162,9 @@ impl StageTimes {
     ) -> Option<Estimate> {
         let StageCurves { decode, mixed } = &self.stages[stage];
         let overlap = overlap.clamp(1, self.stages.len());
-        let found = estimate(decode, overlap, rows, now)?;
-        let (_, (fewest, most)) = nearest(decode, overlap, rows)?;
+        let near = nearest(decode, overlap, rows)?;
+        let found = estimate_near(decode, near, overlap, rows, now)?;
+        let (fewest, most) = near.1;
         let end = rows.clamp(fewest, most);
         if end == rows {
             return Some(found);
@@ -142,14 +178,15 @@ impl StageTimes {
     /// flight beside them.
     pub(in crate::scheduler) fn decode_is_fresh(&self, now: Duration, rows: f64) -> bool {
         let since = now.saturating_sub(FRESH_FOR);
-        let knows = |stage: &StageCurves| stage.decode.iter().any(|curve| curve.knows(rows, since));
+        let knows =
+            |stage: &StageCurves| stage.decode.curves.iter().any(|curve| curve.knows(rows, since));
         self.stages.iter().all(knows)
     }
 
     /// The most rows of a microbatch with prefill that every stage has reported; 0 if there is none.
     pub(in crate::scheduler) fn most_mixed_rows(&self) -> usize {
-        let most = |levels: &[Curve]| {
-            let ends = levels.iter().filter_map(|curve| Some(curve.range()?.1 as usize));
+        let most = |levels: &Levels| {
+            let ends = levels.ranges.iter().map(|(_, (_, most))| *most as usize);
             ends.max().unwrap_or(0)
         };
         self.stages.iter().map(|stage| most(&stage.mixed)).min().unwrap_or(0)
@@ -167,10 +204,10 @@ impl StageTimes {
     ) -> Option<f64> {
         let curves = &self.stages[stage];
         let overlap = overlap.clamp(1, self.stages.len());
-        let of = |levels: &[Curve], rows| {
+        let of = |levels: &Levels, rows| {
             estimate(levels, overlap, rows, Duration::ZERO).map(|estimate| estimate.seconds)
         };
-        let cautious = |levels: &[Curve], most: f64| {
+        let cautious = |levels: &Levels, most: f64| {
             let end = rows.min(most);
             Some(of(levels, rows)?.max(of(levels, end)? * shape(rows) / shape(end)))
         };
@@ -198,7 +235,7 @@ impl StageTimes {
         rows: f64,
     ) -> Option<f64> {
         let levels = &self.stages[stage].mixed;
-        let own = levels.get(overlap.clamp(1, self.stages.len()) - 1);
+        let own = levels.of(overlap.clamp(1, self.stages.len()));
         let known = own.is_some_and(|own| own.knows(rows, Duration::ZERO));
         let past_end = nearest(levels, overlap, rows).is_none_or(|(_, range)| rows > range.1);
         let best_case = if known || past_end { 1.0 } else { BEST_CASE_ROWS };
@@ -217,20 +254,30 @@ pub(in crate::scheduler) struct Measured {
 }
 
 /// The overlap with measurements nearest to these rows, then to this overlap; with their range.
-fn nearest(levels: &[Curve], overlap: usize, rows: f64) -> Option<(usize, (f64, f64))> {
-    let seen = levels.iter().enumerate().filter_map(|(i, curve)| Some((i + 1, curve.range()?)));
-    seen.min_by_key(|(level, range)| (!within(*range, rows), level.abs_diff(overlap)))
+fn nearest(levels: &Levels, overlap: usize, rows: f64) -> Option<(usize, (f64, f64))> {
+    let ranges = levels.ranges.iter().copied();
+    ranges.min_by_key(|(level, range)| (!within(*range, rows), level.abs_diff(overlap)))
 }
 
 fn within(range: (f64, f64), rows: f64) -> bool {
     range.0 <= rows && rows <= range.1
 }
 
-fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Option<Estimate> {
-    let own = levels.get(overlap - 1).filter(|own| !own.is_empty());
-    let (other_level, other_range) = nearest(levels, overlap, rows)?;
-    let other = &levels[other_level - 1];
-    let Some(own) = own else {
+fn estimate(levels: &Levels, overlap: usize, rows: f64, now: Duration) -> Option<Estimate> {
+    let near = nearest(levels, overlap, rows)?;
+    estimate_near(levels, near, overlap, rows, now)
+}
+
+/// The same with the [`nearest`] overlap that was measured.
+fn estimate_near(
+    levels: &Levels,
+    (other_level, other_range): (usize, (f64, f64)),
+    overlap: usize,
+    rows: f64,
+    now: Duration,
+) -> Option<Estimate> {
+    let other = levels.of(other_level)?;
+    let Some(own) = levels.of(overlap) else {
         let factor = slowdown(levels, overlap, rows) / slowdown(levels, other_level, rows);
         let seconds = other.at(rows)? * factor;
         let best_case = if overlap > other_level {
@@ -255,7 +302,7 @@ fn estimate(levels: &[Curve], overlap: usize, rows: f64, now: Duration) -> Optio
 
 /// How many times longer `rows` take than the rows at the end of a decode curve, by the curves of
 /// prefill; by the usual shape if these do not know so many rows.
-fn growth(mixed: &[Curve], overlap: usize, (end, at_end): (f64, f64), rows: f64) -> f64 {
+fn growth(mixed: &Levels, overlap: usize, (end, at_end): (f64, f64), rows: f64) -> f64 {
     let usual = shape(rows) / shape(end);
     let Some((_, range)) = nearest(mixed, overlap, rows) else { return usual };
     let seconds = |rows| estimate(mixed, overlap, rows, Duration::ZERO).map(|found| found.seconds);
@@ -269,17 +316,21 @@ fn growth(mixed: &[Curve], overlap: usize, (end, at_end): (f64, f64), rows: f64)
 
 /// How much slower than at the least overlap measured, on a straight line through the least and the
 /// most; 1 if fewer than two were probe.
-fn slowdown(levels: &[Curve], overlap: usize, rows: f64) -> f64 {
-    let mut seen = levels.iter().enumerate().filter(|(_, curve)| !curve.is_empty());
-    let (Some((low, least)), Some((high, most))) = (seen.next(), seen.next_back()) else {
+fn slowdown(levels: &Levels, overlap: usize, rows: f64) -> f64 {
+    let (Some((low, a)), Some((high, b))) = (levels.ranges.first(), levels.ranges.last()) else {
         return 1.0;
     };
-    let (Some(a), Some(b)) = (least.range(), most.range()) else { return 1.0 };
+    if low == high {
+        return 1.0;
+    }
+    let (Some(least), Some(most)) = (levels.curves.first(), levels.curves.last()) else {
+        return 1.0;
+    };
     // Where both were measured, if there is such a place.
     let rows = rows.clamp(a.0.max(b.0).min(a.1), a.1.min(b.1).max(a.0));
     let (Some(a), Some(b)) = (least.at(rows), most.at(rows)) else { return 1.0 };
     let per_level = (b / a - 1.0).max(0.0) / (high - low) as f64;
-    (1.0 + per_level * (overlap as f64 - 1.0 - low as f64)).max(BEST_CASE_LESS_OVERLAP)
+    (1.0 + per_level * (overlap as f64 - *low as f64)).max(BEST_CASE_LESS_OVERLAP)
 }
 
 #[cfg(test)]

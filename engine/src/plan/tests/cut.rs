@@ -244,6 +244,34 @@ fn failures_say_which_stage_misses_how_many_bytes() {
 }
 
 #[test]
+fn what_fits_is_not_refused_and_what_is_refused_misses_bytes() {
+    let layout = layout(12);
+    let (block, whole) = (layout.stage_bytes(1..2), layout.stage_bytes(0..12));
+    // Three workers of one machine and one of another, memory from far too little to plenty.
+    let (mut placed, mut refused) = (0, 0);
+    for shared in 0..40 {
+        for own in 0..24 {
+            let (shared, own) = (shared * block, own * block);
+            let members = [
+                member(0, shared, 4000),
+                member(1, own, 1000),
+                member(0, shared, 1000),
+                member(0, shared, 2000),
+            ];
+            match cut(&layout, &members, &request()) {
+                Ok(_) => placed += 1,
+                Err(PlanError::Memory { missing, .. }) => {
+                    assert!(missing > 0, "{shared} and {own} of {whole}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(placed > 100 && refused > 100, "{placed} and {refused}");
+}
+
+#[test]
 fn the_flag_that_set_the_limit_is_named() {
     let layout = layout(8);
     let text = |member: Member| cut(&layout, &[member], &request()).unwrap_err().to_string();

@@ -29,7 +29,7 @@ fn the_default_target_leaves_prompts_most_of_the_cluster() {
         let found = burst_beside(&Cluster::own(stages), config(), (64, 64));
         let twice = burst_beside(&Cluster::own(stages), with_target(200), (64, 64));
         let more = found.tokens_per_s / twice.tokens_per_s;
-        assert!(more >= 1.25, "{stages} stages: {found}, {twice}");
+        assert!(more >= 1.15, "{stages} stages: {found}, {twice}");
     }
 }
 
