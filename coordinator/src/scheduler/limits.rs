@@ -94,7 +94,7 @@ const ON_THEIR_WAY: u32 = 8;
 
 impl PlanLimits {
     /// Microbatches in flight at most in a plan of so many stages: as many on their way as stages, at
-    /// least [`ON_THEIR_WAY`], and no more than the wire allows. How many are in flight is decided by
+    /// least eight, and no more than the wire allows. How many are in flight is decided by
     /// what the links are found to take.
     pub fn in_flight_max(stages: u32) -> u32 {
         (stages + stages.max(ON_THEIR_WAY)).min(to_u32(IN_FLIGHT_MAX))
