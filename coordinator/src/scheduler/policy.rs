@@ -29,8 +29,7 @@ impl Scheduler {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
             decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
-        let load =
-            Load { streams: self.running.decoding(), prefills: waiting, rows_max: room.rows };
+        let load = Load { streams: self.running.decoding(), waiting, rows_max: room.rows };
         let wishes = (self.config.itl_target, self.config.decode_groups);
         let share = self.pace.share(now, &plan, wishes, load);
         if self.in_flight.len() >= share.in_flight_max {
