@@ -149,6 +149,9 @@ impl Scheduler {
         let full = sequence.tokens.len() >= positions_max
             || sequence.output_len() >= super::limits::to_usize(sequence.request.max_tokens);
         let runs = sequence.phase == Phase::Running;
+        if sequence.replays_since.is_some() {
+            self.note_replayed(now, id, true);
+        }
         if tells {
             let cached_tokens = super::limits::to_u32(cached);
             self.events.push_back((id, GenerationEvent::Prefilled { cached_tokens }));

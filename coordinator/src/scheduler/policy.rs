@@ -18,7 +18,7 @@ impl Scheduler {
     /// The next microbatch, if the pipeline has room and there is work.
     pub fn poll_step(&mut self, now: Duration) -> Option<Step> {
         let plan = self.plan?;
-        if self.in_flight.len() >= to_usize(plan.in_flight_max) {
+        if self.hands_over || self.in_flight.len() >= to_usize(plan.in_flight_max) {
             return None;
         }
         let room = Room::whole(&plan, self.config.rows_per_step);
