@@ -25,6 +25,8 @@ impl Scheduler {
         self.check(&sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
         self.pace.answered(now, sampled.microbatch, in_flight.decodes);
+        self.round_trips.note(in_flight.rows, now.saturating_sub(in_flight.sent_at));
+        self.answered_at = now;
         if in_flight.decodes {
             self.observe_gaps(now, &in_flight);
         }

@@ -96,6 +96,12 @@ impl Scheduler {
         self.hands_over = self.plan.is_some();
     }
 
+    /// It does not take over, after all.
+    pub fn handle_withdrawn(&mut self, now: Duration) {
+        self.hands_over = false;
+        self.admit(now);
+    }
+
     /// Whether nothing is on its way.
     pub fn is_drained(&self) -> bool {
         self.in_flight.is_empty()

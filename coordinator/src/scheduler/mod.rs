@@ -55,6 +55,7 @@ mod policy;
 mod prefix;
 mod prefix_key;
 mod queue;
+mod round_trips;
 mod running;
 mod sampled_error;
 mod sequence;
@@ -67,6 +68,7 @@ pub use failover::Recovered;
 pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
 pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
+pub use round_trips::Awaited;
 pub use sampled_error::SampledError;
 pub use step::Step;
 
@@ -77,6 +79,7 @@ use blocks::Blocks;
 use failover::{Hold, Replay};
 use pace::Pace;
 use queue::Waiting;
+use round_trips::RoundTrips;
 use running::Running;
 use rustc_hash::FxHashMap;
 use sequence::{Phase, Rank, Sequence, has_penalties};
@@ -96,6 +99,9 @@ pub struct Scheduler {
     /// Another plan is about to take over: nothing is sent.
     hands_over: bool,
     replay: Replay,
+    round_trips: RoundTrips,
+    /// When the last answer came.
+    answered_at: Duration,
     blocks: Blocks,
     /// Looked up several times per token; what it is iterated for does not depend on the order.
     sequences: FxHashMap<SequenceId, Sequence>,
@@ -140,6 +146,8 @@ impl Scheduler {
             hold: None,
             hands_over: false,
             replay: Replay::default(),
+            round_trips: RoundTrips::default(),
+            answered_at: Duration::ZERO,
             blocks: Blocks::new(0, 1),
             sequences: FxHashMap::default(),
             waiting: Waiting::default(),
@@ -295,6 +303,13 @@ impl Scheduler {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let first = self.deadlines.first().map(|(deadline, _)| *deadline);
         first.into_iter().chain(self.hold.map(|hold| hold.until)).min()
+    }
+
+    /// The answer that is due next, if anything is in flight.
+    pub fn awaited(&self) -> Option<Awaited> {
+        let InFlight { microbatch, rows, sent_at, .. } = *self.in_flight.front()?;
+        let since = sent_at.max(self.answered_at);
+        Some(Awaited { microbatch, rows, since, usual: self.round_trips.usual(rows) })
     }
 
     /// What is held at this moment.
