@@ -202,7 +202,12 @@ impl World {
         self.cluster.handle_drain(self.now, id, &drain);
         self.obey();
         if self.rng.one_in(2) {
-            self.workers.keys().copied().collect::<Vec<_>>().into_iter().for_each(|id| self.ready(id));
+            self.workers
+                .keys()
+                .copied()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|id| self.ready(id));
             self.obey();
         }
     }
