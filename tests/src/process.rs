@@ -187,6 +187,16 @@ impl Process {
         kill_process(self.pid(), Signal::STOP).expect("the process exists");
     }
 
+    /// Lets a process that was stopped go on.
+    pub fn resume(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the process exists");
+    }
+
+    /// Tells the process to end, as a supervisor does.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the process exists");
+    }
+
     /// Whether a process of the group is left.
     pub fn group_is_alive(&self) -> bool {
         test_kill_process_group(self.pid()).is_ok()
