@@ -2,9 +2,11 @@
 
 use super::chat;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use woolly_tests::cluster::{Cluster, Setup};
 use woolly_tests::fixtures;
 use woolly_tests::http::Events;
+use woolly_tests::process::wait_until;
 
 /// A stream that has begun and would go on for long.
 fn long_stream(cluster: &Cluster) -> Events {
@@ -64,4 +66,25 @@ fn a_silent_worker_is_lost() {
 #[test]
 fn a_worker_that_leaves_politely_is_replaced() {
     lose(0, |cluster| cluster.workers[0].interrupt());
+}
+
+/// The kernel says that a process is gone; its silence is not waited for.
+#[test]
+fn a_killed_process_is_noticed_at_once() {
+    let mut cluster = Setup::of_two(fixtures::granite_tiny()).start();
+    // A connection's first second is another matter.
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut lost = |of: &str, kill: &mut dyn FnMut(&mut Cluster)| {
+        let killed = Instant::now();
+        kill(&mut cluster);
+        let log = |cluster: &Cluster| match of {
+            "worker" => cluster.coordinator.stderr(),
+            _ => cluster.workers[0].stderr(),
+        };
+        let said = || log(&cluster).contains("its process is gone").then_some(());
+        wait_until(Duration::from_secs(5), said, || cluster.logs());
+        println!("a {of} that was killed was noticed after {:?}", killed.elapsed());
+    };
+    lost("worker", &mut |cluster| cluster.workers[1].kill());
+    lost("coordinator", &mut |cluster| cluster.coordinator.kill());
 }

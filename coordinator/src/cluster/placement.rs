@@ -44,7 +44,7 @@ pub struct PlacementConfig {
 }
 
 /// After a link of a served plan broke: longer than a dead worker's connection takes to be noticed
-/// here as well (3 s by default), so that the next plan is made without it.
+/// here as well (2 s by default), so that the next plan is made without it.
 const LINK_PAUSE: Duration = Duration::from_secs(5);
 
 /// A lane's place in the cluster.
