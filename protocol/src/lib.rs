@@ -32,6 +32,7 @@
 //! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
 //! | `gone` | whether the process at the other end of one is gone |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
+//! | `failpoint` | faults that tests plant in debug builds |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -42,6 +43,7 @@ pub mod check;
 pub mod control;
 mod crypto;
 pub mod endpoint;
+pub mod failpoint;
 pub mod fault;
 mod files;
 pub mod forward;

@@ -68,6 +68,18 @@ fn a_worker_that_leaves_politely_is_replaced() {
     lose(0, |cluster| cluster.workers[0].interrupt());
 }
 
+#[test]
+fn a_worker_that_dies_before_it_computes_breaks_the_stream_in_order() {
+    let mut cluster = Setup::of_two(fixtures::granite_tiny()).start_coordinator();
+    cluster.add_worker();
+    cluster.set_worker_variable("WOOLLY_FAILPOINTS", "worker.forward=20:kill");
+    cluster.add_worker();
+    cluster.wait_ready();
+    assert_broken(long_stream(&cluster), &cluster);
+    let status = cluster.workers[1].wait(Duration::from_secs(10));
+    assert_eq!(status.code(), None, "a signal ended it: {status}");
+}
+
 /// The kernel says that a process is gone; its silence is not waited for.
 #[test]
 fn a_killed_process_is_noticed_at_once() {
