@@ -44,16 +44,15 @@ impl Process {
         Process::spawn(name, Command::new(binary(program)).args(arguments), &[], folder)
     }
 
-    /// As [`start`](Process::start), with a log filter in `WOOLLY_LOG` if one is given.
-    pub fn start_logging(
+    /// As [`start`](Process::start), with environment variables of ours.
+    pub fn start_with(
         name: &str,
         program: &str,
         arguments: &[String],
-        filter: Option<&str>,
+        variables: &[(&str, &str)],
         folder: &Path,
     ) -> Process {
-        let variables: Vec<_> = filter.map(|filter| ("WOOLLY_LOG", filter)).into_iter().collect();
-        Process::spawn(name, Command::new(binary(program)).args(arguments), &variables, folder)
+        Process::spawn(name, Command::new(binary(program)).args(arguments), variables, folder)
     }
 
     /// A prepared command.
