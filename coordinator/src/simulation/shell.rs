@@ -181,11 +181,10 @@ impl World {
         let of_us = self.shell.served() == Some(sampled.epoch);
         let (epoch, microbatch) = (sampled.epoch, sampled.microbatch);
         let is_last = self.shell.stages().last() == Some(&id);
-        let taken = match of_us && !is_last {
-            true => Err("not the last stage".to_owned()),
-            false => {
-                self.shell.schedule(|s| s.handle_sampled(now, sampled)).map_err(|e| e.to_string())
-            }
+        let taken = if of_us && !is_last {
+            Err("not the last stage".to_owned())
+        } else {
+            self.shell.schedule(|s| s.handle_sampled(now, sampled)).map_err(|e| e.to_string())
         };
         if let Err(text) = taken {
             let fault = FaultMessage::new(FaultCode::BadMessage, epoch, microbatch, &text);
