@@ -22,7 +22,8 @@ pub struct Setup {
     workers: usize,
     coordinator_flags: Vec<String>,
     worker_flags: Vec<String>,
-    log_filter: Option<String>,
+    coordinator_variables: Vec<(String, String)>,
+    worker_variables: Vec<(String, String)>,
     beside: bool,
 }
 
@@ -50,7 +51,8 @@ impl Setup {
             workers: 0,
             coordinator_flags: Vec::new(),
             worker_flags: Vec::new(),
-            log_filter: None,
+            coordinator_variables: Vec::new(),
+            worker_variables: Vec::new(),
             beside: false,
         }
     }
@@ -85,8 +87,19 @@ impl Setup {
     }
 
     /// What all processes log, as `WOOLLY_LOG` says it.
-    pub fn log_filter(mut self, filter: &str) -> Setup {
-        self.log_filter = Some(filter.to_owned());
+    pub fn log_filter(self, filter: &str) -> Setup {
+        self.coordinator_variable("WOOLLY_LOG", filter).worker_variable("WOOLLY_LOG", filter)
+    }
+
+    /// A variable of the coordinator's environment.
+    pub fn coordinator_variable(mut self, name: &str, value: &str) -> Setup {
+        self.coordinator_variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable of the environment of each worker.
+    pub fn worker_variable(mut self, name: &str, value: &str) -> Setup {
+        self.worker_variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -120,8 +133,8 @@ impl Setup {
 
     fn serve(&self, http: SocketAddr, folder: &Path) -> Process {
         let arguments = self.serve_arguments(http, folder);
-        let filter = self.log_filter.as_deref();
-        Process::start_logging("coordinator", "woolly-coordinator", &arguments, filter, folder)
+        let variables = &self.coordinator_variables;
+        Process::start_with("coordinator", "woolly-coordinator", &arguments, variables, folder)
     }
 
     /// The arguments of `serve`.
@@ -176,8 +189,8 @@ impl Cluster {
         let flags = ["--name", name, "--threads", "1", "--state-dir", &state];
         arguments.extend(flags.map(str::to_owned));
         arguments.extend(self.setup.worker_flags.iter().cloned());
-        let (filter, folder) = (self.setup.log_filter.as_deref(), self.folder.path());
-        Process::start_logging(name, "woolly-worker", &arguments, filter, folder)
+        let (variables, folder) = (&self.setup.worker_variables, self.folder.path());
+        Process::start_with(name, "woolly-worker", &arguments, variables, folder)
     }
 
     /// Ends all processes and starts them again on the same state directories; the workers get no

@@ -44,15 +44,16 @@ impl Process {
         Process::spawn(name, Command::new(binary(program)).args(arguments), &[], folder)
     }
 
-    /// As [`start`](Process::start), with a log filter in `WOOLLY_LOG` if one is given.
-    pub fn start_logging(
+    /// As [`start`](Process::start), with these variables in its environment.
+    pub fn start_with(
         name: &str,
         program: &str,
         arguments: &[String],
-        filter: Option<&str>,
+        variables: &[(String, String)],
         folder: &Path,
     ) -> Process {
-        let variables: Vec<_> = filter.map(|filter| ("WOOLLY_LOG", filter)).into_iter().collect();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         Process::spawn(name, Command::new(binary(program)).args(arguments), &variables, folder)
     }
 
@@ -185,6 +186,16 @@ impl Process {
     /// Stops the process without ending it: it neither computes nor answers.
     pub fn stop(&self) {
         kill_process(self.pid(), Signal::STOP).expect("the process exists");
+    }
+
+    /// Lets a stopped process go on.
+    pub fn go_on(&self) {
+        kill_process(self.pid(), Signal::CONT).expect("the process exists");
+    }
+
+    /// Asks the process to end (SIGTERM).
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the process exists");
     }
 
     /// Whether a process of the group is left.

@@ -1,0 +1,350 @@
+//! The faults, each as a value that says what is done, when, and how long a stream may then stand still.
+
+use crate::bed::{Bed, calm_conditions};
+use crate::client::Client;
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+use woolly_tests::numbers::Numbers;
+use woolly_tests::relay::fate::{Burst, Conditions};
+use woolly_tests::relay::{BOTH, Way};
+
+/// How long a stream may take to come to the token at which a fault is done.
+const TOKEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long after a kill a worker comes that was not there before.
+const LATE: Duration = Duration::from_secs(1);
+/// How long a worker may take to end after SIGTERM.
+const LEAVE_LIMIT: Duration = Duration::from_secs(15);
+/// How long a spare may take until a plan names it.
+const NAMED_LIMIT: Duration = Duration::from_secs(20);
+/// How long the weather is bad.
+const WEATHER: Duration = Duration::from_secs(3);
+
+/// A stage by where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It embeds the tokens.
+    First,
+    /// Between two others.
+    Middle,
+    /// It samples.
+    Last,
+}
+
+/// When a worker is killed, by what the client has seen of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// When this many tokens have come.
+    Token(usize),
+    /// When all but one have come.
+    LastButOne,
+    /// So long after a long prompt was sent.
+    Prefill(Duration),
+}
+
+/// Who can take the seat of a killed worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// A worker that has joined before.
+    Waiting,
+    /// One that joins after the kill.
+    Late,
+    /// Nobody: those who are left must.
+    None,
+}
+
+/// What is wrong with all links for some seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// 5 % are lost.
+    Loss,
+    /// They are lost in bursts.
+    Bursts,
+    /// A quarter is overtaken.
+    Reorder,
+    /// 5 % come twice.
+    Duplicate,
+    /// One bit of 2 % is wrong.
+    Corrupt,
+    /// Delays differ by 15 ms.
+    Jitter,
+    /// 250 kB/s pass.
+    Rate,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// SIGKILL of a stage's worker.
+    Kill {
+        /// Which stage.
+        place: Place,
+        /// When.
+        moment: Moment,
+        /// Who follows.
+        spare: Spare,
+    },
+    /// SIGKILL of two workers at once, with new ones later.
+    KillTwo,
+    /// SIGKILL of a worker, and of the one that takes its seat as soon as a plan names it.
+    KillReplacement(Place),
+    /// SIGSTOP, and SIGCONT so much later.
+    Stop(Place, Duration),
+    /// The link between coordinator and a worker is cut, one way or both.
+    Cut(Place, &'static [Way], Duration),
+    /// The link between two stages is cut.
+    CutBetween(Duration),
+    /// The coordinator's link to a worker is cut for a second and whole for a second, so often.
+    Flap(Place, u32),
+    /// All links are bad for some seconds.
+    Bad(Weather),
+    /// The ports change from which the coordinator and the neighbours of a worker are talked to.
+    Rebind(Place),
+    /// SIGTERM of a worker.
+    Leave(Place, Spare),
+    /// Many clients come and leave early.
+    Storm,
+}
+
+/// All places.
+pub const PLACES: [Place; 3] = [Place::First, Place::Middle, Place::Last];
+/// All spares.
+pub const SPARES: [Spare; 3] = [Spare::Waiting, Spare::Late, Spare::None];
+/// All weathers.
+pub const WEATHERS: [Weather; 7] = [
+    Weather::Loss,
+    Weather::Bursts,
+    Weather::Reorder,
+    Weather::Duplicate,
+    Weather::Corrupt,
+    Weather::Jitter,
+    Weather::Rate,
+];
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Kill { place, moment, spare } => {
+                write!(f, "kill {place:?} at {moment:?}, spare {spare:?}")
+            }
+            Fault::KillTwo => write!(f, "kill two"),
+            Fault::KillReplacement(place) => write!(f, "kill {place:?} and its replacement"),
+            Fault::Stop(place, length) => write!(f, "stop {place:?} for {length:?}"),
+            Fault::Cut(place, ways, length) => write!(f, "cut {place:?} {ways:?} for {length:?}"),
+            Fault::CutBetween(length) => write!(f, "cut between stages for {length:?}"),
+            Fault::Flap(place, times) => write!(f, "flap {place:?} {times} times"),
+            Fault::Bad(weather) => write!(f, "weather {weather:?}"),
+            Fault::Rebind(place) => write!(f, "rebind {place:?}"),
+            Fault::Leave(place, spare) => write!(f, "SIGTERM {place:?}, spare {spare:?}"),
+            Fault::Storm => write!(f, "storm of cancels"),
+        }
+    }
+}
+
+impl Fault {
+    /// Workers that wait without a seat when it begins.
+    pub fn spares(&self) -> usize {
+        match self {
+            Fault::Kill { spare, .. } | Fault::Leave(_, spare) => {
+                usize::from(*spare == Spare::Waiting)
+            }
+            Fault::KillReplacement(_) => 1,
+            _ => 0,
+        }
+    }
+
+    /// Whether no worker may be given up for it.
+    pub fn is_gentle(&self) -> bool {
+        match self {
+            Fault::Stop(_, length) | Fault::Cut(_, _, length) | Fault::CutBetween(length) => {
+                *length < Duration::from_secs(2)
+            }
+            Fault::Flap(..) | Fault::Bad(_) | Fault::Rebind(_) | Fault::Storm => true,
+            _ => false,
+        }
+    }
+
+    /// How long a stream may stand still. What is promised on a quiet machine is 5 s and the replay; these
+    /// are processors that others use too.
+    pub fn stall_max(&self) -> Duration {
+        let seconds = match self {
+            Fault::Stop(_, length) if self.is_gentle() => length.as_secs() + 4,
+            Fault::KillTwo | Fault::KillReplacement(_) => 20,
+            Fault::Cut(_, _, length) | Fault::CutBetween(length) => length.as_secs().min(5) + 7,
+            Fault::Storm | Fault::Rebind(_) => 6,
+            Fault::Leave(..) => 8,
+            _ => 10,
+        };
+        Duration::from_secs(seconds)
+    }
+
+    /// The kind of the request whose stream decides when it begins.
+    pub fn trigger(&self) -> &'static str {
+        match self {
+            Fault::Kill { moment: Moment::Prefill(_), .. } => "long prompt",
+            Fault::Kill { place: Place::Last, .. } => "log-probabilities",
+            _ => "greedy",
+        }
+    }
+
+    /// Does it, with all that belongs to it, and comes back when it is over; `trigger` is a stream of so many
+    /// tokens. Gives what went wrong otherwise than it should.
+    pub fn inject(
+        &self,
+        bed: &mut Bed,
+        trigger: &Client,
+        tokens: usize,
+        numbers: &mut Numbers,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let moment = match self {
+            Fault::Kill { moment, .. } => *moment,
+            _ => Moment::Token(1 + numbers.below(40)),
+        };
+        if let Err(late) = moment.wait(trigger, tokens) {
+            wrong.push(late);
+        }
+        let stages = bed.stages();
+        let at = |place: Place| stages[place.index(stages.len())].clone();
+        match *self {
+            Fault::Kill { place, spare, .. } => {
+                bed.kill(&at(place));
+                follow(bed, spare);
+            }
+            Fault::KillTwo => {
+                let left = numbers.below(stages.len());
+                for (_, name) in stages.iter().enumerate().filter(|(stage, _)| *stage != left) {
+                    bed.kill(name);
+                }
+                follow(bed, Spare::Late);
+                follow(bed, Spare::Late);
+            }
+            Fault::KillReplacement(place) => kill_twice(bed, &at(place), &stages, &mut wrong),
+            Fault::Stop(place, length) => {
+                let process = &bed.seat(&at(place)).process;
+                process.stop();
+                thread::sleep(length);
+                process.go_on();
+            }
+            Fault::Cut(place, ways, length) => cut(&bed.seat(&at(place)).up, ways, length),
+            Fault::CutBetween(length) => {
+                let second = 1 + numbers.below(stages.len() - 1);
+                cut(&bed.seat(&stages[second]).peer, &BOTH, length);
+            }
+            Fault::Flap(place, times) => {
+                for _ in 0..times {
+                    cut(&bed.seat(&at(place)).up, &BOTH, Duration::from_secs(1));
+                    thread::sleep(Duration::from_secs(1));
+                }
+            }
+            Fault::Bad(weather) => {
+                for relay in bed.seats.iter().flat_map(|seat| [&seat.up, &seat.peer]) {
+                    relay.set(&BOTH, &weather.conditions());
+                }
+                thread::sleep(WEATHER);
+            }
+            Fault::Rebind(place) => {
+                let seat = bed.seat(&at(place));
+                seat.up.rebind();
+                seat.peer.rebind();
+            }
+            Fault::Leave(place, spare) => leave(bed, &at(place), spare, &mut wrong),
+            // Its clients are the fault.
+            Fault::Storm => {}
+        }
+        bed.calm();
+        wrong
+    }
+}
+
+/// Lets a worker join if it is to join now.
+fn follow(bed: &mut Bed, spare: Spare) {
+    if spare == Spare::Late {
+        thread::sleep(LATE);
+        bed.add();
+    }
+}
+
+/// Cuts the ways of a relay for some time; then it is as calm as before.
+fn cut(relay: &woolly_tests::relay::Relay, ways: &[Way], length: Duration) {
+    relay.set(ways, &Conditions { cut: true, ..calm_conditions() });
+    thread::sleep(length);
+    relay.set(ways, &calm_conditions());
+}
+
+fn kill_twice(bed: &mut Bed, first: &str, before: &[String], wrong: &mut Vec<String>) {
+    bed.kill(first);
+    let until = Instant::now() + NAMED_LIMIT;
+    let newcomer = loop {
+        if let Some(name) = bed.stages().into_iter().find(|name| !before.contains(name)) {
+            break name;
+        }
+        if Instant::now() >= until {
+            wrong.push("no plan names the spare".to_owned());
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    bed.kill(&newcomer);
+    follow(bed, Spare::Late);
+}
+
+fn leave(bed: &mut Bed, name: &str, spare: Spare, wrong: &mut Vec<String>) {
+    let at = bed.seats.iter().position(|seat| seat.name == name).expect("it is there");
+    let mut seat = bed.seats.remove(at);
+    seat.process.terminate();
+    follow(bed, spare);
+    // Its links stay until it has ended: it may have work to hand over.
+    let status = seat.process.wait(LEAVE_LIMIT);
+    if !status.success() {
+        wrong.push(format!("after SIGTERM it ends with {status}\n{}", seat.process.log()));
+    }
+}
+
+impl Place {
+    /// Its number among so many stages; the middle of two is the last.
+    fn index(self, stages: usize) -> usize {
+        match self {
+            Place::First => 0,
+            Place::Middle => stages / 2,
+            Place::Last => stages - 1,
+        }
+    }
+}
+
+impl Moment {
+    /// Waits for it; an error if the stream does not come so far.
+    fn wait(self, trigger: &Client, tokens: usize) -> Result<(), String> {
+        let wanted = match self {
+            Moment::Token(token) => token,
+            Moment::LastButOne => tokens - 1,
+            Moment::Prefill(after) => {
+                thread::sleep(trigger.visit.at + after);
+                return Ok(());
+            }
+        };
+        let until = Instant::now() + TOKEN_LIMIT;
+        while trigger.events() < wanted {
+            if trigger.has_ended() || Instant::now() >= until {
+                return Err(format!("the stream has {} tokens, not {wanted}", trigger.events()));
+            }
+            thread::sleep(Duration::from_micros(300));
+        }
+        Ok(())
+    }
+}
+
+impl Weather {
+    fn conditions(self) -> Conditions {
+        let calm = calm_conditions();
+        match self {
+            Weather::Loss => Conditions { loss: 0.05, ..calm },
+            Weather::Bursts => Conditions { burst: Some(Burst { begin: 0.01, end: 0.25 }), ..calm },
+            Weather::Reorder => Conditions { reorder: 0.25, ..calm },
+            Weather::Duplicate => Conditions { duplicate: 0.05, ..calm },
+            Weather::Corrupt => Conditions { corrupt: 0.02, ..calm },
+            Weather::Jitter => Conditions { jitter: Duration::from_millis(15), ..calm },
+            Weather::Rate => Conditions { rate: Some(250_000.0), ..calm },
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Faults under load: whatever breaks, every accepted request gets its whole answer, each token once and
+//! none changed.
+//!
+//! A seed decides everything that is decided here. Without arguments every kind of fault is done once to a
+//! cluster of real processes, in minutes; `--minutes` and `--matrix` do more. Each answer is compared with
+//! what an undisturbed cluster of one worker says, to the last printed bit of the log-probabilities.
+//!
+//! This binary has no harness, because it takes arguments of its own. Those of the usual harness choose it by
+//! its name, as they would with one.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod bed;
+mod client;
+mod fault;
+mod ledger;
+mod oracle;
+mod request;
+mod round;
+mod schedule;
+
+use bed::Bed;
+use clap::Parser;
+use fault::Fault;
+use ledger::Sums;
+use oracle::Oracle;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use woolly_tests::fixtures;
+use woolly_tests::numbers::Numbers;
+
+/// The test's name.
+const NAME: &str = "chaos";
+/// The seed unless one is given.
+const SEED: u64 = 2026;
+/// Options of the usual harness that are followed by a value.
+const WITH_VALUE: [&str; 6] =
+    ["--skip", "--test-threads", "--format", "--color", "--logfile", "-Z"];
+
+/// Does faults to a cluster under load and compares every answer.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Decides which faults come when, and what clients ask
+    #[arg(long, default_value_t = SEED)]
+    seed: u64,
+    /// Random faults for so long, instead of each kind once
+    #[arg(long, value_name = "N", conflicts_with_all = ["matrix", "faults"])]
+    minutes: Option<u64>,
+    /// So many random faults, instead of each kind once
+    #[arg(long, value_name = "N", conflicts_with = "matrix")]
+    faults: Option<u64>,
+    /// Every point of a kill at every stage with every kind of spare
+    #[arg(long)]
+    matrix: bool,
+    /// Only faults whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// A file that gets a line with the figures of the run
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--list") {
+        println!("{NAME}: test");
+        return ExitCode::SUCCESS;
+    }
+    match Arguments::try_parse() {
+        Ok(arguments) => run(&arguments),
+        Err(_) if !is_ours(&words) => {
+            if is_chosen(&words) {
+                run(&Arguments::parse_from([NAME]))
+            } else {
+                ExitCode::SUCCESS
+            }
+        }
+        Err(error) => error.exit(),
+    }
+}
+
+/// Whether a word is an option of this test, so that mistakes in the others are mistakes.
+fn is_ours(words: &[String]) -> bool {
+    let ours = ["--seed", "--minutes", "--faults", "--matrix", "--only", "--ledger", "--help"];
+    words.iter().any(|word| ours.contains(&word.split('=').next().unwrap_or_default()))
+}
+
+/// Whether words for the usual harness choose this test: no filter, or one that its name contains.
+fn is_chosen(words: &[String]) -> bool {
+    let mut filters = Vec::new();
+    let mut skipped = false;
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if WITH_VALUE.contains(&word) {
+            let value = words.next();
+            skipped |= word == "--skip" && value.is_some_and(|value| NAME.contains(value));
+        } else if !word.starts_with('-') {
+            filters.push(word);
+        }
+    }
+    !skipped && (filters.is_empty() || filters.iter().any(|filter| NAME.contains(filter)))
+}
+
+fn run(arguments: &Arguments) -> ExitCode {
+    let begun = Instant::now();
+    println!("seed {}", arguments.seed);
+    let oracle = Oracle::ask(fixtures::granite_tiny());
+    println!("{} answers without a fault after {:.1?}", oracle.requests.len(), begun.elapsed());
+    let mut sums = Sums::new(arguments.seed);
+    let mut bed: Option<Bed> = None;
+    for (round, fault) in faults(arguments, begun).enumerate() {
+        let mut numbers = Numbers::of(&[arguments.seed, 2, round as u64]);
+        let mut own = bed.take();
+        if !own.as_mut().is_some_and(|bed| round::is_fit(bed, fault)) {
+            drop(own.take());
+        }
+        let mut own = own.unwrap_or_else(|| round::new_bed(numbers.draw()));
+        let report = round::play(&mut own, &oracle, fault, &mut numbers);
+        sums.add(&report);
+        if report.verdict.findings.is_empty() {
+            bed = Some(own);
+        } else {
+            let folder = logs_folder(arguments.seed, round);
+            own.keep_logs(&folder);
+            println!("      logs: {}", folder.display());
+        }
+    }
+    println!("{}", sums.summary(begun.elapsed()));
+    if let Some(file) = &arguments.ledger
+        && let Err(error) = sums.append(file, begun.elapsed())
+    {
+        println!("{}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
+    println!("test {NAME} ... {}", if sums.is_clean() { "ok" } else { "FAILED" });
+    if sums.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The faults that were asked for, in their order.
+fn faults(arguments: &Arguments, begun: Instant) -> Box<dyn Iterator<Item = Fault>> {
+    let only = arguments.only.clone().unwrap_or_default();
+    let seed = arguments.seed;
+    let random = (0..).map(move |round| schedule::random(&mut Numbers::of(&[seed, 3, round])));
+    let is_wanted = move |fault: &Fault| fault.to_string().contains(&only);
+    match (arguments.minutes, arguments.faults) {
+        (Some(minutes), _) => {
+            let until = begun + Duration::from_secs(60 * minutes);
+            Box::new(random.filter(is_wanted).take_while(move |_| Instant::now() < until))
+        }
+        (_, Some(count)) => {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            Box::new(random.filter(is_wanted).take(count))
+        }
+        _ if arguments.matrix => Box::new(schedule::matrix().into_iter().filter(is_wanted)),
+        _ => Box::new(schedule::short(seed).into_iter().filter(is_wanted)),
+    }
+}
+
+/// Where the logs of a round are kept that went wrong.
+fn logs_folder(seed: u64, round: usize) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chaos-{seed}-{}", round + 1))
+}
