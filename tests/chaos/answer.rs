@@ -42,6 +42,7 @@ impl Answer {
     pub fn add(&mut self, event: &Value) {
         if let Some(error) = event.get("error").filter(|error| !error.is_null()) {
             self.error = Some(format!("{}: {}", error["code"], error["message"]));
+            self.times.push(Instant::now());
         }
         if let Some(usage) = event.get("usage").filter(|usage| !usage.is_null()) {
             let count = |name: &str| usage[name].as_u64().unwrap_or(u64::MAX);
