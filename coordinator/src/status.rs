@@ -104,6 +104,10 @@ pub struct Counts {
     pub prompt_tokens: u64,
     /// Requests that ran out of time since the start.
     pub expired: u64,
+    /// Plans that were lost since the start.
+    pub failovers: u64,
+    /// Positions that had been computed under plans that ended, since the start.
+    pub recomputed_tokens: u64,
     /// Answers to an earlier plan that were dropped since the start.
     pub stale_answers: u64,
     /// Faults that workers said of a plan that was over, since the start.
@@ -139,6 +143,8 @@ impl Counts {
             prefix_hit_tokens: self.prefix_hit_tokens + other.prefix_hit_tokens,
             prompt_tokens: self.prompt_tokens + other.prompt_tokens,
             expired: self.expired + other.expired,
+            failovers: self.failovers + other.failovers,
+            recomputed_tokens: self.recomputed_tokens + other.recomputed_tokens,
             stale_answers: self.stale_answers + other.stale_answers,
             stale_faults: self.stale_faults + other.stale_faults,
             unknown_timings: self.unknown_timings + other.unknown_timings,

@@ -2,7 +2,7 @@
 
 use crate::check::{Check, MessageError, text_from};
 use crate::frame::Message;
-use crate::ids::{MicrobatchId, PlanEpoch};
+use crate::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use crate::kind::Kind;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -16,6 +16,9 @@ pub struct FaultMessage {
     pub epoch: PlanEpoch,
     /// The microbatch it happened to; 0 if none.
     pub microbatch: MicrobatchId,
+    /// For [`FaultCode::LinkFailed`] the worker at the other end of the link; `None` if that is the
+    /// coordinator.
+    pub about: Option<WorkerId>,
     /// One sentence for people, at most `TEXT_MAX` bytes.
     pub text: String,
 }
@@ -32,7 +35,8 @@ pub enum FaultCode {
     LoadFailed,
     /// A slice could not be fetched or stored.
     SliceFailed,
-    /// The link to the next stage could not be opened or broke.
+    /// A link to a neighbour could not be opened or broke. Which of both ends is to blame is the
+    /// coordinator's to find out.
     LinkFailed,
     /// The stage failed while computing.
     ComputeFailed,
@@ -41,7 +45,7 @@ pub enum FaultCode {
 impl FaultMessage {
     /// A fault; the text is cut to `TEXT_MAX` bytes and freed of control characters.
     pub fn new(code: FaultCode, epoch: PlanEpoch, microbatch: MicrobatchId, text: &str) -> Self {
-        Self { code, epoch, microbatch, text: text_from(text) }
+        Self { code, epoch, microbatch, about: None, text: text_from(text) }
     }
 }
 

@@ -11,7 +11,6 @@ use woolly_engine::kv::KvType;
 use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, RowToken, SampleParams, TokenMask};
 use woolly_engine::stage::{Stage, StageConfig};
-use woolly_protocol::check::text_from;
 use woolly_protocol::control::{KvType as WireKvType, ModelPart, ModelSource, StageSpec};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::{BlockLimits, CacheLimits, CacheTables, Chunk, Forward};
@@ -160,7 +159,7 @@ impl Work {
 
     fn fault(&self, code: FaultCode, text: &str) -> FaultMessage {
         let (epoch, microbatch) = (self.forward.epoch, self.forward.microbatch);
-        FaultMessage { code, epoch, microbatch, text: text_from(text) }
+        FaultMessage::new(code, epoch, microbatch, text)
     }
 }
 

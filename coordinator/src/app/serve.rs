@@ -343,6 +343,7 @@ impl Server {
             prefix_cache: self.args.cache.prefix_cache,
             itl_target: self.args.pace.itl_target,
             decode_groups: self.args.pace.decode_groups.0,
+            failover_deadline: queue.failover_deadline,
         }
     }
 

@@ -1,15 +1,16 @@
 //! Who is here: the workers that have joined, what they said of themselves, and which plans they hold
 //! stages of. It knows no model.
 
+use super::broken_links::BrokenLinks;
 use super::worker::{Worker, check_address};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_engine::plan::Member;
 use woolly_protocol::control::{Heartbeat, Hello};
-use woolly_protocol::ids::WorkerId;
+use woolly_protocol::ids::{PlanEpoch, WorkerId};
 
 /// Workers that may be joined at a time, spares included.
-pub const WORKERS_MAX: usize = 256;
+pub const WORKERS_MAX: usize = 1024;
 
 /// The workers.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Membership {
     workers: BTreeMap<WorkerId, Worker>,
     /// Workers that ever joined: the order of joining.
     joins: u64,
+    /// Which of them could not talk to each other.
+    pub(super) links: BrokenLinks,
 }
 
 impl Membership {
@@ -34,6 +37,7 @@ impl Membership {
     ) -> Result<&Worker, String> {
         self.check(id, hello, numerics)?;
         let worker = Worker::new(hello, self.joins, now);
+        self.links.forget(id);
         self.joins += 1;
         Ok(self.workers.entry(id).or_insert(worker))
     }
@@ -62,6 +66,7 @@ impl Membership {
 
     /// A worker is gone.
     pub(super) fn leave(&mut self, id: WorkerId) -> Option<Worker> {
+        self.links.forget(id);
         self.workers.remove(&id)
     }
 
@@ -87,25 +92,31 @@ impl Membership {
         self.workers.iter().map(|(id, worker)| (*id, worker))
     }
 
-    /// Those that do not back off, in order of joining.
+    /// This process was asleep for so long: nobody was silent meanwhile.
+    pub(super) fn pardon(&mut self, asleep: Duration) {
+        self.workers.values_mut().for_each(|worker| worker.pardon(asleep));
+    }
+
+    /// Those that do not back off and are not about to leave, in order of joining.
     pub(super) fn available(&self, now: Duration) -> Vec<WorkerId> {
         let mut rested: Vec<_> =
-            self.workers.iter().filter(|(_, worker)| worker.backoff_until <= now).collect();
+            self.workers.iter().filter(|(_, worker)| worker.may_be_placed(now)).collect();
         rested.sort_by_key(|(_, worker)| worker.joined);
         rested.into_iter().map(|(id, _)| *id).collect()
     }
 
-    /// A worker with the memory that its plans leave: its own, or its machine's.
-    pub(super) fn with_free_memory(&self, id: WorkerId) -> Member {
+    /// A worker with the memory that its plans leave: its own, or its machine's. The plan `but` does not
+    /// count: it ends when what is planned begins.
+    pub(super) fn with_free_memory(&self, id: WorkerId, but: Option<PlanEpoch>) -> Member {
         let worker = self.of_plan(id);
         let mut member = worker.member.clone();
         let held: u64 = if member.memory_is_own {
-            worker.held_bytes()
+            worker.held_bytes(but)
         } else {
             let shares = |other: &&Worker| {
                 !other.member.memory_is_own && other.member.machine == member.machine
             };
-            self.workers.values().filter(shares).map(Worker::held_bytes).sum()
+            self.workers.values().filter(shares).map(|other| other.held_bytes(but)).sum()
         };
         member.memory_bytes = member.memory_bytes.saturating_sub(held);
         member

@@ -17,13 +17,18 @@
 //! worker:  Hello ─► joined ─► assigned ─► loading ─► ready ─► (plan ends) joined ─► …
 //!                      └──────────┴── lost: link gone, silent, no progress ──┘
 //! plan:    enough joined ─► Assign to each ─► all ready: Serving ─► one lost or faulty: Stopped
+//!          one about to leave ─► the next: Assign to each ─► all ready: TakeOver ─► the old one: Release
 //! ```
 //!
 //! The first plan of a lane takes the workers in order of joining; who joins later is a spare. When a
-//! plan ends, those who are left are released and wait, and with a replacement a new plan begins under
-//! an epoch of its own: survivors keep their place and the replacement takes the lost one's, so that
-//! little is loaded anew. A worker may hold stages of several lanes: what one has placed on it is
-//! taken off the memory that the others may use.
+//! plan ends, those who are left are released, and a new plan begins under an epoch of its own: survivors
+//! keep their place and a spare takes the lost one's, so that little is loaded anew; without a spare the
+//! layers are cut over those who remain. A worker may hold stages of several lanes: what one has placed
+//! on it is taken off the memory that the others may use.
+//!
+//! A worker that says that it leaves keeps its stage until the next plan, without it, is ready. Both stand
+//! beside each other then; the shell lets what is in flight come in and switches
+//! ([`handle_taken_over`](Cluster::handle_taken_over)).
 //!
 //! # No hot loop
 //!
@@ -31,17 +36,28 @@
 //! placed again; a spare takes its place at once. A cut that is not possible is tried again when
 //! somebody joins or leaves, and announced once.
 //!
+//! # Whom to believe
+//!
+//! A broken link has two ends, and one of them reports it. Neither is believed: the pair is remembered
+//! and not planned as neighbours while there is another way, and the end that fails with several
+//! partners backs off ([`broken_links`]).
+//!
 //! # Slow is not dead
 //!
-//! A worker is lost when its link says so, when no heartbeat comes for `timeouts.heartbeat`, or when
-//! its heartbeats say that it is at work and its progress stands still for `timeouts.loading` or
-//! `timeouts.computing`. As long as the counter moves it may take as long as it needs.
+//! A worker is lost when its link says so, when no heartbeat comes for `timeouts.heartbeat`, when its
+//! heartbeats show for `timeouts.unheard` that it does not hear ours, or when it loads and its progress
+//! stands still for `timeouts.loading`. A pipeline is stuck when an answer is overdue and no counter of
+//! its workers moves: then the first stage that did not compute the microbatch backs off. As long as
+//! counters move, it takes far longer to be believed ([`watch`]).
 
 mod assign;
+mod broken_links;
+mod choose;
 mod epochs;
 mod membership;
 mod placement;
 mod plan;
+mod seats;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -55,7 +71,8 @@ pub use plan::StageInfo;
 pub use watch::Timeouts;
 
 use crate::ids::LaneId;
-use crate::scheduler::PlanLimits;
+use crate::scheduler::{Awaited, PlanLimits};
+use choose::Means;
 use epochs::Epochs;
 use membership::Membership;
 use placement::Placement;
@@ -106,6 +123,21 @@ pub enum Action {
         /// The stages in order; the first takes the forwards, the last the samplings.
         stages: Vec<StageInfo>,
     },
+    /// All stages of the next plan are ready: let what is in flight come in, open the next one's streams,
+    /// tell the scheduler, and say so ([`Cluster::handle_taken_over`]).
+    TakeOver {
+        /// Whose.
+        lane: LaneId,
+        /// For the scheduler.
+        limits: PlanLimits,
+        /// As in `Serving`.
+        stages: Vec<StageInfo>,
+    },
+    /// The next plan is of no use after all: if it has not taken over yet, the one that is served goes on.
+    Withdrawn {
+        /// Whose.
+        lane: LaneId,
+    },
     /// A plan that was served has ended: close its streams and tell the scheduler.
     Stopped {
         /// Whose.
@@ -114,6 +146,8 @@ pub enum Action {
         epoch: PlanEpoch,
         /// Why, for people.
         reason: String,
+        /// How long the cause had shown no life.
+        silent: Duration,
     },
     /// Close the connection of a worker; it is known no more.
     Evict {
@@ -220,9 +254,8 @@ impl Cluster {
 
     /// A stage is loaded and linked. Answers to another plan are ignored.
     pub fn handle_ready(&mut self, now: Duration, id: WorkerId, ready: &Ready) {
-        let Some(placement) = self.placements.values_mut().find(|p| p.is_of(ready.epoch)) else {
-            return;
-        };
+        let of = self.placements.values_mut().find(|p| p.holds(id, ready.epoch));
+        let Some(placement) = of else { return };
         placement.handle_ready(now, id, ready, &mut self.members, &mut self.actions);
         self.revision += 1;
     }
@@ -231,7 +264,7 @@ impl Cluster {
     /// plan; the worker backs off. A fault of another plan is counted only, as is
     /// [`FaultCode::WrongEpoch`]: it says that a late message was dropped.
     pub fn handle_fault(&mut self, now: Duration, id: WorkerId, fault: &FaultMessage) {
-        let of = self.placements.values_mut().find(|p| p.position(id, fault.epoch).is_some());
+        let of = self.placements.values_mut().find(|p| p.holds(id, fault.epoch));
         let (Some(placement), false) = (of, fault.code == FaultCode::WrongEpoch) else {
             self.stale_faults += 1;
             return;
@@ -262,37 +295,59 @@ impl Cluster {
     pub fn handle_heartbeat(&mut self, now: Duration, id: WorkerId, heartbeat: &Heartbeat) {
         let loads = self.members.hear(now, id, heartbeat);
         self.revision += u64::from(loads);
+        for report in &heartbeat.plans {
+            self.placements.values_mut().for_each(|placement| placement.handle_report(id, report));
+        }
+        if self.placements.values().any(|placement| placement.suspects_until().is_some()) {
+            self.try_plans(now);
+        }
     }
 
-    /// Whether a lane has microbatches in flight. Told after every change, it lets the core see a
-    /// pipeline in which nobody is at work and yet no answer comes.
-    pub fn handle_in_flight(&mut self, now: Duration, lane: LaneId, in_flight: bool) {
+    /// The answer that a lane waits for. Told after every change, it lets the core see a pipeline in which
+    /// nobody is at work and yet no answer comes.
+    pub fn handle_awaited(&mut self, lane: LaneId, awaited: Option<Awaited>) {
         if let Some(placement) = self.placements.get_mut(&lane) {
-            placement.handle_in_flight(now, in_flight);
+            placement.awaited = awaited.filter(|_| placement.plan.is_some());
         }
     }
 
-    /// A worker leaves politely: its connection is closed, and it counts as lost.
-    pub fn handle_drain(&mut self, now: Duration, id: WorkerId, drain: &Drain) {
-        if self.members.get(id).is_some() {
-            let text = "goodbye".to_owned();
-            self.actions.push_back(Action::Evict { worker: id, text });
-            self.handle_lost(now, id, &format!("it leaves: {}", one_line(&drain.reason)));
+    /// A lane's scheduler has switched to the plan that was to take over.
+    pub fn handle_taken_over(&mut self, now: Duration, lane: LaneId, epoch: PlanEpoch) {
+        if let Some(placement) = self.placements.get_mut(&lane) {
+            placement.handle_taken_over(now, epoch, &mut self.members, &mut self.actions);
         }
+        self.try_plans(now);
+    }
+
+    /// A worker wants to leave: it keeps its stage until the next plan takes over. If there can be none its
+    /// connection is closed, and it counts as lost. One that has no stage leaves by itself.
+    pub fn handle_drain(&mut self, now: Duration, id: WorkerId, drain: &Drain) {
+        let Some(worker) = self.members.get_mut(id) else { return };
+        let reason = format!("it leaves: {}", one_line(&drain.reason));
+        let text = format!("worker {} leaves: {}", worker.name, one_line(&drain.reason));
+        worker.leaving = Some(reason);
+        self.announce(text);
+        for placement in self.placements.values_mut() {
+            if placement.next.as_ref().is_some_and(|next| next.holds(id)) {
+                placement.drop_next(&mut self.members, &mut self.actions);
+            }
+        }
+        self.try_plans(now);
     }
 
     /// The connection of a worker is gone. A worker that is not known any more is ignored.
     pub fn handle_lost(&mut self, now: Duration, id: WorkerId, reason: &str) {
-        self.lose(id, reason);
+        self.lose(now, id, reason);
         self.try_plans(now);
     }
 
-    fn lose(&mut self, id: WorkerId, reason: &str) {
+    fn lose(&mut self, now: Duration, id: WorkerId, reason: &str) {
         let Some(worker) = self.members.leave(id) else { return };
         let reason = format!("worker {} is lost: {}", worker.name, one_line(reason));
         self.announce(reason.clone());
+        let because = (reason.as_str(), now.saturating_sub(worker.heard_at));
         for placement in self.placements.values_mut() {
-            placement.handle_lost(id, &reason, &mut self.members, &mut self.actions);
+            placement.handle_lost(now, id, because, &mut self.members, &mut self.actions);
         }
     }
 
@@ -305,21 +360,31 @@ impl Cluster {
         self.actions.push_back(Action::Announce(text));
     }
 
-    /// Begins a plan for every lane that has none and finds workers enough.
+    /// Begins a plan for every lane that has none and finds workers enough, and lets those go who want to
+    /// leave and cannot be waited for.
     fn try_plans(&mut self, now: Duration) {
         self.revision += 1;
-        for placement in self.placements.values_mut() {
-            let machine = self.config.machine;
-            placement.try_plan(
-                now,
-                machine,
-                &mut self.members,
-                &mut self.epochs,
-                &mut self.actions,
-            );
+        loop {
+            let mut means = Means { machine: self.config.machine, epochs: &mut self.epochs };
+            for placement in self.placements.values_mut() {
+                placement.try_plan(now, &mut means, &mut self.members, &mut self.actions);
+            }
+            let Some((id, reason)) = self.leaves_at_once() else { break };
+            self.actions.push_back(Action::Evict { worker: id, text: "goodbye".to_owned() });
+            self.lose(now, id, &reason);
         }
         if self.epochs.ask_for_more() {
             self.actions.push_back(Action::ReserveEpochs);
         }
+    }
+
+    /// A worker that wants to leave and has a stage that no next plan will take over.
+    fn leaves_at_once(&self) -> Option<(WorkerId, String)> {
+        let keeps = |id| {
+            let mut plans = self.placements.values().filter_map(|p| Some((p, p.plan.as_ref()?)));
+            plans.any(|(placement, plan)| plan.holds(id) && placement.next.is_none())
+        };
+        let mut leaving = self.members.iter().filter_map(|(id, w)| Some((id, w.leaving.clone()?)));
+        leaving.find(|(id, _)| keeps(*id))
     }
 }

@@ -4,21 +4,18 @@
 //! A placement knows its model and asks the [membership](super::membership) for workers; it knows
 //! nothing of other lanes but the memory that they hold.
 
-use super::epochs::Epochs;
 use super::membership::Membership;
 use super::plan::{Plan, Stage, StageInfo};
 use super::worker::one_line;
 use super::{Action, Actions};
 use crate::ids::LaneId;
+use crate::scheduler::Awaited;
 use std::sync::Arc;
 use std::time::Duration;
-use woolly_engine::plan::{
-    Cut, CutRequest, KvType, Member, ModelLayout, Objective, PlanError, cut,
-};
-use woolly_protocol::control::{ModelPart, Ready, Release};
+use woolly_engine::plan::{KvType, ModelLayout, Objective};
+use woolly_protocol::control::{ModelPart, PlanReport, Ready, Release};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
-use woolly_protocol::limits::STAGES_MAX;
 
 /// What is asked of a lane's plans: fixed for the life of the lane.
 #[derive(Clone, Debug)]
@@ -43,9 +40,19 @@ pub struct PlacementConfig {
     pub extent_len: u32,
 }
 
-/// After a link of a served plan broke: longer than a dead worker's connection takes to be noticed
-/// here as well (3 s by default), so that the next plan is made without it.
-const LINK_PAUSE: Duration = Duration::from_secs(5);
+/// After a link of a served plan broke: longer than it takes to notice here as well that one of its ends is
+/// dead, if it is.
+const LINK_PAUSE: Duration = Duration::from_secs(3);
+
+/// A plan that was served for so long says that its links work.
+const LONG_SERVICE: Duration = Duration::from_secs(60);
+
+/// The ends of a link that broke. Until both have shown that they live, or one is lost, nothing is planned.
+#[derive(Debug)]
+struct Suspects {
+    ends: Vec<WorkerId>,
+    since: Duration,
+}
 
 /// A lane's place in the cluster.
 #[derive(Debug)]
@@ -56,16 +63,20 @@ pub(super) struct Placement {
     pub(super) fingerprint: [u8; 32],
     /// The plan in force, loading or served.
     pub(super) plan: Option<Plan>,
+    /// The one that is to take over from a plan whose worker is about to leave.
+    pub(super) next: Option<Plan>,
+    /// Whether a plan was ever served: then fewer workers than were waited for have to do.
+    pub(super) has_served: bool,
     /// Workers and layers of the latest plan, by stage: the next one keeps what it can.
-    seats: Vec<(WorkerId, u32)>,
+    pub(super) seats: Vec<(WorkerId, u32)>,
     /// Why there is no plan although there are workers enough.
     pub(super) last_error: Option<String>,
     /// The model's files were written to: nobody is placed before it is known what they hold.
     unsure: bool,
-    /// Nobody is placed before: a link broke, and whose fault it is will show.
-    pub(super) hold_until: Duration,
-    /// Since when the pipeline has had work, if it has.
-    pub(super) in_flight_since: Option<Duration>,
+    /// A link broke, and whose fault it is will show.
+    suspects: Option<Suspects>,
+    /// The answer that is due next, if the pipeline has work.
+    pub(super) awaited: Option<Awaited>,
 }
 
 impl Placement {
@@ -87,25 +98,28 @@ impl Placement {
             config,
             fingerprint,
             plan: None,
+            next: None,
+            has_served: false,
             seats,
             last_error: None,
             unsure: false,
-            hold_until: Duration::ZERO,
-            in_flight_since: None,
+            suspects: None,
+            awaited: None,
         }
     }
 
-    /// Whether its plan in force has this number.
-    pub(super) fn is_of(&self, epoch: PlanEpoch) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.epoch == epoch)
+    /// Its plan with this number, in force or about to be.
+    pub(super) fn plan_of(&mut self, epoch: PlanEpoch) -> Option<&mut Plan> {
+        self.plan.iter_mut().chain(&mut self.next).find(|plan| plan.epoch == epoch)
     }
 
-    /// The stage of a worker in the plan in force, if that has this number.
-    pub(super) fn position(&self, worker: WorkerId, epoch: PlanEpoch) -> Option<usize> {
-        self.plan.as_ref()?.position(worker, epoch)
+    /// Whether a worker holds a stage of its plan with this number.
+    pub(super) fn holds(&self, worker: WorkerId, epoch: PlanEpoch) -> bool {
+        let mut plans = self.plan.iter().chain(&self.next);
+        plans.any(|plan| plan.position(worker, epoch).is_some())
     }
 
-    /// A stage of the plan in force is loaded and linked.
+    /// A stage is loaded and linked.
     pub(super) fn handle_ready(
         &mut self,
         now: Duration,
@@ -114,8 +128,8 @@ impl Placement {
         members: &mut Membership,
         actions: &mut Actions,
     ) {
-        let Some(stage) = self.position(id, ready.epoch) else { return };
-        let plan = self.plan.as_mut().expect("a position is one of the plan");
+        let Some(plan) = self.plan_of(ready.epoch) else { return };
+        let Some(stage) = plan.position(id, ready.epoch) else { return };
         if plan.stages[stage].ready.replace(ready.clone()).is_some() {
             return;
         }
@@ -123,7 +137,8 @@ impl Placement {
         self.start_serving(now, members, actions);
     }
 
-    /// A worker of the plan in force cannot do what it was asked, or does it wrongly.
+    /// A worker of a plan cannot do what it was asked, or does it wrongly. The plan that is being prepared
+    /// ends in any case: it was made without knowing this.
     pub(super) fn handle_fault(
         &mut self,
         now: Duration,
@@ -132,12 +147,14 @@ impl Placement {
         members: &mut Membership,
         actions: &mut Actions,
     ) {
-        let Some(stage) = self.position(id, fault.epoch) else { return };
-        let served = self.plan.as_ref().and_then(|plan| plan.served_for(now));
+        let Some(plan) = self.plan_of(fault.epoch) else { return };
+        let Some(stage) = plan.position(id, fault.epoch) else { return };
+        let served = plan.served_for(now);
+        let in_force = self.plan.as_ref().is_some_and(|plan| plan.epoch == fault.epoch);
         let did = match fault.code {
             FaultCode::LoadFailed => "could not load its stage",
             FaultCode::SliceFailed => "could not get the weights of its stage",
-            FaultCode::LinkFailed => "has no link to the next stage",
+            FaultCode::LinkFailed => "has no link",
             FaultCode::ComputeFailed => "failed while computing",
             FaultCode::BadMessage | FaultCode::WrongEpoch => "met a message without meaning",
         };
@@ -145,10 +162,9 @@ impl Placement {
         let worker = members.of_plan_mut(id);
         let reason =
             format!("worker {} (stage {stage}) {did}: {}", worker.name, one_line(&fault.text));
-        if fault.code == FaultCode::LinkFailed && served.is_some() {
-            // Most likely the neighbour died, and this worker saw it first.
-            self.hold_until = now + LINK_PAUSE;
+        if fault.code == FaultCode::LinkFailed {
             actions.push_back(Action::Announce(reason.clone()));
+            self.note_link(now, (id, fault.about), served, members, actions);
         } else if fault.code == FaultCode::LoadFailed && served.is_some() && worker.forgive(now) {
             // It had loaded the stage: its file was written to since.
             self.unsure = true;
@@ -159,16 +175,76 @@ impl Placement {
             actions
                 .push_back(Action::Announce(format!("{reason}. It is tried again in {backoff} s")));
         }
-        self.end_plan(&reason, members, actions);
+        self.drop_next(members, actions);
+        if in_force {
+            self.end_plan(now, (&reason, Duration::ZERO), members, actions);
+            self.last_error = Some(reason);
+        }
         if look {
             actions.push_back(Action::LookAtModel(self.lane));
         }
-        self.last_error = Some(reason);
+    }
+
+    /// A worker says that its link with another one failed, or with us. Neither end is believed to be the
+    /// cause before the other's partners say so too.
+    fn note_link(
+        &mut self,
+        now: Duration,
+        (id, other): (WorkerId, Option<WorkerId>),
+        served: Option<Duration>,
+        members: &mut Membership,
+        actions: &mut Actions,
+    ) {
+        if served.is_some() {
+            let ends = std::iter::once(id).chain(other).collect();
+            self.suspects = Some(Suspects { ends, since: now });
+        }
+        let Some(other) = other.filter(|other| members.get(*other).is_some()) else {
+            if served.is_none() {
+                members.of_plan_mut(id).back_off(now, served);
+            }
+            return;
+        };
+        let dials =
+            self.plan.iter().chain(&self.next).any(|plan| plan.links().contains(&(id, other)));
+        let direction = if dials { (id, other) } else { (other, id) };
+        members.links.note(now, direction, served.is_some());
+        if let Some(culprit) = members.links.culprit(direction) {
+            let worker = members.of_plan_mut(culprit);
+            let backoff = worker.back_off(now, served).as_secs();
+            let text = format!(
+                "worker {} fails to be reached by several others: it is tried again in {backoff} s; let \
+                 UDP through between it and them, or set its --listen and --advertise",
+                worker.name
+            );
+            actions.push_back(Action::Announce(text));
+        }
+    }
+
+    /// Whether it is still to show which end of a link that broke is to blame.
+    pub(super) fn waits_for_suspects(&mut self, now: Duration, members: &Membership) -> bool {
+        let Some(Suspects { ends, since }) = &self.suspects else { return false };
+        let lives = |id: &WorkerId| members.get(*id).is_none_or(|worker| worker.heard_at > *since);
+        let waits = now < *since + LINK_PAUSE && !ends.iter().all(lives);
+        if !waits {
+            self.suspects = None;
+        }
+        waits
+    }
+
+    /// When that is over at the latest.
+    pub(super) fn suspects_until(&self) -> Option<Duration> {
+        self.suspects.as_ref().map(|suspects| suspects.since + LINK_PAUSE)
     }
 
     /// The model's files were written to, and are being read.
     pub(super) fn handle_model_unsure(&mut self) {
         self.unsure = true;
+    }
+
+    /// Whether nothing may be planned before it is known what the model's files hold.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// The model's files hold the model. Whether that was not known before.
@@ -177,181 +253,164 @@ impl Placement {
         std::mem::replace(&mut self.unsure, false)
     }
 
-    /// Whether microbatches are in flight.
-    pub(super) fn handle_in_flight(&mut self, now: Duration, in_flight: bool) {
-        match (in_flight, self.in_flight_since) {
-            (true, None) => self.in_flight_since = Some(now),
-            (false, _) => self.in_flight_since = None,
-            (true, Some(_)) => {}
+    /// What a worker says of forwards that it computed.
+    pub(super) fn handle_report(&mut self, id: WorkerId, report: &PlanReport) {
+        let Some(last) = report.timings.iter().map(|timing| timing.microbatch).max() else {
+            return;
+        };
+        let Some(plan) = self.plan_of(report.epoch) else { return };
+        if let Some(stage) = plan.position(id, report.epoch) {
+            let computed = &mut plan.stages[stage].computed;
+            *computed = last.max(*computed);
         }
+    }
+
+    /// The answer that is awaited does not come: the stage that did not compute its microbatch backs off.
+    pub(super) fn handle_stuck(
+        &mut self,
+        now: Duration,
+        members: &mut Membership,
+        actions: &mut Actions,
+    ) {
+        let Some((awaited, plan)) = self.awaited.zip(self.plan.as_ref()) else { return };
+        let (stage, served) = (plan.stuck_at(awaited.microbatch), plan.served_for(now));
+        let id = plan.stages[stage].worker;
+        let silent = now.saturating_sub(awaited.since);
+        let worker = members.of_plan_mut(id);
+        let reason = format!(
+            "worker {} (stage {stage}) lives, but has not computed microbatch {} for {:.1} s",
+            worker.name,
+            awaited.microbatch,
+            silent.as_secs_f32()
+        );
+        let backoff = worker.back_off(now, served).as_secs();
+        actions.push_back(Action::Announce(format!("{reason}. It is tried again in {backoff} s")));
+        self.drop_next(members, actions);
+        self.end_plan(now, (&reason, silent), members, actions);
+        self.last_error = Some(reason);
     }
 
     /// A worker is gone, and known no more.
     pub(super) fn handle_lost(
         &mut self,
+        now: Duration,
         id: WorkerId,
-        reason: &str,
+        (reason, silent): (&str, Duration),
         members: &mut Membership,
         actions: &mut Actions,
     ) {
-        self.hold_until = Duration::ZERO;
+        self.suspects = None;
+        if self.next.as_ref().is_some_and(|plan| plan.holds(id)) {
+            self.drop_next(members, actions);
+        }
         if self.plan.as_ref().is_some_and(|plan| plan.holds(id)) {
-            self.end_plan(reason, members, actions);
+            self.end_plan(now, (reason, silent), members, actions);
             self.last_error = Some(reason.to_owned());
         }
     }
 
-    /// Ends the plan in force: those who are left give their stages back and wait.
+    /// Ends the plan in force: those who are left give their stages back and wait. If another was being
+    /// prepared it is the one in force now. `silent` is how long the cause had shown no life.
     pub(super) fn end_plan(
         &mut self,
-        reason: &str,
+        now: Duration,
+        (reason, silent): (&str, Duration),
         members: &mut Membership,
         actions: &mut Actions,
     ) {
         let Some(plan) = self.plan.take() else { return };
-        self.in_flight_since = None;
-        let epoch = plan.epoch;
-        if plan.serving_since.is_some() {
-            let (lane, reason) = (self.lane, reason.to_owned());
-            actions.push_back(Action::Stopped { lane, epoch, reason });
-        }
-        for stage in &plan.stages {
-            if let Some(worker) = members.get_mut(stage.worker) {
-                worker.release(epoch);
-                let release = Release { epoch };
-                actions.push_back(Action::Release { worker: stage.worker, release });
+        self.awaited = None;
+        if let Some(since) = plan.serving_since {
+            let (lane, epoch, reason) = (self.lane, plan.epoch, reason.to_owned());
+            actions.push_back(Action::Stopped { lane, epoch, reason, silent });
+            if now.saturating_sub(since) >= LONG_SERVICE {
+                plan.links().into_iter().for_each(|link| members.links.works(link));
             }
         }
+        release(&plan, members, actions);
+        self.promote(now, members, actions);
     }
 
-    /// Begins a plan if there is none and there are workers enough.
-    pub(super) fn try_plan(
-        &mut self,
-        now: Duration,
-        machine: [u8; 16],
-        members: &mut Membership,
-        epochs: &mut Epochs,
-        actions: &mut Actions,
-    ) {
-        if self.plan.is_some() || self.unsure || now < self.hold_until {
-            return;
-        }
-        let available = members.available(now);
-        let wanted = self.workers_wanted();
-        if available.len() < wanted {
-            return;
-        }
-        let first = self.place(&self.seated(&available, wanted), members);
-        // Workers beyond those waited for help where these are too small.
-        let placed = first.or_else(|error| {
-            let all = self.seated(&available, available.len().min(STAGES_MAX));
-            if all.len() > wanted { self.place(&all, members) } else { Err(error) }
-        });
-        match placed {
-            Ok((cut, ids)) => {
-                // Without a number there is no plan; more are being reserved.
-                let Some(epoch) = epochs.take() else { return };
-                self.begin(now, epoch, (cut, &ids), machine, members, actions);
-            }
-            Err(error) => {
-                let text = format!("no plan is possible: {error}");
-                if self.last_error.as_ref() != Some(&text) {
-                    actions.push_back(Action::Announce(text.clone()));
-                    self.last_error = Some(text);
-                }
-            }
-        }
-    }
-
-    /// Workers to wait for.
-    pub(super) fn workers_wanted(&self) -> usize {
-        let stages = self.config.cut.as_ref().map_or(1, Vec::len);
-        let wanted = usize::try_from(self.config.workers_wanted).unwrap_or(STAGES_MAX);
-        wanted.clamp(stages, STAGES_MAX.max(stages))
-    }
-
-    /// `count` of the available workers: those of the latest plan in their places, others in order
-    /// of joining in the places that are left.
-    fn seated(&self, available: &[WorkerId], count: usize) -> Vec<WorkerId> {
-        let kept: Vec<_> = self.seats.iter().map(|(id, _)| *id).take(count).collect();
-        let mut others = available.iter().filter(|id| !kept.contains(id));
-        let mut seats: Vec<_> = kept
-            .iter()
-            .filter_map(|id| Some(id).filter(|id| available.contains(id)).or_else(|| others.next()))
-            .copied()
-            .collect();
-        seats.extend(others.take(count.saturating_sub(seats.len())));
-        seats
-    }
-
-    fn place(
-        &self,
-        ids: &[WorkerId],
-        members: &Membership,
-    ) -> Result<(Cut, Vec<WorkerId>), PlanError> {
-        let free: Vec<Member> = ids.iter().map(|id| members.with_free_memory(*id)).collect();
-        let previous: Vec<u32> = self.seats.iter().map(|(_, layers)| *layers).collect();
-        let request = CutRequest {
-            ctx_size: self.config.ctx_size,
-            objective: self.config.objective,
-            cut: self.config.cut.clone(),
-            rows_max: self.rows_max(),
-            kv_type: self.config.kv_type,
-            block_len: self.config.extent_len,
-            previous: Some(previous).filter(|counts| !counts.is_empty()),
-        };
-        let cut = cut(&self.config.layout, &free, &request)?;
-        let placed = cut.members.iter().map(|member| ids[*member]).collect();
-        Ok((cut, placed))
-    }
-
-    fn begin(
+    /// The shell has switched to the plan that was offered: the one before ends.
+    pub(super) fn handle_taken_over(
         &mut self,
         now: Duration,
         epoch: PlanEpoch,
-        (cut, ids): (Cut, &[WorkerId]),
-        machine: [u8; 16],
         members: &mut Membership,
         actions: &mut Actions,
     ) {
-        self.last_error = None;
-        self.seats = ids.iter().copied().zip(cut.counts()).collect();
-        let stages: Vec<_> = ids
-            .iter()
-            .zip(&cut.layers)
-            .map(|(id, layers)| Stage { worker: *id, layers: layers.clone(), ready: None })
-            .collect();
-        let plan = Plan { epoch, cut, stages, serving_since: None };
-        actions.extend(self.plan_lines(&plan, members).into_iter().map(Action::Announce));
-        for (stage, id) in ids.iter().enumerate() {
-            let assign = Box::new(self.assign(&plan, stage, machine, members));
-            actions.push_back(Action::Assign { worker: *id, assign });
-            let budget = &plan.cut.stages[stage];
-            let bytes = budget.own_bytes + budget.kv_bytes + budget.scratch_bytes;
-            members.of_plan_mut(*id).assign(now, epoch, bytes);
+        if self.next.as_ref().is_none_or(|next| next.epoch != epoch) {
+            return;
         }
-        self.plan = Some(plan);
+        if let Some(old) = self.plan.take() {
+            release(&old, members, actions);
+        }
+        self.awaited = None;
+        self.plan = self.next.take();
+        if let Some(plan) = &mut self.plan {
+            plan.serving_since = Some(now);
+            plan.is_offered = false;
+            self.seats = plan.seats();
+        }
     }
 
-    /// Serves the plan if all its stages are ready.
+    /// What was being prepared is in force now.
+    fn promote(&mut self, now: Duration, members: &Membership, actions: &mut Actions) {
+        let Some(next) = self.next.take() else { return };
+        self.seats = next.seats();
+        self.plan = Some(Plan { is_offered: false, ..next });
+        self.start_serving(now, members, actions);
+    }
+
+    /// What was being prepared is of no use.
+    pub(super) fn drop_next(&mut self, members: &mut Membership, actions: &mut Actions) {
+        let Some(next) = self.next.take() else { return };
+        if next.is_offered {
+            actions.push_back(Action::Withdrawn { lane: self.lane });
+        }
+        release(&next, members, actions);
+    }
+
+    /// Serves the plan in force if all its stages are ready; offers the one that is being prepared.
     fn start_serving(&mut self, now: Duration, members: &Membership, actions: &mut Actions) {
-        let Some(plan) = self.plan.as_ref() else { return };
-        let info = |stage: &Stage| {
-            stage.ready.clone().map(|ready| StageInfo {
-                worker: stage.worker,
-                name: members.of_plan(stage.worker).name.clone(),
-                layers: stage.layers.clone(),
-                ready,
-            })
-        };
-        let Some(stages) = plan.stages.iter().map(info).collect::<Option<Vec<_>>>() else {
-            return;
-        };
-        let limits = self.limits(plan, members);
-        actions.extend(self.serving_lines(plan, &stages).into_iter().map(Action::Announce));
-        actions.push_back(Action::Serving { lane: self.lane, limits, stages });
-        if let Some(plan) = self.plan.as_mut() {
-            plan.serving_since = Some(now);
+        if let Some(plan) = self.plan.as_ref().filter(|plan| plan.serving_since.is_none()) {
+            let Some(stages) = infos(plan, members) else { return };
+            let (lane, limits) = (self.lane, self.limits(plan, members));
+            actions.extend(self.serving_lines(plan, &stages).into_iter().map(Action::Announce));
+            actions.push_back(Action::Serving { lane, limits, stages });
+            self.has_served = true;
+            if let Some(plan) = self.plan.as_mut() {
+                plan.serving_since = Some(now);
+            }
+        }
+        let Some(next) = self.next.as_ref().filter(|next| !next.is_offered) else { return };
+        let Some(stages) = infos(next, members) else { return };
+        let (lane, limits) = (self.lane, self.limits(next, members));
+        actions.extend(self.serving_lines(next, &stages).into_iter().map(Action::Announce));
+        actions.push_back(Action::TakeOver { lane, limits, stages });
+        if let Some(next) = self.next.as_mut() {
+            next.is_offered = true;
         }
     }
+}
+
+/// Those who are left give their stages back.
+fn release(plan: &Plan, members: &mut Membership, actions: &mut Actions) {
+    let epoch = plan.epoch;
+    for stage in &plan.stages {
+        if let Some(worker) = members.get_mut(stage.worker) {
+            worker.release(epoch);
+            actions.push_back(Action::Release { worker: stage.worker, release: Release { epoch } });
+        }
+    }
+}
+
+/// The stages of a plan; `None` before all are ready.
+fn infos(plan: &Plan, members: &Membership) -> Option<Vec<StageInfo>> {
+    let info = |stage: &Stage| {
+        let ready = stage.ready.clone()?;
+        let name = members.of_plan(stage.worker).name.clone();
+        Some(StageInfo { worker: stage.worker, name, layers: stage.layers.clone(), ready })
+    };
+    plan.stages.iter().map(info).collect()
 }

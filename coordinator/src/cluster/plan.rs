@@ -1,18 +1,20 @@
-//! A plan in force: its cut, its stages, and how far each of them is.
+//! A plan, in force or about to be: its cut, its stages, and how far each of them is.
 
 use std::ops::Range;
 use std::time::Duration;
 use woolly_engine::plan::Cut;
 use woolly_protocol::control::Ready;
-use woolly_protocol::ids::{PlanEpoch, WorkerId};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 
-/// A plan in force.
+/// A plan.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) epoch: PlanEpoch,
     pub(super) cut: Cut,
     pub(super) stages: Vec<Stage>,
     pub(super) serving_since: Option<Duration>,
+    /// Whether the shell was told that it may take over from the one in force.
+    pub(super) is_offered: bool,
 }
 
 /// A stage of a plan.
@@ -22,6 +24,8 @@ pub(super) struct Stage {
     pub(super) layers: Range<u32>,
     /// What its worker said when it was ready.
     pub(super) ready: Option<Ready>,
+    /// The last microbatch that its worker said it computed.
+    pub(super) computed: MicrobatchId,
 }
 
 /// A stage that is served.
@@ -47,6 +51,28 @@ impl Plan {
     /// Whether a worker holds one of its stages.
     pub(super) fn holds(&self, worker: WorkerId) -> bool {
         self.position(worker, self.epoch).is_some()
+    }
+
+    /// Its workers, in order of stage.
+    pub(super) fn workers(&self) -> Vec<WorkerId> {
+        self.stages.iter().map(|stage| stage.worker).collect()
+    }
+
+    /// Its workers with the numbers of their layers.
+    pub(super) fn seats(&self) -> Vec<(WorkerId, u32)> {
+        self.workers().into_iter().zip(self.cut.counts()).collect()
+    }
+
+    /// Each worker with the one that it dials.
+    pub(super) fn links(&self) -> Vec<(WorkerId, WorkerId)> {
+        self.workers().windows(2).map(|pair| (pair[0], pair[1])).collect()
+    }
+
+    /// The first stage that has not said that it computed this microbatch, or else the last one, whose
+    /// answer is missing.
+    pub(super) fn stuck_at(&self, microbatch: MicrobatchId) -> usize {
+        let behind = self.stages.iter().position(|stage| stage.computed < microbatch);
+        behind.unwrap_or(self.stages.len() - 1)
     }
 
     /// How long it has been served, if it is.

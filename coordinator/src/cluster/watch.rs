@@ -1,37 +1,58 @@
 //! Time: who is silent, who stands still, and when to look again.
+//!
+//! # An answer that is overdue
+//!
+//! A pipeline is stuck when the oldest answer in flight is overdue: no counter of its workers has moved for
+//! `still`, or for eight times the time that such answers usually take if that is longer. Before any answer
+//! came, the planner's prediction stands for what is usual. If counters move, only a much longer time
+//! counts: it is slow, and slow is not dead.
 
 use super::placement::Placement;
 use super::worker::Worker;
 use super::{Action, Cluster, WorkerId};
 use std::time::Duration;
 
-/// When a worker counts as lost.
+/// When a worker counts as lost, and a pipeline as stuck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Without any heartbeat.
     pub heartbeat: Duration,
+    /// With heartbeats that show that it does not hear ours.
+    pub unheard: Duration,
     /// Without progress while it loads its stage.
     pub loading: Duration,
-    /// Without progress while it computes a microbatch.
-    pub computing: Duration,
+    /// An answer is overdue and no counter moves: at least so long.
+    pub still: Duration,
+    /// An answer is overdue although counters move: at least so long.
+    pub moving: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(5),
+            unheard: Duration::from_secs(3),
             loading: Duration::from_secs(30),
-            computing: Duration::from_secs(60),
+            still: Duration::from_secs(2),
+            moving: Duration::from_secs(30),
         }
     }
 }
+
+/// How many times as long as usual an answer may take when no counter moves.
+const STILL_TIMES: u32 = 8;
+/// The same when counters move.
+const MOVING_TIMES: u32 = 30;
+/// Called so much later than was asked for, this process was asleep itself. So long it may take then until
+/// what came meanwhile is read.
+const ASLEEP: Duration = Duration::from_secs(1);
 
 /// What a worker was silent about for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Silence {
     Heartbeat,
+    Unheard,
     Loading,
-    Computing,
 }
 
 impl Cluster {
@@ -39,18 +60,23 @@ impl Cluster {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let workers = self.members.iter().map(|(_, worker)| self.deadline(worker).0);
         // With plans in force nobody is placed, so that the end of a back-off changes nothing.
-        let waits = self.placements.values().any(|placement| placement.plan.is_none());
+        let planless = || self.placements.values().filter(|placement| placement.plan.is_none());
+        let waits = planless().next().is_some();
         let backoffs = self.members.iter().map(|(_, worker)| worker.backoff_until);
-        let backoffs = backoffs.filter(|_| waits);
-        let planless = self.placements.values().filter(|placement| placement.plan.is_none());
-        let holds = planless.map(|placement| placement.hold_until);
-        let later = backoffs.chain(holds).filter(|until| *until > self.timed_at);
-        let stalls = self.placements.values().filter_map(|p| self.stall_deadline(p));
-        workers.chain(later).chain(stalls).min()
+        let links = self.members.links.next_try(self.timed_at);
+        let backoffs = backoffs.chain(links).filter(|_| waits);
+        let suspects = planless().filter_map(Placement::suspects_until);
+        let later = backoffs.chain(suspects).filter(|until| *until > self.timed_at);
+        let stuck = self.placements.values().filter_map(|p| self.stuck_deadline(p));
+        workers.chain(later).chain(stuck).min()
     }
 
     /// Time has passed: silent workers are lost, those whose back-off is over are placed again.
     pub fn handle_timeout(&mut self, now: Duration) {
+        let asleep = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        if asleep > ASLEEP {
+            self.pardon(asleep + ASLEEP);
+        }
         self.timed_at = now;
         let lost: Vec<(WorkerId, String)> = self
             .members
@@ -61,57 +87,69 @@ impl Cluster {
             .collect();
         for (id, why) in lost {
             self.actions.push_back(Action::Evict { worker: id, text: why.clone() });
-            self.lose(id, &why);
+            self.lose(now, id, &why);
         }
-        let stalled = self.placements.iter().filter(|(_, placement)| {
-            self.stall_deadline(placement).is_some_and(|deadline| deadline <= now)
+        let stuck = self.placements.iter().filter(|(_, placement)| {
+            self.stuck_deadline(placement).is_some_and(|deadline| deadline <= now)
         });
-        for lane in stalled.map(|(lane, _)| *lane).collect::<Vec<_>>() {
-            let reason = format!(
-                "microbatches are in flight and no worker has computed anything for {} s",
-                self.config.timeouts.computing.as_secs()
-            );
-            self.announce(reason.clone());
+        for lane in stuck.map(|(lane, _)| *lane).collect::<Vec<_>>() {
             if let Some(placement) = self.placements.get_mut(&lane) {
-                placement.end_plan(&reason, &mut self.members, &mut self.actions);
+                placement.handle_stuck(now, &mut self.members, &mut self.actions);
             }
         }
         self.try_plans(now);
+    }
+
+    /// This process was asleep (a stopped process, a virtual machine that was moved): what came meanwhile
+    /// is still to be read.
+    fn pardon(&mut self, asleep: Duration) {
+        self.members.pardon(asleep);
+        for placement in self.placements.values_mut() {
+            if let Some(awaited) = &mut placement.awaited {
+                awaited.since += asleep;
+            }
+        }
     }
 
     /// When a worker counts as lost unless something is heard, and which limit that is.
     fn deadline(&self, worker: &Worker) -> (Duration, Silence) {
         let timeouts = &self.config.timeouts;
         let silent = (worker.heard_at + timeouts.heartbeat, Silence::Heartbeat);
-        let still = if worker.loads() {
-            (worker.progress_at + timeouts.loading, Silence::Loading)
-        } else if worker.computes() {
-            (worker.progress_at + timeouts.computing, Silence::Computing)
-        } else {
-            return silent;
-        };
-        if still.0 < silent.0 { still } else { silent }
+        let unheard = (worker.echoed_at() + timeouts.unheard, Silence::Unheard);
+        let still = (worker.progress_at + timeouts.loading, Silence::Loading);
+        let all = [Some(silent), Some(unheard), Some(still).filter(|_| worker.loads())];
+        let first = all.into_iter().flatten().min_by_key(|(deadline, _)| *deadline);
+        first.unwrap_or(silent)
     }
 
     fn why(&self, silence: Silence) -> String {
         let timeouts = &self.config.timeouts;
         match silence {
             Silence::Heartbeat => format!("no heartbeat for {} s", timeouts.heartbeat.as_secs()),
+            Silence::Unheard => {
+                format!("it has not heard us for {} s", timeouts.unheard.as_secs())
+            }
             Silence::Loading => {
                 format!("no progress for {} s while loading its stage", timeouts.loading.as_secs())
             }
-            Silence::Computing => format!(
-                "no progress for {} s while computing a microbatch",
-                timeouts.computing.as_secs()
-            ),
         }
     }
 
-    /// When a pipeline with work in flight counts as stuck: no worker of it has moved.
-    fn stall_deadline(&self, placement: &Placement) -> Option<Duration> {
-        let since = placement.in_flight_since?;
-        let stages = &placement.plan.as_ref()?.stages;
-        let moved = stages.iter().map(|stage| self.members.of_plan(stage.worker).progress_at);
-        Some(since.max(moved.max()?) + self.config.timeouts.computing)
+    /// When a pipeline with work in flight counts as stuck.
+    fn stuck_deadline(&self, placement: &Placement) -> Option<Duration> {
+        let awaited = placement.awaited?;
+        let plan = placement.plan.as_ref()?;
+        let timeouts = &self.config.timeouts;
+        let predicted = || {
+            let one: u64 = plan.cut.predicted_ns.iter().sum();
+            Duration::from_nanos(one.saturating_mul(awaited.rows.into()))
+        };
+        let usual = awaited.usual.unwrap_or_else(predicted);
+        let since = awaited.since.max(plan.serving_since?);
+        let moved = plan.stages.iter().map(|stage| self.members.of_plan(stage.worker).progress_at);
+        let stood_still = timeouts.still.max(usual.saturating_mul(STILL_TIMES));
+        let never = timeouts.moving.max(usual.saturating_mul(MOVING_TIMES));
+        let still = since.max(moved.max()?).saturating_add(stood_still);
+        Some(still.min(since.saturating_add(never)))
     }
 }

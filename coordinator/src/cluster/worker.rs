@@ -65,6 +65,8 @@ pub(super) struct Worker {
     forgiven_at: Option<Duration>,
     /// Not placed before this moment.
     pub(super) backoff_until: Duration,
+    /// Why it is about to leave, if it is: nothing is placed on it any more.
+    pub(super) leaving: Option<String>,
 }
 
 impl Worker {
@@ -92,6 +94,7 @@ impl Worker {
             failures: 0,
             forgiven_at: None,
             backoff_until: Duration::ZERO,
+            leaving: None,
         }
     }
 
@@ -115,9 +118,15 @@ impl Worker {
         self.stages.remove(&epoch);
     }
 
-    /// Bytes that plans count on here.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.stages.values().map(|held| held.bytes).sum()
+    /// Bytes that plans other than `but` count on here.
+    pub(super) fn held_bytes(&self, but: Option<PlanEpoch>) -> u64 {
+        let others = self.stages.iter().filter(|(epoch, _)| Some(**epoch) != but);
+        others.map(|(_, held)| held.bytes).sum()
+    }
+
+    /// Whether a plan may count on it.
+    pub(super) fn may_be_placed(&self, now: Duration) -> bool {
+        self.backoff_until <= now && self.leaving.is_none()
     }
 
     /// How far it is with the stage of a plan.
@@ -151,6 +160,13 @@ impl Worker {
         self.heartbeat = heartbeat.clone();
     }
 
+    /// We were asleep for so long, and could hear nobody.
+    pub(super) fn pardon(&mut self, asleep: Duration) {
+        self.heard_at += asleep;
+        self.progress_at += asleep;
+        self.echo.1 += asleep;
+    }
+
     /// Since when it has not shown that it hears us.
     pub(super) fn echoed_at(&self) -> Duration {
         self.echo.1
@@ -174,11 +190,6 @@ impl Worker {
         let again = self.forgiven_at.is_some_and(|at| now.saturating_sub(at) < BACKOFF_MAX);
         self.forgiven_at = Some(now);
         !again
-    }
-
-    /// Whether it computes a microbatch.
-    pub(super) fn computes(&self) -> bool {
-        self.is(&[StageState::Ready]) && self.heartbeat.microbatch.0 != 0
     }
 
     /// Whether it loads a stage.

@@ -1,6 +1,8 @@
 //! Flags about how many requests wait and run.
 
+use crate::units::parse_duration;
 use clap::Args;
+use std::time::Duration;
 
 /// Requests that may wait at most: each holds its prompt in memory.
 const QUEUE_MAX: i64 = 65_536;
@@ -8,7 +10,7 @@ const QUEUE_MAX: i64 = 65_536;
 const RUNNING_MAX: i64 = 4096;
 
 /// How many requests wait and run; each prompt of a request counts.
-#[derive(Clone, Copy, Debug, Default, Args)]
+#[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Queue")]
 pub struct QueueArgs {
     /// Requests that may wait for their first token to be computed; more are refused with 429 and a
@@ -20,4 +22,17 @@ pub struct QueueArgs {
     #[arg(long, env = "WOOLLY_RUNNING_MAX", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=RUNNING_MAX))]
     pub running_max: Option<u32>,
+    /// How long requests wait after a worker was lost until others compute its layers, such as 30s; then
+    /// they end with an error, and new ones get 503. 0s lets none wait, 1h is the longest
+    #[arg(long, env = "WOOLLY_FAILOVER_DEADLINE", value_name = "TIME", default_value = "30s")]
+    #[arg(value_parser = parse_failover_deadline)]
+    pub failover_deadline: Duration,
+}
+
+/// The longest wait for a new plan.
+const DEADLINE_MAX: Duration = Duration::from_secs(3600);
+
+fn parse_failover_deadline(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text).map_err(|error| format!("{error}, such as 30s"))?;
+    if time > DEADLINE_MAX { Err("expected at most 1h".to_owned()) } else { Ok(time) }
 }

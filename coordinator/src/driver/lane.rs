@@ -5,12 +5,12 @@
 
 use super::generations::{Generations, Told};
 use super::pipeline::{Broken, Pipeline};
-use crate::cluster::PlacementConfig;
-use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, Refusal};
+use crate::cluster::{PlacementConfig, StageInfo};
+use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, LaneId, Refusal};
 use crate::metrics::Metrics;
 use crate::models::ServedModel;
 use crate::models::last_plan::LastPlan;
-use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
+use crate::scheduler::{Awaited, PlanLimits, Recovered, Scheduler, SchedulerConfig, StageTiming};
 use crate::status::{Counts, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +42,12 @@ pub struct Lane {
     pub(super) config: LaneConfig,
     scheduler: Scheduler,
     pipeline: Option<Pipeline>,
+    /// What takes over from it as soon as nothing is on its way.
+    next: Option<(PlanLimits, Vec<StageInfo>)>,
     generations: Generations,
-    /// As of which state of the cluster the status was told; `None` before.
-    told: Option<(u64, bool)>,
+    /// As of which state of the cluster the status was told, and whether the server was stopping and a
+    /// plan was looked for; `None` before.
+    told: Option<(u64, bool, bool)>,
 }
 
 impl Lane {
@@ -54,6 +57,7 @@ impl Lane {
             scheduler: Scheduler::new(config.scheduler),
             config,
             pipeline: None,
+            next: None,
             generations: Generations::default(),
             told: None,
         }
@@ -125,9 +129,41 @@ impl Lane {
         self.scheduler.handle_plan(now, limits);
     }
 
+    /// Another plan takes over as soon as nothing is on its way.
+    pub fn hand_over(&mut self, limits: PlanLimits, stages: Vec<StageInfo>) {
+        self.next = Some((limits, stages));
+        self.scheduler.handle_hand_over();
+    }
+
+    /// It does not, after all.
+    pub fn withdraw(&mut self, now: Duration) {
+        if self.next.take().is_some() {
+            self.scheduler.handle_withdrawn(now);
+        }
+    }
+
+    /// What takes over now.
+    pub fn drained(
+        (id, lane): (&LaneId, &mut Lane),
+    ) -> Option<(LaneId, PlanLimits, Vec<StageInfo>)> {
+        let (limits, stages) = lane.next.take_if(|_| lane.scheduler.is_drained())?;
+        Some((*id, limits, stages))
+    }
+
+    /// The answer that is due next.
+    pub fn awaited(&self) -> Option<Awaited> {
+        self.scheduler.awaited()
+    }
+
+    /// What failovers took, for metrics.
+    pub fn poll_recovered(&mut self) -> Option<Recovered> {
+        self.scheduler.poll_recovered()
+    }
+
     /// The plan that was served has ended.
     pub fn stop(&mut self, now: Duration) {
         self.pipeline = None;
+        self.next = None;
         self.scheduler.handle_pipeline_lost(now);
     }
 
@@ -221,9 +257,17 @@ impl Lane {
         describe: impl FnOnce() -> Status,
     ) -> Counts {
         let counts = self.counts();
-        let now = Some((revision, stopping));
+        let holds = self.scheduler.holds();
+        let now = Some((revision, stopping, holds));
         let described = (self.told != now).then(|| {
             let mut status = describe();
+            if holds {
+                // Requests are taken and wait: to the outside it is only slow.
+                status.ready = true;
+                status.ctx_size = self.config.placement.ctx_size;
+                status.kv_type = self.config.placement.kv_type.name();
+                status.detail = format!("failing over: {}", status.detail);
+            }
             if stopping {
                 status.ready = false;
                 status.stopping = true;

@@ -134,7 +134,7 @@ impl Members {
         text: &str,
     ) {
         let (code, text) = (FaultCode::BadMessage, text.to_owned());
-        let fault = FaultMessage { code, epoch, microbatch, text };
+        let fault = FaultMessage { code, epoch, microbatch, about: None, text };
         self.cluster.handle_fault(now, worker, &fault);
     }
 

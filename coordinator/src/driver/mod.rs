@@ -335,6 +335,15 @@ impl Driver {
                         self.members.lose(now, worker, &error.to_string());
                     }
                 }
+                while let Some(recovered) = lane.poll_recovered() {
+                    self.outputs.metrics.recovered(recovered);
+                }
+            }
+            let drained: Vec<_> = self.lanes.iter_mut().filter_map(Lane::drained).collect();
+            for (lane, limits, stages) in drained {
+                settled = false;
+                self.serve(lane, limits, stages);
+                self.members.cluster.handle_taken_over(self.now(), lane, limits.epoch);
             }
             if settled {
                 break;
@@ -354,7 +363,18 @@ impl Driver {
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
             Action::Serving { lane, limits, stages } => self.serve(lane, limits, stages),
-            Action::Stopped { lane, epoch, reason } => {
+            Action::TakeOver { lane, limits, stages } => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.hand_over(limits, stages);
+                }
+            }
+            Action::Withdrawn { lane } => {
+                if let Some(lane) = self.lanes.get_mut(&lane) {
+                    lane.withdraw(now);
+                }
+            }
+            Action::Stopped { lane, epoch, reason, silent } => {
+                self.outputs.metrics.lost(silent);
                 tracing::debug!("plan {epoch} has ended: {reason}");
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.stop(now);
@@ -392,14 +412,13 @@ impl Driver {
 
     /// Tells the core and the gateway how things stand, if they stand differently.
     fn publish(&mut self) {
-        let now = self.now();
         let stopping = self.phase != Phase::Serving;
         let mut sum = Counts::default();
         for (id, lane) in &mut self.lanes {
             let cluster = &mut self.members.cluster;
             let revision = cluster.revision();
             let counts = lane.publish(revision, stopping, || cluster.status(*id));
-            cluster.handle_in_flight(now, *id, counts.in_flight > 0);
+            cluster.handle_awaited(*id, lane.awaited());
             sum = sum.plus(counts);
         }
         sum.stale_faults = self.members.cluster.stale_faults();

@@ -38,6 +38,7 @@ use woolly_protocol::sampling::SamplingOptions;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, Sampling};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
 /// Generations that one key may have: more than any test but one asks for.
 const KEY_CONCURRENCY: usize = 200;
 
@@ -120,7 +121,8 @@ impl Rig {
             cluster: ClusterConfig {
                 machine: [1; 16],
                 numerics: crate::models::NUMERICS,
-                timeouts: Timeouts::default(),
+                // The workers that are played send no heartbeats.
+                timeouts: Timeouts { heartbeat: MINUTE, unheard: MINUTE, ..Timeouts::default() },
                 epochs: 1..10_000,
             },
             id: [3; 16],
@@ -185,10 +187,10 @@ impl Player {
         player
     }
 
-    /// The next control frame but heartbeats.
+    /// The next control frame but heartbeats and the ends of earlier plans.
     async fn next(&mut self, kind: Kind) -> Frame {
         loop {
-            let accept = [kind, Kind::Heartbeat];
+            let accept = [kind, Kind::Heartbeat, Kind::Release];
             let reading = self.reader.read(&accept);
             let frame = timeout(PATIENCE, reading).await.unwrap().unwrap().unwrap();
             if frame.kind() == kind {
@@ -213,12 +215,19 @@ impl Player {
 
     /// The stream that the coordinator opens for this.
     async fn stream(&self, purpose: StreamPurpose) -> FrameReader {
+        let (found, reader) = self.any_stream().await;
+        assert_eq!(found, purpose);
+        reader
+    }
+
+    /// The next stream of the present plan.
+    async fn any_stream(&self) -> (StreamPurpose, FrameReader) {
         let recv = timeout(PATIENCE, self.connection.accept_uni()).await.unwrap().unwrap();
         let mut reader = FrameReader::new(recv);
         let frame = reader.read(&[Kind::StreamOpen]).await.unwrap().unwrap();
-        let epoch = self.assign.as_ref().unwrap().links.epoch;
-        assert_eq!(frame.message::<StreamOpen>().unwrap(), StreamOpen { epoch, purpose });
-        reader
+        let open = frame.message::<StreamOpen>().unwrap();
+        assert_eq!(open.epoch, self.assign.as_ref().unwrap().links.epoch);
+        (open.purpose, reader)
     }
 
     async fn answers(&self) -> quinn::SendStream {
@@ -258,14 +267,19 @@ async fn event(generation: &mut Generation) -> GenerationEvent {
     timeout(PATIENCE, generation.next()).await.unwrap().expect("the generation goes on")
 }
 
+/// The next event, however far the clock is moved for it.
+async fn event_at_any_time(generation: &mut Generation) -> GenerationEvent {
+    generation.next().await.expect("the generation goes on")
+}
+
 fn failed_with(event: GenerationEvent, code: &str) -> bool {
     matches!(event, GenerationEvent::Failed(failure) if failure.code == code)
 }
 
 #[tokio::test]
-async fn a_generation_runs_through_the_pipeline_and_is_told_of_its_loss() {
-    let (rig, players) = Rig::ready(2).await;
-    let (first, last) = (&players[0], &players[1]);
+async fn a_generation_runs_through_the_pipeline_and_outlives_its_loss() {
+    let (rig, mut players) = Rig::ready(2).await;
+    let (last, first) = (players.pop().unwrap(), &mut players[0]);
     assert!(first.assign.as_ref().unwrap().links.next.is_some());
     let mut forwards = first.stream(StreamPurpose::Forwards).await;
     let mut samplings = last.stream(StreamPurpose::Samplings).await;
@@ -286,11 +300,43 @@ async fn a_generation_runs_through_the_pipeline_and_is_told_of_its_loss() {
     assert_eq!(event(&mut generation).await, end);
 
     let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
+    write_frame(&mut answers, answer(&forward, 7)).await.unwrap();
+    assert!(matches!(event(&mut generation).await, GenerationEvent::Token(_)));
     last.connection.close(0u32.into(), b"");
-    assert!(failed_with(event(&mut generation).await, "pipeline_lost"));
+    // The survivor is given all layers, and the log: prompt and what was sampled.
+    first.load().await;
+    let links = &first.assign.as_ref().unwrap().links;
+    assert_eq!((links.epoch, links.stage_count), (PlanEpoch(2), 1));
+    assert!(rig.engine.status().ready, "meanwhile it is only slow");
+    let mut streams = BTreeMap::new();
+    for _ in 0..2 {
+        let (purpose, reader) = first.any_stream().await;
+        streams.insert(purpose == StreamPurpose::Forwards, reader);
+    }
+    let frame = read(streams.get_mut(&true).unwrap(), Kind::Forward).await;
+    let fed: Vec<u8> = [1u32, 2, 3, 7].iter().flat_map(|token| token.to_le_bytes()).collect();
+    assert_eq!(frame.payload(), fed);
+    let mut answers = first.answers().await;
+    let forward = frame.message::<Forward>().unwrap();
+    write_frame(&mut answers, answer(&forward, 8)).await.unwrap();
+    assert!(
+        matches!(event(&mut generation).await, GenerationEvent::Token(found) if found.token == 8)
+    );
+    assert_eq!(event(&mut generation).await, end);
+    assert_eq!(rig.engine.metrics().render().matches("woolly_failovers_total 1").count(), 1);
+}
+
+#[tokio::test]
+async fn without_another_plan_in_time_generations_are_told() {
+    let (rig, players) = Rig::ready(1).await;
+    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    tokio::time::pause();
+    players[0].connection.close(0u32.into(), b"");
+    assert!(failed_with(event_at_any_time(&mut generation).await, "pipeline_lost"));
     rig.wait_for("the loss is seen", |status| !status.ready).await;
     let refused = rig.engine.submit(request(2)).await.unwrap_err();
-    assert!(matches!(refused, Refusal::NotReady { detail } if detail.contains("1 of 2")));
+    assert!(matches!(refused, Refusal::NotReady { detail } if detail.contains("0 of 1")));
 }
 
 #[tokio::test]
@@ -339,14 +385,19 @@ async fn shutting_down_lets_generations_finish_and_tells_those_that_do_not() {
 
 #[tokio::test]
 async fn an_answer_that_nobody_asked_for_ends_the_plan() {
-    let (rig, players) = Rig::ready(2).await;
+    let (rig, mut players) = Rig::ready(2).await;
     let mut forwards = players[0].stream(StreamPurpose::Forwards).await;
-    let mut generation = rig.engine.submit(request(2)).await.unwrap();
+    let generation = rig.engine.submit(request(2)).await.unwrap();
     let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
     // From the first stage, which samples nothing.
     let mut answers = players[0].answers().await;
     write_frame(&mut answers, answer(&forward, 7)).await.unwrap();
-    assert!(failed_with(event(&mut generation).await, "pipeline_lost"));
+    // It is to blame, and the other one computes all layers.
+    let (_, last) = (players.remove(0), &mut players[0]);
+    last.load().await;
+    assert_eq!(last.assign.as_ref().unwrap().links.stage_count, 1);
+    let stream = last.any_stream().await;
+    drop((stream, generation));
 }
 
 #[tokio::test]

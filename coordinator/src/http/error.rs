@@ -94,7 +94,7 @@ impl Problem {
                 (503, "unavailable_error", Some("too_many_connections"), Some(1))
             }
             Problem::Internal => (500, "server_error", Some("internal"), None),
-            Problem::PipelineLost => (500, "server_error", Some("pipeline_lost"), None),
+            Problem::PipelineLost => (503, "unavailable_error", Some("pipeline_lost"), Some(2)),
             Problem::Expired => (504, "timeout_error", Some("request_timeout"), None),
             Problem::NotReady => (503, "unavailable_error", Some("no_pipeline"), Some(2)),
             Problem::ShuttingDown => (503, "unavailable_error", Some("shutting_down"), Some(5)),

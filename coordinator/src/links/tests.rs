@@ -76,12 +76,8 @@ async fn control_messages_pass_both_ways_and_heartbeats_follow_the_welcome() {
     let next = reader.read(&[Kind::Heartbeat]).await.unwrap().unwrap();
     let next: Heartbeat = next.message().unwrap();
     assert_eq!((next.number, next.echo), (2, 77));
-    let fault = FaultMessage {
-        code: FaultCode::LoadFailed,
-        epoch: PlanEpoch(9),
-        microbatch: MicrobatchId(0),
-        text: "no memory".to_owned(),
-    };
+    let fault =
+        FaultMessage::new(FaultCode::LoadFailed, PlanEpoch(9), MicrobatchId(0), "no memory");
     write_frame(&mut send, EncodedFrame::new(&fault).unwrap()).await.unwrap();
     assert!(matches!(pair.news().await, News::Fault(found) if found == fault));
 }

@@ -3,6 +3,7 @@
 //! The driver counts what stages report and the scheduler holds, the gateway what clients see. All of
 //! it is bounded: one series per stage index, whoever computes it.
 
+mod failovers;
 mod histogram;
 mod meter;
 mod text;
@@ -12,6 +13,7 @@ pub use meter::{Meter, Outcome};
 
 use crate::ids::LaneId;
 use crate::status::Counts;
+use failovers::Failovers;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,7 +23,7 @@ use woolly_protocol::control::{ForwardTiming, Heartbeat};
 use woolly_protocol::limits::STAGES_MAX;
 
 /// Workers whose figures are kept.
-const WORKERS_MAX: usize = 256;
+const WORKERS_MAX: usize = 1024;
 
 /// All counters of a coordinator, shared by the driver and the gateway.
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ pub struct Metrics {
     first_token: Histogram,
     /// Between two tokens of a choice.
     between_tokens: Histogram,
+    failovers: Failovers,
 }
 
 /// What the driver tells.

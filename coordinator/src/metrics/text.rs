@@ -13,6 +13,7 @@ impl Metrics {
         self.render_workers(&mut out);
         self.render_scheduler(&mut out);
         self.render_requests(&mut out);
+        self.render_failovers(&mut out);
         out
     }
 
@@ -116,6 +117,8 @@ impl Metrics {
             ("prefix_evictions_total", "Extents that gave way", counts.evictions),
             ("expired_total", "Sequences that ran out of time", counts.expired),
             ("preemptions_total", "Sequences that gave their blocks back", counts.preemptions),
+            ("failovers_total", "Plans that were lost", counts.failovers),
+            ("recomputed_tokens_total", "Positions lost with plans", counts.recomputed_tokens),
             ("stale_answers_total", "Answers to an earlier plan", counts.stale_answers),
             ("stale_faults_total", "Faults of an earlier plan", counts.stale_faults),
             ("unknown_timings_total", "Reports of unknown microbatches", counts.unknown_timings),
@@ -152,7 +155,7 @@ impl Metrics {
     }
 }
 
-fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}.\n# TYPE {name} {kind}"));
 }
 

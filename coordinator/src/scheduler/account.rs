@@ -25,6 +25,8 @@ impl Scheduler {
         self.check(&sampled, plan.vocab)?;
         let in_flight = self.in_flight.pop_front().expect("check found it there");
         self.pace.answered(now, sampled.microbatch, in_flight.decodes);
+        self.round_trips.note(in_flight.rows, now.saturating_sub(in_flight.sent_at));
+        self.answered_at = now;
         if in_flight.decodes {
             self.observe_gaps(now, &in_flight);
         }
@@ -149,6 +151,9 @@ impl Scheduler {
         let full = sequence.tokens.len() >= positions_max
             || sequence.output_len() >= super::limits::to_usize(sequence.request.max_tokens);
         let runs = sequence.phase == Phase::Running;
+        if sequence.replays_since.is_some() {
+            self.note_replayed(now, id, true);
+        }
         if tells {
             let cached_tokens = super::limits::to_u32(cached);
             self.events.push_back((id, GenerationEvent::Prefilled { cached_tokens }));

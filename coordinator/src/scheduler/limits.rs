@@ -16,6 +16,9 @@ const WAITING_DEFAULT: usize = 512;
 /// Sequences that may run at a time unless configured.
 const RUNNING_DEFAULT: usize = 256;
 
+/// How long requests wait for a new plan unless configured.
+const FAILOVER_DEADLINE: Duration = Duration::from_secs(30);
+
 /// What does not depend on the plan. Zeros are read as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SchedulerConfig {
@@ -33,6 +36,8 @@ pub struct SchedulerConfig {
     pub decode_groups: Option<u32>,
     /// Whose prefixes a request may find.
     pub prefix_cache: PrefixCache,
+    /// How long requests wait for a new plan after one was lost.
+    pub failover_deadline: Duration,
 }
 
 /// The longest gap between two tokens of a stream.
@@ -60,6 +65,7 @@ impl Default for SchedulerConfig {
             itl_target: ItlTarget::default(),
             decode_groups: None,
             prefix_cache: PrefixCache::default(),
+            failover_deadline: FAILOVER_DEADLINE,
         }
     }
 }

@@ -27,7 +27,8 @@ impl Scheduler {
     ///
     /// A lone sequence starts in any case: longer ones than all blocks are refused at the door.
     pub(super) fn admit(&mut self, now: Duration) {
-        while self.running.len() < self.config.running_max && self.preempting == 0 {
+        let may_start = self.plan.is_some() && !self.hands_over;
+        while may_start && self.running.len() < self.config.running_max && self.preempting == 0 {
             let Some(id) = self.waiting.front() else { return };
             if !self.running.is_empty() && !self.has_blocks_to_start(id) {
                 return;
@@ -133,6 +134,7 @@ impl Scheduler {
         if let Some(deadline) = deadline {
             self.deadlines.remove(&(deadline, id));
         }
+        self.note_replayed(now, id, false);
         self.sequence_mut(id).phase = Phase::Ended;
         self.settle(id);
     }

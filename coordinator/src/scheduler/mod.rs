@@ -20,7 +20,8 @@
 //!
 //! Blocks are taken as sequences grow. When none is left the youngest running sequence is
 //! preempted: it gives its blocks back, waits at the front, and is later computed again from its
-//! token log, without sampling anything that was sampled before.
+//! token log, without sampling anything that was sampled before. When a pipeline is lost this happens to
+//! all of them, see [`failover`].
 //!
 //! # Nobody starves
 //!
@@ -46,6 +47,7 @@
 mod account;
 mod backlog;
 mod blocks;
+mod failover;
 mod limits;
 mod memory;
 mod pace;
@@ -53,6 +55,7 @@ mod policy;
 mod prefix;
 mod prefix_key;
 mod queue;
+mod round_trips;
 mod running;
 mod sampled_error;
 mod sequence;
@@ -61,9 +64,11 @@ mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use failover::Recovered;
 pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
 pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
+pub use round_trips::Awaited;
 pub use sampled_error::SampledError;
 pub use step::Step;
 
@@ -71,8 +76,10 @@ use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationReques
 use crate::status::Counts;
 use backlog::Backlog;
 use blocks::Blocks;
+use failover::{Hold, Replay};
 use pace::Pace;
 use queue::Waiting;
+use round_trips::RoundTrips;
 use running::Running;
 use rustc_hash::FxHashMap;
 use sequence::{Phase, Rank, Sequence, has_penalties};
@@ -87,6 +94,14 @@ use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 pub struct Scheduler {
     config: SchedulerConfig,
     plan: Option<PlanLimits>,
+    /// A plan was lost, and the next is waited for.
+    hold: Option<Hold>,
+    /// Another plan is about to take over: nothing is sent.
+    hands_over: bool,
+    replay: Replay,
+    round_trips: RoundTrips,
+    /// When the last answer came.
+    answered_at: Duration,
     blocks: Blocks,
     /// Looked up several times per token; what it is iterated for does not depend on the order.
     sequences: FxHashMap<SequenceId, Sequence>,
@@ -105,6 +120,7 @@ pub struct Scheduler {
     deadlines: BTreeSet<(Duration, SequenceId)>,
     backlog: Backlog,
     events: VecDeque<(SequenceId, GenerationEvent)>,
+    recovered: VecDeque<Recovered>,
     /// Numbers are never used again, not even under another plan.
     next_sequence: SequenceId,
     next_microbatch: MicrobatchId,
@@ -127,6 +143,11 @@ impl Scheduler {
         Self {
             config,
             plan: None,
+            hold: None,
+            hands_over: false,
+            replay: Replay::default(),
+            round_trips: RoundTrips::default(),
+            answered_at: Duration::ZERO,
             blocks: Blocks::new(0, 1),
             sequences: FxHashMap::default(),
             waiting: Waiting::default(),
@@ -138,6 +159,7 @@ impl Scheduler {
             deadlines: BTreeSet::new(),
             backlog: Backlog::default(),
             events: VecDeque::new(),
+            recovered: VecDeque::new(),
             next_sequence: SequenceId(1),
             next_microbatch: MicrobatchId(1),
             next_rank: Rank(0),
@@ -147,53 +169,11 @@ impl Scheduler {
         }
     }
 
-    /// A plan is served from now on. The one before has ended, with [`handle_pipeline_lost`] if it
-    /// was served.
-    ///
-    /// [`handle_pipeline_lost`]: Self::handle_pipeline_lost
-    ///
-    /// # Panics
-    ///
-    /// If a limit is zero or beyond the protocol's.
-    pub fn handle_plan(&mut self, now: Duration, plan: PlanLimits) {
-        plan.assert_valid();
-        self.handle_pipeline_lost(now);
-        self.blocks = Blocks::new(plan.extents(), plan.blocks_per_extent());
-        self.plan = Some(plan);
-        self.pace.begin(now, plan.stages);
-    }
-
-    /// The plan has ended: all KV bytes of it are gone, and what was in flight is never answered.
-    /// Its sequences fail; a replay from the token logs would go here and nowhere else.
-    pub fn handle_pipeline_lost(&mut self, now: Duration) {
-        self.plan = None;
-        self.blocks = Blocks::new(0, 1);
-        self.pace.begin(now, 0);
-        self.in_flight.clear();
-        self.waiting.clear();
-        self.running.clear();
-        self.draining = 0;
-        self.preempting = 0;
-        self.reserved = 0;
-        self.deadlines.clear();
-        let mut lost: Vec<_> = std::mem::take(&mut self.sequences).into_iter().collect();
-        lost.sort_unstable_by_key(|(id, _)| *id);
-        for (id, sequence) in lost {
-            if sequence.phase != Phase::Ended {
-                let failure = Failure {
-                    code: "pipeline_lost",
-                    message: "a worker of the pipeline was lost; send the request again".to_owned(),
-                };
-                self.events.push_back((id, GenerationEvent::Failed(failure)));
-            }
-        }
-    }
-
     /// Whether a request can be taken.
     ///
     /// # Errors
     ///
-    /// [`Refusal::NotReady`] without a plan; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
+    /// [`Refusal::NotReady`] without a plan, unless one was lost of late; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
     /// [`Refusal::TooLong`] when the prompt and one new token cannot fit; [`Refusal::NoTokens`] for a
     /// prompt without tokens, which has nothing to continue.
     pub fn check_request(
@@ -204,7 +184,7 @@ impl Scheduler {
         if request.prompt.is_empty() {
             return Err(Refusal::NoTokens);
         }
-        let Some(plan) = self.plan else {
+        let Some(plan) = self.plan.or(self.hold.map(|hold| hold.limits)) else {
             return Err(Refusal::NotReady { detail: "the pipeline is not complete".to_owned() });
         };
         let positions_max = plan.positions_max_with(has_penalties(request));
@@ -270,7 +250,7 @@ impl Scheduler {
         }
     }
 
-    /// Fails the sequences whose time is up. See [`poll_timeout`](Self::poll_timeout).
+    /// Fails the sequences whose time is up, and all if no plan came in time. See [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(&(_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             self.tally.expired += 1;
@@ -288,6 +268,7 @@ impl Scheduler {
             self.running.leave_ready(id);
             self.end(now, id);
         }
+        self.end_hold(now);
         self.admit(now);
     }
 
@@ -317,9 +298,18 @@ impl Scheduler {
         self.events.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout): the first deadline of a sequence.
+    /// When to call [`handle_timeout`](Self::handle_timeout): the first deadline of a sequence, or the one
+    /// for a new plan.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let first = self.deadlines.first().map(|(deadline, _)| *deadline);
+        first.into_iter().chain(self.hold.map(|hold| hold.until)).min()
+    }
+
+    /// The answer that is due next, if anything is in flight.
+    pub fn awaited(&self) -> Option<Awaited> {
+        let InFlight { microbatch, rows, sent_at, .. } = *self.in_flight.front()?;
+        let since = sent_at.max(self.answered_at);
+        Some(Awaited { microbatch, rows, since, usual: self.round_trips.usual(rows) })
     }
 
     /// What is held at this moment.
@@ -345,6 +335,8 @@ impl Scheduler {
             prefix_hit_tokens: tally.prefix_hit_tokens,
             prompt_tokens: tally.prompt_tokens,
             expired: tally.expired,
+            failovers: tally.failovers,
+            recomputed_tokens: tally.recomputed_tokens,
             stale_answers: tally.stale_answers,
             // The cluster's to say.
             stale_faults: 0,

@@ -18,7 +18,7 @@ impl Scheduler {
     /// The next microbatch, if the pipeline has room and there is work.
     pub fn poll_step(&mut self, now: Duration) -> Option<Step> {
         let plan = self.plan?;
-        if self.in_flight.len() >= to_usize(plan.in_flight_max) {
+        if self.hands_over || self.in_flight.len() >= to_usize(plan.in_flight_max) {
             return None;
         }
         let room = Room::whole(&plan, self.config.rows_per_step);
@@ -29,8 +29,7 @@ impl Scheduler {
             // Every second microbatch keeps a row for prefill even where a quarter is none.
             decode_room = room.without_prefill_share(self.next_microbatch.0.is_multiple_of(2));
         }
-        let load =
-            Load { streams: self.running.decoding(), prefills: waiting, rows_max: room.rows };
+        let load = Load { streams: self.running.decoding(), waiting, rows_max: room.rows };
         let wishes = (self.config.itl_target, self.config.decode_groups);
         let share = self.pace.share(now, &plan, wishes, load);
         if self.in_flight.len() >= share.in_flight_max {

@@ -66,7 +66,7 @@ impl Scheduler {
             adopted += 1;
         }
         let sequence = self.sequence_mut(id);
-        if sequence.preemptions == 0 {
+        if sequence.preemptions == 0 && !sequence.was_set_back {
             sequence.cached_tokens += adopted * len;
         }
         self.tally.prefix_hit_tokens += (adopted * len) as u64;

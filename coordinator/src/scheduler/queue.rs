@@ -74,13 +74,6 @@ impl Waiting {
         self.turn = KeyId(key.0.wrapping_add(1));
     }
 
-    /// Nobody waits any more.
-    pub(super) fn clear(&mut self) {
-        self.all.clear();
-        self.preempted.clear();
-        self.new.clear();
-    }
-
     #[cfg(test)]
     pub(super) fn contains(&self, id: SequenceId) -> bool {
         let lists = self.new.values().filter(|ids| ids.contains(&id)).count();

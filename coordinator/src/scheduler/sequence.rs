@@ -51,6 +51,11 @@ pub(super) struct Sequence {
     pub(super) cached_tokens: usize,
     /// How often it was preempted.
     pub(super) preemptions: u32,
+    /// Since when it has to go on again after a plan ended: when its newest token came, or that it computed
+    /// nothing yet to show. `None` if it need not.
+    pub(super) replays_since: Option<Duration>,
+    /// Whether it lost what it had computed with a plan.
+    pub(super) was_set_back: bool,
     /// When it arrived.
     pub(super) arrived: Duration,
     /// When its newest token came.
@@ -85,6 +90,8 @@ impl Sequence {
             offered: 0,
             cached_tokens: 0,
             preemptions: 0,
+            replays_since: None,
+            was_set_back: false,
             arrived,
             token_at: None,
             deadline: request.time_limit.map(|limit| arrived + limit),
@@ -167,6 +174,21 @@ impl Sequence {
         if self.request.sampling.counts_output() {
             count(&mut self.output_counts, token);
         }
+    }
+
+    /// Forgets what was computed: the plan has ended. Returns how many positions that were.
+    pub(super) fn set_back(&mut self) -> usize {
+        if self.rank.is_some() {
+            self.was_set_back = true;
+            // A stream's pause began with its last token; who has none yet only waits longer for the first.
+            let since = self.replays_since.or(self.token_at);
+            self.replays_since = since.filter(|_| self.output_len() > 0);
+        }
+        self.phase = Phase::Waiting;
+        (self.in_flight, self.reserved, self.offered) = (0, 0, 0);
+        self.token_at = None;
+        self.blocks.clear();
+        std::mem::take(&mut self.sent)
     }
 
     /// Tokens of the completion so far.

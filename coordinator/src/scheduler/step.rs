@@ -131,6 +131,7 @@ impl SentChunk {
 pub(super) struct InFlight {
     pub(super) microbatch: MicrobatchId,
     pub(super) sent_at: Duration,
+    pub(super) rows: u32,
     pub(super) chunks: Vec<SentChunk>,
     /// Whether it holds decode rows.
     pub(super) decodes: bool,
@@ -263,6 +264,7 @@ impl StepBuilder {
         let in_flight = InFlight {
             microbatch,
             sent_at: now,
+            rows: to_u32(self.used.rows),
             chunks: take(&mut self.sent),
             decodes: self.decodes > 0,
             prefills: self.used.rows > self.decodes,

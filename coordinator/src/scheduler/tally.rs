@@ -11,6 +11,10 @@ pub(super) struct Tally {
     pub(super) prompt_tokens: u64,
     /// Requests that ran out of time.
     pub(super) expired: u64,
+    /// Plans that were lost.
+    pub(super) failovers: u64,
+    /// Positions that had been computed under a plan that ended.
+    pub(super) recomputed_tokens: u64,
     /// Answers to a plan that was over.
     pub(super) stale_answers: u64,
     /// Reports of stages that belong to nothing that is remembered.

@@ -122,7 +122,9 @@ pub fn drain() -> Drain {
 }
 
 pub fn fault() -> FaultMessage {
-    FaultMessage::new(FaultCode::LinkFailed, EPOCH, MICROBATCH, "no answer from 10.0.0.8:7401")
+    let text = "no answer from 10.0.0.8:7401";
+    let fault = FaultMessage::new(FaultCode::LinkFailed, EPOCH, MICROBATCH, text);
+    FaultMessage { about: Some(WorkerId(0x44)), ..fault }
 }
 
 pub fn stream_open() -> StreamOpen {

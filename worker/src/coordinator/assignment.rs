@@ -8,7 +8,7 @@ use crate::convert::stage_config;
 use crate::peers::arrivals::Peer;
 use crate::peers::dial::Greeted;
 use crate::peers::forwards::{receive_forwards, receive_samplings};
-use crate::peers::outbox::fault;
+use crate::peers::outbox::{fault, link_fault};
 use crate::peers::results::{open_stream, send_results};
 use crate::peers::samplings::Samplings;
 use crate::stage::compute::ForwardQueue;
@@ -158,7 +158,8 @@ async fn open_out(
     coordinator: &Coordinator,
 ) -> Result<(SendStream, Option<Greeted>), FaultMessage> {
     let Assign { stage: spec, links, .. } = assign;
-    let failed = |text: String| fault(FaultCode::LinkFailed, links.epoch, text);
+    let about = links.next.as_ref().map(|next| next.worker);
+    let failed = |text: String| link_fault(about, links.epoch, text);
     let window = forward_window(spec.rows_max, spec.hidden, links.in_flight_max);
     let Some(next) = &links.next else {
         let connection = &coordinator.connection;

@@ -2,7 +2,7 @@
 //! samplings that belong to them.
 
 use super::arrivals::{Opened, Peer};
-use super::outbox::{Outbox, fault, wrong_epoch};
+use super::outbox::{Outbox, fault, link_fault, wrong_epoch};
 use super::samplings::Samplings;
 use crate::convert::Work;
 use crate::stage::compute::ForwardQueue;
@@ -61,7 +61,7 @@ pub async fn receive_forwards(
             let text = format!("a forward cannot be computed: {error}");
             let (epoch, microbatch) = (forward.epoch, forward.microbatch);
             let code = FaultCode::BadMessage;
-            outbox.fault(FaultMessage { code, epoch, microbatch, text }).await;
+            outbox.fault(FaultMessage { microbatch, ..fault(code, epoch, text) }).await;
             continue;
         }
         if queue.push(|place| Work::new(forward, frame, sampling, place)).is_err() {
@@ -80,7 +80,7 @@ fn is_over(error: &FrameError) -> bool {
 fn broken(links: &PlanLinks, why: impl std::fmt::Display) -> FaultMessage {
     let from = links.previous.map_or(Peer::Coordinator, Peer::Worker);
     let text = format!("stage {}: the stream of forwards from {from} broke: {why}", links.stage);
-    fault(FaultCode::LinkFailed, links.epoch, text)
+    link_fault(links.previous, links.epoch, text)
 }
 
 /// Collects the samplings of a plan. Returns what ended it.
@@ -90,9 +90,8 @@ pub async fn receive_samplings(
     samplings: &Samplings,
     outbox: &Outbox,
 ) -> FaultMessage {
-    let broken = |why: String| {
-        fault(FaultCode::LinkFailed, epoch, format!("the stream of samplings broke: {why}"))
-    };
+    let broken =
+        |why: String| link_fault(None, epoch, format!("the stream of samplings broke: {why}"));
     loop {
         let frame = match stream.reader.read(&[Sampling::KIND]).await {
             Ok(Some(frame)) => frame,

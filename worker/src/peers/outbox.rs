@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use woolly_protocol::check::text_from;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::{EncodedFrame, Message};
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 
 /// Control messages that wait to be written: heartbeats, faults and answers of two plans.
 const OUTBOX_MAX: usize = 64;
@@ -48,10 +48,15 @@ impl Outbox {
 
 /// A fault of the whole plan.
 pub fn fault(code: FaultCode, epoch: PlanEpoch, text: String) -> FaultMessage {
-    FaultMessage { code, epoch, microbatch: MicrobatchId(0), text }
+    FaultMessage { code, epoch, microbatch: MicrobatchId(0), about: None, text }
+}
+
+/// The link to a neighbour failed; `None` is the coordinator.
+pub fn link_fault(about: Option<WorkerId>, epoch: PlanEpoch, text: String) -> FaultMessage {
+    FaultMessage { about, ..fault(FaultCode::LinkFailed, epoch, text) }
 }
 
 /// A frame of a plan that is not the one in force.
 pub fn wrong_epoch(epoch: PlanEpoch, microbatch: MicrobatchId, text: String) -> FaultMessage {
-    FaultMessage { code: FaultCode::WrongEpoch, epoch, microbatch, text }
+    FaultMessage { microbatch, ..fault(FaultCode::WrongEpoch, epoch, text) }
 }

@@ -1,6 +1,6 @@
 //! What a plan sends on: hidden states to the next stage, or what was sampled to the coordinator.
 
-use super::outbox::{Outbox, fault};
+use super::outbox::{Outbox, fault, link_fault};
 use crate::convert::Finished;
 use crate::stage::timings::Timings;
 use quinn::{Connection, SendStream};
@@ -50,7 +50,8 @@ pub async fn send_results(
                 None => "the coordinator".to_owned(),
             };
             let text = format!("stage {}: the link to {to} broke: {error}", links.stage);
-            return fault(FaultCode::LinkFailed, links.epoch, text);
+            let about = links.next.as_ref().map(|next| next.worker);
+            return link_fault(about, links.epoch, text);
         }
         timings.push(links.epoch, times.timing(work.microbatch(), at.elapsed()));
     }

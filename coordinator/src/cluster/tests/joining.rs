@@ -192,7 +192,7 @@ fn workers_are_bounded() {
         cluster.handle_hello(s(0), WorkerId(id), &hello(WorkerId(id))).unwrap();
     }
     let text = cluster.handle_hello(s(0), WorkerId(last), &hello(A)).unwrap_err();
-    assert!(text.contains("256 workers have joined"), "{text}");
+    assert!(text.contains("1024 workers have joined"), "{text}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_lane_has_the_memory_that_the_others_leave() {
     };
     let large = over(4 * GIB);
     assert_eq!(kv_bytes(&large, LANE), kv_bytes(&large, OTHER), "there is room for both");
-    let both = 4 * GIB - large.members.with_free_memory(A).memory_bytes;
+    let both = 4 * GIB - large.members.with_free_memory(A, None).memory_bytes;
     // Room for one and a part of the other.
     let small = over(both / 4 * 3);
     let (first, second) = (kv_bytes(&small, LANE), kv_bytes(&small, OTHER));

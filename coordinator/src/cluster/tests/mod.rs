@@ -1,6 +1,8 @@
 //! Tests of the cluster core: joining, placing, serving, and every way to lose a worker.
 
+mod blame;
 mod faults;
+mod hand_over;
 mod joining;
 mod lanes;
 mod loss;
@@ -9,7 +11,7 @@ mod time;
 
 use super::{Action, Cluster, ClusterConfig, PlacementConfig, StageInfo, Timeouts};
 use crate::ids::LaneId;
-use crate::scheduler::PlanLimits;
+use crate::scheduler::{Awaited, PlanLimits};
 use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +70,7 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
 }
 
 fn config(workers_wanted: u32) -> Setup {
-    let timeouts = Timeouts { heartbeat: s(1000), ..Timeouts::default() };
+    let timeouts = Timeouts { heartbeat: s(1000), unheard: s(1000), ..Timeouts::default() };
     Setup { timeouts, placement: placement(workers_wanted), seats: Vec::new() }
 }
 
@@ -145,7 +147,7 @@ fn ready(epoch: PlanEpoch) -> Ready {
 }
 
 fn fault(epoch: PlanEpoch, code: FaultCode, text: &str) -> FaultMessage {
-    FaultMessage { code, epoch, microbatch: MicrobatchId(0), text: text.to_owned() }
+    FaultMessage::new(code, epoch, MicrobatchId(0), text)
 }
 
 /// All that is to be done, without the announcements.

@@ -1,6 +1,7 @@
 //! Slow is not dead: who is lost by silence or by standing still, and who is not.
 
 use super::*;
+use woolly_protocol::control::ForwardTiming;
 
 fn beat(epoch: u32, progress: u64, microbatch: u64) -> Heartbeat {
     let plan = PlanReport { epoch: PlanEpoch(epoch), timings: Vec::new() };
@@ -23,7 +24,7 @@ fn evicted(cluster: &mut Cluster, now: Duration) -> Vec<(WorkerId, String)> {
 
 #[test]
 fn a_silent_worker_is_lost() {
-    let timeouts = Timeouts { heartbeat: s(10), ..Timeouts::default() };
+    let timeouts = Timeouts { heartbeat: s(10), unheard: s(1000), ..Timeouts::default() };
     let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
     join(&mut cluster, s(3), &[B]);
     assert_eq!(cluster.poll_timeout(), Some(s(10)));
@@ -69,58 +70,127 @@ fn an_assignment_that_is_never_heard_of_is_no_progress() {
     assert_eq!(evicted(&mut cluster, s(30)).len(), 1);
 }
 
-#[test]
-fn computing_may_take_long_but_not_stand_still() {
-    let mut cluster = serving(config(2), &[A, B]);
-    for second in 0..300 {
-        cluster.handle_heartbeat(s(second), A, &beat(1, second, 4));
-        cluster.handle_heartbeat(s(second), B, &beat(1, 0, 0));
-        assert_eq!(evicted(&mut cluster, s(second)), [], "one moves and the other has no work");
-    }
-    for second in 300..359 {
-        cluster.handle_heartbeat(s(second), A, &beat(1, 299, 4));
-        assert_eq!(evicted(&mut cluster, s(second)), []);
-    }
-    let why = "no progress for 60 s while computing a microbatch".to_owned();
-    assert_eq!(evicted(&mut cluster, s(359)), [(A, why)]);
+/// A microbatch that was sent at a second, where answers usually take so long.
+fn awaited(microbatch: u64, since: u64, usual_ms: u64) -> Option<Awaited> {
+    let usual = Some(Duration::from_millis(usual_ms));
+    Some(Awaited { microbatch: MicrobatchId(microbatch), rows: 1, since: s(since), usual })
+}
+
+/// A heartbeat of a worker that computed forwards up to this one.
+fn computed(epoch: u32, progress: u64, microbatch: u64) -> Heartbeat {
+    let timing = ForwardTiming { microbatch: MicrobatchId(microbatch), ..Default::default() };
+    let plan = PlanReport { epoch: PlanEpoch(epoch), timings: vec![timing] };
+    Heartbeat { plans: vec![plan], progress, ..Heartbeat::default() }
 }
 
 #[test]
-fn the_next_microbatch_is_progress() {
-    let mut cluster = serving(config(1), &[A]);
-    cluster.handle_heartbeat(s(50), A, &beat(1, 7, 4));
-    cluster.handle_heartbeat(s(100), A, &beat(1, 7, 5));
-    assert_eq!(evicted(&mut cluster, s(159)), []);
-    assert_eq!(evicted(&mut cluster, s(160)).len(), 1);
-}
-
-#[test]
-fn a_pipeline_in_which_nobody_is_at_work_is_made_anew() {
+fn who_lives_and_computes_nothing_loses_its_seat() {
     let mut cluster = serving(config(2), &[A, B]);
-    cluster.handle_heartbeat(s(1), A, &beat(1, 5, 0));
-    cluster.handle_in_flight(s(10), LANE, true);
-    cluster.handle_in_flight(s(20), LANE, true);
-    cluster.handle_heartbeat(s(15), B, &beat(1, 9, 0));
-    assert_eq!(cluster.poll_timeout(), Some(s(75)));
-    assert_eq!(evicted(&mut cluster, s(74)), []);
-    cluster.handle_timeout(s(75));
+    join(&mut cluster, s(1), &[C]);
+    actions(&mut cluster);
+    cluster.handle_heartbeat(s(10), A, &computed(1, 9, 4));
+    cluster.handle_awaited(LANE, awaited(4, 10, 50));
+    assert_eq!(cluster.poll_timeout(), Some(s(12)));
+    // It beats, and nothing moves.
+    cluster.handle_heartbeat(s(11), A, &beat(1, 9, 0));
+    cluster.handle_heartbeat(s(11), B, &beat(1, 0, 0));
+    cluster.handle_timeout(s(12) - Duration::from_millis(1));
+    assert_eq!(actions(&mut cluster), []);
+    cluster.handle_timeout(s(12));
     let todo = actions(&mut cluster);
-    assert!(matches!(&todo[0], Action::Stopped { epoch: PlanEpoch(1), .. }), "{todo:?}");
-    assert_eq!(places(&todo[3..]), [(A, 0, 5), (B, 5, 8)], "the same workers, the next plan");
+    let Action::Stopped { reason, silent, .. } = &todo[0] else { panic!("{todo:?}") };
+    let why = "worker worker-b (stage 1) lives, but has not computed microbatch 4 for 2.0 s";
+    assert_eq!((reason.as_str(), *silent), (why, s(2)));
+    assert_eq!(places(&todo[3..]), [(A, 0, 5), (C, 5, 8)]);
+}
+
+#[test]
+fn an_answer_that_all_stages_have_computed_is_owed_by_the_last() {
+    let mut cluster = serving(config(2), &[A, B]);
+    for id in [A, B] {
+        cluster.handle_heartbeat(s(10), id, &computed(1, 9, 4));
+    }
+    cluster.handle_awaited(LANE, awaited(4, 10, 50));
+    cluster.handle_timeout(s(12));
+    let todo = actions(&mut cluster);
+    assert!(matches!(&todo[0], Action::Stopped { reason, .. } if reason.contains("worker-b")));
+    assert_eq!(places(&todo[3..]), [(A, 0, 8)], "the others compute all meanwhile");
+}
+
+#[test]
+fn slow_is_not_dead() {
+    let mut cluster = serving(config(1), &[A]);
+    // Answers take a second: eight of them may pass without a sign.
+    cluster.handle_awaited(LANE, awaited(4, 10, 1000));
+    assert_eq!(cluster.poll_timeout(), Some(s(18)));
+    // As long as it moves, thirty.
+    for second in 11..40 {
+        cluster.handle_heartbeat(s(second), A, &beat(1, second, 4));
+        cluster.handle_timeout(s(second));
+        assert_eq!(actions(&mut cluster), [], "at {second} s");
+    }
+    cluster.handle_timeout(s(40));
+    let todo = actions(&mut cluster);
+    assert!(matches!(todo[0], Action::Stopped { silent, .. } if silent == s(30)), "{todo:?}");
+    assert_eq!(todo.len(), 2, "there is nobody else");
+    cluster.handle_timeout(s(45));
+    assert_eq!(places(&actions(&mut cluster)), [(A, 0, 8)], "it is tried again after a rest");
+}
+
+#[test]
+fn before_any_answer_the_prediction_says_what_is_usual() {
+    let mut cluster = serving(config(1), &[A]);
+    let first = Awaited { microbatch: MicrobatchId(1), rows: 4096, since: s(10), usual: None };
+    cluster.handle_awaited(LANE, Some(first));
+    let predicted: u64 =
+        cluster.placements[&LANE].plan.as_ref().unwrap().cut.predicted_ns.iter().sum();
+    let eight = Duration::from_nanos(8 * 4096 * predicted).max(s(2));
+    assert_eq!(cluster.poll_timeout(), Some(s(10) + eight));
 }
 
 #[test]
 fn without_work_in_flight_nobody_has_to_move() {
     let mut cluster = serving(config(1), &[A]);
-    cluster.handle_in_flight(s(1), LANE, true);
-    cluster.handle_in_flight(s(2), LANE, false);
+    cluster.handle_awaited(LANE, awaited(1, 1, 10));
+    cluster.handle_awaited(LANE, None);
     cluster.handle_timeout(s(900));
     assert_eq!(actions(&mut cluster), []);
 }
 
 #[test]
+fn who_does_not_hear_us_is_lost() {
+    let timeouts = Timeouts { unheard: s(3), heartbeat: s(5), ..Timeouts::default() };
+    let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
+    for second in 1..4 {
+        let heartbeat = Heartbeat { echo: second, ..beat(1, 0, 0) };
+        cluster.handle_heartbeat(s(second), A, &heartbeat);
+    }
+    for second in 4..6 {
+        let heartbeat = Heartbeat { echo: 3, ..beat(1, 0, 0) };
+        cluster.handle_heartbeat(s(second), A, &heartbeat);
+        assert_eq!(evicted(&mut cluster, s(second)), []);
+    }
+    let why = "it has not heard us for 3 s".to_owned();
+    assert_eq!(evicted(&mut cluster, s(6)), [(A, why)]);
+}
+
+#[test]
+fn after_a_sleep_of_our_own_nobody_was_silent() {
+    let timeouts = Timeouts { unheard: s(3), heartbeat: s(5), ..Timeouts::default() };
+    let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
+    cluster.handle_awaited(LANE, awaited(4, 1, 50));
+    assert_eq!(cluster.poll_timeout(), Some(s(3)));
+    cluster.handle_timeout(s(63));
+    assert_eq!(actions(&mut cluster), [], "what came meanwhile is still to be read");
+    // From now on it counts again.
+    let beats = Heartbeat { echo: 9, ..beat(1, 1, 0) };
+    cluster.handle_heartbeat(s(63), A, &beats);
+    assert_eq!(cluster.poll_timeout(), Some(s(65)));
+}
+
+#[test]
 fn workers_lost_together_are_not_placed_again_meanwhile() {
-    let timeouts = Timeouts { heartbeat: s(10), ..Timeouts::default() };
+    let timeouts = Timeouts { heartbeat: s(10), unheard: s(1000), ..Timeouts::default() };
     let mut cluster = serving(config(1).timeouts(timeouts), &[A]);
     join(&mut cluster, s(0), &[B]);
     cluster.handle_timeout(s(10));

@@ -170,7 +170,7 @@ async fn a_failure_in_mid_stream_is_an_event() {
         Script::Play(events)
     });
     let text = stream(&rig, "/v1/chat/completions", chat(json!({"stream": true}))).await;
-    let error = "data: {\"error\":{\"message\":\"worker b is gone\",\"type\":\"server_error\",\
+    let error = "data: {\"error\":{\"message\":\"worker b is gone\",\"type\":\"unavailable_error\",\
                  \"param\":null,\"code\":\"pipeline_lost\"}}\n\ndata: [DONE]\n\n";
     assert!(text.ends_with(error), "{text}");
     assert!(!text.contains("\"finish_reason\":\""), "{text}");

@@ -256,7 +256,7 @@ async fn refusals_and_failures_have_a_status() {
         }
     }
     for (code, status) in [
-        ("pipeline_lost", 500),
+        ("pipeline_lost", 503),
         ("model_numerics", 500),
         ("shutting_down", 503),
         ("request_timeout", 504),

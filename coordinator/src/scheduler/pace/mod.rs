@@ -41,7 +41,8 @@ pub(super) struct Pace {
     decode_groups: usize,
     budget: Budget,
     chunks: Chunks,
-    /// Microbatches with decode rows since the last that had nothing else.
+    /// Microbatches with decode rows since the last that had nothing else, or since it was last seen
+    /// that none is due.
     since_decode_only: usize,
 }
 
@@ -60,7 +61,7 @@ pub(super) struct Load {
     /// Sequences that decode.
     pub(super) streams: usize,
     /// Prompts that are to be computed as well.
-    pub(super) prefills: usize,
+    pub(super) waiting: usize,
     /// Rows of a microbatch at most.
     pub(super) rows_max: usize,
 }
@@ -178,7 +179,7 @@ impl Pace {
         (target, forced): (ItlTarget, Option<u32>),
         load: Load,
     ) -> Share {
-        let Load { streams, prefills: waiting, rows_max } = load;
+        let Load { streams, waiting, rows_max } = load;
         let prefills = waiting > 0;
         if !prefills || streams == 0 {
             self.budget.nothing_beside();
@@ -203,9 +204,21 @@ impl Pace {
         let Allowance { in_flight, in_flight_max, .. } = allowance;
         let groups = groups.min(in_flight);
         let rows = streams as f64 / groups as f64;
-        let decode_only =
-            self.since_decode_only >= DECODE_ONLY_EVERY && !self.times.decode_is_fresh(now, rows);
+        let decode_only = self.decode_only_is_due(now, rows);
         Share { prefill: Some(allowance), decode_only, ..Share::new(groups, in_flight_max) }
+    }
+
+    /// Whether a microbatch should have about so many decode rows and nothing else. Curves are looked
+    /// through for it only now and then.
+    fn decode_only_is_due(&mut self, now: Duration, rows: f64) -> bool {
+        if self.since_decode_only < DECODE_ONLY_EVERY {
+            return false;
+        }
+        let due = !self.times.decode_is_fresh(now, rows);
+        if !due {
+            self.since_decode_only = 0;
+        }
+        due
     }
 
     /// Rows of the next microbatch when nobody decodes and `left` rows of prompts are to be computed,

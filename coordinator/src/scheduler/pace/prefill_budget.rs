@@ -225,13 +225,12 @@ impl Budget {
                 }
                 found
             }
-            None => Allowance {
-                rows: ROWS_UNMEASURED.min(load.rows_max),
-                rows_first: ROWS_UNMEASURED.min(load.rows_max),
-                in_flight: times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max)),
-                in_flight_max: times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max)),
-                one: false,
-            },
+            None => {
+                let rows = ROWS_UNMEASURED.min(load.rows_max);
+                let in_flight = times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max));
+                let (rows_first, in_flight_max) = (rows, in_flight);
+                Allowance { rows, rows_first, in_flight, in_flight_max, one: false }
+            }
         };
         self.allowance = Some((load, allowance));
         self.looked = 0;
@@ -258,6 +257,7 @@ fn best(
         if few && within(KERNEL_ROWS, seconds * near) { KERNEL_ROWS } else { rows }
     };
     let filled = stages.max(load.groups);
+    // Microbatches in flight that keep the slowest stage busy.
     let keeping_busy = |rows: usize| {
         let mixed = |stage| times.mixed(stage, stages, rows as f64);
         let slowest = times.through(mixed).map_or(f64::INFINITY, |(slowest, _)| slowest);

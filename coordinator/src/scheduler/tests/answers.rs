@@ -157,35 +157,6 @@ fn a_failure_amid_chunks_in_flight_gives_the_blocks_back_at_the_end() {
 }
 
 #[test]
-fn the_loss_of_the_pipeline_fails_all_and_refuses_new_ones() {
-    let config = SchedulerConfig { running_max: 1, ..SchedulerConfig::default() };
-    let mut scheduler = configured(config, plan());
-    let ids = [submit(&mut scheduler, 3, 5), submit(&mut scheduler, 3, 5)];
-    let prompt = step(&mut scheduler);
-    scheduler.handle_pipeline_lost(T0);
-    assert_books_balance(&scheduler);
-    let told = events(&mut scheduler);
-    let told: Vec<_> = told.iter().map(|(id, event)| (*id, failure_code(event))).collect();
-    assert_eq!(told, [(ids[0], "pipeline_lost"), (ids[1], "pipeline_lost")]);
-    let refusal = scheduler.handle_request(T0, greedy(vec![1], 1)).unwrap_err();
-    assert!(matches!(refusal, Refusal::NotReady { .. }));
-    assert_eq!(scheduler.poll_step(T0), None);
-
-    // The answer was on its way; it is dropped before and after the next plan.
-    scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
-    scheduler.handle_plan(T0, PlanLimits { epoch: PlanEpoch(2), ..plan() });
-    scheduler.handle_sampled(T0, answer_of(&prompt)).unwrap();
-    assert_eq!(scheduler.counts().stale_answers, 2);
-    assert_eq!(scheduler.counts().kv_blocks_free, 1000);
-
-    let next = submit(&mut scheduler, 3, 1);
-    let prompt_again = step(&mut scheduler);
-    assert!(next > ids[1], "numbers are never used again");
-    assert!(prompt_again.forward.microbatch > prompt.forward.microbatch);
-    assert_eq!(prompt_again.forward.epoch, PlanEpoch(2));
-}
-
-#[test]
 fn the_scheduler_has_no_deadline_of_its_own() {
     let (mut scheduler, first, _) = two_in_flight();
     assert_eq!(scheduler.poll_timeout(), None);

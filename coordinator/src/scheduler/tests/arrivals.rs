@@ -4,7 +4,7 @@
 
 use super::greedy;
 use super::rng::{Rng, mix};
-use super::toy::{FRAGILE_SEED, VOCAB};
+use super::toy::{FRAGILE_SEED, LAYERS, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
 use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, SchedulerConfig};
 use std::time::Duration;
@@ -28,12 +28,13 @@ pub(super) fn config(rng: &mut Rng, more: &mut Rng) -> SchedulerConfig {
             ItlTarget::Time(Duration::from_millis(1)),
         ]),
         decode_groups: more.pick(&[None, None, None, Some(1), Some(2), Some(9)]),
+        failover_deadline: Duration::from_millis(more.pick(&[3, 30_000, 30_000])),
     }
 }
 
-/// A plan, often with little room.
-pub(super) fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
-    let stages = u32::try_from(rng.range(1, 4)).unwrap();
+/// A plan, often with little room. After the first of a history, whose context and block size stay.
+pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> PlanLimits {
+    let stages = u32::try_from(rng.range(1, LAYERS as u64)).unwrap();
     let mut limits = PlanLimits {
         epoch: PlanEpoch(epoch),
         stages,
@@ -45,9 +46,16 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32) -> PlanLimits {
         chunks_max: rng.pick(&[1, 2, 5, 64]),
         vocab: 1 << 17,
     };
+    if let Some(first) = first {
+        (limits.ctx_size, limits.extent_len) = (first.ctx_size, first.extent_len);
+        let least = first.ctx_size.div_ceil(first.extent_len) * first.extent_len / 32;
+        limits.kv_blocks = limits.kv_blocks.max(least);
+        return limits;
+    }
     if limits.kv_blocks >= 12 {
         limits.extent_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);
     }
+    limits.ctx_size = u32::try_from(limits.positions_max()).unwrap();
     limits
 }
 

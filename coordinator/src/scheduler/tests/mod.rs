@@ -4,6 +4,7 @@ mod answers;
 mod arrivals;
 mod batching;
 mod deep;
+mod failover;
 mod flow;
 mod memory;
 mod prefix;

@@ -1,17 +1,21 @@
 //! A toy model whose tokens are a hash of everything that a sequence has computed so far.
 //!
-//! A stage writes one hash per position into the slot of a block, and its output is a fold over all
+//! A layer writes one hash per position into the slot of a block, and its output is a fold over all
 //! slots of the sequence, read through the block table: a slot that is misplaced, lost, stale or
-//! shared changes every token after it. [`expected`] computes the same without blocks, alone.
+//! shared changes every token after it. As with real ones, a cut changes nothing. [`expected`] computes
+//! the same without blocks, alone.
 
 use super::rng::mix;
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, TokenEvent};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use woolly_protocol::forward::Forward;
 use woolly_protocol::sampling::{
     RowMode, SampleBy, SampledRow, SampledToken, SamplingParams, SamplingRow,
 };
 
+/// Layers of the model.
+pub(crate) const LAYERS: usize = 4;
 /// Token ids are below this.
 pub(crate) const VOCAB: u64 = 40;
 /// Seeds divisible by this meet values that are not finite now and then.
@@ -19,16 +23,21 @@ pub(crate) const FRAGILE_SEED: u64 = 7;
 const FRAGILE_ROW: u64 = 61;
 const POISON: u64 = 0x0bad_0bad_0bad_0bad;
 
-/// One stage: its KV slots.
+/// One stage: its layers with their KV slots.
 pub(crate) struct ToyStage {
-    index: u64,
-    slots: Vec<[u64; 32]>,
+    layers: Vec<(u64, Vec<[u64; 32]>)>,
+}
+
+/// The layers of each of so many stages.
+pub(crate) fn cut(stages: usize) -> Vec<Range<usize>> {
+    (0..stages).map(|stage| stage * LAYERS / stages..(stage + 1) * LAYERS / stages).collect()
 }
 
 impl ToyStage {
     /// A stage whose slots were never written.
-    pub(crate) fn new(index: usize, blocks: u32) -> Self {
-        Self { index: index as u64, slots: vec![[POISON; 32]; blocks as usize] }
+    pub(crate) fn new(layers: Range<usize>, blocks: u32) -> Self {
+        let layer = |index| (index as u64, vec![[POISON; 32]; blocks as usize]);
+        Self { layers: layers.map(layer).collect() }
     }
 
     /// Computes a microbatch: one value per row in, one per row out.
@@ -40,10 +49,14 @@ impl ToyStage {
                     let block = table[position as usize / 32];
                     (block.0 as usize, position as usize % 32)
                 };
-                let (block, offset) = place(position);
-                self.slots[block][offset] = slot_value(self.index, position, rows[out.len()]);
-                let slots = (0..=position).map(|p| self.slots[place(p).0][place(p).1]);
-                out.push(slots.fold(0, fold));
+                let mut value = rows[out.len()];
+                for (index, slots) in &mut self.layers {
+                    let (block, offset) = place(position);
+                    slots[block][offset] = slot_value(*index, position, value);
+                    let read = (0..=position).map(|p| slots[place(p).0][place(p).1]);
+                    value = read.fold(0, fold);
+                }
+                out.push(value);
             }
         }
         assert_eq!(out.len(), rows.len(), "rows of the payload");
@@ -51,8 +64,8 @@ impl ToyStage {
     }
 }
 
-fn slot_value(stage: u64, position: u32, input: u64) -> u64 {
-    mix(mix(stage << 32 | u64::from(position)) ^ input)
+fn slot_value(layer: u64, position: u32, input: u64) -> u64 {
+    mix(mix(layer << 32 | u64::from(position)) ^ input)
 }
 
 fn fold(sum: u64, slot: u64) -> u64 {
@@ -94,20 +107,16 @@ fn hash_params(params: &SamplingParams) -> u64 {
 }
 
 /// All events of a request that runs alone and undisturbed, computed without blocks or chunks.
-pub(crate) fn expected(
-    request: &GenerationRequest,
-    stages: usize,
-    positions_max: usize,
-) -> Vec<GenerationEvent> {
-    let mut run = Alone { request, stages: vec![0; stages], position: 0, events: Vec::new() };
+pub(crate) fn expected(request: &GenerationRequest, positions_max: usize) -> Vec<GenerationEvent> {
+    let mut run = Alone { request, layers: vec![0; LAYERS], position: 0, events: Vec::new() };
     run.all(positions_max);
     run.events
 }
 
 struct Alone<'a> {
     request: &'a GenerationRequest,
-    /// The fold of each stage so far.
-    stages: Vec<u64>,
+    /// The fold of each layer so far.
+    layers: Vec<u64>,
     position: u32,
     events: Vec<GenerationEvent>,
 }
@@ -153,7 +162,7 @@ impl Alone<'_> {
 
     fn compute(&mut self, token: u32) -> u64 {
         let mut value = u64::from(token);
-        for (index, sum) in self.stages.iter_mut().enumerate() {
+        for (index, sum) in self.layers.iter_mut().enumerate() {
             *sum = fold(*sum, slot_value(index as u64, self.position, value));
             value = *sum;
         }

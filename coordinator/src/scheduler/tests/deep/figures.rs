@@ -47,12 +47,16 @@ pub(super) struct Figures {
     pub(super) share: f64,
     pub(super) ttft: Times,
     pub(super) itl: Times,
+    /// The p99 of the gaps of streams beside which the load is, over their median before it; `None` if
+    /// there are none.
+    pub(super) times_quiet: Option<f64>,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tokens_per_s, share, ttft, itl } = self;
-        write!(f, "{tokens_per_s:7.1} tokens/s {share:5.2} | TTFT {ttft} s | ITL {itl} s")
+        let Self { tokens_per_s, share, ttft, itl, times_quiet } = self;
+        write!(f, "{tokens_per_s:7.1} tokens/s {share:5.2} | TTFT {ttft} s | ITL {itl} s")?;
+        times_quiet.map_or(Ok(()), |times| write!(f, ", {times:.1} times the quiet one"))
     }
 }
 

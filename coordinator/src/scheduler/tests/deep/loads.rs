@@ -41,6 +41,7 @@ pub(super) fn steady(cluster: &Cluster, config: SchedulerConfig, count: usize) -
         share: tokens_per_s / cluster.decode_ideal(count),
         ttft: ttft(&flow, &ids),
         itl: itl(&flow, &ids, from, flow.now),
+        times_quiet: None,
     }
 }
 
@@ -75,7 +76,14 @@ pub(super) fn burst_beside(
     for id in &ids {
         flow.run_to_token(*id, 1);
     }
-    Figures { itl: itl(&flow, &others, from, flow.now), ..of_burst(cluster, &flow, &ids, from) }
+    beside(&flow, &others, from, of_burst(cluster, &flow, &ids, from))
+}
+
+/// The figures of a load that came at `from`, with the gaps of the streams beside it.
+fn beside(flow: &Flow, others: &[SequenceId], from: f64, figures: Figures) -> Figures {
+    let quiet = itl(flow, others, from - 10.0, from).p50();
+    let itl = itl(flow, others, from, flow.now);
+    Figures { times_quiet: Some(itl.p99() / quiet), itl, ..figures }
 }
 
 fn submit(flow: &mut Flow, burst: usize) -> Vec<SequenceId> {
@@ -90,6 +98,7 @@ fn of_burst(cluster: &Cluster, flow: &Flow, ids: &[SequenceId], from: f64) -> Fi
         share: tokens_per_s / cluster.capacity(),
         ttft: ttft(flow, ids),
         itl: itl(flow, ids, from, flow.now),
+        times_quiet: None,
     }
 }
 
@@ -107,11 +116,10 @@ pub(super) fn long_alone(cluster: &Cluster, config: SchedulerConfig, prompt: u32
     let tokens_per_s = f64::from(prompt) / ttft.p50();
     let share = cluster.prefill_ideal(prompt as usize) / ttft.p50();
     let itl = itl(&flow, &[], 0.0, 0.0);
-    Figures { tokens_per_s, share, ttft, itl }
+    Figures { tokens_per_s, share, ttft, itl, times_quiet: None }
 }
 
-/// One prompt beside endless streams: their gaps while it lasts. The share is the streams' p99 over
-/// their quiet median.
+/// One prompt beside endless streams, whose gaps are shown.
 pub(super) fn long_beside(
     cluster: &Cluster,
     config: SchedulerConfig,
@@ -119,17 +127,14 @@ pub(super) fn long_beside(
 ) -> Figures {
     let mut flow = cluster.flow(config);
     let others = streams(&mut flow, count, 20.0);
-    let quiet = itl(&flow, &others, flow.now - 10.0, flow.now);
     let from = flow.now;
     let id = flow.submit(prompt, 1);
     flow.run_to_token(id, 1);
-    let beside = itl(&flow, &others, from, flow.now);
-    Figures {
-        tokens_per_s: f64::from(prompt) / (flow.now - from),
-        share: beside.p99() / quiet.p50(),
-        ttft: ttft(&flow, &[id]),
-        itl: beside,
-    }
+    let tokens_per_s = f64::from(prompt) / (flow.now - from);
+    let (share, ttft) = (tokens_per_s / cluster.capacity(), ttft(&flow, &[id]));
+    let figures =
+        Figures { tokens_per_s, share, ttft, itl: itl(&flow, &[], from, from), times_quiet: None };
+    beside(&flow, &others, from, figures)
 }
 
 /// Requests that come by chance at a part of what the cluster can do, prompts and answers of all
@@ -165,6 +170,7 @@ pub(super) fn come_and_go(
         share: arrived / flow.now,
         ttft: ttft(&flow, &ids),
         itl: itl(&flow, &ids, 0.0, flow.now),
+        times_quiet: None,
     }
 }
 

@@ -150,9 +150,11 @@ impl Cluster {
     }
 }
 
-/// The default policy. All prompts are alike, so nothing may be found in a prefix cache.
+/// The default policy, with places for all: over long links many streams are on their way at a time. All
+/// prompts are alike, so nothing may be found in a prefix cache.
 fn config() -> SchedulerConfig {
-    SchedulerConfig { prefix_cache: PrefixCache::Off, ..SchedulerConfig::default() }
+    let (waiting_max, running_max, prefix_cache) = (10_000, 1_024, PrefixCache::Off);
+    SchedulerConfig { waiting_max, running_max, prefix_cache, ..SchedulerConfig::default() }
 }
 
 /// The same with another target, in percent.

