@@ -163,6 +163,14 @@ impl Bed {
         answer.unwrap_or_default()
     }
 
+    /// Plans that were lost, and the seconds in which their causes had shown no life, since the start.
+    pub fn losses(&self) -> (u64, f64) {
+        let metrics = self.metrics();
+        let value = |name: &str| figure(&metrics, name).unwrap_or_default();
+        let count = value("woolly_failover_detection_seconds_count") as u64;
+        (count, value("woolly_failover_detection_seconds_sum"))
+    }
+
     /// Makes all links as they were at first.
     pub fn calm(&self) {
         self.seats.iter().for_each(Seat::calm);
@@ -190,10 +198,7 @@ impl Bed {
     /// What ended requests have left behind, as the figures say it.
     fn left_behind(&self) -> Option<String> {
         let (health, metrics) = (self.health(), self.metrics());
-        let figure = |name: &str| {
-            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.map(str::to_owned)
-        };
+        let figure = |name: &str| figure(&metrics, name);
         let (blocks, free) = (figure("woolly_kv_blocks"), figure("woolly_kv_blocks_free"));
         let count = |name: &str| health[name].as_u64();
         let counts = (count("requests_running"), count("requests_waiting"));
@@ -244,6 +249,11 @@ impl Seat {
             relay.set(&BOTH, &Conditions::delayed(LINK_DELAY));
         }
     }
+}
+
+/// The value of a series without labels.
+fn figure(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn is_log(path: &Path) -> bool {

@@ -28,7 +28,7 @@ pub struct Visit {
 pub struct Client {
     /// How it behaves.
     pub visit: Visit,
-    events: Arc<AtomicUsize>,
+    tokens: Arc<AtomicUsize>,
     thread: JoinHandle<Answer>,
 }
 
@@ -50,18 +50,18 @@ impl Client {
             body["stream"] = json!(true);
             body["stream_options"] = json!({ "include_usage": true });
         }
-        let events = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&events);
+        let tokens = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&tokens);
         let thread = thread::spawn(move || {
             thread::sleep((start + visit.at).saturating_duration_since(Instant::now()));
             ask(server, path, &body, &visit, &count)
         });
-        Client { visit, events, thread }
+        Client { visit, tokens, thread }
     }
 
-    /// Events with tokens that have come.
-    pub fn events(&self) -> usize {
-        self.events.load(Ordering::Relaxed)
+    /// Tokens that have come; events where tokens are not told apart.
+    pub fn tokens(&self) -> usize {
+        self.tokens.load(Ordering::Relaxed)
     }
 
     /// Whether it has ended.
@@ -82,14 +82,14 @@ pub fn ask(
     path: &str,
     body: &Value,
     visit: &Visit,
-    events: &AtomicUsize,
+    tokens: &AtomicUsize,
 ) -> Answer {
     let mut answer = Answer::begun();
     let read = match http::post(server, path, body) {
         Ok(head) => {
             answer.status = head.status;
             match head.status {
-                200 if visit.streamed => stream(head, &mut answer, visit, events),
+                200 if visit.streamed => stream(head, &mut answer, visit, tokens),
                 _ => head.json().map(|whole| answer.add(&whole)).map_err(|e| e.to_string()),
             }
         }
@@ -125,7 +125,7 @@ fn stream(
         let event = serde_json::from_str(&event).map_err(|error| format!("{error}: {event}"))?;
         answer.add(&event);
         let came = answer.times.len() - 1;
-        count.store(came, Ordering::Relaxed);
+        count.store(came.max(answer.tokens.len()), Ordering::Relaxed);
         if visit.leaves_after.is_some_and(|most| came >= most) {
             answer.left = true;
             events.abandon();

@@ -182,8 +182,9 @@ impl Fault {
     pub fn trigger(&self) -> &'static str {
         match self {
             Fault::Kill { moment: Moment::Prefill(_), .. } => "long prompt",
-            Fault::Kill { place: Place::Last, .. } => "log-probabilities",
-            _ => "greedy",
+            Fault::Kill { .. } | Fault::Leave(..) => "log-probabilities",
+            // So long that it is under way until the fault is over.
+            _ => "long answer",
         }
     }
 
@@ -324,9 +325,9 @@ impl Moment {
             }
         };
         let until = Instant::now() + TOKEN_LIMIT;
-        while trigger.events() < wanted {
+        while trigger.tokens() < wanted {
             if trigger.has_ended() || Instant::now() >= until {
-                return Err(format!("the stream has {} tokens, not {wanted}", trigger.events()));
+                return Err(format!("the stream has {} tokens, not {wanted}", trigger.tokens()));
             }
             thread::sleep(Duration::from_micros(300));
         }

@@ -10,7 +10,7 @@ use woolly_tests::source::workspace_root;
 
 /// The first line of the file.
 const HEAD: &str = "unix_time,commit,seed,faults,requests,tokens_compared,wrong_tokens,lost_requests,\
-                    miscounted_tokens,findings,stall_p50_ms,stall_p99_ms,stall_max_ms,seconds";
+                    miscounted_tokens,findings,detection_p50_ms,detection_p99_ms,detection_max_ms,stall_p50_ms,stall_p99_ms,stall_max_ms,seconds";
 
 /// The sums of all rounds of a run.
 #[derive(Debug, Default)]
@@ -25,6 +25,7 @@ pub struct Sums {
     /// Everything that was found, those included.
     findings: u64,
     stalls: Vec<Duration>,
+    detections: Vec<Duration>,
 }
 
 impl Sums {
@@ -42,12 +43,16 @@ impl Sums {
     pub fn add(&mut self, report: &Report) {
         let (verdict, longest) = (&report.verdict, report.stalls.iter().max());
         println!(
-            "{:3} {:44} {:3} requests {:6} tokens, stall {:5.2} s, {:4.1} s{}",
+            "{:3} {:44} {:3} requests {:6} tokens, stall {:5.2} s{}, {:4.1} s{}",
             self.faults + 1,
             report.fault.to_string(),
             report.requests,
             verdict.compared,
             longest.copied().unwrap_or_default().as_secs_f64(),
+            report
+                .detection
+                .map(|time| format!(", found in {:.2} s", time.as_secs_f64()))
+                .unwrap_or_default(),
             report.took.as_secs_f64(),
             if verdict.findings.is_empty() { "" } else { "  WRONG" }
         );
@@ -62,21 +67,17 @@ impl Sums {
         self.miscounted += verdict.miscounted;
         self.findings += verdict.findings.len() as u64;
         self.stalls.extend(&report.stalls);
-    }
-
-    /// The longest silence that so large a part of the streams stayed below, in milliseconds.
-    fn stall(&self, part: f64) -> u128 {
-        let mut stalls = self.stalls.clone();
-        stalls.sort();
-        let at = ((stalls.len() as f64 * part) as usize).min(stalls.len().saturating_sub(1));
-        stalls.get(at).copied().unwrap_or_default().as_millis()
+        self.detections.extend(report.detection);
     }
 
     /// The sums in words.
     pub fn summary(&self, took: Duration) -> String {
+        let ([found, found_99, found_max], [stall, stall_99, stall_max]) =
+            (figures(&self.detections), figures(&self.stalls));
         format!(
             "seed {}: {} faults, {} requests, {} tokens compared, {} wrong, {} too many or too few, \
-             {} requests lost, {} findings; stalls p50 {} ms, p99 {} ms, longest {} ms; {:.0} s",
+             {} requests lost, {} findings; losses found in p50 {} ms, p99 {} ms, longest {} ms; \
+             stalls p50 {} ms, p99 {} ms, longest {} ms; {:.0} s",
             self.seed,
             self.faults,
             self.requests,
@@ -85,9 +86,12 @@ impl Sums {
             self.miscounted,
             self.lost,
             self.findings,
-            self.stall(0.5),
-            self.stall(0.99),
-            self.stall(1.0),
+            found,
+            found_99,
+            found_max,
+            stall,
+            stall_99,
+            stall_max,
             took.as_secs_f64()
         )
     }
@@ -104,7 +108,7 @@ impl Sums {
             writeln!(file, "{HEAD}")?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let figures = [
+        let counts = [
             self.seed,
             self.faults,
             self.requests,
@@ -114,10 +118,21 @@ impl Sums {
             self.miscounted,
             self.findings,
         ];
-        let figures: Vec<String> = figures.iter().map(u64::to_string).collect();
-        let stalls = [0.5, 0.99, 1.0].map(|part| self.stall(part).to_string()).join(",");
-        writeln!(file, "{now},{},{},{stalls},{}", commit(), figures.join(","), took.as_secs())
+        let times = [figures(&self.detections), figures(&self.stalls)].concat();
+        let all = counts.iter().map(u64::to_string).chain(times.iter().map(u128::to_string));
+        let all: Vec<String> = all.collect();
+        writeln!(file, "{now},{},{},{}", commit(), all.join(","), took.as_secs())
     }
+}
+
+/// The median of times, what all but a hundredth of them stay below, and the longest, in milliseconds.
+fn figures(times: &[Duration]) -> [u128; 3] {
+    let mut times = times.to_vec();
+    times.sort();
+    [0.5, 0.99, 1.0].map(|part| {
+        let at = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
+        times.get(at).copied().unwrap_or_default().as_millis()
+    })
 }
 
 /// The commit that is tested, as git says it.

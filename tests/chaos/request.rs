@@ -43,7 +43,7 @@ struct Chat {
     tokens: [usize; VARIANTS as usize],
 }
 
-const CHATS: [Chat; 8] = [
+const CHATS: [Chat; 9] = [
     Chat {
         kind: "greedy",
         fields: |_| json!({ "temperature": 0, "ignore_eos": true }),
@@ -88,6 +88,11 @@ const CHATS: [Chat; 8] = [
             })
         },
         tokens: [100, 200, 40],
+    },
+    Chat {
+        kind: "long answer",
+        fields: |_| json!({ "temperature": 0, "ignore_eos": true, "logprobs": true }),
+        tokens: [500, 400, 300],
     },
     Chat {
         kind: "stop strings",

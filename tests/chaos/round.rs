@@ -33,6 +33,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The longest silence of each stream that was under way.
     pub stalls: Vec<Duration>,
+    /// How long the causes of lost plans had shown no life, on average, if plans were lost.
+    pub detection: Option<Duration>,
     /// How long all took.
     pub took: Duration,
 }
@@ -42,6 +44,7 @@ pub fn play(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers)
     let begun = Instant::now();
     let mut verdict = Verdict::default();
     bed.fill(STAGES + fault.spares());
+    let losses = bed.losses();
     let visits = load(oracle, fault, numbers);
     let start = Instant::now();
     let clients: Vec<Client> = visits
@@ -65,10 +68,16 @@ pub fn play(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers)
             }
         }
     }
+    let (lost, silent) = bed.losses();
+    let (lost, silent) = (lost - losses.0, silent - losses.1);
+    if lost > 0 && fault.is_gentle() {
+        verdict.findings.push(format!("{lost} plans were given up for it"));
+    }
+    let detection = (lost > 0).then(|| Duration::from_secs_f64(silent / lost as f64));
     bed.fill(STAGES);
     verdict.findings.extend(await_service(bed, oracle));
     verdict.findings.extend(bed.check_idle());
-    Report { fault, requests, verdict, stalls, took: begun.elapsed() }
+    Report { fault, requests, verdict, stalls, detection, took: begun.elapsed() }
 }
 
 /// Whether the cluster can go on into a round of this fault, or a new one is needed.

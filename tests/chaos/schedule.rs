@@ -34,9 +34,11 @@ pub fn short(seed: u64) -> Vec<Fault> {
     for length in [300, 1000, 10_000] {
         faults.push(Fault::Stop(draw(&mut numbers), Duration::from_millis(length)));
     }
-    for (ways, length) in [(&[Way::Out], 1000), (&[Way::Back], 1000), (&[Way::Out], 7000)] {
-        faults.push(Fault::Cut(draw(&mut numbers), ways, Duration::from_millis(length)));
-    }
+    // The coordinator sends its tokens to the first worker and hears of those sampled from the last.
+    faults.push(Fault::Cut(Place::First, &[Way::Back], Duration::from_secs(1)));
+    faults.push(Fault::Cut(Place::Last, &[Way::Out], Duration::from_secs(1)));
+    let ways = *numbers.pick(&[&[Way::Out], &[Way::Back]]);
+    faults.push(Fault::Cut(draw(&mut numbers), ways, Duration::from_secs(7)));
     faults.extend([1000, 6000].map(|length| Fault::CutBetween(Duration::from_millis(length))));
     faults.push(Fault::Flap(draw(&mut numbers), 2));
     faults.push(Fault::Rebind(draw(&mut numbers)));
