@@ -157,3 +157,15 @@ fn the_target_sees_another_port_after_a_rebind() {
     relay.rebind();
     assert_ne!(echoed(&dialler, b"three").0, before);
 }
+
+#[test]
+fn a_refused_process_gets_nothing_through_and_another_one_does() {
+    let (relay, dialler) = link(5);
+    echoed(&dialler, b"before");
+    // No process has this id.
+    relay.refuse(u32::MAX);
+    assert_eq!(echoed(&dialler, b"another").1, b"another");
+    relay.refuse(std::process::id());
+    dialler.send(b"refused").unwrap();
+    nothing_comes(&dialler);
+}

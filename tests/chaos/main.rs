@@ -16,6 +16,7 @@ mod client;
 mod fault;
 mod ledger;
 mod oracle;
+mod planted;
 mod request;
 mod round;
 mod schedule;
@@ -54,6 +55,9 @@ struct Arguments {
     /// Every point of a kill at every stage with every kind of spare
     #[arg(long)]
     matrix: bool,
+    /// Only the mistakes that are planted to be found
+    #[arg(long, conflicts_with_all = ["matrix", "faults", "minutes"])]
+    planted: bool,
     /// Only faults whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -83,7 +87,16 @@ fn main() -> ExitCode {
 
 /// Whether a word is an option of this test, so that mistakes in the others are mistakes.
 fn is_ours(words: &[String]) -> bool {
-    let ours = ["--seed", "--minutes", "--faults", "--matrix", "--only", "--ledger", "--help"];
+    let ours = [
+        "--seed",
+        "--minutes",
+        "--faults",
+        "--matrix",
+        "--planted",
+        "--only",
+        "--ledger",
+        "--help",
+    ];
     words.iter().any(|word| ours.contains(&word.split('=').next().unwrap_or_default()))
 }
 
@@ -108,6 +121,10 @@ fn run(arguments: &Arguments) -> ExitCode {
     println!("seed {}", arguments.seed);
     let oracle = Oracle::ask(fixtures::granite_tiny());
     println!("{} answers without a fault after {:.1?}", oracle.requests.len(), begun.elapsed());
+    if arguments.planted {
+        let wrong = planted::check(&oracle);
+        return if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let mut sums = Sums::new(arguments.seed);
     let mut bed: Option<Bed> = None;
     for (round, fault) in faults(arguments, begun).enumerate() {

@@ -92,7 +92,7 @@ pub fn new_bed(seed: u64) -> Bed {
 }
 
 /// Waits until a request is answered rightly; the floor on which the next fault stands.
-fn await_service(bed: &Bed, oracle: &Oracle) -> Option<String> {
+pub fn await_service(bed: &Bed, oracle: &Oracle) -> Option<String> {
     let canary = oracle.requests.iter().position(|request| request.tokens == 24)?;
     let visit = Visit { at: Duration::ZERO, request: canary, streamed: false, leaves_after: None };
     let request = &oracle.requests[canary];

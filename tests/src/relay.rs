@@ -4,6 +4,7 @@
 //! towards the target, as behind a router that translates addresses.
 
 pub mod fate;
+mod ports;
 
 use fate::{Conditions, Dice};
 use std::cmp::Reverse;
@@ -46,12 +47,14 @@ struct Shared {
     front: UdpSocket,
     target: SocketAddr,
     ways: [Mutex<Direction>; 2],
-    /// Sockets towards the target by the address that dialled.
-    backs: Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>,
+    /// Sockets towards the target by the address that dialled; none for one that is refused.
+    backs: Mutex<HashMap<SocketAddr, Option<Arc<UdpSocket>>>>,
     late: Mutex<Late>,
     more: Condvar,
     ended: AtomicBool,
     passed: [AtomicU64; 2],
+    /// The process that gets nothing through, if there is one.
+    refused: Mutex<Option<u32>>,
 }
 
 #[derive(Debug)]
@@ -103,6 +106,7 @@ impl Relay {
             more: Condvar::new(),
             ended: AtomicBool::new(false),
             passed: Default::default(),
+            refused: Mutex::default(),
         });
         let (front, clock) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || front.relay_front());
@@ -120,6 +124,13 @@ impl Relay {
         for way in ways {
             self.shared.way(*way).conditions = conditions.clone();
         }
+    }
+
+    /// Lets nothing pass any more from and to the sockets of one process that dials; the others notice nothing.
+    pub fn refuse(&self, process: u32) {
+        *lock(&self.shared.refused) = Some(process);
+        // Whoever has dialled before is looked at again.
+        lock(&self.shared.backs).clear();
     }
 
     /// Datagrams that have arrived on a way.
@@ -159,34 +170,42 @@ impl Shared {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.ended() {
             let Some((bytes, from)) = received(&self.front, &mut buffer) else { continue };
-            if let Some(socket) = self.back(from) {
+            if let Some(socket) = self.back(from).flatten() {
                 self.pass(Way::Out, &buffer[..bytes], Some(socket), self.target);
             }
         }
     }
 
-    /// The socket of a dialling address, with the thread that relays what comes back.
-    fn back(self: &Arc<Self>, from: SocketAddr) -> Option<Arc<UdpSocket>> {
+    /// The socket of a dialling address, with the thread that relays what comes back: nothing if it is
+    /// refused, and nothing at all if there are too many.
+    fn back(self: &Arc<Self>, from: SocketAddr) -> Option<Option<Arc<UdpSocket>>> {
         let mut backs = lock(&self.backs);
         if let Some(socket) = backs.get(&from) {
-            return Some(Arc::clone(socket));
+            return Some(socket.clone());
         }
         if backs.len() >= DIALLERS_MAX {
             return None;
         }
+        let refused = *lock(&self.refused);
+        if refused.is_some_and(|process| ports::of_process(process).contains(&from.port())) {
+            backs.insert(from, None);
+            return Some(None);
+        }
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
         socket.set_read_timeout(Some(LOOK_EVERY)).expect("not zero");
         let socket = Arc::new(socket);
-        backs.insert(from, Arc::clone(&socket));
+        backs.insert(from, Some(Arc::clone(&socket)));
         let (shared, own) = (Arc::clone(self), Arc::clone(&socket));
         thread::spawn(move || shared.relay_back(&own, from));
-        Some(socket)
+        Some(Some(socket))
     }
 
     fn relay_back(self: &Arc<Self>, socket: &Arc<UdpSocket>, to: SocketAddr) {
         let mut buffer = vec![0; DATAGRAM_MAX];
-        let is_current =
-            || lock(&self.backs).get(&to).is_some_and(|current| Arc::ptr_eq(current, socket));
+        let is_current = || {
+            let backs = lock(&self.backs);
+            backs.get(&to).and_then(Option::as_ref).is_some_and(|now| Arc::ptr_eq(now, socket))
+        };
         while !self.ended() {
             let datagram = received(socket, &mut buffer);
             // What comes to a port that was given up is lost.

@@ -1,0 +1,276 @@
+//! Mistakes that are planted on purpose: if these tests do not find one of them, they would not find such a
+//! mistake that somebody makes.
+//!
+//! Debug builds of the programs have them behind `WOOLLY_FAILPOINTS`. Each is played twice: without the
+//! mistake nothing may be found, and with it what belongs to it must be.
+
+use crate::bed::{Bed, Plan};
+use crate::client::{Client, Visit};
+use crate::fault::{Fault, Moment, Place, Spare};
+use crate::oracle::{Oracle, Verdict};
+use crate::round::{self, STAGES};
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use woolly_tests::numbers::Numbers;
+use woolly_tests::process::binary;
+
+/// The variable that plants a mistake.
+const VARIABLE: &str = "WOOLLY_FAILPOINTS";
+/// Bytes between two that are damaged.
+const DAMAGE_EVERY: usize = 509;
+/// Plans that may be lost to one worker that reaches nobody: with one neighbour it is one of two that may be
+/// to blame, with a second one it is known.
+const LOSSES_MAX: u64 = 2;
+/// How long links are watched that one worker cannot use.
+const ACCUSED_FOR: Duration = Duration::from_secs(14);
+
+/// How a mistake shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shows {
+    /// Tokens are wrong, too many or too few.
+    InTokens,
+    /// Blocks are not free where nothing runs.
+    InBlocks,
+    /// More plans are given up than have to be.
+    InPlans,
+}
+
+/// A mistake and where it would show.
+struct Planted {
+    name: &'static str,
+    /// The program that makes it.
+    program: &'static str,
+    shows: Shows,
+    play: fn(&Oracle, Plan) -> Verdict,
+}
+
+const ALL: [Planted; 7] = [
+    Planted {
+        name: "skip-last-token-in-replay",
+        program: "woolly-coordinator",
+        shows: Shows::InTokens,
+        play: killed,
+    },
+    Planted {
+        name: "send-before-commit",
+        program: "woolly-coordinator",
+        shows: Shows::InTokens,
+        play: killed,
+    },
+    Planted {
+        name: "ignore-epoch",
+        program: "woolly-coordinator",
+        shows: Shows::InTokens,
+        play: late_answers,
+    },
+    Planted {
+        name: "leak-block-on-cancel",
+        program: "woolly-coordinator",
+        shows: Shows::InBlocks,
+        play: cancelled,
+    },
+    Planted {
+        name: "keep-old-prefix-names",
+        program: "woolly-coordinator",
+        shows: Shows::InTokens,
+        play: shared_before_and_after,
+    },
+    Planted {
+        name: "believe-first-accuser",
+        program: "woolly-coordinator",
+        shows: Shows::InPlans,
+        play: accused,
+    },
+    Planted {
+        name: "accept-wrong-chunk-hash",
+        program: "woolly-worker",
+        shows: Shows::InTokens,
+        play: damaged_slices,
+    },
+];
+
+/// Plants each mistake; gives what is wrong: one that is not found, one that is not there to be found, and
+/// findings where none was planted.
+pub fn check(oracle: &Oracle) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for planted in &ALL {
+        let begun = Instant::now();
+        let result = check_one(oracle, planted);
+        let how = if result.is_empty() { "found" } else { "WRONG" };
+        println!("planted {:28} {how}, {:.1} s", planted.name, begun.elapsed().as_secs_f64());
+        for line in &result {
+            println!("      {line}");
+        }
+        wrong.extend(result);
+    }
+    wrong
+}
+
+fn check_one(oracle: &Oracle, planted: &Planted) -> Vec<String> {
+    let clean = played(oracle, planted, false);
+    if !clean.findings.is_empty() {
+        let first = clean.findings.into_iter().next().unwrap_or_default();
+        return vec![format!("{}: without it this is found: {first}", planted.name)];
+    }
+    if !is_there(planted) {
+        let (name, program) = (planted.name, planted.program);
+        return vec![format!("{name}: {program} has no such mistake to plant")];
+    }
+    let found = played(oracle, planted, true);
+    if planted.shows.is_in(&found) {
+        println!("      {}", found.findings.first().map_or("", String::as_str));
+        return Vec::new();
+    }
+    vec![format!("{}: it is not found; findings: {:?}", planted.name, found.findings)]
+}
+
+impl Shows {
+    fn is_in(self, verdict: &Verdict) -> bool {
+        let says = |text: &str| verdict.findings.iter().any(|finding| finding.contains(text));
+        match self {
+            Shows::InTokens => verdict.wrong + verdict.miscounted > 0,
+            Shows::InBlocks => says("blocks"),
+            Shows::InPlans => says("plans were lost"),
+        }
+    }
+}
+
+/// Whether the program knows the name, which it does if its file has it.
+fn is_there(planted: &Planted) -> bool {
+    let file = fs::read(binary(planted.program)).expect("the program can be read");
+    let name = planted.name.as_bytes();
+    file.windows(name.len()).any(|window| window == name)
+}
+
+fn played(oracle: &Oracle, planted: &Planted, is_planted: bool) -> Verdict {
+    let mut plan = Plan { stages: STAGES, seed: 1, ..Plan::default() };
+    if is_planted {
+        let variables = match planted.program {
+            "woolly-worker" => &mut plan.worker_variables,
+            _ => &mut plan.coordinator_variables,
+        };
+        variables.push((VARIABLE.to_owned(), planted.name.to_owned()));
+    }
+    // A mistake may let a cluster not come up at all, which the bed tells by a panic.
+    let verdict = catch_unwind(AssertUnwindSafe(|| (planted.play)(oracle, plan)));
+    verdict.unwrap_or_else(|_| Verdict {
+        findings: vec!["the cluster does not come up".to_owned()],
+        ..Verdict::default()
+    })
+}
+
+/// Plays one fault on a new cluster.
+fn faulted(oracle: &Oracle, plan: Plan, fault: Fault) -> Verdict {
+    let mut bed = Bed::start(plan);
+    round::play(&mut bed, oracle, fault, &mut Numbers::of(&[4])).verdict
+}
+
+fn killed(oracle: &Oracle, plan: Plan) -> Verdict {
+    let (place, moment, spare) = (Place::Last, Moment::Token(17), Spare::Waiting);
+    faulted(oracle, plan, Fault::Kill { place, moment, spare })
+}
+
+fn cancelled(oracle: &Oracle, plan: Plan) -> Verdict {
+    faulted(oracle, plan, Fault::Storm)
+}
+
+/// Two plans are in force at a time while a worker hands over, and one that was given up for its silence goes
+/// on with what it had.
+fn late_answers(oracle: &Oracle, plan: Plan) -> Verdict {
+    let mut verdict = Verdict::default();
+    let stopped = Duration::from_secs(5);
+    for fault in [
+        Fault::Leave(Place::Last, Spare::Waiting),
+        Fault::Leave(Place::First, Spare::Waiting),
+        Fault::Stop(Place::First, stopped),
+        Fault::Stop(Place::Last, stopped),
+    ] {
+        verdict.add(faulted(oracle, plan.clone(), fault));
+    }
+    verdict
+}
+
+/// Asks for all answers of these kinds at once, and compares them.
+fn asked(bed: &Bed, oracle: &Oracle, kinds: &[&str]) -> Verdict {
+    let wanted = |at: &usize| kinds.is_empty() || kinds.contains(&oracle.requests[*at].kind);
+    let visit =
+        |request| Visit { at: Duration::ZERO, request, streamed: false, leaves_after: None };
+    let start = |at| Client::start(bed.cluster.http, &oracle.requests, visit(at), Instant::now());
+    let clients: Vec<Client> = (0..oracle.requests.len()).filter(wanted).map(start).collect();
+    let mut verdict = Verdict::default();
+    for client in clients {
+        verdict.add(oracle.judge(&client.join()));
+    }
+    verdict
+}
+
+/// The same prompts before and after a plan was lost: what was computed before is not there any more.
+fn shared_before_and_after(oracle: &Oracle, plan: Plan) -> Verdict {
+    let kinds = ["shared prefix", "long prompt", "completion"];
+    let mut bed = Bed::start(plan);
+    let mut verdict = asked(&bed, oracle, &kinds);
+    verdict.add(asked(&bed, oracle, &kinds));
+    bed.fill(STAGES + 1);
+    let last = bed.stages().pop().expect("it serves");
+    bed.kill(&last);
+    verdict.findings.extend(round::await_service(&bed, oracle));
+    verdict.add(asked(&bed, oracle, &kinds));
+    verdict
+}
+
+/// A worker that reaches no other one says of each in turn that it cannot be reached.
+fn accused(oracle: &Oracle, plan: Plan) -> Verdict {
+    let mut bed = Bed::start(plan);
+    bed.fill(STAGES + 2);
+    let accuser = bed.stages().into_iter().next().expect("it serves");
+    let process = bed.seat(&accuser).process.id();
+    for seat in bed.seats.iter().filter(|seat| seat.name != accuser) {
+        seat.peer.refuse(process);
+    }
+    let until = Instant::now() + ACCUSED_FOR;
+    let mut verdict = Verdict::default();
+    while Instant::now() < until {
+        verdict.add(asked(&bed, oracle, &["log-probabilities"]));
+    }
+    let (lost, _) = bed.losses();
+    if lost > LOSSES_MAX {
+        verdict.findings.push(format!("{lost} plans were lost, not at most {LOSSES_MAX}"));
+    }
+    verdict.findings.extend(bed.check_idle());
+    verdict
+}
+
+/// The only worker is down while the weights that it keeps are damaged.
+fn damaged_slices(oracle: &Oracle, plan: Plan) -> Verdict {
+    let flags = vec!["--no-local-files"];
+    let mut bed = Bed::start(Plan { stages: 1, worker_flags: flags, ..plan });
+    let name = bed.stages().pop().expect("it serves");
+    let mut damaged = 0;
+    bed.restart(&name, |state| damaged = damage(state));
+    let mut verdict = Verdict::default();
+    if damaged == 0 {
+        verdict.findings.push("the worker keeps no slices".to_owned());
+    }
+    verdict.findings.extend(round::await_service(&bed, oracle));
+    verdict.add(asked(&bed, oracle, &[]));
+    verdict
+}
+
+/// Flips bits in all slices under a folder; gives their number.
+fn damage(folder: &Path) -> usize {
+    let mut count = 0;
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            count += damage(&path);
+        } else if path.extension().is_some_and(|extension| extension == "slice") {
+            let mut bytes = fs::read(&path).expect("a slice can be read");
+            bytes.iter_mut().step_by(DAMAGE_EVERY).for_each(|byte| *byte ^= 0x11);
+            fs::write(&path, bytes).expect("a slice can be written");
+            count += 1;
+        }
+    }
+    count
+}
