@@ -3,11 +3,15 @@
     demo.py address                  an address for the API: 127.0.0.1:8080, or a free port
     demo.py wait HOST:PORT PID...    until the cluster is ready; fails when a process ends
     demo.py topology HOST:PORT       which worker holds which layers
+    demo.py joined HOST:PORT N       until so many workers have joined
     demo.py ask HOST:PORT QUESTION   a chat answer as it comes, and how fast it came
+    demo.py kill HOST:PORT QUESTION PID   the same twice; the process is killed in the middle of the second one, which
+                                     has to be like the first
 """
 import http.client
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -15,6 +19,8 @@ import time
 READY_SECONDS_MAX = 600
 ANSWER_TOKENS_MAX = 96
 SILENCE_SECONDS_MAX = 120
+JOIN_SECONDS_MAX = 60
+PIECES_BEFORE_KILL = 12
 
 
 def address():
@@ -86,7 +92,35 @@ def topology(server):
     return 0
 
 
-def ask(server, question):
+def joined(server, count):
+    started = time.monotonic()
+    while time.monotonic() - started < JOIN_SECONDS_MAX:
+        try:
+            lines = get(server, "/metrics")[1].splitlines()
+            if sum(line.startswith("woolly_worker_unheard_seconds{") for line in lines) >= int(count):
+                return 0
+        except OSError:
+            pass  # The API does not listen yet.
+        time.sleep(0.1)
+    return 1
+
+
+def kill(server, question, pid):
+    """Asks twice; the second time a process is killed after a few pieces of text."""
+    plain, killed = [], []
+    if ask(server, question, plain.append, quiet=True):
+        return 1
+    if ask(server, question, killed.append, victim=int(pid)):
+        return 1
+    if plain != killed:
+        print("the answer is another one: %r instead of %r" % ("".join(killed), "".join(plain)), file=sys.stderr)
+        return 1
+    print("the same %d pieces of text as without the kill" % len(plain))
+    return 0
+
+
+def ask(server, question, heard=lambda text: None, victim=None, quiet=False):
+    """A streamed answer; `heard` is given its pieces, `victim` is killed in the middle of it."""
     model = json.loads(get(server, "/health")[1])["model"]
     body = json.dumps({
         "model": model, "messages": [{"role": "user", "content": question}],
@@ -100,7 +134,7 @@ def ask(server, question):
         print("status %d: %s" % (answer.status, answer.read().decode()), file=sys.stderr)
         return 1
     first = last = usage = None
-    done = False
+    done, pieces, pause = False, 0, 0.0
     for line in answer:
         line = line.decode().strip()
         if not line.startswith("data:"):
@@ -117,9 +151,19 @@ def ask(server, question):
         for choice in event["choices"]:
             text = choice["delta"].get("content")
             if text:
-                last = time.monotonic()
+                now = time.monotonic()
+                pause = max(pause, now - (last or now))
+                last = now
                 first = first or last
-                print(text, end="", flush=True)
+                pieces += 1
+                heard(text)
+                if not quiet:
+                    print(text, end="", flush=True)
+                if pieces == PIECES_BEFORE_KILL and victim:
+                    os.kill(victim, signal.SIGKILL)
+                    print(" [killed] ", end="", flush=True)
+    if quiet:
+        return 0 if done else 1
     print()
     if not (done and first and usage and usage["completion_tokens"] > 0):
         print("the stream ended early", file=sys.stderr)
@@ -130,10 +174,15 @@ def ask(server, question):
     if tokens > 1 and last > first:
         print(", then %.1f tokens/s" % ((tokens - 1) / (last - first)), end="")
     print()
+    if victim:
+        if pieces < PIECES_BEFORE_KILL:
+            print("the answer was too short to kill anything in it", file=sys.stderr)
+            return 1
+        print("the longest pause was %.2f s" % pause)
     return 0
 
 
-COMMANDS = {"address": address, "wait": wait, "topology": topology, "ask": ask}
+COMMANDS = {"address": address, "wait": wait, "topology": topology, "joined": joined, "ask": ask, "kill": kill}
 
 if __name__ == "__main__":
     try:

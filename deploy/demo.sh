@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # A cluster on this machine: one coordinator, two workers that join with a token, and a question.
 #
-#   deploy/demo.sh [--once] [--model PATH] [--question TEXT] [--http ADDR]
+#   deploy/demo.sh [--once] [--kill] [--model PATH] [--question TEXT] [--http ADDR]
 #
 #   --once           end after the answer; exit status 0 only if all went well
+#   --kill           start a third worker as a spare, ask twice, and kill a worker in the middle of the second
+#                    answer: it goes on with the same words after a pause, which is printed
 #   --model PATH     a GGUF file [default: SmolLM2-135M-Instruct, fetched once into models/]
 #   --question TEXT  what to ask [default: "Name three uses for a brick."]
 #   --http ADDR      where the API listens [default: 127.0.0.1:8080, or a free port if that is taken]
@@ -12,7 +14,7 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-once=no model='' question='Name three uses for a brick.' http=''
+once=no kill=no model='' question='Name three uses for a brick.' http=''
 
 fail() { echo "demo.sh: $*" >&2; exit 1; }
 say() { printf '\n== %s\n' "$*"; }
@@ -20,6 +22,7 @@ say() { printf '\n== %s\n' "$*"; }
 while [ $# -gt 0 ]; do
   case $1 in
     --once) once=yes ;;
+    --kill) kill=yes ;;
     --model | --question | --http)
       [ $# -ge 2 ] || fail "$1 needs a value; see --help"
       case $1 in --model) model=$2 ;; --question) question=$2 ;; --http) http=$2 ;; esac
@@ -112,11 +115,15 @@ echo "${join%--token *}--token …"
 read -r -a words <<<"$join"
 threads=$(($(nproc) / 2))
 [ "$threads" -ge 1 ] || threads=1
-for worker in worker-1 worker-2; do
+workers=(worker-1 worker-2)
+[ "$kill" = no ] || workers+=(worker-3)
+for worker in "${workers[@]}"; do
   "$bin/woolly-worker" "${words[@]:1}" --name "$worker" --threads "$threads" \
     --state-dir "$state/$worker" 2>"$state/$worker.log" >/dev/null &
   pids+=("$!")
   echo "started $worker"
+  # One after the other, so that the last one is the spare.
+  [ "$kill" = no ] || python3 "$top/deploy/demo.py" joined "$http" "$((${#pids[@]} - 1))" || fail "$worker does not join"
 done
 
 say "Loading"
@@ -127,6 +134,15 @@ python3 "$top/deploy/demo.py" topology "$http"
 
 say "$question"
 python3 "$top/deploy/demo.py" ask "$http" "$question" || fail "the answer failed"
+
+if [ "$kill" = yes ]; then
+  say "The same question; worker-2 is killed in the middle of the answer"
+  python3 "$top/deploy/demo.py" kill "$http" "$question" "${pids[2]}" || fail "the answer did not go on"
+  say "Topology"
+  python3 "$top/deploy/demo.py" topology "$http"
+  wait "${pids[2]}" 2>/dev/null || true
+  unset 'pids[2]'
+fi
 
 if [ "$once" = yes ]; then exit 0; fi
 

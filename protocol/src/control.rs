@@ -131,6 +131,9 @@ pub struct PlanLinks {
     pub next: Option<Neighbour>,
     /// Who may open a forward stream to this stage; `None` at stage 0.
     pub previous: Option<WorkerId>,
+    /// The plan that this one takes over from, if it is still served. Nothing is sent for that one any more
+    /// when this one's first forward is, so that both may have one stage.
+    pub replaces: Option<PlanEpoch>,
 }
 
 /// How keys and values are held. An archive with another number is refused before it is read.

@@ -121,6 +121,18 @@ impl Setup {
         cluster
     }
 
+    /// Starts more workers than the plan has stages: `stages` are waited for, the others are spares.
+    pub fn start_with(mut self, stages: usize) -> Cluster {
+        let workers = std::mem::replace(&mut self.workers, stages);
+        let mut cluster = self.start_coordinator();
+        for _ in 0..workers {
+            cluster.add_worker();
+        }
+        cluster.wait_ready();
+        cluster.wait_for_joined(workers);
+        cluster
+    }
+
     /// Starts the coordinator alone.
     pub fn start_coordinator(self) -> Cluster {
         let turn = (!self.beside).then(Turn::take);
@@ -274,6 +286,34 @@ impl Cluster {
             || wanted(&self.get("/health")).then_some(()),
             || format!("{what}: {}\n{}", self.get("/health"), self.logs()),
         );
+    }
+
+    /// Waits until so many workers are heard of.
+    pub fn wait_for_joined(&mut self, workers: usize) {
+        let what = format!("{workers} workers that are heard");
+        let count = |metrics: &str| {
+            let heard = metrics.lines().filter(|line| line.starts_with("woolly_worker_unheard"));
+            heard.count()
+        };
+        wait_until(
+            READY_LIMIT,
+            || (count(&self.metrics()) >= workers).then_some(()),
+            || format!("{what}\n{}", self.logs()),
+        );
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        let answer = http::get(self.http, "/metrics").and_then(http::Answer::text);
+        answer.unwrap_or_else(|error| panic!("GET /metrics: {error}\n{}", self.logs()))
+    }
+
+    /// The value of a metric without labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics();
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        let value = line.and_then(|line| line.split(' ').nth(1)?.parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
     }
 
     /// The ends of all logs.

@@ -188,12 +188,12 @@ impl Process {
         kill_process(self.pid(), Signal::STOP).expect("the process exists");
     }
 
-    /// Lets a stopped process go on.
-    pub fn go_on(&self) {
+    /// Lets a process that was stopped go on.
+    pub fn resume(&self) {
         kill_process(self.pid(), Signal::CONT).expect("the process exists");
     }
 
-    /// Asks the process to end (SIGTERM).
+    /// Tells the process to end, as a supervisor does.
     pub fn terminate(&self) {
         kill_process(self.pid(), Signal::TERM).expect("the process exists");
     }

@@ -125,6 +125,7 @@ fn assign(stage: u32, next: Option<Neighbour>, previous: Option<WorkerId>) -> As
             in_flight_max: IN_FLIGHT,
             next,
             previous,
+            replaces: None,
         },
     }
 }

@@ -61,6 +61,7 @@ impl Placement {
                 in_flight_max: limits.in_flight_max,
                 next,
                 previous: stage.checked_sub(1).map(|previous| plan.stages[previous].worker),
+                replaces: self.plan.as_ref().map(|served| served.epoch),
             },
         }
     }

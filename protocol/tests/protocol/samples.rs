@@ -78,6 +78,7 @@ pub fn assign() -> Assign {
             name: "rack-1.node_8".to_owned(),
         }),
         previous: Some(WorkerId(5)),
+        replaces: Some(PlanEpoch(6)),
     };
     Assign { source, stage, links }
 }

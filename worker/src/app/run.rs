@@ -34,7 +34,7 @@ use woolly_protocol::machine::machine_id;
 use woolly_protocol::token::JoinToken;
 
 /// Time that leaving politely may take; a conversation that drains takes less.
-const LEAVE_TIME: Duration = Duration::from_secs(10);
+const LEAVE_TIME: Duration = Duration::from_secs(28);
 /// Time that closing the connection may take.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// The file in the state directory that a running worker holds a lock on.

@@ -54,7 +54,9 @@ pub async fn stage_for(
     let (mut residents, mut fetched_bytes) = (None, 0);
     loop {
         // First at once, then when this plan may load: another may have loaded the same meanwhile.
-        if let Some(facts) = seat.take_over(&assign.stage, results.clone()).await {
+        if let Some(facts) =
+            seat.take_over(&assign.stage, assign.links.replaces, results.clone()).await
+        {
             return Ok((facts, fetched_bytes));
         }
         residents = Some(match residents.take() {

@@ -31,8 +31,9 @@ use woolly_protocol::rate::FrameRate;
 
 /// Time in which the coordinator must have answered the hello.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
-/// Time that the coordinator has to take the stage back when this worker leaves.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Time that the coordinator has to have others take over this worker's stages when it leaves: what
+/// supervisors give a process at its end, less a little.
+const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// Time for the last words on the control stream.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 

@@ -176,14 +176,16 @@ impl Compute {
 }
 
 impl Seat {
-    /// Serves the plan with a stage that is kept. `None` if there is none such.
+    /// Serves the plan with a stage that is kept, or that of the plan which it `replaces`. `None` if there is
+    /// none such.
     pub async fn take_over(
         &self,
         spec: &StageSpec,
+        replaces: Option<PlanEpoch>,
         results: mpsc::Sender<Finished>,
     ) -> Option<StageFacts> {
         let (epoch, spec, is_live) = (self.epoch, spec.clone(), Arc::clone(&self.is_live));
-        let wish = Box::new(Wish { epoch, spec, results, is_live });
+        let wish = Box::new(Wish { epoch, spec, replaces, results, is_live });
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::TakeOver(wish, reply)).await.ok()?;
         answer.await.ok()?
@@ -256,10 +258,10 @@ fn compute(
     idle_since: Instant,
     counters: &Counters,
 ) -> Option<Instant> {
-    let served = stages.of(work.epoch())?;
+    let live = stages.of(work.epoch())?;
     counters.microbatch.store(work.microbatch().0, Relaxed);
     let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
-    let computed = execute::compute(served.stage.stage(), &work, &counters.progress);
+    let computed = execute::compute(live.stage.stage(), &work, &counters.progress);
     let times = Times {
         cpu: system::thread_cpu_time().saturating_sub(cpu_before),
         compute: started.elapsed(),
@@ -269,7 +271,7 @@ fn compute(
     counters.microbatch.store(0, Relaxed);
     let at = Instant::now();
     // There is room for all that have a place; nobody waits for it if its plan has ended meanwhile.
-    let _ = served.results.try_send(Finished { work, computed, times, at });
+    let _ = live.results.try_send(Finished { work, computed, times, at });
     // With one core the network's thread would else wait for the end of this one's time slice, some
     // milliseconds into the next forward, and the next stage with it. With more it costs nothing.
     std::thread::yield_now();

@@ -27,14 +27,22 @@ pub struct Kept {
 
 /// A plan and the stage that it is served with.
 #[derive(Debug)]
-pub struct Served {
-    spec: StageSpec,
-    /// Computes its forwards.
-    pub stage: Box<LoadedStage>,
-    /// Where what came of them goes: room for all that may be in flight.
-    pub results: mpsc::Sender<Finished>,
-    /// False once the plan has ended: nothing more is computed for it.
-    pub is_live: Arc<AtomicBool>,
+struct Served {
+    /// Which of the stages in use.
+    stage: u64,
+    results: mpsc::Sender<Finished>,
+    is_live: Arc<AtomicBool>,
+    /// The plan that it shares the stage with, until its first forward.
+    replaces: Option<PlanEpoch>,
+}
+
+/// What a forward of a live plan needs.
+#[derive(Debug)]
+pub struct Live<'a> {
+    /// Computes it.
+    pub stage: &'a mut LoadedStage,
+    /// Where what came of it goes: room for all that may be in flight.
+    pub results: &'a mpsc::Sender<Finished>,
 }
 
 /// What a plan wants to be served with.
@@ -44,9 +52,12 @@ pub struct Wish {
     pub epoch: PlanEpoch,
     /// The stage that it wants.
     pub spec: StageSpec,
-    /// See [`Served::results`].
+    /// The plan that it takes over from: if that has the same stage, both share it until the first forward
+    /// of this one.
+    pub replaces: Option<PlanEpoch>,
+    /// See [`Live::results`].
     pub results: mpsc::Sender<Finished>,
-    /// See [`Served::is_live`].
+    /// False once the plan has ended: nothing more is computed for it.
     pub is_live: Arc<AtomicBool>,
 }
 
@@ -54,6 +65,10 @@ pub struct Wish {
 #[derive(Debug, Default)]
 pub struct Stages {
     served: BTreeMap<PlanEpoch, Served>,
+    /// The stages of plans, numbered as they were taken into use. One for each plan, but for a plan and
+    /// the one that it replaces.
+    used: BTreeMap<u64, (StageSpec, Box<LoadedStage>)>,
+    uses: u64,
     /// The longest unused first.
     kept: VecDeque<Kept>,
 }
@@ -64,25 +79,50 @@ impl Stages {
         self.kept.push_back(Kept { spec, stage, since: Instant::now() });
     }
 
-    /// Serves a plan with a stage that is kept. `None` if there is none such, or only one whose model
-    /// files were changed since: that one goes.
+    /// Serves a plan with a stage that is here: that of the plan that it replaces, or one that is kept. `None`
+    /// if there is none such, or only one whose model files were changed since: that one goes, if it was
+    /// kept.
     pub fn take_over(&mut self, wish: Wish) -> Option<StageFacts> {
-        let Wish { epoch, spec, results, is_live } = wish;
-        let index = self.kept.iter().rposition(|kept| kept.spec == spec)?;
-        let Kept { stage, .. } = self.kept.remove(index)?;
-        let facts = stage.unchanged_facts()?;
-        self.served.insert(epoch, Served { spec, stage, results, is_live });
+        let Wish { epoch, spec, replaces, results, is_live } = wish;
+        let shared = replaces.and_then(|old| Some(self.served.get(&old)?.stage));
+        let shared = shared.filter(|stage| self.used.get(stage).is_some_and(|used| used.0 == spec));
+        let (stage, facts) = match shared {
+            Some(stage) => (stage, self.used.get(&stage)?.1.unchanged_facts()?),
+            None => {
+                let index = self.kept.iter().rposition(|kept| kept.spec == spec)?;
+                let Kept { stage, .. } = self.kept.remove(index)?;
+                let facts = stage.unchanged_facts()?;
+                self.uses += 1;
+                self.used.insert(self.uses, (spec, stage));
+                (self.uses, facts)
+            }
+        };
+        let replaces = replaces.filter(|_| shared.is_some());
+        self.served.insert(epoch, Served { stage, results, is_live, replaces });
         Some(facts)
     }
 
-    /// The stage of a plan that is live.
-    pub fn of(&mut self, epoch: PlanEpoch) -> Option<&mut Served> {
-        self.served.get_mut(&epoch).filter(|served| served.is_live.load(SeqCst))
+    /// What a forward of this plan needs; `None` if the plan is not live. With its first forward the plan that
+    /// it shares its stage with is over: what is left of that would write where this one's caches are.
+    pub fn of(&mut self, epoch: PlanEpoch) -> Option<Live<'_>> {
+        let served = self.served.get_mut(&epoch).filter(|served| served.is_live.load(SeqCst))?;
+        if let Some(old) = served.replaces.take()
+            && let Some(old) = self.served.get(&old)
+        {
+            old.is_live.store(false, SeqCst);
+        }
+        let Served { stage, results, .. } = self.served.get(&epoch)?;
+        let (_, stage) = self.used.get_mut(stage)?;
+        Some(Live { stage, results })
     }
 
-    /// A plan is over; its stage is kept.
+    /// A plan is over; its stage is kept, unless the plan that replaces it has it.
     pub fn end(&mut self, epoch: PlanEpoch) {
-        if let Some(Served { spec, stage, .. }) = self.served.remove(&epoch) {
+        let Some(Served { stage, .. }) = self.served.remove(&epoch) else { return };
+        if self.served.values().any(|served| served.stage == stage) {
+            return;
+        }
+        if let Some((spec, stage)) = self.used.remove(&stage) {
             self.keep(spec, stage);
         }
     }

@@ -58,13 +58,16 @@ async fn forwards_of_two_plans_are_computed_in_the_order_in_which_they_come() {
     let spec = coordinator.assign(1).stage;
     let seats = [compute.seat(PlanEpoch(8)).await, compute.seat(PlanEpoch(3)).await];
     let (first, of_first) = mpsc::channel(2);
-    assert!(seats[0].take_over(&spec, first.clone()).await.is_none(), "nothing is loaded yet");
+    assert!(
+        seats[0].take_over(&spec, None, first.clone()).await.is_none(),
+        "nothing is loaded yet"
+    );
     keep(&coordinator, &compute, &loader, &spec).await;
-    assert!(seats[0].take_over(&spec, first).await.is_some());
+    assert!(seats[0].take_over(&spec, None, first).await.is_some());
     let (second, of_second) = mpsc::channel(2);
-    assert!(seats[1].take_over(&spec, second.clone()).await.is_none(), "it is the other's");
+    assert!(seats[1].take_over(&spec, None, second.clone()).await.is_none(), "it is the other's");
     keep(&coordinator, &compute, &loader, &spec).await;
-    assert!(seats[1].take_over(&spec, second).await.is_some());
+    assert!(seats[1].take_over(&spec, None, second).await.is_some());
     let queues = seats.each_ref().map(|seat| seat.forwards(2));
     assert!(push(&queues[0], 8, 1) && push(&queues[1], 3, 1));
     assert!(push(&queues[1], 3, 2) && push(&queues[0], 8, 2));
@@ -89,11 +92,48 @@ async fn forwards_of_two_plans_are_computed_in_the_order_in_which_they_come() {
     // Its stage is there for the next plan that wants the same, whatever its number.
     let next = compute.seat(PlanEpoch(1)).await;
     let (third, mut of_third) = mpsc::channel(2);
-    assert!(next.take_over(&spec, third).await.is_some());
+    assert!(next.take_over(&spec, None, third).await.is_some());
     let queue = next.forwards(1);
     assert!(push(&queue, 1, 1) && push(&queues[1], 3, 5));
     let Computed::Rows(row) = finished(&mut of_third).await.computed else { panic!() };
     assert_eq!(row, rows[0]);
     assert!(finished(&mut of_second).await.work.epoch() == PlanEpoch(3));
     drop(stays);
+}
+
+#[tokio::test]
+async fn a_plan_shares_the_stage_of_the_one_that_it_replaces_until_its_first_forward() {
+    let coordinator = Coordinator::start();
+    let pages = Pages { huge_pages: HugePages::Auto, mlock: false };
+    let (compute, loader) =
+        Compute::start(1, Simd::default(), pages, Arc::new(Counters::default())).unwrap();
+    let spec = coordinator.assign(1).stage;
+    keep(&coordinator, &compute, &loader, &spec).await;
+    let (old, new) = (compute.seat(PlanEpoch(8)).await, compute.seat(PlanEpoch(9)).await);
+    let (first, mut of_first) = mpsc::channel(2);
+    assert!(old.take_over(&spec, None, first).await.is_some());
+    let (second, mut of_second) = mpsc::channel(2);
+    // Only of the plan that it replaces, and only if that has the same.
+    assert!(new.take_over(&spec, None, second.clone()).await.is_none());
+    assert!(new.take_over(&spec, Some(PlanEpoch(7)), second.clone()).await.is_none());
+    let other = StageSpec { rows_max: spec.rows_max - 1, ..spec.clone() };
+    assert!(new.take_over(&other, Some(PlanEpoch(8)), second.clone()).await.is_none());
+    assert!(new.take_over(&spec, Some(PlanEpoch(8)), second).await.is_some());
+    let (queue, next) = (old.forwards(2), new.forwards(2));
+    assert!(push(&queue, 8, 1), "it goes on meanwhile");
+    assert_eq!(finished(&mut of_first).await.work.epoch(), PlanEpoch(8));
+    // A forward of the old plan that is late would write where the new one's caches are.
+    assert!(push(&next, 9, 2) && push(&queue, 8, 3) && push(&next, 9, 4));
+    for _ in 0..2 {
+        assert_eq!(finished(&mut of_second).await.work.epoch(), PlanEpoch(9));
+    }
+    assert!(of_first.try_recv().is_err(), "it is passed over");
+    // The end of one leaves the stage to the other, and the end of that to the next.
+    drop(old);
+    assert!(push(&next, 9, 5));
+    finished(&mut of_second).await;
+    drop((new, next));
+    let third = compute.seat(PlanEpoch(10)).await;
+    let (results, _of_third) = mpsc::channel(2);
+    assert!(third.take_over(&spec, None, results).await.is_some());
 }

@@ -204,6 +204,7 @@ impl Coordinator {
             in_flight_max: 3,
             next: None,
             previous: None,
+            replaces: None,
         };
         Assign { source, stage, links }
     }
