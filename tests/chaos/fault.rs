@@ -225,7 +225,7 @@ impl Fault {
                 let process = &bed.seat(&at(place)).process;
                 process.stop();
                 thread::sleep(length);
-                process.go_on();
+                process.resume();
             }
             Fault::Cut(place, ways, length) => cut(&bed.seat(&at(place)).up, ways, length),
             Fault::CutBetween(length) => {

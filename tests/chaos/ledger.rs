@@ -40,11 +40,11 @@ impl Sums {
     }
 
     /// Adds a round, and prints its line.
-    pub fn add(&mut self, report: &Report) {
+    pub fn add(&mut self, round: usize, report: &Report) {
         let (verdict, longest) = (&report.verdict, report.stalls.iter().max());
         println!(
             "{:3} {:44} {:3} requests {:6} tokens, stall {:5.2} s{}, {:4.1} s{}",
-            self.faults + 1,
+            round,
             report.fault.to_string(),
             report.requests,
             verdict.compared,

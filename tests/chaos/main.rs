@@ -28,6 +28,8 @@ use ledger::Sums;
 use oracle::Oracle;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 use woolly_tests::fixtures;
 use woolly_tests::numbers::Numbers;
@@ -36,6 +38,8 @@ use woolly_tests::numbers::Numbers;
 const NAME: &str = "chaos";
 /// The seed unless one is given.
 const SEED: u64 = 2026;
+/// Clusters at a time: each of them waits most of the time.
+const LANES: usize = 2;
 /// Options of the usual harness that are followed by a value.
 const WITH_VALUE: [&str; 6] =
     ["--skip", "--test-threads", "--format", "--color", "--logfile", "-Z"];
@@ -48,10 +52,13 @@ struct Arguments {
     seed: u64,
     /// Random faults for so long, instead of each kind once
     #[arg(long, value_name = "N", conflicts_with_all = ["matrix", "faults"])]
-    minutes: Option<u64>,
+    minutes: Option<usize>,
     /// So many random faults, instead of each kind once
     #[arg(long, value_name = "N", conflicts_with = "matrix")]
-    faults: Option<u64>,
+    faults: Option<usize>,
+    /// Clusters at a time, each with its part of the faults
+    #[arg(long, value_name = "N", default_value_t = LANES, value_parser = lanes)]
+    lanes: usize,
     /// Every point of a kill at every stage with every kind of spare
     #[arg(long)]
     matrix: bool,
@@ -64,6 +71,19 @@ struct Arguments {
     /// A file that gets a line with the figures of the run
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Whether planted mistakes are looked for: alone, or where nothing else is asked for.
+    fn with_planted(&self) -> bool {
+        let other = self.matrix || self.only.is_some() || self.faults.or(self.minutes).is_some();
+        self.planted || !other
+    }
+}
+
+fn lanes(text: &str) -> Result<usize, String> {
+    let lanes = text.parse().ok().filter(|lanes| (1..=16).contains(lanes));
+    lanes.ok_or_else(|| "expected 1 to 16".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -121,57 +141,82 @@ fn run(arguments: &Arguments) -> ExitCode {
     println!("seed {}", arguments.seed);
     let oracle = Oracle::ask(fixtures::granite_tiny());
     println!("{} answers without a fault after {:.1?}", oracle.requests.len(), begun.elapsed());
-    if arguments.planted {
-        let wrong = planted::check(&oracle);
-        return if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    let mut sums = Sums::new(arguments.seed);
-    let mut bed: Option<Bed> = None;
-    for (round, fault) in faults(arguments, begun).enumerate() {
-        let mut numbers = Numbers::of(&[arguments.seed, 2, round as u64]);
-        let mut own = bed.take();
-        if !own.as_mut().is_some_and(|bed| round::is_fit(bed, fault)) {
-            drop(own.take());
+    let sums = Mutex::new(Sums::new(arguments.seed));
+    let not_found = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for lane in 0..arguments.lanes {
+            let (oracle, sums, not_found) = (&oracle, &sums, &not_found);
+            scope.spawn(move || {
+                if !arguments.planted {
+                    play(arguments, oracle, begun, lane, sums);
+                }
+                if arguments.with_planted() {
+                    let wrong = planted::check(oracle, lane, arguments.lanes);
+                    locked(not_found).extend(wrong);
+                }
+            });
         }
-        let mut own = own.unwrap_or_else(|| round::new_bed(numbers.draw()));
-        let report = round::play(&mut own, &oracle, fault, &mut numbers);
-        sums.add(&report);
-        if report.verdict.findings.is_empty() {
-            bed = Some(own);
-        } else {
-            let folder = logs_folder(arguments.seed, round);
-            own.keep_logs(&folder);
-            println!("      logs: {}", folder.display());
-        }
-    }
+    });
+    let (sums, not_found) = (locked(&sums), locked(&not_found));
     println!("{}", sums.summary(begun.elapsed()));
+    if !not_found.is_empty() {
+        println!("planted mistakes that are not found: {}", not_found.len());
+    }
     if let Some(file) = &arguments.ledger
         && let Err(error) = sums.append(file, begun.elapsed())
     {
         println!("{}: {error}", file.display());
         return ExitCode::FAILURE;
     }
-    println!("test {NAME} ... {}", if sums.is_clean() { "ok" } else { "FAILED" });
-    if sums.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let is_well = sums.is_clean() && not_found.is_empty();
+    println!("test {NAME} ... {}", if is_well { "ok" } else { "FAILED" });
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The faults that were asked for, in their order.
-fn faults(arguments: &Arguments, begun: Instant) -> Box<dyn Iterator<Item = Fault>> {
+/// The rounds of a lane, one after the other, on the same cluster as long as it is fit for the next.
+fn play(arguments: &Arguments, oracle: &Oracle, begun: Instant, lane: usize, sums: &Mutex<Sums>) {
+    let mut kept: Option<Bed> = None;
+    let is_its = |(round, _): &(usize, Fault)| round % arguments.lanes == lane;
+    for (round, fault) in faults(arguments, begun).filter(is_its) {
+        let mut numbers = Numbers::of(&[arguments.seed, 2, round as u64]);
+        let seed = numbers.draw();
+        let fit = kept.take().filter(|bed| round::is_fit(bed, fault));
+        let mut bed = fit.unwrap_or_else(|| round::new_bed(seed));
+        let report = round::play(&mut bed, oracle, fault, &mut numbers);
+        let is_clean = report.verdict.findings.is_empty();
+        locked(sums).add(round + 1, &report);
+        if is_clean {
+            kept = Some(bed);
+        } else {
+            let folder = logs_folder(arguments.seed, round);
+            bed.keep_logs(&folder);
+            println!("      logs: {}", folder.display());
+        }
+    }
+}
+
+/// A lane that panicked left whole sums behind; the panic ends the test by itself.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The faults that were asked for, in their order, each with its number.
+fn faults(arguments: &Arguments, begun: Instant) -> Box<dyn Iterator<Item = (usize, Fault)>> {
     let only = arguments.only.clone().unwrap_or_default();
     let seed = arguments.seed;
     let random = (0..).map(move |round| schedule::random(&mut Numbers::of(&[seed, 3, round])));
     let is_wanted = move |fault: &Fault| fault.to_string().contains(&only);
     match (arguments.minutes, arguments.faults) {
         (Some(minutes), _) => {
-            let until = begun + Duration::from_secs(60 * minutes);
-            Box::new(random.filter(is_wanted).take_while(move |_| Instant::now() < until))
+            let until = begun + Duration::from_secs(60 * minutes as u64);
+            let random = random.filter(is_wanted).enumerate();
+            Box::new(random.take_while(move |_| Instant::now() < until))
         }
-        (_, Some(count)) => {
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            Box::new(random.filter(is_wanted).take(count))
+        (_, Some(count)) => Box::new(random.filter(is_wanted).enumerate().take(count)),
+        _ if arguments.matrix => {
+            Box::new(schedule::matrix().into_iter().filter(is_wanted).enumerate())
         }
-        _ if arguments.matrix => Box::new(schedule::matrix().into_iter().filter(is_wanted)),
-        _ => Box::new(schedule::short(seed).into_iter().filter(is_wanted)),
+        _ => Box::new(schedule::short(seed).into_iter().filter(is_wanted).enumerate()),
     }
 }
 

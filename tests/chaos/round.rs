@@ -4,6 +4,7 @@ use crate::bed::{Bed, Plan};
 use crate::client::{Client, Visit, ask};
 use crate::fault::Fault;
 use crate::oracle::{Oracle, Verdict};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 use woolly_tests::numbers::Numbers;
@@ -39,9 +40,28 @@ pub struct Report {
     pub took: Duration,
 }
 
-/// Does a fault to a cluster under load.
+/// Does a fault to a cluster under load. What this test itself cannot go on from is a finding as well.
 pub fn play(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers) -> Report {
     let begun = Instant::now();
+    let played = catch_unwind(AssertUnwindSafe(|| play_through(bed, oracle, fault, numbers)));
+    let mut report = played.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+        let findings = vec![said.lines().next().unwrap_or_default().to_owned()];
+        let verdict = Verdict { findings, ..Verdict::default() };
+        Report {
+            fault,
+            requests: 0,
+            verdict,
+            stalls: Vec::new(),
+            detection: None,
+            took: Duration::ZERO,
+        }
+    });
+    report.took = begun.elapsed();
+    report
+}
+
+fn play_through(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers) -> Report {
     let mut verdict = Verdict::default();
     bed.fill(STAGES + fault.spares());
     let losses = bed.losses();
@@ -77,11 +97,11 @@ pub fn play(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers)
     bed.fill(STAGES);
     verdict.findings.extend(await_service(bed, oracle));
     verdict.findings.extend(bed.check_idle());
-    Report { fault, requests, verdict, stalls, detection, took: begun.elapsed() }
+    Report { fault, requests, verdict, stalls, detection, took: Duration::ZERO }
 }
 
 /// Whether the cluster can go on into a round of this fault, or a new one is needed.
-pub fn is_fit(bed: &mut Bed, fault: Fault) -> bool {
+pub fn is_fit(bed: &Bed, fault: Fault) -> bool {
     let wanted = STAGES + fault.spares();
     bed.stages().len() == STAGES && bed.seats.len() <= wanted
 }
