@@ -22,9 +22,16 @@ pub struct Setup {
     workers: usize,
     coordinator_flags: Vec<String>,
     worker_flags: Vec<String>,
-    coordinator_variables: Vec<(String, String)>,
-    worker_variables: Vec<(String, String)>,
+    coordinator_variables: Variables,
+    worker_variables: Variables,
     beside: bool,
+}
+
+/// Environment variables: names and values.
+type Variables = Vec<(String, String)>;
+
+fn of_text(variables: &Variables) -> Vec<(&str, &str)> {
+    variables.iter().map(|(name, value)| (&name[..], &value[..])).collect()
 }
 
 /// A running cluster; everything ends when it is dropped.
@@ -91,13 +98,13 @@ impl Setup {
         self.coordinator_variable("WOOLLY_LOG", filter).worker_variable("WOOLLY_LOG", filter)
     }
 
-    /// A variable of the coordinator's environment.
+    /// An environment variable of the coordinator.
     pub fn coordinator_variable(mut self, name: &str, value: &str) -> Setup {
         self.coordinator_variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A variable of the environment of each worker.
+    /// An environment variable of each worker.
     pub fn worker_variable(mut self, name: &str, value: &str) -> Setup {
         self.worker_variables.push((name.to_owned(), value.to_owned()));
         self
@@ -145,8 +152,8 @@ impl Setup {
 
     fn serve(&self, http: SocketAddr, folder: &Path) -> Process {
         let arguments = self.serve_arguments(http, folder);
-        let variables = &self.coordinator_variables;
-        Process::start_with("coordinator", "woolly-coordinator", &arguments, variables, folder)
+        let variables = of_text(&self.coordinator_variables);
+        Process::start_with("coordinator", "woolly-coordinator", &arguments, &variables, folder)
     }
 
     /// The arguments of `serve`.
@@ -184,6 +191,12 @@ impl Cluster {
         })
     }
 
+    /// Sets an environment variable of the workers that are started from now on: of one among several.
+    pub fn set_worker_variable(&mut self, name: &str, value: &str) {
+        self.setup.worker_variables.retain(|(set, _)| set != name);
+        self.setup.worker_variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts one more worker with the setup's flags, a state directory of its own and the printed
     /// token.
     pub fn add_worker(&mut self) {
@@ -201,8 +214,8 @@ impl Cluster {
         let flags = ["--name", name, "--threads", "1", "--state-dir", &state];
         arguments.extend(flags.map(str::to_owned));
         arguments.extend(self.setup.worker_flags.iter().cloned());
-        let (variables, folder) = (&self.setup.worker_variables, self.folder.path());
-        Process::start_with(name, "woolly-worker", &arguments, variables, folder)
+        let variables = of_text(&self.setup.worker_variables);
+        Process::start_with(name, "woolly-worker", &arguments, &variables, self.folder.path())
     }
 
     /// Ends all processes and starts them again on the same state directories; the workers get no

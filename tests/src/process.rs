@@ -44,17 +44,15 @@ impl Process {
         Process::spawn(name, Command::new(binary(program)).args(arguments), &[], folder)
     }
 
-    /// As [`start`](Process::start), with these variables in its environment.
+    /// As [`start`](Process::start), with environment variables of ours.
     pub fn start_with(
         name: &str,
         program: &str,
         arguments: &[String],
-        variables: &[(String, String)],
+        variables: &[(&str, &str)],
         folder: &Path,
     ) -> Process {
-        let variables: Vec<(&str, &str)> =
-            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Process::spawn(name, Command::new(binary(program)).args(arguments), &variables, folder)
+        Process::spawn(name, Command::new(binary(program)).args(arguments), variables, folder)
     }
 
     /// A prepared command.
