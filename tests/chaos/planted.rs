@@ -26,15 +26,15 @@ const LOSSES_MAX: u64 = 2;
 /// How long links are watched that one worker cannot use.
 const ACCUSED_FOR: Duration = Duration::from_secs(14);
 
-/// How a mistake shows.
+/// What shows a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shows {
+enum Sign {
     /// Tokens are wrong, too many or too few.
-    InTokens,
+    Tokens,
     /// Blocks are not free where nothing runs.
-    InBlocks,
+    Blocks,
     /// More plans are given up than have to be.
-    InPlans,
+    Plans,
 }
 
 /// A mistake and where it would show.
@@ -42,7 +42,7 @@ struct Planted {
     name: &'static str,
     /// The program that makes it.
     program: &'static str,
-    shows: Shows,
+    sign: Sign,
     play: fn(&Oracle, Plan) -> Verdict,
 }
 
@@ -50,43 +50,43 @@ const ALL: [Planted; 7] = [
     Planted {
         name: "skip-last-token-in-replay",
         program: "woolly-coordinator",
-        shows: Shows::InTokens,
+        sign: Sign::Tokens,
         play: killed,
     },
     Planted {
         name: "send-before-commit",
         program: "woolly-coordinator",
-        shows: Shows::InTokens,
+        sign: Sign::Tokens,
         play: killed,
     },
     Planted {
         name: "ignore-epoch",
         program: "woolly-coordinator",
-        shows: Shows::InTokens,
+        sign: Sign::Tokens,
         play: late_answers,
     },
     Planted {
         name: "leak-block-on-cancel",
         program: "woolly-coordinator",
-        shows: Shows::InBlocks,
+        sign: Sign::Blocks,
         play: cancelled,
     },
     Planted {
         name: "keep-old-prefix-names",
         program: "woolly-coordinator",
-        shows: Shows::InTokens,
+        sign: Sign::Tokens,
         play: shared_before_and_after,
     },
     Planted {
         name: "believe-first-accuser",
         program: "woolly-coordinator",
-        shows: Shows::InPlans,
+        sign: Sign::Plans,
         play: accused,
     },
     Planted {
         name: "accept-wrong-chunk-hash",
         program: "woolly-worker",
-        shows: Shows::InTokens,
+        sign: Sign::Tokens,
         play: damaged_slices,
     },
 ];
@@ -119,20 +119,20 @@ fn check_one(oracle: &Oracle, planted: &Planted) -> Vec<String> {
         return vec![format!("{name}: {program} has no such mistake to plant")];
     }
     let found = played(oracle, planted, true);
-    if planted.shows.is_in(&found) {
+    if planted.sign.is_in(&found) {
         println!("      {}", found.findings.first().map_or("", String::as_str));
         return Vec::new();
     }
     vec![format!("{}: it is not found; findings: {:?}", planted.name, found.findings)]
 }
 
-impl Shows {
+impl Sign {
     fn is_in(self, verdict: &Verdict) -> bool {
         let says = |text: &str| verdict.findings.iter().any(|finding| finding.contains(text));
         match self {
-            Shows::InTokens => verdict.wrong + verdict.miscounted > 0,
-            Shows::InBlocks => says("blocks"),
-            Shows::InPlans => says("plans were lost"),
+            Sign::Tokens => verdict.wrong + verdict.miscounted > 0,
+            Sign::Blocks => says("blocks"),
+            Sign::Plans => says("plans were lost"),
         }
     }
 }

@@ -120,11 +120,8 @@ pub fn await_service(bed: &Bed, oracle: &Oracle) -> Option<String> {
     loop {
         let count = AtomicUsize::new(0);
         let answer = ask(bed.cluster.http, request.path, &request.body, &visit, &count);
-        if answer.error.is_none() {
-            return None;
-        }
+        let error = answer.error?;
         if Instant::now() >= until {
-            let error = answer.error.unwrap_or_default();
             return Some(format!("it does not serve again after {SERVES_LIMIT:?}: {error}"));
         }
         std::thread::sleep(Duration::from_millis(50));
