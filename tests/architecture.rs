@@ -31,10 +31,11 @@ const NAMES_BOTH: [(&str, &str); 3] = [
 ];
 
 /// Where `unsafe` may stand.
-const UNSAFE_PLACES: [&str; 6] = [
+const UNSAFE_PLACES: [&str; 7] = [
     "engine/src/kernels/",
     "engine/src/pool/",
     "engine/src/memory/",
+    "engine/src/weights/lost_pages.rs",
     "engine/src/weights/mapping.rs",
     "engine/src/weights/pages.rs",
     "engine/src/probe/loops.rs",

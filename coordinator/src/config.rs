@@ -118,7 +118,7 @@ pub struct ServeArgs {
     #[arg(help_heading = "Network")]
     pub advertise: Option<Advertise>,
     /// A worker that is silent for this long is lost: 1s to 10m
-    #[arg(long, env = "WOOLLY_IDLE_TIMEOUT", value_name = "TIME", default_value = "3s")]
+    #[arg(long, env = "WOOLLY_IDLE_TIMEOUT", value_name = "TIME", default_value = "2s")]
     #[arg(value_parser = parse_idle_timeout, help_heading = "Network")]
     pub idle_timeout: Duration,
 

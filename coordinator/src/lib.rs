@@ -21,6 +21,8 @@ pub mod models;
 pub mod open_files;
 pub mod scheduler;
 pub mod shutdown;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 #[cfg(test)]
 mod test_report;

@@ -23,9 +23,9 @@ use tokio::time::timeout;
 /// states loses thousands of packets.
 pub const SOCKET_BUFFER: usize = 4 << 20;
 /// How often an idle connection shows that it is alive.
-pub const KEEP_ALIVE: Duration = Duration::from_millis(500);
+pub const KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// The idle time-out if nothing else is asked for.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bidirectional streams that a peer may have open.
 pub const STREAMS_MAX: u32 = 16;
 /// Unidirectional streams that a peer may have open: two of each plan that a worker may serve, and a few

@@ -30,7 +30,9 @@
 //! | `preamble`, `refusal` | the first bytes of a connection, and how a peer is turned away |
 //! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
 //! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
+//! | `gone` | whether the process at the other end of one is gone |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
+//! | `failpoint` | faults that tests plant in debug builds |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -41,11 +43,13 @@ pub mod check;
 pub mod control;
 mod crypto;
 pub mod endpoint;
+pub mod failpoint;
 pub mod fault;
 mod files;
 pub mod forward;
 pub mod frame;
 pub mod frame_io;
+pub mod gone;
 pub mod hidden;
 pub mod identity;
 pub mod ids;

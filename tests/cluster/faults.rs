@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use woolly_tests::cluster::{Cluster, Setup};
 use woolly_tests::fixtures;
 use woolly_tests::http::Events;
+use woolly_tests::process::wait_until;
 
 /// Tokens of an answer that a fault interrupts.
 const TOKENS: u32 = 120;
@@ -130,4 +131,37 @@ fn a_worker_that_is_told_to_end_hands_its_layers_over() {
         let failovers = cluster.metric("woolly_failovers_total");
         assert_eq!(failovers, 0.0, "nothing was lost\n{}", cluster.logs());
     });
+}
+
+#[test]
+fn a_worker_that_dies_before_it_computes_breaks_the_stream_in_order() {
+    let mut cluster = Setup::of_two(fixtures::granite_tiny()).start_coordinator();
+    cluster.add_worker();
+    cluster.set_worker_variable("WOOLLY_FAILPOINTS", "worker.forward=20:kill");
+    cluster.add_worker();
+    cluster.wait_ready();
+    assert_broken(long_stream(&cluster), &cluster);
+    let status = cluster.workers[1].wait(Duration::from_secs(10));
+    assert_eq!(status.code(), None, "a signal ended it: {status}");
+}
+
+/// The kernel says that a process is gone; its silence is not waited for.
+#[test]
+fn a_killed_process_is_noticed_at_once() {
+    let mut cluster = Setup::of_two(fixtures::granite_tiny()).start();
+    // A connection's first second is another matter.
+    std::thread::sleep(Duration::from_millis(1500));
+    let mut lost = |of: &str, kill: &mut dyn FnMut(&mut Cluster)| {
+        let killed = Instant::now();
+        kill(&mut cluster);
+        let log = |cluster: &Cluster| match of {
+            "worker" => cluster.coordinator.stderr(),
+            _ => cluster.workers[0].stderr(),
+        };
+        let said = || log(&cluster).contains("its process is gone").then_some(());
+        wait_until(Duration::from_secs(5), said, || cluster.logs());
+        println!("a {of} that was killed was noticed after {:?}", killed.elapsed());
+    };
+    lost("worker", &mut |cluster| cluster.workers[1].kill());
+    lost("coordinator", &mut |cluster| cluster.coordinator.kill());
 }

@@ -106,7 +106,7 @@ pub struct JoinArgs {
     pub name: Option<String>,
     /// How long a worker of the previous or next stage may be silent before the link to it counts as
     /// broken: 1s to 600s. Between coordinator and worker its own --idle-timeout counts
-    #[arg(long, value_name = "TIME", env = "WOOLLY_IDLE_TIMEOUT", default_value = "3s",
+    #[arg(long, value_name = "TIME", env = "WOOLLY_IDLE_TIMEOUT", default_value = "2s",
           value_parser = parse_idle_timeout)]
     pub idle_timeout: Duration,
     /// If the coordinator was never reached, give up (exit status 3) after N more attempts

@@ -2,7 +2,8 @@
 
 use clap::Parser;
 use std::process::ExitCode;
-use woolly_worker::app::exit::{EXIT_ERROR, EXIT_USAGE};
+use woolly_engine::weights::end_on_lost_pages;
+use woolly_worker::app::exit::{EXIT_ERROR, EXIT_LOST_PAGES, EXIT_USAGE, LOST_PAGES};
 use woolly_worker::app::{log, run, slices_command};
 use woolly_worker::bench;
 use woolly_worker::config::{Cli, Command, Config, Folders};
@@ -12,6 +13,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let folders = Folders::from_environment();
     log::start();
+    if let Err(error) = end_on_lost_pages(LOST_PAGES, EXIT_LOST_PAGES) {
+        // Whoever truncates a model that is in use finds a worker that was killed without a word.
+        tracing::warn!("cannot handle SIGBUS: {error}");
+    }
     match cli.command {
         Command::Join(args) => match args.resolve(&folders, &system::host_name()) {
             Ok(config) => join(config),

@@ -60,7 +60,7 @@ mod plan;
 mod seats;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 mod worker;
 

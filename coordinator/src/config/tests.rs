@@ -43,7 +43,7 @@ fn defaults_are_one_machine_on_loopback() {
     assert_eq!(args.door.addresses().unwrap()[0].to_string(), "127.0.0.1:8080");
     assert_eq!(args.model.path().unwrap(), std::path::Path::new("m.gguf"));
     assert_eq!(args.listen.to_string(), "127.0.0.1:7400");
-    assert_eq!(args.idle_timeout, Duration::from_secs(3));
+    assert_eq!(args.idle_timeout, Duration::from_secs(2));
     assert_eq!(args.shutdown_timeout, Duration::from_secs(30));
     assert_eq!(args.worker_counts().unwrap(), WorkerCounts { awaited: 1, local: 1 });
 }

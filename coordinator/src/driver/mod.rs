@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use woolly_protocol::control::Heartbeat;
+use woolly_protocol::failpoint;
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::sampling::Sampled;
 
@@ -288,6 +289,7 @@ impl Driver {
     }
 
     fn sampled(&mut self, now: Duration, worker: WorkerId, sampled: Sampled) {
+        failpoint::hit("coordinator.sampled");
         let of = (sampled.epoch, sampled.microbatch);
         let mut lanes = self.lanes.values_mut();
         // An answer to no plan in force is late; the first lane counts it.

@@ -10,6 +10,7 @@ use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready};
 use woolly_protocol::fault::FaultMessage;
 use woolly_protocol::frame::{EncodedFrame, FrameError};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::gone::gone;
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{Preamble, answer_greeting};
@@ -64,6 +65,7 @@ pub async fn run(
         error = read_control(reader, (id, worker), &shared.events, &seen) => error,
         error = write_control(send, frames, &seen) => error,
         error = read_streams(connection.clone(), id, worker, &shared.events) => error,
+        () = gone(&connection) => LinkError::Gone,
     };
     error.refusal().close(&connection);
     // The driver being gone is no news that anyone waits for.

@@ -5,6 +5,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready, StreamPurpose};
 use woolly_protocol::fault::FaultMessage;
 use woolly_protocol::frame::{EncodedFrame, FrameError, Message};
+use woolly_protocol::gone::GONE;
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 use woolly_protocol::refusal::{Refusal, RefusalCode};
 use woolly_protocol::sampling::Sampled;
@@ -89,6 +90,9 @@ pub enum LinkError {
     /// The driver has let go of the link.
     #[error("the coordinator closed the connection")]
     Dropped,
+    /// The worker's port is nobody's any more.
+    #[error("{GONE}")]
+    Gone,
     /// A frame could not be read or written.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -113,7 +117,7 @@ impl LinkError {
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             LinkError::Frame(FrameError::Refused(refusal)) => refusal.clone(),
-            LinkError::Left | LinkError::Dropped | LinkError::Connection(_) => {
+            LinkError::Left | LinkError::Dropped | LinkError::Gone | LinkError::Connection(_) => {
                 Refusal::new(RefusalCode::Internal, &self.to_string())
             }
             LinkError::Frame(error) if is_passing(error) => {

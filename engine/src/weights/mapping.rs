@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
+use super::lost_pages::Known;
 use crate::gguf::FileIdentity;
 use crate::memory::page_size;
 
@@ -37,6 +38,8 @@ pub(super) struct Mapping {
     pub(super) file: Arc<OpenFile>,
     /// Where in the file it begins; a multiple of the page.
     pub(super) offset: u64,
+    /// Goes before the bytes do: an address is never taken for one of a mapping that is no more.
+    _known: Known,
     pub(super) bytes: Mmap,
 }
 
@@ -63,7 +66,7 @@ impl Mapping {
         let bytes = unsafe { MmapOptions::new().offset(range.start).len(len).map(&file.file) }?;
         // Where the system gives none, it gives small ones.
         let _ = bytes.advise(Advice::HugePage);
-        Ok(Self { file: Arc::clone(file), offset: range.start, bytes })
+        Ok(Self { file: Arc::clone(file), offset: range.start, _known: Known::new(&bytes), bytes })
     }
 }
 

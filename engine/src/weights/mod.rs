@@ -9,9 +9,9 @@
 //! What is new and touches in the file is one mapping, whichever slices it belongs to: huge pages do
 //! not end where a layer does.
 //!
-//! Model files must not change while they are mapped. One that is truncated ends the process with
-//! SIGBUS when a page that is gone is read, and one that is overwritten changes the weights;
-//! neither can be prevented from here. [`Weights::check_unchanged`] tells the second, and the first
+//! Model files must not change while they are mapped. One that is truncated ends the process when a
+//! page that is gone is read ([`end_on_lost_pages`] has it say so), and one that is overwritten changes
+//! the weights; neither can be prevented from here. [`Weights::check_unchanged`] tells the second, and the first
 //! where no page has been read yet.
 //!
 //! Huge pages: a page of a file is as large as the system made it when it came into the cache, and
@@ -20,6 +20,8 @@
 //! pages of the file are huge pages of memory, wherever in the file it begins.
 
 mod error;
+#[allow(unsafe_code, reason = "a signal's handler is given and called by the system")]
+mod lost_pages;
 mod mapper;
 #[allow(unsafe_code, reason = "a mapping is memory that the compiler cannot reason about")]
 mod mapping;
@@ -37,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Advice;
 
 pub use error::MapError;
+pub use lost_pages::end_on_lost_pages;
 pub use resident::{MappedSlice, Resident};
 
 use crate::gguf::Gguf;

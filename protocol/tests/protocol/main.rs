@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails is a test that fails")]
 
 mod checks;
+mod gone;
 mod greeting;
 mod links;
 mod pins;

@@ -31,7 +31,7 @@ use woolly_protocol::token_store::{TokenOptions, TokenStore};
 
 /// Longer than anything here takes.
 pub const TIME: Duration = Duration::from_secs(20);
-pub const IDLE: Duration = Duration::from_secs(3);
+pub const IDLE: Duration = Duration::from_secs(2);
 
 pub type Accepted = Result<(Connection, Peer), AcceptError>;
 

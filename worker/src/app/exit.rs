@@ -9,6 +9,13 @@ pub const EXIT_REFUSED: u8 = 4;
 /// Exit status of every other error.
 pub const EXIT_ERROR: u8 = 1;
 
+/// Exit status when a page of a mapped model or slice file could not be read any more: the file became
+/// shorter, or its disk fails.
+pub const EXIT_LOST_PAGES: u8 = 70;
+/// What is said then; written by a signal's handler, so that it is whole.
+pub const LOST_PAGES: &str = "error: a mapped model file became shorter or could not be read while it was \
+                              in use; put the whole file back and start this worker again\n";
+
 /// Why the worker ends.
 #[derive(Debug, thiserror::Error)]
 #[error("{text}")]

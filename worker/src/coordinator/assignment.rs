@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use woolly_protocol::control::{Assign, PlanLinks, Ready, StreamPurpose};
+use woolly_protocol::failpoint;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::windows::{forward_window, set_window};
@@ -119,6 +120,7 @@ async fn serve(
         show_size(kv_bytes),
         show_size(fetched_bytes)
     );
+    failpoint::hit("worker.loaded");
     coordinator.outbox.send(&ready).await;
     let (samplings, outbox) = (Samplings::new(links.in_flight_max), &coordinator.outbox);
     let queue = seat.forwards(links.in_flight_max);

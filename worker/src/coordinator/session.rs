@@ -24,6 +24,7 @@ use woolly_protocol::control::{
 use woolly_protocol::fault::FaultCode;
 use woolly_protocol::frame::{EncodedFrame, Frame, FrameError};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
+use woolly_protocol::gone::{GONE, gone};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::limits::LIVE_PLANS_MAX;
@@ -100,6 +101,7 @@ pub async fn converse(
         error = receive_streams(&connection, from, arrivals, Some(&outbox)) => {
             lost(FrameError::Connection(error).into(), true)
         }
+        () = gone(&connection) => lost(DialFailure::Unreachable(GONE.to_owned()), true),
     };
     session.end_all().await;
     drop((session, outbox));

@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use woolly_protocol::control::StageSpec;
+use woolly_protocol::failpoint;
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{IN_FLIGHT_MAX, LIVE_PLANS_MAX};
 
@@ -261,6 +262,7 @@ fn compute(
     let live = stages.of(work.epoch())?;
     counters.microbatch.store(work.microbatch().0, Relaxed);
     let (started, cpu_before) = (Instant::now(), system::thread_cpu_time());
+    failpoint::hit("worker.forward");
     let computed = execute::compute(live.stage.stage(), &work, &counters.progress);
     let times = Times {
         cpu: system::thread_cpu_time().saturating_sub(cpu_before),

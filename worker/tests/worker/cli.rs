@@ -1,6 +1,7 @@
 //! The binary from outside: help, bad flags, refusals, and its exit statuses.
 
-use std::io::Write;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 fn worker(arguments: &[&str]) -> Command {
@@ -182,4 +183,24 @@ fn what_bench_cannot_do_is_refused() {
     }
     let output = worker(&["join", "h:1"]).env("WOOLLY_SIMD", "mmx").output().unwrap();
     assert!(stderr(&output).contains("--simd"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_model_that_is_truncated_while_it_is_computed_ends_the_worker_with_status_70() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    fs::copy(tiny_model(), &model).unwrap();
+    let path = model.to_str().unwrap();
+    let case = ["-p", "0", "-n", "1,200", "--threads", "1", "--repetitions", "50"];
+    let arguments = [&["bench", "--model", path][..], &case].concat();
+    let mut bench = worker(&arguments);
+    let mut child = bench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The head, and the first figures: the second ones are being measured now.
+    assert_eq!(lines.take(3).filter(Result::is_ok).count(), 3);
+    fs::File::options().write(true).open(&model).unwrap().set_len(4096).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(70), "{text}");
+    assert!(text.contains("error: a mapped model file became shorter"), "{text}");
 }

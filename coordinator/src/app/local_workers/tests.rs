@@ -32,7 +32,7 @@ fn rig(script: &str) -> (TempDir, PathBuf, LocalWorkers, Tokens) {
         kv_memory: None,
         huge_pages: Some("force".to_owned()),
         mlock: true,
-        idle_timeout: Duration::from_secs(3),
+        idle_timeout: Duration::from_secs(2),
         model_dir: dir.path().to_owned(),
         state_dirs: vec![child],
         announcer: Announcer(LogFormat::Text),

@@ -50,7 +50,7 @@ struct Setup {
     seats: Vec<(WorkerId, u32)>,
 }
 
-fn placement(workers_wanted: u32) -> PlacementConfig {
+pub(crate) fn placement(workers_wanted: u32) -> PlacementConfig {
     PlacementConfig {
         layout: layout(),
         parts: vec![ModelPart {
@@ -110,7 +110,7 @@ impl Cluster {
 }
 
 /// What a worker on a machine of its own says.
-fn hello(id: WorkerId) -> Hello {
+pub(crate) fn hello(id: WorkerId) -> Hello {
     let number = u8::try_from(id.0 % 200).unwrap();
     Hello {
         name: format!("worker-{:x}", id.0),

@@ -4,12 +4,14 @@
 
 use super::greedy;
 use super::rng::{Rng, mix};
-use super::toy::{FRAGILE_SEED, LAYERS, VOCAB};
+use super::toy::{FRAGILE_SEED, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
 use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, SchedulerConfig};
 use std::time::Duration;
 use woolly_protocol::ids::PlanEpoch;
 
+/// Stages at most.
+const STAGES: u64 = 4;
 /// What many prompts begin with: so many different beginnings.
 const BEGINNINGS: u64 = 3;
 /// Tokens of a beginning at most.
@@ -34,7 +36,7 @@ pub(super) fn config(rng: &mut Rng, more: &mut Rng) -> SchedulerConfig {
 
 /// A plan, often with little room. After the first of a history, whose context and block size stay.
 pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> PlanLimits {
-    let stages = u32::try_from(rng.range(1, LAYERS as u64)).unwrap();
+    let stages = u32::try_from(rng.range(1, STAGES)).unwrap();
     let mut limits = PlanLimits {
         epoch: PlanEpoch(epoch),
         stages,
@@ -60,7 +62,7 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> P
 }
 
 /// A request: lengths, parameters, whose it is and how long it may take.
-pub(super) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
+pub(crate) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
     let prompt_len = rng.pick(&[1, 2, 8, 31, 33, 70]);
     let own = (0..rng.range(1, prompt_len))
         .map(|_| u32::try_from(rng.range(0, VOCAB - 1)).unwrap())

@@ -1,7 +1,7 @@
 //! Tests of the scheduler: one behaviour each, and a simulated cluster for all of them at once.
 
 mod answers;
-mod arrivals;
+pub(crate) mod arrivals;
 mod batching;
 mod deep;
 mod failover;

@@ -14,8 +14,8 @@ use woolly_protocol::sampling::{
     RowMode, SampleBy, SampledRow, SampledToken, SamplingParams, SamplingRow,
 };
 
-/// Layers of the model.
-pub(crate) const LAYERS: usize = 4;
+/// Layers of the model, as many as the tiny one has whose layout is cut in tests.
+pub(crate) const LAYERS: usize = 8;
 /// Token ids are below this.
 pub(crate) const VOCAB: u64 = 40;
 /// Seeds divisible by this meet values that are not finite now and then.

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use woolly_protocol::failpoint;
 
 /// What opening a `.part` came to.
 #[derive(Debug)]
@@ -87,9 +88,11 @@ impl Part {
             return Ok(Err(format!("{} bytes came, expected {expected}", bytes.len())));
         }
         let hash = blake3::hash(bytes);
-        if self.manifest.chunks.get(chunk as usize).is_none_or(|expected| hash != *expected) {
+        let is_right = self.manifest.chunks.get(chunk as usize).is_some_and(|right| hash == *right);
+        if !is_right && !failpoint::planted("accept-wrong-chunk-hash") {
             return Ok(Err(format!("its hash is {}", hash.to_hex())));
         }
+        failpoint::hit("worker.chunk");
         let at = u64::from(chunk) * CHUNK_LEN;
         self.file.write_all_at(bytes, at).map_err(|error| self.abandon("write", error))?;
         Ok(Ok(()))
