@@ -16,6 +16,8 @@ use woolly_tests::{fixtures, http};
 /// What every link takes each way. It makes a token last some milliseconds, so that a fault at a token
 /// of a stream comes at that token.
 const LINK_DELAY: Duration = Duration::from_micros(1500);
+/// The variable that lists failpoints and planted mistakes.
+pub const FAILPOINTS: &str = "WOOLLY_FAILPOINTS";
 /// How long a healthy cluster may take until nothing of ended requests is left.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a process may take to be seen by the coordinator.
@@ -122,6 +124,14 @@ impl Bed {
         self.seats.push(seat);
     }
 
+    /// Starts one more worker that reaches this failpoint, and waits until the coordinator knows it.
+    pub fn add_failing(&mut self, failpoint: &str) -> String {
+        self.cluster.set_worker_variable(FAILPOINTS, failpoint);
+        self.fill(self.seats.len() + 1);
+        self.cluster.set_worker_variable(FAILPOINTS, "");
+        self.seats.last().map(|seat| seat.name.clone()).expect("one was added")
+    }
+
     /// Ends a worker without a chance to clean up, and lets its links go.
     pub fn kill(&mut self, name: &str) {
         if let Some(at) = self.seats.iter().position(|seat| seat.name == name) {
@@ -142,6 +152,11 @@ impl Bed {
     /// The seat of a worker that is there.
     pub fn seat(&self, name: &str) -> &Seat {
         self.seats.iter().find(|seat| seat.name == name).expect("the worker is there")
+    }
+
+    /// The same to change it.
+    pub fn seat_mut(&mut self, name: &str) -> &mut Seat {
+        self.seats.iter_mut().find(|seat| seat.name == name).expect("the worker is there")
     }
 
     /// The workers of the stages that are served, in their order.

@@ -88,6 +88,8 @@ pub enum Fault {
     KillTwo,
     /// SIGKILL of a worker, and of the one that takes its seat as soon as a plan names it.
     KillReplacement(Place),
+    /// SIGKILL of a worker whose waiting spare kills itself at this failpoint.
+    SpareDies(Place, &'static str),
     /// SIGSTOP, and SIGCONT so much later.
     Stop(Place, Duration),
     /// The link between coordinator and a worker is cut, one way or both.
@@ -110,6 +112,10 @@ pub enum Fault {
 pub const PLACES: [Place; 3] = [Place::First, Place::Middle, Place::Last];
 /// All spares.
 pub const SPARES: [Spare; 3] = [Spare::Waiting, Spare::Late, Spare::None];
+/// Where a spare dies that takes a seat: with a loaded stage before it has said so, at the first forward of
+/// the replay, and a little later.
+pub const SPARE_DIES: [&str; 3] =
+    ["worker.loaded=1:kill", "worker.forward=1:kill", "worker.forward=4:kill"];
 /// All weathers.
 pub const WEATHERS: [Weather; 7] = [
     Weather::Loss,
@@ -129,6 +135,7 @@ impl fmt::Display for Fault {
             }
             Fault::KillTwo => write!(f, "kill two"),
             Fault::KillReplacement(place) => write!(f, "kill {place:?} and its replacement"),
+            Fault::SpareDies(place, failpoint) => write!(f, "kill {place:?}, spare {failpoint}"),
             Fault::Stop(place, length) => write!(f, "stop {place:?} for {length:?}"),
             Fault::Cut(place, ways, length) => write!(f, "cut {place:?} {ways:?} for {length:?}"),
             Fault::CutBetween(length) => write!(f, "cut between stages for {length:?}"),
@@ -169,7 +176,7 @@ impl Fault {
     pub fn stall_max(&self) -> Duration {
         let seconds = match self {
             Fault::Stop(_, length) if self.is_gentle() => length.as_secs() + 4,
-            Fault::KillTwo | Fault::KillReplacement(_) => 20,
+            Fault::KillTwo | Fault::KillReplacement(_) | Fault::SpareDies(..) => 20,
             Fault::Cut(_, _, length) | Fault::CutBetween(length) => length.as_secs().min(5) + 7,
             Fault::Storm | Fault::Rebind(_) => 6,
             Fault::Leave(..) => 8,
@@ -182,7 +189,7 @@ impl Fault {
     pub fn trigger(&self) -> &'static str {
         match self {
             Fault::Kill { moment: Moment::Prefill(_), .. } => "long prompt",
-            Fault::Kill { .. } | Fault::Leave(..) => "log-probabilities",
+            Fault::Kill { .. } | Fault::SpareDies(..) | Fault::Leave(..) => "log-probabilities",
             // So long that it is under way until the fault is over.
             _ => "long answer",
         }
@@ -221,6 +228,10 @@ impl Fault {
                 follow(bed, Spare::Late);
             }
             Fault::KillReplacement(place) => kill_twice(bed, &at(place), &stages, &mut wrong),
+            Fault::SpareDies(place, failpoint) => {
+                // It has taken no seat, so that it has reached nothing.
+                wrong.extend(die_later(bed, &at(place), failpoint));
+            }
             Fault::Stop(place, length) => {
                 let process = &bed.seat(&at(place)).process;
                 process.stop();
@@ -288,6 +299,22 @@ fn kill_twice(bed: &mut Bed, first: &str, before: &[String], wrong: &mut Vec<Str
     };
     bed.kill(&newcomer);
     follow(bed, Spare::Late);
+}
+
+/// Kills a worker for which one is waiting that kills itself, and lets another one follow.
+fn die_later(bed: &mut Bed, name: &str, failpoint: &str) -> Option<String> {
+    let spare = bed.add_failing(failpoint);
+    bed.kill(name);
+    let until = Instant::now() + NAMED_LIMIT;
+    while bed.seat_mut(&spare).process.status().is_none() {
+        if Instant::now() >= until {
+            return Some(format!("the spare does not come to {failpoint}"));
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    bed.kill(&spare);
+    bed.add();
+    None
 }
 
 fn leave(bed: &mut Bed, name: &str, spare: Spare, wrong: &mut Vec<String>) {

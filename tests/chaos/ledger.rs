@@ -34,6 +34,11 @@ impl Sums {
         Sums { seed, ..Sums::default() }
     }
 
+    /// Whether there were any rounds.
+    pub fn has_rounds(&self) -> bool {
+        self.faults > 0
+    }
+
     /// Whether nothing was found.
     pub fn is_clean(&self) -> bool {
         self.findings == 0

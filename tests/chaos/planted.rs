@@ -4,7 +4,7 @@
 //! Debug builds of the programs have them behind `WOOLLY_FAILPOINTS`. Each is played twice: without the
 //! mistake nothing may be found, and with it what belongs to it must be.
 
-use crate::bed::{Bed, Plan};
+use crate::bed::{Bed, FAILPOINTS, Plan};
 use crate::client::{Client, Visit};
 use crate::fault::{Fault, Moment, Place, Spare};
 use crate::oracle::{Oracle, Verdict};
@@ -16,8 +16,6 @@ use std::time::{Duration, Instant};
 use woolly_tests::numbers::Numbers;
 use woolly_tests::process::binary;
 
-/// The variable that plants a mistake.
-const VARIABLE: &str = "WOOLLY_FAILPOINTS";
 /// Bytes between two that are damaged.
 const DAMAGE_EVERY: usize = 509;
 /// Plans that may be lost to one worker that reaches nobody: with one neighbour it is one of two that may be
@@ -151,7 +149,7 @@ fn played(oracle: &Oracle, planted: &Planted, is_planted: bool) -> Verdict {
             "woolly-worker" => &mut plan.worker_variables,
             _ => &mut plan.coordinator_variables,
         };
-        variables.push((VARIABLE.to_owned(), planted.name.to_owned()));
+        variables.push((FAILPOINTS.to_owned(), planted.name.to_owned()));
     }
     // A mistake may let a cluster not come up at all, which the bed tells by a panic.
     let verdict = catch_unwind(AssertUnwindSafe(|| (planted.play)(oracle, plan)));

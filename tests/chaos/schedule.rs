@@ -1,6 +1,6 @@
 //! Which faults come in which order: the short list of every change, the whole matrix, and random ones.
 
-use crate::fault::{Fault, Moment, PLACES, Place, SPARES, Spare, WEATHERS};
+use crate::fault::{Fault, Moment, PLACES, Place, SPARE_DIES, SPARES, Spare, WEATHERS};
 use std::time::Duration;
 use woolly_tests::numbers::Numbers;
 use woolly_tests::relay::{BOTH, Way};
@@ -31,6 +31,7 @@ pub fn short(seed: u64) -> Vec<Fault> {
     faults.push(Fault::KillTwo);
     let draw = |numbers: &mut Numbers| *numbers.pick(&PLACES);
     faults.push(Fault::KillReplacement(draw(&mut numbers)));
+    faults.extend(SPARE_DIES.map(|failpoint| Fault::SpareDies(draw(&mut numbers), failpoint)));
     for length in [300, 1000, 10_000] {
         faults.push(Fault::Stop(draw(&mut numbers), Duration::from_millis(length)));
     }
@@ -59,6 +60,7 @@ pub fn matrix() -> Vec<Fault> {
             faults.push(Fault::Leave(place, spare));
         }
         faults.push(Fault::KillReplacement(place));
+        faults.extend(SPARE_DIES.map(|failpoint| Fault::SpareDies(place, failpoint)));
         for length in [300, 1000, 10_000] {
             faults.push(Fault::Stop(place, Duration::from_millis(length)));
         }
@@ -75,7 +77,7 @@ pub fn matrix() -> Vec<Fault> {
 pub fn random(numbers: &mut Numbers) -> Fault {
     let place = *numbers.pick(&PLACES);
     let spare = *numbers.pick(&SPARES);
-    match numbers.below(24) {
+    match numbers.below(25) {
         0..=9 => {
             let moment = match numbers.below(4) {
                 0 => *numbers.pick(&MOMENTS),
@@ -96,6 +98,7 @@ pub fn random(numbers: &mut Numbers) -> Fault {
         18 => Fault::Rebind(place),
         19 => Fault::Leave(place, spare),
         20 => Fault::Storm,
+        21 => Fault::SpareDies(place, SPARE_DIES[numbers.below(SPARE_DIES.len())]),
         _ => Fault::Bad(*numbers.pick(&WEATHERS)),
     }
 }
