@@ -61,6 +61,7 @@ pub struct Bed {
     pub cluster: Cluster,
     /// The workers.
     pub seats: Vec<Seat>,
+    vanished: Vec<Seat>,
     plan: Plan,
     started: u64,
 }
@@ -81,7 +82,7 @@ impl Bed {
             setup = setup.worker_variable(name, value);
         }
         let cluster = setup.start_coordinator();
-        let mut bed = Bed { cluster, seats: Vec::new(), plan, started: 0 };
+        let mut bed = Bed { cluster, seats: Vec::new(), vanished: Vec::new(), plan, started: 0 };
         bed.fill(bed.plan.stages);
         bed.cluster.wait_ready();
         bed
@@ -132,10 +133,23 @@ impl Bed {
         self.seats.last().map(|seat| seat.name.clone()).expect("one was added")
     }
 
-    /// Ends a worker without a chance to clean up, and lets its links go.
+    /// Ends a worker without a chance to clean up, and lets its links go: the system says to whoever sends
+    /// something that nobody is there.
     pub fn kill(&mut self, name: &str) {
         if let Some(at) = self.seats.iter().position(|seat| seat.name == name) {
             self.seats.remove(at).process.kill();
+        }
+    }
+
+    /// The same with its whole machine: nothing answers in its place, not even the system.
+    pub fn vanish(&mut self, name: &str) {
+        if let Some(at) = self.seats.iter().position(|seat| seat.name == name) {
+            let mut seat = self.seats.remove(at);
+            for relay in [&seat.up, &seat.peer] {
+                relay.set(&BOTH, &Conditions { cut: true, ..Conditions::default() });
+            }
+            seat.process.kill();
+            self.vanished.push(seat);
         }
     }
 

@@ -84,9 +84,9 @@ pub enum Fault {
         /// Who follows.
         spare: Spare,
     },
-    /// SIGKILL of two workers at once, with new ones later.
+    /// SIGKILL of two workers at once, with new ones later; their machines vanish as well.
     KillTwo,
-    /// SIGKILL of a worker, and of the one that takes its seat as soon as a plan names it.
+    /// SIGKILL of a worker with its machine, and of the one that takes its seat as soon as a plan names it.
     KillReplacement(Place),
     /// SIGKILL of a worker whose waiting spare kills itself at this failpoint.
     SpareDies(Place, &'static str),
@@ -222,7 +222,7 @@ impl Fault {
             Fault::KillTwo => {
                 let left = numbers.below(stages.len());
                 for (_, name) in stages.iter().enumerate().filter(|(stage, _)| *stage != left) {
-                    bed.kill(name);
+                    bed.vanish(name);
                 }
                 follow(bed, Spare::Late);
                 follow(bed, Spare::Late);
@@ -285,7 +285,7 @@ fn cut(relay: &woolly_tests::relay::Relay, ways: &[Way], length: Duration) {
 }
 
 fn kill_twice(bed: &mut Bed, first: &str, before: &[String], wrong: &mut Vec<String>) {
-    bed.kill(first);
+    bed.vanish(first);
     let until = Instant::now() + NAMED_LIMIT;
     let newcomer = loop {
         if let Some(name) = bed.stages().into_iter().find(|name| !before.contains(name)) {
