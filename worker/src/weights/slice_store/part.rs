@@ -120,7 +120,7 @@ impl Part {
 }
 
 /// Whether a chunk that was fetched or kept has the hash that the manifest names.
-fn is_right(hash: &blake3::Hash, right: &blake3::Hash) -> bool {
+fn is_right(hash: &blake3::Hash, right: &[u8; 32]) -> bool {
     hash == right || failpoint::planted("accept-wrong-chunk-hash")
 }
 
