@@ -192,10 +192,14 @@ impl Bed {
         answer.unwrap_or_default()
     }
 
+    /// The value of a series of `/metrics` without labels.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        figure(&self.metrics(), name)
+    }
+
     /// Plans that were lost, and the seconds in which their causes had shown no life, since the start.
     pub fn losses(&self) -> (u64, f64) {
-        let metrics = self.metrics();
-        let value = |name: &str| figure(&metrics, name).unwrap_or_default();
+        let value = |name: &str| self.figure(name).unwrap_or_default();
         let count = value("woolly_failover_detection_seconds_count") as u64;
         (count, value("woolly_failover_detection_seconds_sum"))
     }

@@ -13,10 +13,14 @@ use woolly_tests::relay::{BOTH, Way};
 const TOKEN_LIMIT: Duration = Duration::from_secs(20);
 /// How long after a kill a worker comes that was not there before.
 const LATE: Duration = Duration::from_secs(1);
+/// How late an answer may be that is not lost: no worker is given up for it.
+const LATE_BY: Duration = Duration::from_millis(1200);
 /// How long a worker may take to end after SIGTERM.
 const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 /// How long a spare may take until a plan names it.
 const NAMED_LIMIT: Duration = Duration::from_secs(20);
+/// How long a stuck worker is watched: until it has gone on.
+const STUCK_FOR: Duration = Duration::from_secs(8);
 /// How long the weather is bad.
 const WEATHER: Duration = Duration::from_secs(3);
 
@@ -84,12 +88,15 @@ pub enum Fault {
         /// Who follows.
         spare: Spare,
     },
+    /// SIGKILL of a worker between two others while the answers of the last one are long on their way and
+    /// overtake each other: some come when another plan is in force.
+    KillWhileLate,
     /// SIGKILL of two workers at once, with new ones later; their machines vanish as well.
     KillTwo,
     /// SIGKILL of a worker with its machine, and of the one that takes its seat as soon as a plan names it.
     KillReplacement(Place),
-    /// SIGKILL of a worker whose waiting spare kills itself at this failpoint.
-    SpareDies(Place, &'static str),
+    /// SIGKILL of a worker whose waiting spare kills itself, or is stuck, at this failpoint.
+    SpareFails(Place, &'static str),
     /// SIGSTOP, and SIGCONT so much later.
     Stop(Place, Duration),
     /// The link between coordinator and a worker is cut, one way or both.
@@ -113,9 +120,13 @@ pub const PLACES: [Place; 3] = [Place::First, Place::Middle, Place::Last];
 /// All spares.
 pub const SPARES: [Spare; 3] = [Spare::Waiting, Spare::Late, Spare::None];
 /// Where a spare dies that takes a seat: with a loaded stage before it has said so, at the first forward of
-/// the replay, and a little later.
-pub const SPARE_DIES: [&str; 3] =
-    ["worker.loaded=1:kill", "worker.forward=1:kill", "worker.forward=4:kill"];
+/// the replay, and a little later. Or it says that it lives, and computes nothing for long.
+pub const SPARE_FAILS: [&str; 4] = [
+    "worker.loaded=1:kill",
+    "worker.forward=1:kill",
+    "worker.forward=4:kill",
+    "worker.forward=9:sleep:6000",
+];
 /// All weathers.
 pub const WEATHERS: [Weather; 7] = [
     Weather::Loss,
@@ -134,8 +145,9 @@ impl fmt::Display for Fault {
                 write!(f, "kill {place:?} at {moment:?}, spare {spare:?}")
             }
             Fault::KillTwo => write!(f, "kill two"),
+            Fault::KillWhileLate => write!(f, "kill Middle while answers are late"),
             Fault::KillReplacement(place) => write!(f, "kill {place:?} and its replacement"),
-            Fault::SpareDies(place, failpoint) => write!(f, "kill {place:?}, spare {failpoint}"),
+            Fault::SpareFails(place, failpoint) => write!(f, "kill {place:?}, spare {failpoint}"),
             Fault::Stop(place, length) => write!(f, "stop {place:?} for {length:?}"),
             Fault::Cut(place, ways, length) => write!(f, "cut {place:?} {ways:?} for {length:?}"),
             Fault::CutBetween(length) => write!(f, "cut between stages for {length:?}"),
@@ -176,7 +188,10 @@ impl Fault {
     pub fn stall_max(&self) -> Duration {
         let seconds = match self {
             Fault::Stop(_, length) if self.is_gentle() => length.as_secs() + 4,
-            Fault::KillTwo | Fault::KillReplacement(_) | Fault::SpareDies(..) => 20,
+            Fault::KillTwo
+            | Fault::KillWhileLate
+            | Fault::KillReplacement(_)
+            | Fault::SpareFails(..) => 20,
             Fault::Cut(_, _, length) | Fault::CutBetween(length) => length.as_secs().min(5) + 7,
             Fault::Storm | Fault::Rebind(_) => 6,
             Fault::Leave(..) => 8,
@@ -189,7 +204,7 @@ impl Fault {
     pub fn trigger(&self) -> &'static str {
         match self {
             Fault::Kill { moment: Moment::Prefill(_), .. } => "long prompt",
-            Fault::Kill { .. } | Fault::SpareDies(..) | Fault::Leave(..) => "log-probabilities",
+            Fault::Kill { .. } | Fault::SpareFails(..) | Fault::Leave(..) => "log-probabilities",
             // So long that it is under way until the fault is over.
             _ => "long answer",
         }
@@ -227,10 +242,17 @@ impl Fault {
                 follow(bed, Spare::Late);
                 follow(bed, Spare::Late);
             }
+            Fault::KillWhileLate => {
+                let late = Conditions { jitter: LATE_BY, ..calm_conditions() };
+                bed.seat(&at(Place::Last)).up.set(&[Way::Out], &late);
+                thread::sleep(LATE_BY / 3);
+                bed.kill(&at(Place::Middle));
+                thread::sleep(2 * LATE_BY);
+            }
             Fault::KillReplacement(place) => kill_twice(bed, &at(place), &stages, &mut wrong),
-            Fault::SpareDies(place, failpoint) => {
+            Fault::SpareFails(place, failpoint) => {
                 // It has taken no seat, so that it has reached nothing.
-                wrong.extend(die_later(bed, &at(place), failpoint));
+                wrong.extend(fail_twice(bed, &at(place), failpoint));
             }
             Fault::Stop(place, length) => {
                 let process = &bed.seat(&at(place)).process;
@@ -301,10 +323,14 @@ fn kill_twice(bed: &mut Bed, first: &str, before: &[String], wrong: &mut Vec<Str
     follow(bed, Spare::Late);
 }
 
-/// Kills a worker for which one is waiting that kills itself, and lets another one follow.
-fn die_later(bed: &mut Bed, name: &str, failpoint: &str) -> Option<String> {
+/// Kills a worker for which one is waiting that fails as well, and lets another one follow.
+fn fail_twice(bed: &mut Bed, name: &str, failpoint: &str) -> Option<String> {
     let spare = bed.add_failing(failpoint);
     bed.kill(name);
+    if failpoint.contains("sleep") {
+        thread::sleep(STUCK_FOR);
+        return None;
+    }
     let until = Instant::now() + NAMED_LIMIT;
     while bed.seat_mut(&spare).process.status().is_none() {
         if Instant::now() >= until {

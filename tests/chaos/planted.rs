@@ -18,11 +18,10 @@ use woolly_tests::process::binary;
 
 /// Bytes between two that are damaged.
 const DAMAGE_EVERY: usize = 509;
-/// Plans that may be lost to one worker that reaches nobody: with one neighbour it is one of two that may be
-/// to blame, with a second one it is known.
-const LOSSES_MAX: u64 = 2;
-/// How long links are watched that one worker cannot use.
-const ACCUSED_FOR: Duration = Duration::from_secs(14);
+/// How long a plan may last with a link that is broken.
+const ACCUSED_FOR: Duration = Duration::from_secs(15);
+/// Rounds of late answers at most.
+const LATE_ROUNDS: u64 = 3;
 
 /// What shows a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +30,8 @@ enum Sign {
     Tokens,
     /// Blocks are not free where nothing runs.
     Blocks,
-    /// More plans are given up than have to be.
-    Plans,
+    /// A worker that could go on may not.
+    Seats,
 }
 
 /// A mistake and where it would show.
@@ -78,7 +77,7 @@ const ALL: [Planted; 7] = [
     Planted {
         name: "believe-first-accuser",
         program: "woolly-coordinator",
-        sign: Sign::Plans,
+        sign: Sign::Seats,
         play: accused,
     },
     Planted {
@@ -121,7 +120,8 @@ fn check_one(oracle: &Oracle, planted: &Planted) -> Vec<String> {
         println!("      {}", found.findings.first().map_or("", String::as_str));
         return Vec::new();
     }
-    vec![format!("{}: it is not found; findings: {:?}", planted.name, found.findings)]
+    let some: Vec<&String> = found.findings.iter().take(3).collect();
+    vec![format!("{}: it is not found; findings: {some:?}", planted.name)]
 }
 
 impl Sign {
@@ -130,7 +130,7 @@ impl Sign {
         match self {
             Sign::Tokens => verdict.wrong + verdict.miscounted > 0,
             Sign::Blocks => says("blocks"),
-            Sign::Plans => says("plans were lost"),
+            Sign::Seats => says("lost its seat"),
         }
     }
 }
@@ -174,19 +174,18 @@ fn cancelled(oracle: &Oracle, plan: Plan) -> Verdict {
     faulted(oracle, plan, Fault::Storm)
 }
 
-/// Two plans are in force at a time while a worker hands over, and one that was given up for its silence goes
-/// on with what it had.
+/// Answers of a plan that was lost come when the next one is in force.
 fn late_answers(oracle: &Oracle, plan: Plan) -> Verdict {
+    let mut bed = Bed::start(plan);
     let mut verdict = Verdict::default();
-    let stopped = Duration::from_secs(5);
-    for fault in [
-        Fault::Leave(Place::Last, Spare::Waiting),
-        Fault::Leave(Place::First, Spare::Waiting),
-        Fault::Stop(Place::First, stopped),
-        Fault::Stop(Place::Last, stopped),
-    ] {
-        verdict.add(faulted(oracle, plan.clone(), fault));
+    for round in 0..LATE_ROUNDS {
+        let numbers = &mut Numbers::of(&[5, round]);
+        verdict.add(round::play(&mut bed, oracle, Fault::KillWhileLate, numbers).verdict);
+        if !verdict.findings.is_empty() {
+            break;
+        }
     }
+    println!("      stale answers: {:?}", bed.figure("woolly_stale_answers_total"));
     verdict
 }
 
@@ -218,23 +217,21 @@ fn shared_before_and_after(oracle: &Oracle, plan: Plan) -> Verdict {
     verdict
 }
 
-/// A worker that reaches no other one says of each in turn that it cannot be reached.
+/// One worker does not reach its neighbour: all three can go on, in another order.
 fn accused(oracle: &Oracle, plan: Plan) -> Verdict {
     let mut bed = Bed::start(plan);
-    bed.fill(STAGES + 2);
-    let accuser = bed.stages().into_iter().next().expect("it serves");
-    let process = bed.seat(&accuser).process.id();
-    for seat in bed.seats.iter().filter(|seat| seat.name != accuser) {
-        seat.peer.refuse(process);
-    }
-    let until = Instant::now() + ACCUSED_FOR;
+    let before = bed.stages();
+    let accuser = bed.seat(&before[0]).process.id();
+    bed.seat(&before[1]).peer.refuse(accuser);
     let mut verdict = Verdict::default();
-    while Instant::now() < until {
+    let until = Instant::now() + ACCUSED_FOR;
+    while bed.losses().0 == 0 && Instant::now() < until {
         verdict.add(asked(&bed, oracle, &["log-probabilities"]));
     }
-    let (lost, _) = bed.losses();
-    if lost > LOSSES_MAX {
-        verdict.findings.push(format!("{lost} plans were lost, not at most {LOSSES_MAX}"));
+    verdict.findings.extend(round::await_service(&bed, oracle));
+    let after = bed.stages();
+    if after.len() < STAGES {
+        verdict.findings.push(format!("a worker lost its seat: {before:?} became {after:?}"));
     }
     verdict.findings.extend(bed.check_idle());
     verdict
@@ -265,6 +262,10 @@ fn damage(folder: &Path) -> usize {
             count += damage(&path);
         } else if path.extension().is_some_and(|extension| extension == "slice") {
             let mut bytes = fs::read(&path).expect("a slice can be read");
+            // The header is parsed, and says more than a wrong token if it is damaged.
+            if bytes.starts_with(b"GGUF") {
+                continue;
+            }
             bytes.iter_mut().step_by(DAMAGE_EVERY).for_each(|byte| *byte ^= 0x11);
             fs::write(&path, bytes).expect("a slice can be written");
             count += 1;

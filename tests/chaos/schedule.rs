@@ -1,6 +1,6 @@
 //! Which faults come in which order: the short list of every change, the whole matrix, and random ones.
 
-use crate::fault::{Fault, Moment, PLACES, Place, SPARE_DIES, SPARES, Spare, WEATHERS};
+use crate::fault::{Fault, Moment, PLACES, Place, SPARE_FAILS, SPARES, Spare, WEATHERS};
 use std::time::Duration;
 use woolly_tests::numbers::Numbers;
 use woolly_tests::relay::{BOTH, Way};
@@ -28,10 +28,10 @@ pub fn short(seed: u64) -> Vec<Fault> {
             spare: *spare,
         })
         .collect();
-    faults.push(Fault::KillTwo);
+    faults.extend([Fault::KillTwo, Fault::KillWhileLate]);
     let draw = |numbers: &mut Numbers| *numbers.pick(&PLACES);
     faults.push(Fault::KillReplacement(draw(&mut numbers)));
-    faults.extend(SPARE_DIES.map(|failpoint| Fault::SpareDies(draw(&mut numbers), failpoint)));
+    faults.extend(SPARE_FAILS.map(|failpoint| Fault::SpareFails(draw(&mut numbers), failpoint)));
     for length in [300, 1000, 10_000] {
         faults.push(Fault::Stop(draw(&mut numbers), Duration::from_millis(length)));
     }
@@ -60,7 +60,7 @@ pub fn matrix() -> Vec<Fault> {
             faults.push(Fault::Leave(place, spare));
         }
         faults.push(Fault::KillReplacement(place));
-        faults.extend(SPARE_DIES.map(|failpoint| Fault::SpareDies(place, failpoint)));
+        faults.extend(SPARE_FAILS.map(|failpoint| Fault::SpareFails(place, failpoint)));
         for length in [300, 1000, 10_000] {
             faults.push(Fault::Stop(place, Duration::from_millis(length)));
         }
@@ -97,8 +97,8 @@ pub fn random(numbers: &mut Numbers) -> Fault {
         17 => Fault::Flap(place, 1 + numbers.below(5) as u32),
         18 => Fault::Rebind(place),
         19 => Fault::Leave(place, spare),
-        20 => Fault::Storm,
-        21 => Fault::SpareDies(place, SPARE_DIES[numbers.below(SPARE_DIES.len())]),
+        20 => *numbers.pick(&[Fault::Storm, Fault::KillWhileLate]),
+        21 => Fault::SpareFails(place, SPARE_FAILS[numbers.below(SPARE_FAILS.len())]),
         _ => Fault::Bad(*numbers.pick(&WEATHERS)),
     }
 }
