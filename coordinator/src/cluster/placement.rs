@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use woolly_engine::plan::{KvType, ModelLayout, Objective};
 use woolly_protocol::control::{ModelPart, PlanReport, Ready, Release};
+use woolly_protocol::failpoint::planted;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 
@@ -209,7 +210,8 @@ impl Placement {
             self.plan.iter().chain(&self.next).any(|plan| plan.links().contains(&(id, other)));
         let direction = if dials { (id, other) } else { (other, id) };
         members.links.note(now, direction, served.is_some());
-        if let Some(culprit) = members.links.culprit(direction) {
+        let accused = planted("believe-first-accuser").then_some(other);
+        if let Some(culprit) = accused.or_else(|| members.links.culprit(direction)) {
             let worker = members.of_plan_mut(culprit);
             let backoff = worker.back_off(now, served).as_secs();
             let text = format!(

@@ -180,6 +180,29 @@ impl Blocks {
         }
     }
 
+    /// A bug that tests plant: another plan's blocks are taken for those of the one before.
+    #[cfg(debug_assertions)]
+    pub(super) fn keep_names(&mut self, next: Blocks) {
+        if next.count == 0 {
+            return;
+        }
+        let old = std::mem::replace(self, next);
+        for (index, slot) in old.slots.into_iter().enumerate().take(to_usize(self.count)) {
+            let extent = Extent(self.fresh);
+            self.fresh += 1;
+            let idle_since = index as u64;
+            self.slots.push(Slot { holders: 0, name: slot.name, idle_since });
+            match slot.name {
+                Some(name) => {
+                    self.named.insert(name, extent);
+                    self.idle.insert(idle_since, extent);
+                }
+                None => self.free.push(extent),
+            }
+            self.idle_count = idle_since + 1;
+        }
+    }
+
     fn slot(&mut self, extent: Extent) -> &mut Slot {
         &mut self.slots[to_usize(extent.0)]
     }

@@ -69,7 +69,8 @@ impl Scheduler {
         if let Some(hold) = self.hold.take() {
             self.recovered.push_back(Recovered::Plan(now.saturating_sub(hold.since)));
         }
-        self.blocks = Blocks::new(plan.extents(), plan.blocks_per_extent());
+        let blocks = Blocks::new(plan.extents(), plan.blocks_per_extent());
+        self.forget_names(blocks);
         self.plan = Some(plan);
         self.hands_over = false;
         self.pace.begin(now, plan.stages);
@@ -83,7 +84,7 @@ impl Scheduler {
     pub fn handle_pipeline_lost(&mut self, now: Duration) {
         let Some(limits) = self.plan.take() else { return };
         self.set_back();
-        self.blocks = Blocks::new(0, 1);
+        self.forget_names(Blocks::new(0, 1));
         self.pace.begin(now, 0);
         self.hands_over = false;
         self.tally.failovers += 1;
@@ -179,6 +180,15 @@ impl Scheduler {
                 self.lose(now, id, message);
             }
         }
+    }
+
+    /// What the blocks of the plan before held is gone, whatever its name was.
+    fn forget_names(&mut self, blocks: Blocks) {
+        #[cfg(debug_assertions)]
+        if woolly_protocol::failpoint::planted("keep-old-prefix-names") {
+            return self.blocks.keep_names(blocks);
+        }
+        self.blocks = blocks;
     }
 
     fn lose(&mut self, now: Duration, id: SequenceId, message: String) {

@@ -87,6 +87,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 use step::{InFlight, StepBuilder};
 use tally::Tally;
+use woolly_protocol::failpoint::planted;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 
 /// The scheduler. See the [module](self) for how to drive it.
@@ -245,6 +246,11 @@ impl Scheduler {
     pub fn handle_cancel(&mut self, now: Duration, id: SequenceId) {
         if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended) {
             self.running.leave_ready(id);
+            if planted("leak-block-on-cancel") {
+                let extent = limits::to_usize(self.blocks.per_extent());
+                let blocks = &mut self.sequence_mut(id).blocks;
+                blocks.truncate(blocks.len().saturating_sub(extent));
+            }
             self.end(now, id);
             self.admit(now);
         }

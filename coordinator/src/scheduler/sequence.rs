@@ -4,6 +4,7 @@ use super::limits::{blocks_for, to_u32};
 use super::prefix_key::Name;
 use crate::generation::{GenerationRequest, TokenEvent};
 use std::time::Duration;
+use woolly_protocol::failpoint::planted;
 use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{SampledToken, SamplingParams};
 
@@ -187,6 +188,9 @@ impl Sequence {
         self.phase = Phase::Waiting;
         (self.in_flight, self.reserved, self.offered) = (0, 0, 0);
         self.token_at = None;
+        if planted("send-before-commit") && self.output_len() > 0 {
+            self.tokens.pop();
+        }
         self.blocks.clear();
         std::mem::take(&mut self.sent)
     }

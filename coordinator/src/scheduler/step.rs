@@ -5,6 +5,7 @@ use super::sequence::Sequence;
 use std::mem::take;
 use std::ops::Range;
 use std::time::Duration;
+use woolly_protocol::failpoint::planted;
 use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::limits::{
@@ -243,6 +244,10 @@ impl StepBuilder {
         });
         self.tables.push(0, &sequence.blocks[..blocks_for(end)]);
         self.tokens.extend_from_slice(&sequence.tokens[sequence.sent..end]);
+        if planted("skip-last-token-in-replay") && sequence.was_set_back && samples && rows > 1 {
+            self.tokens.pop();
+            self.tokens.push(0);
+        }
         self.sent.push(sent);
         if end / self.extent_len != sequence.offered {
             self.filled.push(id);

@@ -8,8 +8,19 @@ const VARIABLE: &str = "WOOLLY_FAILPOINTS";
 /// Names that a process reaches: a worker before it computes a forward, with a loaded stage before it says
 /// so, and before it stores a fetched chunk of a slice; the coordinator before it accounts an answer.
 const HITS: [&str; 4] = ["worker.forward", "worker.loaded", "worker.chunk", "coordinator.sampled"];
-/// Bugs that can be planted: a worker takes a chunk of a slice whatever its hash is.
-const BUGS: [&str; 1] = ["accept-wrong-chunk-hash"];
+/// Bugs that can be planted: a worker takes a chunk of a slice whatever its hash is. In the coordinator, after
+/// a loss: the last token of a log is computed as another one; the newest token is forgotten, which clients
+/// were told of; an answer of the plan before is taken for one of the present; prefixes are found in blocks
+/// of the plan before. A cancel keeps a block. Of a broken link the end that is accused is to blame.
+const BUGS: [&str; 7] = [
+    "accept-wrong-chunk-hash",
+    "skip-last-token-in-replay",
+    "send-before-commit",
+    "ignore-epoch",
+    "keep-old-prefix-names",
+    "leak-block-on-cancel",
+    "believe-first-accuser",
+];
 /// What is armed at once, at most.
 const ARMED_MAX: usize = 64;
 /// The longest sleep.
