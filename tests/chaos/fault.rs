@@ -193,7 +193,7 @@ impl Fault {
             | Fault::KillReplacement(_)
             | Fault::SpareFails(..) => 20,
             Fault::Cut(_, _, length) | Fault::CutBetween(length) => length.as_secs().min(5) + 7,
-            Fault::Storm | Fault::Rebind(_) => 6,
+            Fault::Rebind(_) => 6,
             Fault::Leave(..) => 8,
             _ => 10,
         };

@@ -151,7 +151,11 @@ fn run(arguments: &Arguments) -> ExitCode {
                     play(arguments, oracle, begun, lane, sums);
                 }
                 if arguments.with_planted() {
-                    let wrong = planted::check(oracle, lane, arguments.lanes);
+                    let wrong = planted::check(
+                        oracle,
+                        arguments.only.as_deref().unwrap_or_default(),
+                        (lane, arguments.lanes),
+                    );
                     locked(not_found).extend(wrong);
                 }
             });

@@ -13,15 +13,15 @@ const MOMENTS: [Moment; 5] = [
     Moment::Prefill(Duration::from_millis(60)),
 ];
 
-/// Every kind of fault at least once, and every point of a kill twice; stages and spares are drawn, each as
-/// often as the others.
+/// Every kind of fault and every point of a kill once; stages and spares are drawn, no two kills with the same.
 pub fn short(seed: u64) -> Vec<Fault> {
     let mut numbers = Numbers::of(&[seed, 1]);
     let mut seats: Vec<(Place, Spare)> =
         PLACES.iter().flat_map(|place| SPARES.map(|spare| (*place, spare))).collect();
     numbers.shuffle(&mut seats);
-    let moments = MOMENTS.iter().chain(&MOMENTS).zip(seats.iter().cycle());
-    let mut faults: Vec<Fault> = moments
+    let mut faults: Vec<Fault> = MOMENTS
+        .iter()
+        .zip(&seats)
         .map(|(moment, (place, spare))| Fault::Kill {
             place: *place,
             moment: *moment,
