@@ -198,7 +198,7 @@ fn play(arguments: &Arguments, oracle: &Oracle, begun: Instant, lane: usize, sum
         } else {
             let folder = logs_folder(arguments.seed, round);
             bed.keep_logs(&folder);
-            println!("      logs: {}", folder.display());
+            println!("      logs: {}\n{}", folder.display(), bed.cluster.coordinator.log());
         }
     }
 }
