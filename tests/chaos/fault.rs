@@ -2,11 +2,12 @@
 
 use crate::bed::{Bed, calm_conditions};
 use crate::client::Client;
+use crate::weather::Weather;
 use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 use woolly_tests::numbers::Numbers;
-use woolly_tests::relay::fate::{Burst, Conditions};
+use woolly_tests::relay::fate::Conditions;
 use woolly_tests::relay::{BOTH, Way};
 
 /// How long a stream may take to come to the token at which a fault is done.
@@ -55,25 +56,6 @@ pub enum Spare {
     Late,
     /// Nobody: those who are left must.
     None,
-}
-
-/// What is wrong with all links for some seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    /// 5 % are lost.
-    Loss,
-    /// They are lost in bursts.
-    Bursts,
-    /// A quarter is overtaken.
-    Reorder,
-    /// 5 % come twice.
-    Duplicate,
-    /// One bit of 2 % is wrong.
-    Corrupt,
-    /// Delays differ by 15 ms.
-    Jitter,
-    /// 250 kB/s pass.
-    Rate,
 }
 
 /// Something that goes wrong.
@@ -127,17 +109,6 @@ pub const SPARE_FAILS: [&str; 4] = [
     "worker.forward=4:kill",
     "worker.forward=9:sleep:6000",
 ];
-/// All weathers.
-pub const WEATHERS: [Weather; 7] = [
-    Weather::Loss,
-    Weather::Bursts,
-    Weather::Reorder,
-    Weather::Duplicate,
-    Weather::Corrupt,
-    Weather::Jitter,
-    Weather::Rate,
-];
-
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -385,20 +356,5 @@ impl Moment {
             thread::sleep(Duration::from_micros(300));
         }
         Ok(())
-    }
-}
-
-impl Weather {
-    fn conditions(self) -> Conditions {
-        let calm = calm_conditions();
-        match self {
-            Weather::Loss => Conditions { loss: 0.05, ..calm },
-            Weather::Bursts => Conditions { burst: Some(Burst { begin: 0.01, end: 0.25 }), ..calm },
-            Weather::Reorder => Conditions { reorder: 0.25, ..calm },
-            Weather::Duplicate => Conditions { duplicate: 0.05, ..calm },
-            Weather::Corrupt => Conditions { corrupt: 0.02, ..calm },
-            Weather::Jitter => Conditions { jitter: Duration::from_millis(15), ..calm },
-            Weather::Rate => Conditions { rate: Some(250_000.0), ..calm },
-        }
     }
 }

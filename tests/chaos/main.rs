@@ -20,6 +20,7 @@ mod planted;
 mod request;
 mod round;
 mod schedule;
+mod weather;
 
 use bed::Bed;
 use clap::Parser;

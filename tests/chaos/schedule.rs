@@ -1,6 +1,7 @@
 //! Which faults come in which order: the short list of every change, the whole matrix, and random ones.
 
-use crate::fault::{Fault, Moment, PLACES, Place, SPARE_FAILS, SPARES, Spare, WEATHERS};
+use crate::fault::{Fault, Moment, PLACES, Place, SPARE_FAILS, SPARES, Spare};
+use crate::weather::WEATHERS;
 use std::time::Duration;
 use woolly_tests::numbers::Numbers;
 use woolly_tests::relay::{BOTH, Way};
