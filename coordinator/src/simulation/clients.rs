@@ -1,6 +1,5 @@
 //! What is asked of the simulated cluster, and what its clients were told.
 
-use super::shell::CTX;
 use super::{Event, MS, SECOND, Scale, Time, World};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, Refusal};
 use crate::scheduler::tests::arrivals;
@@ -40,10 +39,9 @@ impl Clients {
         let mut client = |_| {
             let mut request = arrivals::request(rng, &mut more);
             request.time_limit = None;
-            if scale.requests > 1000 {
-                // Many short ones.
+            if scale.is_large {
                 request.prompt.truncate(12);
-                request.max_tokens = request.max_tokens.clamp(1, 16);
+                request.max_tokens = request.max_tokens.clamp(20, 120);
             }
             let arrives = FIRST + rng.range(0, scale.arrivals);
             let leaves = rng.one_in(8).then(|| arrives + rng.range(0, 3 * SECOND));
@@ -148,16 +146,17 @@ impl World {
         self.met.stale += counts.stale_answers;
         self.met.lost += self.clients.lost as u64;
         let clients = &self.clients.clients;
-        self.met.tokens += clients.iter().map(Client::judge).sum::<u64>();
+        let ctx = self.shell.scale.ctx_size as usize;
+        self.met.tokens += clients.iter().map(|client| client.judge(ctx)).sum::<u64>();
     }
 }
 
 impl Client {
     /// Returns how many tokens were right.
-    fn judge(&self) -> u64 {
+    fn judge(&self, ctx: usize) -> u64 {
         let Some(_) = self.id else { return 0 };
         let told: Vec<_> = self.events.iter().filter_map(as_if_alone).collect();
-        let alone = toy::expected(&self.request, CTX as usize);
+        let alone = toy::expected(&self.request, ctx);
         let lost = told.last() == Some(&toy::failed("pipeline_lost"));
         let agrees = match (lost, self.is_cancelled) {
             (true, _) => alone.starts_with(&told[..told.len() - 1]),

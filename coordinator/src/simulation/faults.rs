@@ -60,6 +60,10 @@ pub(super) enum Way {
 impl Fault {
     /// The faults of a history with their times.
     pub(super) fn draw(rng: &mut Rng, scale: Scale) -> Vec<(Time, Fault)> {
+        if scale.is_large {
+            let each = |n: u64| (2 * SECOND + n * scale.faulty, Fault::Kill(Who::Stage(n)));
+            return (1..=scale.faults).map(each).collect();
+        }
         let fault = |rng: &mut Rng| {
             let at = rng.range(2 * SECOND, 2 * SECOND + scale.faulty);
             (at, Fault::one(rng))

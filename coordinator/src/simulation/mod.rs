@@ -45,8 +45,9 @@ const MS: Time = 1_000;
 const SECOND: Time = 1_000_000;
 /// Both sides send one so often.
 const BEAT: Time = 500 * MS;
-/// A history that takes more events is stuck.
+/// A history that takes more events is stuck: so many, and so many for each request.
 const EVENTS_MAX: usize = 4_000_000;
+const EVENTS_PER_REQUEST_MAX: usize = 2_000;
 
 /// What is said on a connection.
 #[derive(Debug)]
@@ -102,9 +103,15 @@ struct Scale {
     /// In which they arrive.
     arrivals: Time,
     faults: u64,
-    /// In which those happen.
+    /// In which those happen; after each of them, if it is large.
     faulty: Time,
     running_max: usize,
+    /// Positions of a sequence.
+    ctx_size: u32,
+    /// Bytes for caches that each worker gives; 0 leaves it to the planner.
+    kv_memory: u64,
+    /// Many short requests, and nothing goes wrong but that a stage's worker is killed now and then.
+    is_large: bool,
 }
 
 /// What histories have met, to know that they meet everything.
@@ -179,7 +186,8 @@ impl World {
 
     /// Runs until every client has its end; panics if that does not come.
     fn run(&mut self) {
-        for _ in 0..EVENTS_MAX {
+        let most = EVENTS_MAX + EVENTS_PER_REQUEST_MAX * self.clients.len();
+        for _ in 0..most {
             let Some(((time, _), event)) = self.agenda.pop_first() else {
                 panic!("nothing more happens: {}", self.state());
             };
@@ -190,7 +198,7 @@ impl World {
                 return;
             }
         }
-        panic!("still busy after {EVENTS_MAX} events, at {:?}: {}", self.clock(), self.state());
+        panic!("still busy after {most} events, at {:?}: {}", self.clock(), self.state());
     }
 
     fn faults_are_over(&self) -> bool {

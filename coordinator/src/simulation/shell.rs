@@ -9,14 +9,12 @@ use crate::scheduler::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Stag
 use crate::status::Status;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use woolly_protocol::control::{Drain, Heartbeat};
+use woolly_protocol::control::{Drain, Heartbeat, Hello};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 use woolly_protocol::sampling::Sampled;
 
 const LANE: LaneId = LaneId(0);
-/// Positions of a sequence.
-pub(super) const CTX: u32 = 256;
 /// A worker that was silent for three heartbeats gives way to one with the same id.
 const GIVES_WAY: Time = 3 * BEAT;
 
@@ -44,6 +42,7 @@ pub(super) struct Shell {
     timer: Option<Time>,
     /// Workers that the first plan waits for.
     wanted: usize,
+    pub(super) scale: Scale,
     /// Plans that were served, to know that their number stays within reason.
     pub(super) plans: u64,
     /// Time in the scheduler, if it is measured.
@@ -65,7 +64,7 @@ impl Shell {
             epochs: 1..u32::MAX,
         });
         let placement =
-            crate::cluster::PlacementConfig { ctx_size: CTX, ..placement(scale.wanted) };
+            crate::cluster::PlacementConfig { ctx_size: scale.ctx_size, ..placement(scale.wanted) };
         cluster.handle_lane(Duration::ZERO, LANE, placement, [7; 32], Vec::new());
         Shell {
             scheduler: Scheduler::new(config),
@@ -75,6 +74,7 @@ impl Shell {
             members: BTreeMap::new(),
             timer: None,
             wanted: scale.wanted as usize,
+            scale,
             plans: 0,
             spent: None,
         }
@@ -147,7 +147,9 @@ impl World {
         let member = Member { connection, heard_at: self.now, beats: 0 };
         self.shell.members.insert(id, member);
         let now = self.clock();
-        self.shell.cluster.handle_hello(now, id, &hello(id)).expect("it is welcome");
+        let kv_memory_bytes = self.shell.scale.kv_memory;
+        let hello = Hello { kv_memory_bytes, ..hello(id) };
+        self.shell.cluster.handle_hello(now, id, &hello).expect("it is welcome");
     }
 
     /// A connection is gone, seen from the coordinator.
