@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use woolly_tests::cluster::{Cluster, Setup};
 use woolly_tests::numbers::Numbers;
@@ -16,6 +17,8 @@ use woolly_tests::{fixtures, http};
 /// What every link takes each way. It makes a token last some milliseconds, so that a fault at a token
 /// of a stream comes at that token.
 const LINK_DELAY: Duration = Duration::from_micros(1500);
+/// Ports that workers listen on: below those that Linux gives out by itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// The variable that lists failpoints and planted mistakes.
 pub const FAILPOINTS: &str = "WOOLLY_FAILPOINTS";
 /// How long a healthy cluster may take until nothing of ended requests is left.
@@ -293,11 +296,18 @@ fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "stderr")
 }
 
-/// A free UDP port of loopback. Another process could take it before it is used; the kernel hands out
-/// ephemeral ports far apart, so that this does not happen in practice.
+/// A free UDP port of loopback below those that the system gives out by itself: sockets that are opened
+/// before the worker has it cannot take it.
 fn free_udp() -> SocketAddr {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-    socket.local_addr().expect("a bound socket has an address")
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two runs at a time begin at different ports.
+    let own = (std::process::id() % 64) as u16 * 128;
+    let free = (0..PORTS.len() as u16).find_map(|_| {
+        let next = own.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + next % PORTS.len() as u16;
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()?.local_addr().ok()
+    });
+    free.expect("loopback has a free port")
 }
 
 /// How the calm links are, for faults that add to it.
