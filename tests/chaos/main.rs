@@ -27,6 +27,8 @@ use clap::Parser;
 use fault::Fault;
 use ledger::Sums;
 use oracle::Oracle;
+use round::Report;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -190,7 +192,11 @@ fn play(arguments: &Arguments, oracle: &Oracle, begun: Instant, lane: usize, sum
         let mut numbers = Numbers::of(&[arguments.seed, 2, round as u64]);
         let seed = numbers.draw();
         let fit = kept.take().filter(|bed| round::is_fit(bed, fault));
-        let mut bed = fit.unwrap_or_else(|| round::new_bed(seed));
+        let fresh = || catch_unwind(|| round::new_bed(seed)).ok();
+        let Some(mut bed) = fit.or_else(fresh) else {
+            locked(sums).add(round + 1, &Report::broken(fault, "no cluster comes up"));
+            continue;
+        };
         let report = round::play(&mut bed, oracle, fault, &mut numbers);
         let is_clean = report.verdict.findings.is_empty();
         locked(sums).add(round + 1, &report);

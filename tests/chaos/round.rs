@@ -40,22 +40,22 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// A round that could not be played to its end.
+    pub fn broken(fault: Fault, why: &str) -> Report {
+        let verdict = Verdict { findings: vec![why.to_owned()], ..Verdict::default() };
+        let (stalls, took) = (Vec::new(), Duration::ZERO);
+        Report { fault, requests: 0, verdict, stalls, detection: None, took }
+    }
+}
+
 /// Does a fault to a cluster under load. What this test itself cannot go on from is a finding as well.
 pub fn play(bed: &mut Bed, oracle: &Oracle, fault: Fault, numbers: &mut Numbers) -> Report {
     let begun = Instant::now();
     let played = catch_unwind(AssertUnwindSafe(|| play_through(bed, oracle, fault, numbers)));
     let mut report = played.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
-        let findings = vec![said.lines().next().unwrap_or_default().to_owned()];
-        let verdict = Verdict { findings, ..Verdict::default() };
-        Report {
-            fault,
-            requests: 0,
-            verdict,
-            stalls: Vec::new(),
-            detection: None,
-            took: Duration::ZERO,
-        }
+        Report::broken(fault, said.lines().next().unwrap_or_default())
     });
     report.took = begun.elapsed();
     report
