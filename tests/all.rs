@@ -6,5 +6,6 @@ mod architecture;
 mod circles;
 mod cluster;
 mod golden;
+mod relay;
 mod source;
 mod tidy;

@@ -5,5 +5,7 @@ pub mod fixtures;
 pub mod golden;
 pub mod http;
 pub mod memory;
+pub mod numbers;
 pub mod process;
+pub mod relay;
 pub mod source;
