@@ -69,6 +69,17 @@ pub struct StageStatus {
     pub ready: bool,
 }
 
+/// Something that a failover took, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// From the end of a plan to the next that was served.
+    Plan(Duration),
+    /// From the start of a plan until all that had been computing had gone on.
+    Replay(Duration),
+    /// From a stream's last token before to its first after.
+    Stream(Duration),
+}
+
 /// What the scheduler holds at one moment, for the status and for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

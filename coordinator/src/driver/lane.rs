@@ -10,8 +10,8 @@ use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, Lane
 use crate::metrics::Metrics;
 use crate::models::ServedModel;
 use crate::models::last_plan::LastPlan;
-use crate::scheduler::{Awaited, PlanLimits, Recovered, Scheduler, SchedulerConfig, StageTiming};
-use crate::status::{Counts, Status};
+use crate::scheduler::{Awaited, PlanLimits, Scheduler, SchedulerConfig, StageTiming};
+use crate::status::{Counts, Recovered, Status};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};

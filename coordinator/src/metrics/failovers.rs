@@ -3,7 +3,7 @@
 use super::Metrics;
 use super::histogram::Histogram;
 use super::text::describe;
-use crate::scheduler::Recovered;
+use crate::status::Recovered;
 use std::time::Duration;
 
 /// Times of failovers.

@@ -24,6 +24,7 @@ use super::blocks::Blocks;
 use super::limits::PlanLimits;
 use super::sequence::Phase;
 use crate::generation::{Failure, GenerationEvent};
+use crate::status::Recovered;
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
 
@@ -35,17 +36,6 @@ pub(super) struct Hold {
     since: Duration,
     /// When those that are held fail.
     pub(super) until: Duration,
-}
-
-/// Something that a failover took, for metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovered {
-    /// From the end of a plan to the next that was served.
-    Plan(Duration),
-    /// From the start of a plan until all that had been computing had gone on.
-    Replay(Duration),
-    /// From a stream's last token before to its first after.
-    Stream(Duration),
 }
 
 /// Those that compute what was lost.

@@ -64,7 +64,6 @@ mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use failover::Recovered;
 pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
 pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
@@ -73,7 +72,7 @@ pub use sampled_error::SampledError;
 pub use step::Step;
 
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
-use crate::status::Counts;
+use crate::status::{Counts, Recovered};
 use backlog::Backlog;
 use blocks::Blocks;
 use failover::{Hold, Replay};

@@ -17,6 +17,7 @@
 
 mod clients;
 mod faults;
+mod loading;
 mod network;
 mod shell;
 mod tests;

@@ -2,30 +2,27 @@
 //! how it is.
 
 use super::network::ConnectionId;
-use super::{BEAT, COORDINATOR, Event, MS, Message, SECOND, Time, World};
+use super::{BEAT, COORDINATOR, Event, MS, Message, SECOND, World};
 use crate::scheduler::tests::toy::{self, ToyStage};
 use std::collections::{BTreeMap, VecDeque};
-use woolly_protocol::control::{Assign, ForwardTiming, Heartbeat, PlanReport, Ready, StageSpec};
+use woolly_protocol::control::{Assign, ForwardTiming, Heartbeat, PlanReport, StageSpec};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::{CacheLimits, Forward};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::sampling::{Sampled, Sampling};
 
-/// How long the next stage is dialled.
-const DIAL_TIME: Time = 2 * SECOND;
-
 /// A plan on a worker.
-struct Plan {
-    assign: Assign,
-    stage: Option<u64>,
+pub(super) struct Plan {
+    pub(super) assign: Assign,
+    pub(super) stage: Option<u64>,
     /// The connection to the next stage.
-    next: Option<ConnectionId>,
+    pub(super) next: Option<ConnectionId>,
     /// Where its forwards come from, if that is another worker.
-    previous: Option<ConnectionId>,
-    arrived: VecDeque<(Forward, Vec<u64>)>,
-    samplings: BTreeMap<MicrobatchId, Sampling>,
+    pub(super) previous: Option<ConnectionId>,
+    pub(super) arrived: VecDeque<(Forward, Vec<u64>)>,
+    pub(super) samplings: BTreeMap<MicrobatchId, Sampling>,
     /// False once the plan that replaces it has had a forward.
-    is_live: bool,
+    pub(super) is_live: bool,
 }
 
 /// A forward on its way through the compute thread.
@@ -45,9 +42,9 @@ pub(super) struct Worker {
     pub(super) is_locked: bool,
     /// How many times as long it takes.
     pub(super) slow: u64,
-    is_leaving: bool,
+    pub(super) is_leaving: bool,
     connection: Option<ConnectionId>,
-    plans: BTreeMap<PlanEpoch, Plan>,
+    pub(super) plans: BTreeMap<PlanEpoch, Plan>,
     /// Its stages with what they were made for; those of no plan are kept.
     stages: BTreeMap<u64, (StageSpec, ToyStage)>,
     made: u64,
@@ -57,7 +54,7 @@ pub(super) struct Worker {
     inbox: Vec<Event>,
     beats: u64,
     heard: u64,
-    progress: u64,
+    pub(super) progress: u64,
     timings: Vec<(PlanEpoch, ForwardTiming)>,
 }
 
@@ -91,7 +88,7 @@ impl Worker {
     }
 
     /// A stage of a plan: that of the plan which it replaces, one that is kept, or a new one.
-    fn stage_for(&mut self, epoch: PlanEpoch) -> u64 {
+    pub(super) fn stage_for(&mut self, epoch: PlanEpoch) -> u64 {
         let assign = &self.plans[&epoch].assign;
         let spec = assign.stage.clone();
         let same = |key: &u64| self.stages.get(key).is_some_and(|stage| stage.0 == spec);
@@ -139,7 +136,7 @@ impl World {
     }
 
     /// Whether a worker's process takes this in now; if it is frozen, later.
-    fn takes(&mut self, id: WorkerId, life: u64, event: impl FnOnce() -> Event) -> bool {
+    pub(super) fn takes(&mut self, id: WorkerId, life: u64, event: impl FnOnce() -> Event) -> bool {
         let worker = self.worker(id);
         if !worker.is_alive || worker.life != life {
             return false;
@@ -241,7 +238,13 @@ impl World {
     }
 
     /// A plan has failed, and the coordinator is told.
-    fn fail(&mut self, id: WorkerId, epoch: PlanEpoch, code: FaultCode, about: Option<WorkerId>) {
+    pub(super) fn fail(
+        &mut self,
+        id: WorkerId,
+        epoch: PlanEpoch,
+        code: FaultCode,
+        about: Option<WorkerId>,
+    ) {
         self.end_plan(id, epoch);
         let fault =
             FaultMessage { about, ..FaultMessage::new(code, epoch, MicrobatchId(0), "failed") };
@@ -252,85 +255,6 @@ impl World {
     pub(super) fn say(&mut self, id: WorkerId, message: Message) {
         if let Some(connection) = self.worker(id).connection {
             self.send(connection, id.0, message);
-        }
-    }
-
-    fn assigned(&mut self, id: WorkerId, life: u64, assign: Assign) {
-        let (epoch, dials) = (assign.links.epoch, assign.links.next.is_some());
-        let plan = Plan {
-            assign,
-            stage: None,
-            next: None,
-            previous: None,
-            arrived: VecDeque::new(),
-            samplings: BTreeMap::new(),
-            is_live: true,
-        };
-        self.worker(id).plans.insert(epoch, plan);
-        if dials {
-            let at = self.now + self.rng.range(MS, 5 * MS);
-            self.at(at, Event::Dial(id, life, epoch, self.now + DIAL_TIME));
-        }
-        let at = self.now + self.rng.range(MS, 400 * MS);
-        self.at(at, Event::Loaded(id, life, epoch));
-    }
-
-    pub(super) fn dial(&mut self, id: WorkerId, life: u64, epoch: PlanEpoch, until: Time) {
-        if !self.takes(id, life, || Event::Dial(id, life, epoch, until)) {
-            return;
-        }
-        let Some(plan) = self.worker(id).plans.get(&epoch) else { return };
-        let next = plan.assign.links.next.as_ref().map(|next| next.worker);
-        let Some(next) = next else { return };
-        if self.network.reaches(id.0, next.0) {
-            let connection = self.network.open(id.0, next.0);
-            if let Some(plan) = self.worker(id).plans.get_mut(&epoch) {
-                plan.next = Some(connection);
-            }
-            self.say_if_ready(id, epoch);
-        } else if self.now >= until {
-            self.fail(id, epoch, FaultCode::LinkFailed, Some(next));
-        } else {
-            self.at(self.now + 300 * MS, Event::Dial(id, life, epoch, until));
-        }
-    }
-
-    pub(super) fn loaded(&mut self, id: WorkerId, life: u64, epoch: PlanEpoch) {
-        if !self.takes(id, life, || Event::Loaded(id, life, epoch)) {
-            return;
-        }
-        let worker = self.worker(id);
-        if worker.plans.contains_key(&epoch) {
-            let stage = worker.stage_for(epoch);
-            worker.plans.get_mut(&epoch).expect("it is there").stage = Some(stage);
-            worker.progress += 1;
-            self.say_if_ready(id, epoch);
-        }
-    }
-
-    fn say_if_ready(&mut self, id: WorkerId, epoch: PlanEpoch) {
-        let plan = &self.worker(id).plans[&epoch];
-        if plan.stage.is_none() || plan.assign.links.next.is_some() != plan.next.is_some() {
-            return;
-        }
-        let ready = Ready {
-            epoch,
-            mapped_bytes: 1,
-            kv_bytes: 1,
-            scratch_bytes: 1,
-            fetched_bytes: 0,
-            load_ms: 1,
-        };
-        self.say(id, Message::Ready(ready));
-    }
-
-    fn end_plan(&mut self, id: WorkerId, epoch: PlanEpoch) {
-        let Some(plan) = self.worker(id).plans.remove(&epoch) else { return };
-        if let Some(next) = plan.next {
-            self.close(next, id.0);
-        }
-        if self.worker(id).is_leaving && self.worker(id).plans.is_empty() {
-            self.leave(id);
         }
     }
 
@@ -345,7 +269,7 @@ impl World {
     }
 
     /// It ends in good order, and another process of it comes later.
-    fn leave(&mut self, id: WorkerId) {
+    pub(super) fn leave(&mut self, id: WorkerId) {
         if let Some(connection) = self.worker(id).connection {
             self.close(connection, id.0);
         }

@@ -19,15 +19,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use woolly_protocol::control::{Assign, PlanLinks, Ready, StreamPurpose};
+use tokio::time::timeout_at;
+use woolly_protocol::control::{Assign, Neighbour, PlanLinks, Ready, StreamPurpose};
 use woolly_protocol::failpoint;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::windows::{forward_window, set_window};
 
-/// How often the next stage is dialled before the link counts as failed: its worker listens since
-/// before it joined, so one lost handshake is all that is to be expected.
-const DIALS_MAX: u32 = 2;
+/// How long the next stage is dialled before the link counts as failed: its worker listens since before it
+/// joined, and others may do what it was to do.
+const DIAL_TIME: Duration = Duration::from_millis(2500);
 /// Between two of them.
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
@@ -169,33 +170,38 @@ async fn open_out(
         let send = send.map_err(|error| failed(format!("the coordinator is gone: {error}")))?;
         return Ok((send, None));
     };
-    let mut attempt = 1;
-    let greeted = loop {
-        match context.dialer.next_stage(next).await {
-            Ok(greeted) => break greeted,
-            Err(_) if attempt < DIALS_MAX => tokio::time::sleep(DIAL_PAUSE).await,
-            Err(error) => {
-                return Err(failed(format!(
-                    "worker {} ({}) cannot reach worker {} ({}), the next stage: {error}; start {} \
-                     with --listen and --advertise set to an address that {} reaches, and let UDP \
-                     through to it",
-                    context.config.name,
-                    coordinator.advertise,
-                    next.name,
-                    next.address,
-                    next.name,
-                    context.config.name
-                )));
-            }
-        }
-        attempt += 1;
-    };
+    let greeted = dial(next, context).await.map_err(|why| {
+        let (ours, theirs) = (&context.config.name, &next.name);
+        failed(format!(
+            "worker {ours} ({}) cannot reach worker {theirs} ({}), the next stage: {why}; start {theirs} \
+             with --listen and --advertise set to an address that {ours} reaches, and let UDP through \
+             to it",
+            coordinator.advertise, next.address
+        ))
+    })?;
     set_window(&greeted.connection, window);
     let send = open_stream(&greeted.connection, links.epoch, StreamPurpose::Forwards).await;
     let send = send.map_err(|error| {
         failed(format!("the link to worker {} ({}) broke: {error}", next.name, next.address))
     })?;
     Ok((send, Some(greeted)))
+}
+
+/// Dials the next stage until it answers, for [`DIAL_TIME`] at most; the error says what came of it.
+async fn dial(next: &Neighbour, context: &Context) -> Result<Greeted, String> {
+    let until = tokio::time::Instant::now() + DIAL_TIME;
+    let mut why = None;
+    loop {
+        match timeout_at(until, context.dialer.next_stage(next)).await {
+            Ok(Ok(greeted)) => return Ok(greeted),
+            Ok(Err(error)) => why = Some(error.to_string()),
+            Err(_) => {
+                let silence = format!("no answer within {} s", DIAL_TIME.as_secs_f32());
+                return Err(why.unwrap_or(silence));
+            }
+        }
+        tokio::time::sleep(DIAL_PAUSE).await;
+    }
 }
 
 async fn forwards(

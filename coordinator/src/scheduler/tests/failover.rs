@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::generation::{FinishReason, Refusal};
-use crate::scheduler::Recovered;
+use crate::status::Recovered;
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

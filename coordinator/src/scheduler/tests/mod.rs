@@ -11,6 +11,7 @@ mod prefix;
 pub(crate) mod rng;
 mod sampling;
 mod sim;
+mod sim_clients;
 mod speed;
 pub(crate) mod toy;
 mod turns;

@@ -5,9 +5,9 @@
 //! must balance. A seed that ever fails becomes a test of its own below.
 
 use super::rng::{Rng, mix};
+use super::sim_clients::{Client, Met};
 use super::toy::{self, ToyStage, VOCAB};
 use super::{arrivals, assert_books_balance};
-use crate::generation::{Failure, GenerationEvent, GenerationRequest, Refusal};
 use crate::scheduler::{PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -57,17 +57,6 @@ struct StageSim {
     link_free_at: u64,
 }
 
-/// A request and what became of it.
-struct Client {
-    request: GenerationRequest,
-    id: Option<SequenceId>,
-    refusal: Option<Refusal>,
-    cancelled: bool,
-    /// Of the plan when it arrived.
-    positions_max: usize,
-    events: Vec<GenerationEvent>,
-}
-
 struct Sim {
     rng: Rng,
     /// Draws what is about reports.
@@ -90,24 +79,6 @@ struct Sim {
     in_flight: VecDeque<(MicrobatchId, Vec<(BlockId, SequenceId)>)>,
     clients: Vec<Client>,
     by_id: BTreeMap<SequenceId, usize>,
-}
-
-/// What a set of histories has met, to know that they meet everything.
-#[derive(Default)]
-struct Met {
-    preemptions: u64,
-    stale: u64,
-    lost: usize,
-    failed: usize,
-    cancelled: usize,
-    refused: usize,
-    scored: usize,
-    tokens: usize,
-    cached: u64,
-    evictions: u64,
-    expired: usize,
-    /// Positions that were computed again after a loss.
-    recomputed: u64,
 }
 
 impl Sim {
@@ -431,47 +402,6 @@ impl Sim {
         for client in &self.clients {
             client.judge(met);
         }
-    }
-}
-
-impl Client {
-    fn judge(&self, met: &mut Met) {
-        if self.id.is_none() {
-            assert!(self.refusal.is_some(), "a request without an answer");
-            met.refused += 1;
-            return;
-        }
-        let prefilled =
-            |event: &&GenerationEvent| !matches!(event, GenerationEvent::Prefilled { .. });
-        let told: Vec<_> = self.events.iter().filter(prefilled).map(as_if_alone).collect();
-        let tokens = told.iter().filter(|event| matches!(event, GenerationEvent::Token(_)));
-        met.tokens += tokens.count();
-        let scored = |event: &GenerationEvent| matches!(event, GenerationEvent::Scored(_));
-        met.scored += usize::from(told.first().is_some_and(scored));
-        let expired = told.last() == Some(&toy::failed("request_timeout"));
-        met.expired += usize::from(expired);
-        let lost = told.last() == Some(&toy::failed("pipeline_lost"));
-        met.lost += usize::from(lost);
-        met.cancelled += usize::from(self.cancelled);
-        met.failed += usize::from(told.last() == Some(&toy::failed("model_numerics")));
-        let alone = toy::expected(&self.request, self.positions_max);
-        let agrees = match (lost || expired, self.cancelled) {
-            (true, _) => alone.starts_with(&told[..told.len() - 1]),
-            (false, true) => alone.starts_with(&told),
-            (false, false) => alone == told,
-        };
-        assert!(agrees, "{:?} was told {told:?}, alone it would be {alone:?}", self.request);
-    }
-}
-
-/// An event without what may differ: texts, and what a cache held.
-fn as_if_alone(event: &GenerationEvent) -> GenerationEvent {
-    match event {
-        GenerationEvent::Finished { reason, .. } => {
-            GenerationEvent::Finished { reason: *reason, cached_tokens: 0 }
-        }
-        GenerationEvent::Failed(Failure { code, .. }) => toy::failed(code),
-        other => other.clone(),
     }
 }
 
