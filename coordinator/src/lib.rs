@@ -21,10 +21,10 @@ pub mod models;
 pub mod open_files;
 pub mod scheduler;
 pub mod shutdown;
-#[cfg(test)]
-mod simulation;
 pub mod status;
 #[cfg(test)]
 mod test_report;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 pub mod units;

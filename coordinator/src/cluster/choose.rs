@@ -4,12 +4,12 @@
 //! loss a spare takes the lost one's place, and where there is none the layers are cut over those who
 //! remain. A cut that was given holds where there are workers for its stages.
 
+use super::action::{Action, Actions};
 use super::epochs::Epochs;
 use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::{Plan, Stage};
 use super::seats::arrange;
-use super::{Action, Actions};
 use std::time::Duration;
 use woolly_engine::plan::{Cut, CutRequest, Member, PlanError, cut};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};

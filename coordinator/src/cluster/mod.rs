@@ -40,7 +40,7 @@
 //!
 //! A broken link has two ends, and one of them reports it. Neither is believed: the pair is remembered
 //! and not planned as neighbours while there is another way, and the end that fails with several
-//! partners backs off ([`broken_links`]).
+//! partners backs off (`broken_links.rs`).
 //!
 //! # Slow is not dead
 //!
@@ -48,8 +48,9 @@
 //! heartbeats show for `timeouts.unheard` that it does not hear ours, or when it loads and its progress
 //! stands still for `timeouts.loading`. A pipeline is stuck when an answer is overdue and no counter of
 //! its workers moves: then the first stage that did not compute the microbatch backs off. As long as
-//! counters move, it takes far longer to be believed ([`watch`]).
+//! counters move, it takes far longer to be believed (`watch.rs`).
 
+mod action;
 mod assign;
 mod broken_links;
 mod choose;
@@ -64,6 +65,7 @@ pub(crate) mod tests;
 mod watch;
 mod worker;
 
+pub use action::Action;
 pub use epochs::EPOCHS_LOW;
 pub use membership::WORKERS_MAX;
 pub use placement::PlacementConfig;
@@ -71,7 +73,8 @@ pub use plan::StageInfo;
 pub use watch::Timeouts;
 
 use crate::ids::LaneId;
-use crate::scheduler::{Awaited, PlanLimits};
+use crate::scheduler::Awaited;
+use action::Actions;
 use choose::Means;
 use epochs::Epochs;
 use membership::Membership;
@@ -79,7 +82,7 @@ use placement::Placement;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
-use woolly_protocol::control::{Assign, Drain, Heartbeat, Hello, ModelPart, Ready, Release};
+use woolly_protocol::control::{Drain, Heartbeat, Hello, ModelPart, Ready};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
 use worker::one_line;
@@ -96,77 +99,6 @@ pub struct ClusterConfig {
     /// Numbers for plans: no plan of this cluster ever had one of them.
     pub epochs: Range<u32>,
 }
-
-/// What the shell has to do, in this order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Send a worker its stage.
-    Assign {
-        /// To whom.
-        worker: WorkerId,
-        /// What.
-        assign: Box<Assign>,
-    },
-    /// Take a worker's stage back.
-    Release {
-        /// From whom.
-        worker: WorkerId,
-        /// What.
-        release: Release,
-    },
-    /// All stages of a lane are ready: open the streams and tell its scheduler.
-    Serving {
-        /// Whose.
-        lane: LaneId,
-        /// For the scheduler.
-        limits: PlanLimits,
-        /// The stages in order; the first takes the forwards, the last the samplings.
-        stages: Vec<StageInfo>,
-    },
-    /// All stages of the next plan are ready: let what is in flight come in, open the next one's streams,
-    /// tell the scheduler, and say so ([`Cluster::handle_taken_over`]).
-    TakeOver {
-        /// Whose.
-        lane: LaneId,
-        /// For the scheduler.
-        limits: PlanLimits,
-        /// As in `Serving`.
-        stages: Vec<StageInfo>,
-    },
-    /// The next plan is of no use after all: if it has not taken over yet, the one that is served goes on.
-    Withdrawn {
-        /// Whose.
-        lane: LaneId,
-    },
-    /// A plan that was served has ended: close its streams and tell the scheduler.
-    Stopped {
-        /// Whose.
-        lane: LaneId,
-        /// The plan.
-        epoch: PlanEpoch,
-        /// Why, for people.
-        reason: String,
-        /// How long the cause had shown no life.
-        silent: Duration,
-    },
-    /// Close the connection of a worker; it is known no more.
-    Evict {
-        /// Whose.
-        worker: WorkerId,
-        /// What to tell it.
-        text: String,
-    },
-    /// Have a lane's model looked at, and say what its files hold
-    /// ([`Cluster::handle_model_verified`]): a worker saw that they were written to.
-    LookAtModel(LaneId),
-    /// Reserve more numbers for plans ([`Cluster::handle_epochs`]).
-    ReserveEpochs,
-    /// Tell people.
-    Announce(String),
-}
-
-/// What is to be done, in order.
-type Actions = VecDeque<Action>;
 
 /// The cluster core. See the [module](self) for how to drive it.
 #[derive(Debug)]

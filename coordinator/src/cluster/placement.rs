@@ -4,10 +4,10 @@
 //! A placement knows its model and asks the [membership](super::membership) for workers; it knows
 //! nothing of other lanes but the memory that they hold.
 
+use super::action::{Action, Actions};
 use super::membership::Membership;
 use super::plan::{Plan, Stage, StageInfo};
 use super::worker::one_line;
-use super::{Action, Actions};
 use crate::ids::LaneId;
 use crate::scheduler::Awaited;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
 //! What failovers took: how long a loss went unseen, the search for a plan, the replay, and what clients saw.
 
 use super::Metrics;
-use super::histogram::Histogram;
-use super::text::describe;
+use super::histogram::{Histogram, describe};
 use crate::status::Recovered;
 use std::time::Duration;
 

@@ -73,6 +73,11 @@ impl Histogram {
     }
 }
 
+/// Appends what a metric is, before its lines.
+pub fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}.\n# TYPE {name} {kind}"));
+}
+
 /// Seconds with as many digits as a microsecond needs.
 pub fn seconds(time: Duration) -> String {
     let text = format!("{}.{:06}", time.as_secs(), time.subsec_micros());

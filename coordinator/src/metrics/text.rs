@@ -1,6 +1,6 @@
 //! The text of all metrics, in the exposition format of Prometheus, version 0.0.4.
 
-use super::histogram::{Histogram, line, seconds};
+use super::histogram::{Histogram, describe, line, seconds};
 use super::{Metrics, Outcome, Stage, Worker};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -153,10 +153,6 @@ impl Metrics {
             histogram.render(out, &name, "");
         }
     }
-}
-
-pub(super) fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
-    line(out, format_args!("# HELP {name} {help}.\n# TYPE {name} {kind}"));
 }
 
 /// A metric of one value.

@@ -21,7 +21,7 @@
 //! Blocks are taken as sequences grow. When none is left the youngest running sequence is
 //! preempted: it gives its blocks back, waits at the front, and is later computed again from its
 //! token log, without sampling anything that was sampled before. When a pipeline is lost this happens to
-//! all of them, see [`failover`].
+//! all of them, see `failover.rs`.
 //!
 //! # Nobody starves
 //!
