@@ -98,9 +98,28 @@ fn lose(workers: usize, index: usize, break_it: impl FnOnce(&mut Cluster)) -> Cl
     cluster
 }
 
+/// Slices that a worker mapped and bytes that it read in, since its start.
+fn loaded(cluster: &Cluster, worker: &str) -> Vec<String> {
+    let of = |line: &&str| {
+        let loads = ["slice_mappings", "populated_bytes"];
+        let named =
+            loads.iter().any(|what| line.starts_with(&format!("woolly_worker_{what}_total{{")));
+        named && line.contains(&format!("\"{worker}\""))
+    };
+    cluster.metrics().lines().filter(of).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_killed_first_worker_is_replaced_by_a_spare() {
-    lose(3, 0, |cluster| cluster.workers[0].kill());
+    let mut before = Vec::new();
+    let cluster = lose(3, 0, |cluster| {
+        // With the next heartbeat all is told that was loaded at the start.
+        std::thread::sleep(Duration::from_secs(1));
+        before = loaded(cluster, "worker-2");
+        cluster.workers[0].kill();
+    });
+    assert_eq!(before.len(), 2);
+    assert_eq!(loaded(&cluster, "worker-2"), before, "it kept its layers, and loaded nothing");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::generation::{EngineHandle, ModelId, seam};
 use crate::http::GatewayConfig;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
-use crate::links::{self, EVENTS_MAX};
+use crate::links::{self, EVENTS_MAX, HEARTBEAT_MS};
 use crate::models::last_plan::LastPlan;
 use crate::models::slices::SliceServer;
 use crate::models::watch::{Reading, read_and_watch};
@@ -53,6 +53,8 @@ const MODEL: ModelId = ModelId(0);
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long answers may take to reach their clients once the generations have ended.
 const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
+/// Between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 
 /// Serves until a signal asks for the end.
 ///
@@ -351,10 +353,12 @@ impl Server {
         self.args.access.key_concurrency.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
     }
 
-    /// A worker is never given less time than `--idle-timeout` says.
+    /// A worker is never given less time than `--idle-timeout` says; that it does not hear us shows two
+    /// heartbeats later.
     fn timeouts(&self) -> Timeouts {
-        let default = Timeouts::default();
-        Timeouts { heartbeat: default.heartbeat.max(self.args.idle_timeout), ..default }
+        let (default, idle) = (Timeouts::default(), self.args.idle_timeout);
+        let unheard = default.unheard.max(idle + 2 * HEARTBEAT);
+        Timeouts { heartbeat: default.heartbeat.max(idle + 2 * HEARTBEAT), unheard, ..default }
     }
 
     /// The one model that is served, under its names.

@@ -387,6 +387,7 @@ async fn shutting_down_lets_generations_finish_and_tells_those_that_do_not() {
 async fn an_answer_that_nobody_asked_for_ends_the_plan() {
     let (rig, mut players) = Rig::ready(2).await;
     let mut forwards = players[0].stream(StreamPurpose::Forwards).await;
+    let _samplings = players[1].stream(StreamPurpose::Samplings).await;
     let generation = rig.engine.submit(request(2)).await.unwrap();
     let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
     // From the first stage, which samples nothing.
