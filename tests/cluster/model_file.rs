@@ -97,20 +97,13 @@ fn a_slice_that_rotted_is_found_when_asked_for_and_gives_the_right_tokens() {
     let setup = Setup::of_two(fixtures::granite_tiny()).worker_flags(&["--no-local-files"]);
     let mut cluster = setup.worker_flags(&["--verify"]).start();
     let expected = answer(&cluster);
-    cluster.workers.clear();
-    cluster.wait_for_readyz(503);
     let slice = largest_slice(&cluster, "worker-1");
     let file = File::options().read(true).write(true).open(&slice).unwrap();
     let mut bytes = vec![0; 4096];
     file.read_exact_at(&mut bytes, 100_000).unwrap();
     bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
     file.write_all_at(&bytes, 100_000).unwrap();
-    let words: Vec<String> = cluster.join_words().into_iter().take(2).collect();
-    for number in 1..=2 {
-        let worker = cluster.start_worker(&format!("worker-{number}"), &words);
-        cluster.workers.push(worker);
-    }
-    cluster.wait_ready();
+    cluster.restart();
     assert_eq!(answer(&cluster), expected);
     let log = cluster.workers[0].stderr() + &cluster.workers[1].stderr();
     assert!(log.contains("is damaged in"), "{log}");

@@ -18,6 +18,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Doublings that reach `PAUSE_MAX`.
 const DOUBLINGS_MAX: u32 = 6;
+/// A failure is forgotten after so long: networks mend.
+const FORGET: Duration = Duration::from_secs(600);
 /// Partners that have to have failed with a worker before it is to blame.
 const WITNESSES: usize = 2;
 
@@ -30,6 +32,8 @@ struct Failed {
     failures: u32,
     /// Not planned before this moment, even if nothing else can be.
     until: Duration,
+    /// When it failed last.
+    at: Duration,
 }
 
 /// Links that failed. At most one for each pair of workers that are here.
@@ -46,7 +50,7 @@ impl BrokenLinks {
             let failed = self.failed.entry(direction).or_default();
             let pause = (PAUSE_MIN * (1 << failed.failures.min(DOUBLINGS_MAX))).min(PAUSE_MAX);
             failed.failures = failed.failures.saturating_add(1);
-            failed.until = now + pause;
+            (failed.until, failed.at) = (now + pause, now);
         };
         note((from, to));
         if served {
@@ -62,6 +66,11 @@ impl BrokenLinks {
     /// A worker has left, or joined anew: its links may be others now.
     pub(super) fn forget(&mut self, id: WorkerId) {
         self.failed.retain(|(from, to), _| *from != id && *to != id);
+    }
+
+    /// What failed long ago does not count any more.
+    pub(super) fn forget_old(&mut self, now: Duration) {
+        self.failed.retain(|_, failed| now < failed.at + FORGET);
     }
 
     /// Whether these two may stand next to each other in a plan.
@@ -140,6 +149,16 @@ mod tests {
         assert!(!links.is_good((C, A)));
         links.works((C, A));
         assert!(links.is_good((C, A)) && !links.is_good((A, C)));
+    }
+
+    #[test]
+    fn what_failed_long_ago_is_forgotten() {
+        let mut links = BrokenLinks::default();
+        links.note(s(10), (A, B), true);
+        links.forget_old(s(609));
+        assert!(!links.is_good((A, B)));
+        links.forget_old(s(610));
+        assert!(links.is_good((A, B)) && links.culprit((A, B)).is_none());
     }
 
     #[test]

@@ -107,8 +107,10 @@ pub struct Cluster {
     members: Membership,
     placements: BTreeMap<LaneId, Placement>,
     epochs: Epochs,
-    /// The latest `handle_timeout`: back-offs that had ended by then are not awaited again.
+    /// When back-offs were last looked at: those that had ended by then are not awaited again.
     timed_at: Duration,
+    /// When this process last woke from a sleep of its own.
+    awake_since: Duration,
     actions: Actions,
     stale_faults: u64,
     /// Rises with every change of what [`status`](Self::status) says.
@@ -124,6 +126,7 @@ impl Cluster {
             members: Membership::default(),
             placements: BTreeMap::new(),
             timed_at: Duration::ZERO,
+            awake_since: Duration::ZERO,
             actions: VecDeque::new(),
             stale_faults: 0,
             revision: 0,
@@ -296,6 +299,9 @@ impl Cluster {
     /// leave and cannot be waited for.
     fn try_plans(&mut self, now: Duration) {
         self.revision += 1;
+        // All back-offs are looked at now.
+        self.timed_at = self.timed_at.max(now);
+        self.members.links.forget_old(now);
         loop {
             let mut means = Means { machine: self.config.machine, epochs: &mut self.epochs };
             for placement in self.placements.values_mut() {
@@ -314,7 +320,9 @@ impl Cluster {
     fn leaves_at_once(&self) -> Option<(WorkerId, String)> {
         let keeps = |id| {
             let mut plans = self.placements.values().filter_map(|p| Some((p, p.plan.as_ref()?)));
-            plans.any(|(placement, plan)| plan.holds(id) && placement.next.is_none())
+            // What the model's files hold is known soon; then the next plan can be made.
+            let waits = |p: &Placement| p.next.is_none() && !p.is_unsure();
+            plans.any(|(placement, plan)| plan.holds(id) && waits(placement))
         };
         let mut leaving = self.members.iter().filter_map(|(id, w)| Some((id, w.leaving.clone()?)));
         leaving.find(|(id, _)| keeps(*id))

@@ -76,6 +76,9 @@ pub(super) struct Placement {
     unsure: bool,
     /// A link broke, and whose fault it is will show.
     suspects: Option<Suspects>,
+    /// Workers of the plan in force that could not do their part of a next one beside it: without the present
+    /// one they may.
+    tried: Vec<WorkerId>,
     /// The answer that is due next, if the pipeline has work.
     pub(super) awaited: Option<Awaited>,
 }
@@ -105,6 +108,7 @@ impl Placement {
             last_error: None,
             unsure: false,
             suspects: None,
+            tried: Vec::new(),
             awaited: None,
         }
     }
@@ -176,6 +180,10 @@ impl Placement {
             actions
                 .push_back(Action::Announce(format!("{reason}. It is tried again in {backoff} s")));
         }
+        let serves = self.plan.as_ref().is_some_and(|plan| plan.holds(id));
+        if !in_force && serves {
+            self.tried.push(id);
+        }
         self.drop_next(members, actions);
         if in_force {
             self.end_plan(now, (&reason, Duration::ZERO), members, actions);
@@ -201,8 +209,10 @@ impl Placement {
             self.suspects = Some(Suspects { ends, since: now });
         }
         let Some(other) = other.filter(|other| members.get(*other).is_some()) else {
-            if served.is_none() {
-                members.of_plan_mut(id).back_off(now, served);
+            // Once may be the way to us that broke; twice in a short time is no coincidence.
+            let worker = members.of_plan_mut(id);
+            if served.is_none() || !worker.forgive(now) {
+                worker.back_off(now, served);
             }
             return;
         };
@@ -301,7 +311,9 @@ impl Placement {
         members: &mut Membership,
         actions: &mut Actions,
     ) {
-        self.suspects = None;
+        if self.suspects.as_ref().is_some_and(|suspects| suspects.ends.contains(&id)) {
+            self.suspects = None;
+        }
         if self.next.as_ref().is_some_and(|plan| plan.holds(id)) {
             self.drop_next(members, actions);
         }
@@ -330,6 +342,11 @@ impl Placement {
             }
         }
         release(&plan, members, actions);
+        for id in self.tried.drain(..) {
+            if let Some(worker) = members.get_mut(id) {
+                worker.backoff_until = worker.backoff_until.min(now);
+            }
+        }
         self.promote(now, members, actions);
     }
 
@@ -348,6 +365,7 @@ impl Placement {
             release(&old, members, actions);
         }
         self.awaited = None;
+        self.tried.clear();
         self.plan = self.next.take();
         if let Some(plan) = &mut self.plan {
             plan.serving_since = Some(now);

@@ -43,7 +43,8 @@ impl Default for Timeouts {
 const STILL_TIMES: u32 = 8;
 /// The same when counters move.
 const MOVING_TIMES: u32 = 30;
-/// Called so much later than was asked for, this process was asleep itself. So long it may take then until
+/// Called so much later than was asked for, this process was asleep itself (stopped, or a virtual machine that
+/// was moved). So long it may take then until
 /// what came meanwhile is read.
 const ASLEEP: Duration = Duration::from_secs(1);
 
@@ -75,7 +76,9 @@ impl Cluster {
     pub fn handle_timeout(&mut self, now: Duration) {
         let asleep = self.poll_timeout().map_or(Duration::ZERO, |due| now.saturating_sub(due));
         if asleep > ASLEEP {
-            self.pardon(asleep + ASLEEP);
+            // What came meanwhile is still to be read.
+            self.members.pardon(asleep + ASLEEP);
+            self.awake_since = now;
         }
         self.timed_at = now;
         let lost: Vec<(WorkerId, String)> = self
@@ -98,17 +101,6 @@ impl Cluster {
             }
         }
         self.try_plans(now);
-    }
-
-    /// This process was asleep (a stopped process, a virtual machine that was moved): what came meanwhile
-    /// is still to be read.
-    fn pardon(&mut self, asleep: Duration) {
-        self.members.pardon(asleep);
-        for placement in self.placements.values_mut() {
-            if let Some(awaited) = &mut placement.awaited {
-                awaited.since += asleep;
-            }
-        }
     }
 
     /// When a worker counts as lost unless something is heard, and which limit that is.
@@ -145,7 +137,7 @@ impl Cluster {
             Duration::from_nanos(one.saturating_mul(awaited.rows.into()))
         };
         let usual = awaited.usual.unwrap_or_else(predicted);
-        let since = awaited.since.max(plan.serving_since?);
+        let since = awaited.since.max(plan.serving_since?).max(self.awake_since);
         let moved = plan.stages.iter().map(|stage| self.members.of_plan(stage.worker).progress_at);
         let stood_still = timeouts.still.max(usual.saturating_mul(STILL_TIMES));
         let never = timeouts.moving.max(usual.saturating_mul(MOVING_TIMES));

@@ -137,9 +137,8 @@ impl Lane {
 
     /// It does not, after all.
     pub fn withdraw(&mut self, now: Duration) {
-        if self.next.take().is_some() {
-            self.scheduler.handle_withdrawn(now);
-        }
+        self.next = None;
+        self.scheduler.handle_withdrawn(now);
     }
 
     /// What takes over now.

@@ -341,8 +341,10 @@ impl Driver {
                     self.outputs.metrics.recovered(recovered);
                 }
             }
-            let drained: Vec<_> = self.lanes.iter_mut().filter_map(Lane::drained).collect();
-            for (lane, limits, stages) in drained {
+            // Only when nothing is left to be done that may withdraw it, and one at a time.
+            let drained =
+                if settled { self.lanes.iter_mut().find_map(Lane::drained) } else { None };
+            if let Some((lane, limits, stages)) = drained {
                 settled = false;
                 self.serve(lane, limits, stages);
                 self.members.cluster.handle_taken_over(self.now(), lane, limits.epoch);

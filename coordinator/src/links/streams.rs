@@ -65,7 +65,11 @@ async fn write_stream(
     while let Some(frame) = frames.recv().await {
         match write_frame(&mut send, frame).await {
             // The worker's plan has ended; its fault, or our release of it, is on the way.
-            Err(FrameError::Write(quinn::WriteError::Stopped(_))) => return Ok(()),
+            // What comes until then is for nobody.
+            Err(FrameError::Write(quinn::WriteError::Stopped(_))) => {
+                while frames.recv().await.is_some() {}
+                return Ok(());
+            }
             written => written?,
         };
     }

@@ -119,6 +119,7 @@ impl Scheduler {
                 SampledRow::Token(token) => {
                     let sequence = self.sequence_mut(id);
                     sequence.scored_count += 1;
+                    sequence.losses = 0;
                     sequence.scored.push(token_event(token));
                 }
                 SampledRow::NonFinite => failure = Some(non_finite()),

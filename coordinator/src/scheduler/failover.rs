@@ -3,7 +3,8 @@
 //! A sequence's token log is the truth (see [`Sequence`](super::sequence::Sequence)). When a plan ends, its
 //! live sequences go back to waiting with rank, log, scores, deadline and key, and the next plan computes
 //! their logs again, oldest first: a replay is what a preempted sequence does, and samples nothing that was
-//! sampled before. What was in flight is never accounted, so no token comes twice.
+//! sampled before. What was in flight is never accounted, so no token comes twice. One
+//! with which plan after plan is lost and that never gets on fails at last: it may be what kills them.
 //!
 //! # Without a plan
 //!
@@ -27,6 +28,10 @@ use crate::generation::{Failure, GenerationEvent};
 use crate::status::Recovered;
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
+
+/// A sequence with which so many plans were lost one after the other may be what kills whoever computes it:
+/// it fails, so that others go on.
+const LOSSES_MAX: u32 = 16;
 
 /// A plan has ended and no other is there yet.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,12 @@ impl Scheduler {
         self.tally.failovers += 1;
         let until = now + self.config.failover_deadline;
         self.hold = Some(Hold { limits, since: now, until });
+        for id in self.all() {
+            if self.sequence(id).losses >= LOSSES_MAX {
+                let message = format!("{LOSSES_MAX} times the workers that computed it were lost");
+                self.lose(now, id, message);
+            }
+        }
     }
 
     /// Another plan is about to take over: nothing more is sent under this one.

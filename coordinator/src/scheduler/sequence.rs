@@ -57,6 +57,8 @@ pub(super) struct Sequence {
     pub(super) replays_since: Option<Duration>,
     /// Whether it lost what it had computed with a plan.
     pub(super) was_set_back: bool,
+    /// Plans that were lost while they computed it, since it last got on.
+    pub(super) losses: u32,
     /// When it arrived.
     pub(super) arrived: Duration,
     /// When its newest token came.
@@ -93,6 +95,7 @@ impl Sequence {
             preemptions: 0,
             replays_since: None,
             was_set_back: false,
+            losses: 0,
             arrived,
             token_at: None,
             deadline: request.time_limit.map(|limit| arrived + limit),
@@ -168,6 +171,7 @@ impl Sequence {
     /// Writes a new token into the log.
     pub(super) fn commit(&mut self, now: Duration, token: u32) {
         self.tokens.push(token);
+        self.losses = 0;
         self.token_at = Some(now);
         if self.request.sampling.counts_prompt() {
             count(&mut self.prompt_counts, token);
@@ -181,6 +185,7 @@ impl Sequence {
     pub(super) fn set_back(&mut self) -> usize {
         if self.rank.is_some() {
             self.was_set_back = true;
+            self.losses += u32::from(self.in_flight > 0);
             // A stream's pause began with its last token; who has none yet only waits longer for the first.
             let since = self.replays_since.or(self.token_at);
             self.replays_since = since.filter(|_| self.output_len() > 0);

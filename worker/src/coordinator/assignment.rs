@@ -3,7 +3,6 @@
 
 use super::context::{Context, Coordinator};
 use super::loading::stage_for;
-use crate::blocking::blocking;
 use crate::convert::stage_config;
 use crate::peers::arrivals::Peer;
 use crate::peers::dial::Greeted;
@@ -45,11 +44,7 @@ impl Drop for Plan {
     fn drop(&mut self) {
         self.task.abort();
         self.context.arrivals.end(self.epoch);
-        let compute = self.context.compute.clone();
-        tokio::spawn(async move {
-            let old = compute.outlived().await;
-            blocking(move || drop(old)).await;
-        });
+        self.context.compute.forget_later();
     }
 }
 

@@ -1,5 +1,6 @@
 //! What every plan works with: the parts of this process, and the coordinator of the conversation.
 
+use crate::blocking::blocking;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::peers::arrivals::Arrivals;
@@ -55,6 +56,15 @@ pub struct Coordinator {
 }
 
 impl Context {
+    /// Gives kept stages up while this worker holds more than it may: two plans have stood beside each other.
+    pub async fn keep_within_allowance(&self) {
+        let short = self.residents.lock().await.shortage(0);
+        if short > 0 {
+            let given = self.compute.give_away(short).await;
+            blocking(move || drop(given)).await;
+        }
+    }
+
     /// A text that says which worker speaks.
     pub fn named(&self, text: &str) -> String {
         format!("{}: {text}", self.config.name)

@@ -108,6 +108,8 @@ async fn load(
         let stage = loader.load(model, &config, |bytes| residents.reserve(bytes))?;
         residents.hold(spec.fingerprint, stage.weights(), files);
         compute.keep(spec, stage);
+        // Its plan may have ended meanwhile.
+        compute.forget_later();
         Ok((residents, fetched_bytes))
     });
     // It panics if the system gives no memory; that ends this plan and nothing else.

@@ -261,6 +261,9 @@ impl Session<'_> {
         if let Some(plan) = self.plans.remove(&release.epoch) {
             tracing::info!("plan {} is over", release.epoch);
             plan.end().await;
+            let context = Arc::clone(self.context);
+            // Who loads holds the lock: not in the way of what comes next.
+            tokio::spawn(async move { context.keep_within_allowance().await });
         }
     }
 

@@ -17,6 +17,7 @@
 //! that it is in, passes over what is left of that plan in the queue, and keeps the stage for the next.
 
 use super::execute;
+use crate::blocking::blocking;
 use crate::convert::{Finished, Work};
 use crate::counters::Counters;
 use crate::machine::simd::Simd;
@@ -156,10 +157,19 @@ impl Compute {
     }
 
     /// Waits until stages that are put back about now have been kept for long; then they are given away.
-    pub async fn outlived(&self) -> Vec<Kept> {
+    async fn outlived(&self) -> Vec<Kept> {
         // The thread may get to them a little later.
         tokio::time::sleep(KEEP_TIME + KEEP_TIME / 8).await;
         self.ask(Command::GiveAwayOld).await.unwrap_or_default()
+    }
+
+    /// A stage is kept from now on, or soon: it goes when it was kept for too long. Needs a runtime.
+    pub fn forget_later(&self) {
+        let compute = self.clone();
+        tokio::spawn(async move {
+            let old = compute.outlived().await;
+            blocking(move || drop(old)).await;
+        });
     }
 
     /// Waits until the thread has ended, which it does before its handle is dropped only if it

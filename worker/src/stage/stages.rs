@@ -85,7 +85,10 @@ impl Stages {
     pub fn take_over(&mut self, wish: Wish) -> Option<StageFacts> {
         let Wish { epoch, spec, replaces, results, is_live } = wish;
         let shared = replaces.and_then(|old| Some(self.served.get(&old)?.stage));
-        let shared = shared.filter(|stage| self.used.get(stage).is_some_and(|used| used.0 == spec));
+        let shared = shared.filter(|stage| {
+            let used = self.used.get(stage);
+            used.is_some_and(|used| used.0 == spec && used.1.unchanged_facts().is_some())
+        });
         let (stage, facts) = match shared {
             Some(stage) => (stage, self.used.get(&stage)?.1.unchanged_facts()?),
             None => {

@@ -98,6 +98,20 @@ fn if_one_of_the_next_plan_dies_another_is_made_and_the_shell_hears_of_it() {
 }
 
 #[test]
+fn one_that_could_not_load_beside_its_present_stage_is_not_made_to_wait_after_it() {
+    let mut cluster = serving(config(2), &[A, B]);
+    drain(&mut cluster, s(1), A);
+    cluster.handle_fault(s(2), B, &fault(PlanEpoch(2), FaultCode::LoadFailed, "no memory"));
+    // Nobody else can: the one that leaves goes, and what it held is free.
+    let todo = actions(&mut cluster);
+    assert!(
+        todo.iter().any(|action| matches!(action, Action::Evict { worker: A, .. })),
+        "{todo:?}"
+    );
+    assert_eq!(places(&todo[todo.len() - 1..]), [(B, 0, 8)], "at once");
+}
+
+#[test]
 fn two_that_leave_one_after_the_other_are_both_left_out() {
     let mut cluster = serving(config(2), &[A, B]);
     join(&mut cluster, s(0), &[C]);

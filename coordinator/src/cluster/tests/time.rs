@@ -188,6 +188,25 @@ fn after_a_sleep_of_our_own_nobody_was_silent() {
     assert_eq!(cluster.poll_timeout(), Some(s(65)));
 }
 
+/// A back-off that ended while nobody waited for it is not taken for a sleep of our own.
+#[test]
+fn the_end_of_an_old_back_off_pardons_nobody() {
+    let timeouts = Timeouts { heartbeat: s(5000), unheard: s(5000), ..Timeouts::default() };
+    let mut cluster = cluster_of(config(2).timeouts(timeouts));
+    join(&mut cluster, s(0), &[A, B, C]);
+    cluster.handle_fault(s(10), B, &fault(PlanEpoch(1), FaultCode::LoadFailed, "disk full"));
+    for id in [A, C] {
+        cluster.handle_ready(s(10), id, &ready(PlanEpoch(2)));
+    }
+    let about = Some(C);
+    let broken = fault(PlanEpoch(2), FaultCode::LinkFailed, "no answer");
+    cluster.handle_fault(s(1000), A, &FaultMessage { about, ..broken });
+    actions(&mut cluster);
+    assert!(cluster.poll_timeout() > Some(s(1000)), "{:?}", cluster.poll_timeout());
+    cluster.handle_heartbeat(s(1001), A, &Heartbeat::default());
+    assert_eq!(actions(&mut cluster), [], "it is still to show whether C lives");
+}
+
 #[test]
 fn workers_lost_together_are_not_placed_again_meanwhile() {
     let timeouts = Timeouts { heartbeat: s(10), unheard: s(1000), ..Timeouts::default() };

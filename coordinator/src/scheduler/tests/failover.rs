@@ -189,6 +189,27 @@ fn a_hand_over_waits_for_what_is_in_flight_and_loses_none_of_it() {
 }
 
 #[test]
+fn what_may_kill_whoever_computes_it_is_not_replayed_for_ever() {
+    let config = SchedulerConfig { running_max: 1, ..SchedulerConfig::default() };
+    let mut scheduler = configured(config, plan());
+    let deadly = submit(&mut scheduler, 3, 5);
+    let other = submit(&mut scheduler, 3, 1);
+    for number in 0..16 {
+        assert_eq!(events(&mut scheduler), [], "after {number} losses");
+        assert_eq!(chunks(&step(&mut scheduler)), [(deadly.0, 0, 3, 1)]);
+        scheduler.handle_pipeline_lost(s(number));
+        assert_books_balance(&scheduler);
+        let epoch = PlanEpoch(2 + u32::try_from(number).unwrap());
+        scheduler.handle_plan(s(number), PlanLimits { epoch, ..plan() });
+    }
+    let told = events(&mut scheduler);
+    let [(id, GenerationEvent::Failed(failure))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*id, failure.code), (deadly, "pipeline_lost"));
+    run_out(&mut scheduler, Vec::new());
+    assert_eq!(tokens(&events(&mut scheduler)), [other.0]);
+}
+
+#[test]
 fn without_a_plan_there_was_nothing_to_lose() {
     let mut scheduler = Scheduler::new(SchedulerConfig::default());
     scheduler.handle_pipeline_lost(s(1));
