@@ -301,7 +301,7 @@ impl Cluster {
         );
     }
 
-    /// Waits until so many workers are heard of.
+    /// Waits until so many workers were heard of, those included that have gone since.
     pub fn wait_for_joined(&mut self, workers: usize) {
         let what = format!("{workers} workers that are heard");
         let count = |metrics: &str| {

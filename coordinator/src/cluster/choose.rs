@@ -53,7 +53,7 @@ impl Placement {
     }
 
     /// Whether a worker of the plan that is served is about to leave.
-    pub(super) fn is_about_to_end(&self, members: &Membership) -> bool {
+    fn is_about_to_end(&self, members: &Membership) -> bool {
         let leaves = |stage: &Stage| members.of_plan(stage.worker).leaving.is_some();
         let served = self.plan.as_ref().filter(|plan| plan.serving_since.is_some());
         served.is_some_and(|plan| plan.stages.iter().any(leaves))

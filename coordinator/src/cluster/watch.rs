@@ -43,9 +43,8 @@ impl Default for Timeouts {
 const STILL_TIMES: u32 = 8;
 /// The same when counters move.
 const MOVING_TIMES: u32 = 30;
-/// Called so much later than was asked for, this process was asleep itself (stopped, or a virtual machine that
-/// was moved). So long it may take then until
-/// what came meanwhile is read.
+/// Called so much later than was asked for, this process was asleep itself (stopped, or in a virtual machine
+/// that was moved). It may then take this long until what came meanwhile is read.
 const ASLEEP: Duration = Duration::from_secs(1);
 
 /// What a worker was silent about for too long.

@@ -8,6 +8,8 @@ use std::time::Duration;
 const QUEUE_MAX: i64 = 65_536;
 /// Sequences that may run at most: a microbatch has a chunk of each.
 const RUNNING_MAX: i64 = 4096;
+/// The longest wait for a new plan.
+const DEADLINE_MAX: Duration = Duration::from_secs(3600);
 
 /// How many requests wait and run; each prompt of a request counts.
 #[derive(Clone, Copy, Debug, Args)]
@@ -29,10 +31,21 @@ pub struct QueueArgs {
     pub failover_deadline: Duration,
 }
 
-/// The longest wait for a new plan.
-const DEADLINE_MAX: Duration = Duration::from_secs(3600);
-
 fn parse_failover_deadline(text: &str) -> Result<Duration, String> {
-    let time = parse_duration(text).map_err(|error| format!("{error}, such as 30s"))?;
+    let time = parse_duration(text)?;
     if time > DEADLINE_MAX { Err("expected at most 1h".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failover_deadline_is_a_time_of_at_most_an_hour() {
+        let s = Duration::from_secs;
+        assert_eq!(parse_failover_deadline("0s"), Ok(s(0)));
+        assert_eq!(parse_failover_deadline("1h"), Ok(s(3600)));
+        assert!(parse_failover_deadline("3601s").unwrap_err().contains("at most 1h"));
+        assert!(parse_failover_deadline("soon").unwrap_err().contains("such as 500ms"));
+    }
 }

@@ -173,9 +173,9 @@ impl Scheduler {
     ///
     /// # Errors
     ///
-    /// [`Refusal::NotReady`] without a plan, unless one was lost of late; [`Refusal::QueueFull`] when `waiting_max` new ones wait;
-    /// [`Refusal::TooLong`] when the prompt and one new token cannot fit; [`Refusal::NoTokens`] for a
-    /// prompt without tokens, which has nothing to continue.
+    /// [`Refusal::NotReady`] without a plan, unless one was lost of late; [`Refusal::QueueFull`] when
+    /// `waiting_max` new ones wait; [`Refusal::TooLong`] when the prompt and one new token cannot fit;
+    /// [`Refusal::NoTokens`] for a prompt without tokens, which has nothing to continue.
     pub fn check_request(
         &mut self,
         now: Duration,
@@ -255,7 +255,8 @@ impl Scheduler {
         }
     }
 
-    /// Fails the sequences whose time is up, and all if no plan came in time. See [`poll_timeout`](Self::poll_timeout).
+    /// Fails the sequences whose time is up, and all if no plan came in time. See
+    /// [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some(&(_, id)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
             self.tally.expired += 1;

@@ -54,22 +54,12 @@ async fn compute(
             .map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap()).into())
             .collect();
         let hidden = stage.forward(&forward, &tokens);
-        let mut rows = Vec::new();
-        if forward.sample_rows() > 0 {
-            let sampling: Sampling = read(&mut samplings, Kind::Sampling).await.message().unwrap();
-            let (mut asked, mut end) = (sampling.rows.iter(), 0);
-            for chunk in &forward.chunks {
-                end += chunk.token_count as usize;
-                for back in (0..usize::from(chunk.sample_rows)).rev() {
-                    let position = chunk.position + chunk.token_count - 1 - back as u32;
-                    let row = asked.next().expect("as many rows as the chunks ask for");
-                    let hidden = hidden[end - 1 - back];
-                    rows.push(toy::answer(row, &sampling.params, position, hidden));
-                }
-            }
-        }
-        let (epoch, microbatch) = (forward.epoch, forward.microbatch);
-        let sampled = EncodedFrame::new(&Sampled { epoch, microbatch, rows }).unwrap();
+        let sampling: Option<Sampling> = match forward.sample_rows() {
+            0 => None,
+            _ => Some(read(&mut samplings, Kind::Sampling).await.message().unwrap()),
+        };
+        let sampled = toy::sampled(&forward, sampling.as_ref(), &hidden);
+        let sampled = EncodedFrame::new(&sampled).unwrap();
         if write_frame(&mut answers, sampled).await.is_err() {
             return;
         }

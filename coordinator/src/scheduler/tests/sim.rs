@@ -373,20 +373,7 @@ impl Sim {
 
     fn sample(&mut self, forward: &Forward, hidden: &[u64]) -> Sampled {
         let sampling = self.samplings.remove(&forward.microbatch);
-        let mut asked = sampling.iter().flat_map(|sampling| &sampling.rows);
-        let mut rows = Vec::new();
-        let mut end = 0;
-        for chunk in &forward.chunks {
-            end += chunk.token_count as usize;
-            for back in (0..u32::from(chunk.sample_rows)).rev() {
-                let position = chunk.position + chunk.token_count - 1 - back;
-                let row = asked.next().expect("as many rows as the chunks ask for");
-                let hidden = hidden[end - 1 - back as usize];
-                let params = sampling.as_ref().map_or(&[][..], |sampling| &sampling.params);
-                rows.push(toy::answer(row, params, position, hidden));
-            }
-        }
-        Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }
+        toy::sampled(forward, sampling.as_ref(), hidden)
     }
 
     /// Compares what every client was told with what it would have been told alone.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use woolly_protocol::forward::Forward;
 use woolly_protocol::sampling::{
-    RowMode, SampleBy, SampledRow, SampledToken, SamplingParams, SamplingRow,
+    RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingParams, SamplingRow,
 };
 
 /// Layers of the model, as many as the tiny one has whose layout is cut in tests.
@@ -73,12 +73,7 @@ fn fold(sum: u64, slot: u64) -> u64 {
 }
 
 /// What the last stage answers for one row with this output at this position.
-pub(crate) fn answer(
-    row: &SamplingRow,
-    params: &[SamplingParams],
-    position: u32,
-    hidden: u64,
-) -> SampledRow {
+fn answer(row: &SamplingRow, params: &[SamplingParams], position: u32, hidden: u64) -> SampledRow {
     let (token, hash, seed) = match &row.mode {
         RowMode::Score(target) => (*target, mix(hidden ^ u64::from(*target)), 1),
         RowMode::Sample(by) => {
@@ -93,6 +88,22 @@ pub(crate) fn answer(
     }
     let top = (0..u32::from(row.top_logprobs)).map(|rank| (rank, logprob(hash))).collect();
     SampledRow::Token(SampledToken { token, logprob: logprob(hash), top })
+}
+
+/// What the last stage answers for a microbatch whose rows came out as `hidden`.
+pub(crate) fn sampled(forward: &Forward, sampling: Option<&Sampling>, hidden: &[u64]) -> Sampled {
+    let mut asked = sampling.iter().flat_map(|sampling| &sampling.rows);
+    let (mut rows, mut end) = (Vec::new(), 0);
+    for chunk in &forward.chunks {
+        end += chunk.token_count as usize;
+        for back in (0..u32::from(chunk.sample_rows)).rev() {
+            let position = chunk.position + chunk.token_count - 1 - back;
+            let row = asked.next().expect("as many rows as the chunks ask for");
+            let params = sampling.map_or(&[][..], |sampling| &sampling.params);
+            rows.push(answer(row, params, position, hidden[end - 1 - back as usize]));
+        }
+    }
+    Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }
 }
 
 fn logprob(hash: u64) -> f32 {

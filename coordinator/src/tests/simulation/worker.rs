@@ -9,7 +9,7 @@ use woolly_protocol::control::{Assign, ForwardTiming, Heartbeat, PlanReport, Sta
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::{CacheLimits, Forward};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
-use woolly_protocol::sampling::{Sampled, Sampling};
+use woolly_protocol::sampling::Sampling;
 
 /// A plan on a worker.
 pub(super) struct Plan {
@@ -354,27 +354,11 @@ impl World {
             match next {
                 Some(next) => self.send(next, id.0, Message::Forward(work.forward, hidden)),
                 None => {
-                    let sampled = sample(&work.forward, work.sampling.as_ref(), &hidden);
+                    let sampled = toy::sampled(&work.forward, work.sampling.as_ref(), &hidden);
                     self.say(id, Message::Sampled(sampled));
                 }
             }
         }
         self.start(id);
     }
-}
-
-/// What the last stage answers.
-fn sample(forward: &Forward, sampling: Option<&Sampling>, hidden: &[u64]) -> Sampled {
-    let mut asked = sampling.iter().flat_map(|sampling| &sampling.rows);
-    let (mut rows, mut end) = (Vec::new(), 0);
-    for chunk in &forward.chunks {
-        end += chunk.token_count as usize;
-        for back in (0..u32::from(chunk.sample_rows)).rev() {
-            let position = chunk.position + chunk.token_count - 1 - back;
-            let row = asked.next().expect("as many rows as the chunks ask for");
-            let params = sampling.map_or(&[][..], |sampling| &sampling.params);
-            rows.push(toy::answer(row, params, position, hidden[end - 1 - back as usize]));
-        }
-    }
-    Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }
 }
