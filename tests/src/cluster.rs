@@ -128,15 +128,16 @@ impl Setup {
         cluster
     }
 
-    /// Starts more workers than the plan has stages: `stages` are waited for, the others are spares.
+    /// Starts more workers than the plan has stages: the first `stages` to join have them, in this order, and the
+    /// others are spares.
     pub fn start_with(mut self, stages: usize) -> Cluster {
         let workers = std::mem::replace(&mut self.workers, stages);
         let mut cluster = self.start_coordinator();
-        for _ in 0..workers {
+        for joined in 1..=workers {
             cluster.add_worker();
+            cluster.wait_for_joined(joined);
         }
         cluster.wait_ready();
-        cluster.wait_for_joined(workers);
         cluster
     }
 

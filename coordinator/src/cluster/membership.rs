@@ -20,6 +20,9 @@ pub(super) struct Membership {
     joins: u64,
     /// Which of them could not talk to each other.
     pub(super) links: BrokenLinks,
+    /// The worker that is the next to count as lost, and when; `None` if that has to be looked up. Asked for
+    /// after every event, while only the heartbeats of that one worker change it.
+    first_due: Option<(Duration, WorkerId)>,
 }
 
 impl Membership {
@@ -39,6 +42,7 @@ impl Membership {
         let worker = Worker::new(hello, self.joins, now);
         self.links.forget(id);
         self.joins += 1;
+        self.first_due = None;
         Ok(self.workers.entry(id).or_insert(worker))
     }
 
@@ -67,14 +71,29 @@ impl Membership {
     /// A worker is gone.
     pub(super) fn leave(&mut self, id: WorkerId) -> Option<Worker> {
         self.links.forget(id);
+        self.first_due = None;
         self.workers.remove(&id)
     }
 
     /// A worker lives, and says how far it is; whether it loads a stage.
     pub(super) fn hear(&mut self, now: Duration, id: WorkerId, heartbeat: &Heartbeat) -> bool {
         let Some(worker) = self.workers.get_mut(&id) else { return false };
+        let loaded = worker.loads();
         worker.hear(now, heartbeat);
-        worker.loads()
+        let loads = worker.loads();
+        // Every limit has moved away, but for one that was not there before.
+        if loaded != loads || self.first_due.is_some_and(|(_, first)| first == id) {
+            self.first_due = None;
+        }
+        loads
+    }
+
+    /// When the first worker counts as lost, `deadline` being when one does.
+    pub(super) fn first_due(&mut self, deadline: impl Fn(&Worker) -> Duration) -> Option<Duration> {
+        if self.first_due.is_none() {
+            self.first_due = self.iter().map(|(id, worker)| (deadline(worker), id)).min();
+        }
+        Some(self.first_due?.0)
     }
 
     /// Nobody backs off any more.
@@ -94,6 +113,7 @@ impl Membership {
 
     /// This process was asleep for so long: nobody was silent meanwhile.
     pub(super) fn pardon(&mut self, asleep: Duration) {
+        self.first_due = None;
         self.workers.values_mut().for_each(|worker| worker.pardon(asleep));
     }
 
@@ -129,6 +149,7 @@ impl Membership {
 
     /// As [`get`](Self::get).
     pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.first_due = None;
         self.workers.get_mut(&id)
     }
 
@@ -139,6 +160,7 @@ impl Membership {
 
     /// As [`of_plan`](Self::of_plan).
     pub(super) fn of_plan_mut(&mut self, id: WorkerId) -> &mut Worker {
+        self.first_due = None;
         self.workers.get_mut(&id).expect("plans hold live workers only")
     }
 }

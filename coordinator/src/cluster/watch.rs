@@ -57,18 +57,23 @@ enum Silence {
 
 impl Cluster {
     /// When [`handle_timeout`](Self::handle_timeout) is due at the latest; `None` without workers.
-    pub fn poll_timeout(&self) -> Option<Duration> {
-        let workers = self.members.iter().map(|(_, worker)| self.deadline(worker).0);
-        // With plans in force nobody is placed, so that the end of a back-off changes nothing.
+    pub fn poll_timeout(&mut self) -> Option<Duration> {
+        let timeouts = self.config.timeouts;
+        let lost = self.members.first_due(|worker| deadline(&timeouts, worker).0);
+        let stuck = self.placements.values().filter_map(|p| self.stuck_deadline(p));
+        stuck.chain(lost).chain(self.next_placing()).min()
+    }
+
+    /// When a worker or a pair that backs off may be placed again. With plans in force nobody is placed, so
+    /// that it changes nothing.
+    fn next_placing(&self) -> Option<Duration> {
         let planless = || self.placements.values().filter(|placement| placement.plan.is_none());
-        let waits = planless().next().is_some();
+        planless().next()?;
         let backoffs = self.members.iter().map(|(_, worker)| worker.backoff_until);
         let links = self.members.links.next_try(self.timed_at);
-        let backoffs = backoffs.chain(links).filter(|_| waits);
         let suspects = planless().filter_map(Placement::suspects_until);
-        let later = backoffs.chain(suspects).filter(|until| *until > self.timed_at);
-        let stuck = self.placements.values().filter_map(|p| self.stuck_deadline(p));
-        workers.chain(later).chain(stuck).min()
+        let all = backoffs.chain(links).chain(suspects);
+        all.filter(|until| *until > self.timed_at).min()
     }
 
     /// Time has passed: silent workers are lost, those whose back-off is over are placed again.
@@ -83,7 +88,7 @@ impl Cluster {
         let lost: Vec<(WorkerId, String)> = self
             .members
             .iter()
-            .map(|(id, worker)| (id, self.deadline(worker)))
+            .map(|(id, worker)| (id, deadline(&self.config.timeouts, worker)))
             .filter(|(_, (deadline, _))| *deadline <= now)
             .map(|(id, (_, silence))| (id, self.why(silence)))
             .collect();
@@ -100,17 +105,6 @@ impl Cluster {
             }
         }
         self.try_plans(now);
-    }
-
-    /// When a worker counts as lost unless something is heard, and which limit that is.
-    fn deadline(&self, worker: &Worker) -> (Duration, Silence) {
-        let timeouts = &self.config.timeouts;
-        let silent = (worker.heard_at + timeouts.heartbeat, Silence::Heartbeat);
-        let unheard = (worker.echoed_at() + timeouts.unheard, Silence::Unheard);
-        let still = (worker.progress_at + timeouts.loading, Silence::Loading);
-        let all = [Some(silent), Some(unheard), Some(still).filter(|_| worker.loads())];
-        let first = all.into_iter().flatten().min_by_key(|(deadline, _)| *deadline);
-        first.unwrap_or(silent)
     }
 
     fn why(&self, silence: Silence) -> String {
@@ -143,4 +137,14 @@ impl Cluster {
         let still = since.max(moved.max()?).saturating_add(stood_still);
         Some(still.min(since.saturating_add(never)))
     }
+}
+
+/// When a worker counts as lost unless something is heard, and which limit that is.
+fn deadline(timeouts: &Timeouts, worker: &Worker) -> (Duration, Silence) {
+    let silent = (worker.heard_at + timeouts.heartbeat, Silence::Heartbeat);
+    let unheard = (worker.echoed_at() + timeouts.unheard, Silence::Unheard);
+    let still = (worker.progress_at + timeouts.loading, Silence::Loading);
+    let all = [Some(silent), Some(unheard), Some(still).filter(|_| worker.loads())];
+    let first = all.into_iter().flatten().min_by_key(|(deadline, _)| *deadline);
+    first.unwrap_or(silent)
 }
