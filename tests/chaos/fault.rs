@@ -4,6 +4,7 @@ use crate::bed::{Bed, calm_conditions};
 use crate::client::Client;
 use crate::weather::Weather;
 use std::fmt;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 use woolly_tests::numbers::Numbers;
@@ -22,6 +23,10 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(15);
 const NAMED_LIMIT: Duration = Duration::from_secs(20);
 /// How long a stuck worker is watched: until it has gone on.
 const STUCK_FOR: Duration = Duration::from_secs(8);
+/// The status of a worker whose mapped files are not there any more.
+const LOST_PAGES: i32 = 70;
+/// How long a worker whose files were cut is left to notice.
+const NOTICED: Duration = Duration::from_secs(3);
 /// How long the weather is bad.
 const WEATHER: Duration = Duration::from_secs(3);
 
@@ -93,6 +98,8 @@ pub enum Fault {
     Rebind(Place),
     /// SIGTERM of a worker.
     Leave(Place, Spare),
+    /// The slices that a stage has mapped are cut to nothing, as by somebody who cleans a disk up.
+    Truncate(Place),
     /// Many clients come and leave early.
     Storm,
 }
@@ -126,6 +133,7 @@ impl fmt::Display for Fault {
             Fault::Bad(weather) => write!(f, "weather {weather:?}"),
             Fault::Rebind(place) => write!(f, "rebind {place:?}"),
             Fault::Leave(place, spare) => write!(f, "SIGTERM {place:?}, spare {spare:?}"),
+            Fault::Truncate(place) => write!(f, "truncate {place:?}"),
             Fault::Storm => write!(f, "storm of cancels"),
         }
     }
@@ -254,6 +262,7 @@ impl Fault {
                 seat.peer.rebind();
             }
             Fault::Leave(place, spare) => leave(bed, &at(place), spare, &mut wrong),
+            Fault::Truncate(place) => wrong.extend(truncate(bed, &at(place))),
             // Its clients are the fault.
             Fault::Storm => {}
         }
@@ -324,6 +333,21 @@ fn leave(bed: &mut Bed, name: &str, spare: Spare, wrong: &mut Vec<String>) {
     if !status.success() {
         wrong.push(format!("after SIGTERM it ends with {status}\n{}", seat.process.log()));
     }
+}
+
+/// Cuts the slices of a worker. Before a forward it sees that they have changed, and fetches them again; in
+/// the middle of one it ends with the status for it.
+fn truncate(bed: &mut Bed, name: &str) -> Option<String> {
+    for slice in bed.cluster.slices(name) {
+        let file = fs::File::options().write(true).open(slice);
+        file.and_then(|file| file.set_len(0)).expect("a slice can be cut");
+    }
+    thread::sleep(NOTICED);
+    let status = bed.seat_mut(name).process.status()?;
+    let log = bed.seat(name).process.log();
+    bed.kill(name);
+    bed.add();
+    (status.code() != Some(LOST_PAGES)).then(|| format!("it ends with {status}\n{log}"))
 }
 
 impl Place {

@@ -106,9 +106,10 @@ pub fn is_fit(bed: &Bed, fault: Fault) -> bool {
     bed.stages().len() == STAGES && bed.seats.len() <= wanted
 }
 
-/// A new cluster for rounds.
+/// A new cluster for rounds. Its workers fetch their slices, as on machines of their own.
 pub fn new_bed(seed: u64) -> Bed {
-    Bed::start(Plan { stages: STAGES, seed, ..Plan::default() })
+    let worker_flags = vec!["--no-local-files"];
+    Bed::start(Plan { stages: STAGES, seed, worker_flags, ..Plan::default() })
 }
 
 /// Waits until a request is answered rightly; the floor on which the next fault stands.

@@ -45,6 +45,7 @@ pub fn short(seed: u64) -> Vec<Fault> {
     faults.push(Fault::Flap(draw(&mut numbers), 2));
     faults.push(Fault::Rebind(draw(&mut numbers)));
     faults.push(Fault::Leave(draw(&mut numbers), *numbers.pick(&SPARES)));
+    faults.push(Fault::Truncate(draw(&mut numbers)));
     faults.push(Fault::Storm);
     faults.extend(WEATHERS.map(Fault::Bad));
     numbers.shuffle(&mut faults);
@@ -60,7 +61,7 @@ pub fn matrix() -> Vec<Fault> {
             faults.extend(MOMENTS.map(kill));
             faults.push(Fault::Leave(place, spare));
         }
-        faults.push(Fault::KillReplacement(place));
+        faults.extend([Fault::KillReplacement(place), Fault::Truncate(place)]);
         faults.extend(SPARE_FAILS.map(|failpoint| Fault::SpareFails(place, failpoint)));
         for length in [300, 1000, 10_000] {
             faults.push(Fault::Stop(place, Duration::from_millis(length)));
@@ -78,7 +79,7 @@ pub fn matrix() -> Vec<Fault> {
 pub fn random(numbers: &mut Numbers) -> Fault {
     let place = *numbers.pick(&PLACES);
     let spare = *numbers.pick(&SPARES);
-    match numbers.below(25) {
+    match numbers.below(26) {
         0..=9 => {
             let moment = match numbers.below(4) {
                 0 => *numbers.pick(&MOMENTS),
@@ -100,6 +101,7 @@ pub fn random(numbers: &mut Numbers) -> Fault {
         19 => Fault::Leave(place, spare),
         20 => *numbers.pick(&[Fault::Storm, Fault::KillWhileLate]),
         21 => Fault::SpareFails(place, SPARE_FAILS[numbers.below(SPARE_FAILS.len())]),
+        22 => Fault::Truncate(place),
         _ => Fault::Bad(*numbers.pick(&WEATHERS)),
     }
 }

@@ -85,9 +85,7 @@ fn a_model_of_other_bytes_ends_the_coordinator_with_a_status_and_a_sentence() {
 
 /// The largest stored slice of a worker.
 fn largest_slice(cluster: &Cluster, worker: &str) -> PathBuf {
-    let slices = fs::read_dir(cluster.folder().join(worker).join("slices")).unwrap();
-    let slices = slices.map(|entry| entry.unwrap().path());
-    let slices = slices.filter(|path| path.extension().is_some_and(|end| end == "slice"));
+    let slices = cluster.slices(worker).into_iter();
     slices.max_by_key(|path| path.metadata().unwrap().len()).expect("it fetched slices")
 }
 

@@ -3,6 +3,7 @@
 use crate::http;
 use crate::process::{Process, wait_until};
 use serde_json::Value;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -181,6 +182,14 @@ impl Cluster {
     /// The folder of the cluster: logs, state of every process.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The slices that a worker has stored; none if it uses the model's own files.
+    pub fn slices(&self, worker: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder().join(worker).join("slices"));
+        let files =
+            entries.into_iter().flatten().map(|entry| entry.expect("a folder is read").path());
+        files.filter(|path| path.extension().is_some_and(|end| end == "slice")).collect()
     }
 
     /// The words of the printed join line, without the program: `join`, the address, `--token`, …
