@@ -41,6 +41,7 @@ mod formats;
 mod gemm;
 #[cfg(target_arch = "x86_64")]
 mod gemv;
+mod job;
 pub mod matmul;
 pub mod matrix;
 mod partition;
