@@ -15,11 +15,15 @@
 //! The two scales are one for the K-quants, whose kernels have scales of their own to apply; for the
 //! formats of 32 weights they differ, which brings the products closer to the truth.
 
-use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS, Tile};
+mod groups;
+pub mod part;
+
+use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS};
 use super::{Level, per_level};
 use crate::memory::Buffer;
 use crate::pool::{Pool, Shared};
 use crate::quant::{GROUP, TensorType};
+use part::Part;
 use std::ops::Range;
 
 /// Values that a producer writes at a time.
@@ -118,30 +122,38 @@ impl Activations {
         forms: Forms,
         producer: &impl Producer,
     ) {
+        self.begin(rows, len, forms);
+        // Many rows are shared out by tiles, few by columns.
+        let tiles = rows.div_ceil(TILE_TOKENS);
+        let pieces = len.div_ceil(PIECE);
+        let splits = if tiles >= pool.threads() { 1 } else { pool.threads().min(pieces) };
+        let (level, target) = (pool.level(), self.target(forms));
+        pool.each(tiles * splits, &|_, unit| {
+            let (tile, split) = (unit / splits, unit % splits);
+            let columns = split * pieces / splits * PIECE..(split + 1) * pieces / splits * PIECE;
+            let columns = columns.start..columns.end.min(len);
+            let first = tile * TILE_TOKENS;
+            let tile = first..rows.min(first + TILE_TOKENS);
+            target.fill(level, tile, columns, producer);
+        });
+    }
+
+    fn begin(&mut self, rows: usize, len: usize, forms: Forms) {
         assert!(rows <= self.rows_max && len <= self.len_max, "within what was allocated");
         assert!(self.forms.or(forms) == self.forms, "the form was provided for");
         let quants = forms.by_32 || forms.by_16;
         assert!(!quants || len.is_multiple_of(GROUP), "rows are whole groups of {GROUP}");
         (self.rows, self.len) = (rows, len);
-        // Many rows are shared out by tiles, few by columns.
-        let tiles = rows.div_ceil(TILE_TOKENS);
-        let pieces = len.div_ceil(PIECE);
-        let splits = if tiles >= pool.threads() { 1 } else { pool.threads().min(pieces) };
-        let target = Target {
+    }
+
+    fn target(&mut self, forms: Forms) -> Target<'_> {
+        Target {
             values: Shared::new(&mut self.values),
             by_32: Shared::new(&mut self.by_32),
             by_16: Shared::new(&mut self.by_16),
-            rows,
-            len,
+            len: self.len,
             forms,
-        };
-        let level = pool.level();
-        pool.each(tiles * splits, &|_, unit| {
-            let (tile, split) = (unit / splits, unit % splits);
-            let columns = split * pieces / splits * PIECE..(split + 1) * pieces / splits * PIECE;
-            let columns = columns.start..columns.end.min(len);
-            target.fill(level, tile, columns, producer);
-        });
+        }
     }
 
     /// Rows held.
@@ -159,46 +171,29 @@ impl Activations {
         self.rows == 0
     }
 
-    /// The values of one row; only if that form was made.
-    pub fn row(&self, row: usize) -> &[f32] {
-        &self.values[row * self.len..(row + 1) * self.len]
-    }
-
-    /// The values of row `row` and of those after it; only if that form was made.
-    pub(super) fn rows_from(&self, row: usize) -> &[f32] {
-        &self.values[row * self.len..self.rows * self.len]
-    }
-
-    /// Tiles of the rows.
-    pub(super) fn tiles(&self) -> usize {
-        self.rows.div_ceil(TILE_TOKENS)
-    }
-
-    /// The records of tile `index` for weights of type `ty`; only if that form was made.
-    pub(super) fn tile(&self, index: usize, ty: TensorType) -> Tile {
-        let records = self.records(ty);
-        let groups = self.len / GROUP;
-        let width = TILE_TOKENS.min(self.rows - index * TILE_TOKENS);
-        let record = records[index * TILE_TOKENS * groups * FIELDS..].as_ptr();
-        Tile { record, width, groups }
-    }
-
     /// The forms that there is room for.
     pub fn forms(&self) -> Forms {
         self.forms
     }
 
-    fn records(&self, ty: TensorType) -> &[i32] {
-        if ty.block_len() == GROUP { &self.by_16 } else { &self.by_32 }
+    /// All rows.
+    pub fn all(&self) -> Part<'_> {
+        self.part(0..self.rows)
     }
 
-    /// One row's record of one group for weights of type `ty`: fields in order.
-    pub(super) fn record(&self, ty: TensorType, row: usize, group: usize) -> [i32; FIELDS] {
-        let records = self.records(ty);
-        let (tile, token) = (row / TILE_TOKENS, row % TILE_TOKENS);
-        let (groups, width) = (self.len / GROUP, TILE_TOKENS.min(self.rows - tile * TILE_TOKENS));
-        let at = tile * TILE_TOKENS * groups * FIELDS + group * FIELDS * width + token;
-        std::array::from_fn(|field| records[at + field * width])
+    /// The rows of `rows`, which are all, or one of the groups that they were filled by.
+    pub fn part(&self, rows: Range<usize>) -> Part<'_> {
+        // What lies before the rows of a group are whole tiles, and an unfilled form is read by nobody.
+        let records = rows.start * (self.len / GROUP) * FIELDS;
+        Part {
+            rows: rows.len(),
+            len: self.len,
+            values: self.values.get(rows.start * self.len..).unwrap_or_default(),
+            by_32: self.by_32.get(records..).unwrap_or_default(),
+            by_16: self.by_16.get(records..).unwrap_or_default(),
+            #[cfg(test)]
+            planted_bug: self.planted_bug,
+        }
     }
 }
 
@@ -207,18 +202,23 @@ struct Target<'a> {
     values: Shared<'a, f32>,
     by_32: Shared<'a, i32>,
     by_16: Shared<'a, i32>,
-    rows: usize,
     len: usize,
     forms: Forms,
 }
 
 impl Target<'_> {
-    fn fill(&self, level: Level, tile: usize, columns: Range<usize>, producer: &impl Producer) {
-        let first = tile * TILE_TOKENS;
-        let width = TILE_TOKENS.min(self.rows - first);
+    /// Columns of the rows of a tile.
+    fn fill(
+        &self,
+        level: Level,
+        tile: Range<usize>,
+        columns: Range<usize>,
+        producer: &impl Producer,
+    ) {
+        let (first, width) = (tile.start, tile.len());
         let groups = self.len / GROUP;
         let mut piece = [0.0f32; PIECE];
-        for row in first..first + width {
+        for row in tile {
             for start in columns.clone().step_by(PIECE) {
                 let end = columns.end.min(start + PIECE);
                 let piece = &mut piece[..end - start];
@@ -374,11 +374,11 @@ mod tests {
                 });
                 for row in 0..rows {
                     let expected: Vec<f32> = (0..1120).map(|c| value(row, c)).collect();
-                    assert_eq!(activations.row(row), expected);
+                    assert_eq!(activations.all().row(row), expected);
                     for (g, x) in expected.as_chunks::<GROUP>().0.iter().enumerate() {
                         let (k, legacy) = (TensorType::Q4_K, TensorType::Q4_1);
-                        assert_eq!(activations.record(k, row, g), record_of::<32>(x));
-                        assert_eq!(activations.record(legacy, row, g), record_of::<16>(x));
+                        assert_eq!(activations.all().record(k, row, g), record_of::<32>(x));
+                        assert_eq!(activations.all().record(legacy, row, g), record_of::<16>(x));
                     }
                 }
             })

@@ -4,8 +4,9 @@
 //! Few tokens meet the weights as they are read, a single one row by row where there is a kernel for that;
 //! for many, a panel of rows is unpacked once for up to [`PASS_TOKENS`] of them.
 
-use super::activations::{Activations, Forms};
-use super::dispatch::{FEW, Kernels, Many, float_kernels};
+use super::activations::Forms;
+use super::activations::part::Part;
+use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 #[cfg(target_arch = "x86_64")]
 use super::gemv::{self, GROUPS_MAX, ROWS};
@@ -43,9 +44,9 @@ fn hand_over_any(job: &Job<'_>, sums: &Sums<'_>) {
     let Range { start: row, end } = sums.rows;
     for (i, token) in sums.tokens.clone().enumerate() {
         let products = &sums.values[i * sums.stride..][..end - row];
-        let at = token * job.matrix.rows + row;
+        let at = job.out.first + token * job.out.stride + row - job.out.origin;
         // SAFETY: rows are one unit's alone.
-        let out = unsafe { job.out.part(at..at + products.len()) };
+        let out = unsafe { job.out.values.part(at..at + products.len()) };
         match (job.bias, job.add_scaled) {
             (None, None) => {
                 for (out, product) in out.iter_mut().zip(products) {
@@ -103,16 +104,38 @@ impl Ahead {
     }
 }
 
+/// Where products go.
+pub(super) struct Output<'a> {
+    pub(super) values: Shared<'a, f32>,
+    /// Where those of the first token begin.
+    pub(super) first: usize,
+    /// Values from those of one token to those of the next.
+    pub(super) stride: usize,
+    /// The row whose product is a token's first.
+    pub(super) origin: usize,
+}
+
 /// Products of rows of one matrix with all rows of an input, and what becomes of them.
 pub(super) struct Job<'a> {
     pub(super) matrix: Matrix<'a>,
     pub(super) kernels: Option<&'static Kernels>,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) add_scaled: Option<f32>,
-    pub(super) out: Shared<'a, f32>,
-    /// Rows per unit.
-    pub(super) unit: usize,
-    pub(super) activations: &'a Activations,
+    pub(super) out: Output<'a>,
+    pub(super) activations: Part<'a>,
+}
+
+impl<'a> Job<'a> {
+    /// Plain products.
+    pub(super) fn new(
+        level: Level,
+        matrix: Matrix<'a>,
+        activations: Part<'a>,
+        out: Output<'a>,
+    ) -> Self {
+        let kernels = kernels(level, matrix.ty).filter(|kernels| matrix.rows >= kernels.lanes);
+        Self { matrix, kernels, bias: None, add_scaled: None, out, activations }
+    }
 }
 
 impl Job<'_> {

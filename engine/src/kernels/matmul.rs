@@ -3,8 +3,7 @@
 //! Threads share out rows of weights; what one does with its rows is in [`job`](super::job).
 
 use super::activations::{Activations, Forms};
-use super::dispatch::kernels;
-use super::job::Job;
+use super::job::{Job, Output};
 use super::matrix::Matrix;
 use super::partition;
 use crate::pool::{Pool, Shared};
@@ -43,16 +42,18 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
         assert!(bias.is_none_or(|bias| bias.len() == matrix.rows), "one bias per output");
         let (need, have) = (Forms::of(matrix.ty), activations.forms());
         assert!(have.or(need) == have, "the activations are quantised for these weights");
-        let unit = partition::unit_rows(pool.threads(), &matrix, tokens);
-        let kernels = kernels(pool.level(), matrix.ty);
-        let kernels = kernels.filter(|kernels| matrix.rows >= kernels.lanes);
-        Job { matrix, kernels, bias, add_scaled, out: Shared::new(out), unit, activations }
+        let out = Output { values: Shared::new(out), first: 0, stride: matrix.rows, origin: 0 };
+        Job { bias, add_scaled, ..Job::new(pool.level(), matrix, activations.all(), out) }
     });
-    let units = std::array::from_fn::<_, N, _>(|i| jobs[i].matrix.rows.div_ceil(jobs[i].unit));
+    let threads = pool.threads();
+    let lens = std::array::from_fn::<_, N, _>(|i| {
+        let matrix = &jobs[i].matrix;
+        partition::unit_rows(threads, matrix, tokens, matrix.rows)
+    });
+    let units = std::array::from_fn::<_, N, _>(|i| jobs[i].matrix.rows.div_ceil(lens[i]));
     pool.each(units.iter().sum(), &|scratch, index| {
-        let (job, unit) = partition::unit_at(&units, pool.threads(), index);
-        let job = &jobs[job];
-        let start = unit * job.unit;
-        job.rows(pool, scratch, start..job.matrix.rows.min(start + job.unit));
+        let (i, unit) = partition::unit_at(&units, threads, index);
+        let (job, start) = (&jobs[i], unit * lens[i]);
+        job.rows(pool, scratch, start..job.matrix.rows.min(start + lens[i]));
     });
 }

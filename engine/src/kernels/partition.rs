@@ -8,7 +8,7 @@ use super::tile::TILE_TOKENS;
 /// Bytes of weights that a thread takes at a time, so that taking them costs nothing beside them.
 const UNIT_BYTES: usize = 512 << 10;
 /// Rows of a unit at most: their products with a few tokens have to fit the thread's buffer.
-const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / SEVERAL;
+pub const UNIT_ROWS: usize = PASS_TOKENS * PASS_ROWS / SEVERAL;
 /// Tokens up to which unpacking a panel again for each [`FEW`] costs less than keeping it unpacked.
 pub const SEVERAL: usize = 2 * FEW;
 const _: () = assert!(SEVERAL <= TILE_TOKENS);
@@ -19,8 +19,9 @@ const UNITS_OF_ONE: usize = 4;
 /// Rows of such a unit at least, for the same reason.
 const ROWS_OF_ONE: usize = 64;
 
-/// Rows of one unit of work for `threads` threads: a multiple of [`PASS_ROWS`], or of half of it.
-pub fn unit_rows(threads: usize, matrix: &Matrix<'_>, tokens: usize) -> usize {
+/// Rows of one unit of work for `threads` threads: a multiple of [`PASS_ROWS`], or of half of it. `rows` are
+/// those of all such matrices that are shared out together.
+pub fn unit_rows(threads: usize, matrix: &Matrix<'_>, tokens: usize, rows: usize) -> usize {
     // Lanes whose rows begin at the same place of a page contend for the same lines of the cache.
     const PAGE: usize = 4096;
     const APART: usize = 256;
@@ -30,7 +31,7 @@ pub fn unit_rows(threads: usize, matrix: &Matrix<'_>, tokens: usize) -> usize {
     let (row_bytes, lanes) = (matrix.ty.row_bytes(matrix.cols), PASS_ROWS / 2);
     let enough = (UNIT_BYTES / row_bytes).min(UNIT_ROWS) / lanes;
     let (units, least) = if tokens == 1 { (UNITS_OF_ONE, ROWS_OF_ONE) } else { (UNITS, lanes) };
-    let share = (matrix.rows / (units * threads)).max(least) / lanes;
+    let share = (rows / (units * threads)).clamp(least, matrix.rows.max(least)) / lanes;
     let length = enough.min(share).max(1);
     let collides = |length: &usize| {
         let offset = length * row_bytes % PAGE;
@@ -97,7 +98,7 @@ mod tests {
             {
                 let matrix = Matrix { ty: TensorType::Q4_K, rows, cols, bytes: &[] };
                 for threads in [1, 2, 64] {
-                    let unit = unit_rows(threads, &matrix, tokens);
+                    let unit = unit_rows(threads, &matrix, tokens, rows);
                     assert!(unit.is_multiple_of(PASS_ROWS / 2) && unit > 0);
                     assert!(tokens > SEVERAL || unit * tokens <= PASS_TOKENS * PASS_ROWS);
                 }

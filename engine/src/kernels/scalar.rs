@@ -1,6 +1,6 @@
 //! The definition of a product: one output, written to be read.
 
-use super::activations::Activations;
+use super::activations::part::Part;
 use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS};
 use crate::quant::k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use crate::quant::legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
@@ -15,7 +15,7 @@ use crate::quant::{Block, GROUP, Group, PerGroup, TensorType};
 pub fn products(
     ty: TensorType,
     row: &[u8],
-    activations: &Activations,
+    activations: Part<'_>,
     tile: usize,
     reversed: bool,
 ) -> [f32; TILE_TOKENS] {
@@ -40,7 +40,7 @@ pub fn products(
 fn sums<B: Block>(
     ty: TensorType,
     row: &[u8],
-    activations: &Activations,
+    activations: Part<'_>,
     tile: usize,
     reversed: bool,
 ) -> [f32; TILE_TOKENS] {

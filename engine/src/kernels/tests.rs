@@ -57,11 +57,11 @@ fn activations(
 /// What the activations stand for: `q · d` per value.
 fn meant(activations: &Activations, ty: TensorType, row: usize) -> Vec<f64> {
     if ty.block_len() == 1 {
-        return activations.row(row).iter().map(|x| f64::from(*x)).collect();
+        return activations.all().row(row).iter().map(|x| f64::from(*x)).collect();
     }
     (0..activations.len() / 32)
         .flat_map(|group| {
-            let record = activations.record(ty, row, group);
+            let record = activations.all().record(ty, row, group);
             let d = [8, 9].map(|field| f64::from(f32::from_bits(record[field] as u32)));
             (0..32).map(move |i| f64::from(record[i / 4].to_le_bytes()[i % 4] as i8) * d[i / 16])
         })

@@ -148,6 +148,7 @@ struct SharedScratch<'a>(&'a [UnsafeCell<Scratch>]);
 unsafe impl Sync for SharedScratch<'_> {}
 
 /// Values that threads write disjoint parts of.
+#[derive(Clone, Copy)]
 pub struct Shared<'a, T> {
     start: *mut T,
     len: usize,
