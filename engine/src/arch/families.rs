@@ -4,6 +4,7 @@
 //! yet is refused when a model is read ([`LayerShape::not_computed`](super::layer::LayerShape)).
 
 use crate::kernels::elementwise::Pairing;
+use crate::kernels::routing::Gating;
 
 /// The choices that an architecture's name stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,8 +24,8 @@ pub struct Family {
     pub activation: Activation,
     /// Which layers attend to a window only.
     pub windows: Windows,
-    /// Which layers have experts.
-    pub experts: Experts,
+    /// Its experts, if it has some.
+    pub experts: Option<Mixture>,
     /// Embedding, residuals, attention and logits have factors of their own in the metadata.
     pub has_scales: bool,
     /// A key may switch rotary positions off.
@@ -65,17 +66,66 @@ pub enum Windows {
     },
 }
 
-/// Which layers have experts in place of one feed-forward network.
+/// What a family's name says of its experts. Layers from `leading_dense_block_count` on have them; its
+/// absence is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Experts {
+pub struct Mixture {
+    /// Models without experts have the same name: `expert_count` is absent or 0.
+    pub is_optional: bool,
+    /// How the router's scores become weights.
+    pub gating: Gating,
+    /// Whether the metadata may say otherwise, in `expert_gating_func`.
+    pub may_say_gating: bool,
+    /// Whether the weights of the chosen are divided by their sum.
+    pub is_normalised: bool,
+    /// Whether the metadata may say otherwise, in `expert_weights_norm`.
+    pub may_say_normalised: bool,
+    /// Whether a factor of the weights may be in the metadata, as `expert_weights_scale`.
+    pub may_scale: bool,
+    /// Which key has the values between the matrices of an expert.
+    pub width: ExpertWidth,
+    /// What all rows go to beside their experts.
+    pub shared: SharedExpert,
+    /// Whether a bias may be added to the scores for the choice.
+    pub may_have_choice_bias: bool,
+}
+
+/// Where the width of an expert stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpertWidth {
+    /// In `expert_feed_forward_length`; without it, `feed_forward_length` is of all chosen together.
+    Own,
+    /// In `feed_forward_length`.
+    FeedForward,
+}
+
+/// A network that all rows go to beside their experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedExpert {
     /// None.
     None,
-    /// Those from `leading_dense_block_count` on; its absence is 0.
-    AfterDense,
+    /// One of `expert_shared_feed_forward_length` values, if that is not 0 or absent.
+    Plain,
+    /// One of `expert_shared_feed_forward_length` values (else `feed_forward_length`), whose outputs are
+    /// multiplied by a gate of their own for each row.
+    Gated,
 }
 
 /// Norms before both halves of a layer, as LLaMA has them.
 const NORMS_BEFORE: Norms = Norms { before: true, after: false, added: 0.0 };
+
+/// Experts as Qwen3's and Granite's mixtures have them.
+const MIXTURE: Mixture = Mixture {
+    is_optional: false,
+    gating: Gating::Softmax,
+    may_say_gating: false,
+    is_normalised: true,
+    may_say_normalised: false,
+    may_scale: true,
+    width: ExpertWidth::Own,
+    shared: SharedExpert::None,
+    may_have_choice_bias: false,
+};
 
 /// What most architectures have in common.
 const LLAMA: Family = Family {
@@ -87,19 +137,52 @@ const LLAMA: Family = Family {
     may_have_mlp_biases: true,
     activation: Activation::Silu,
     windows: Windows::None,
-    experts: Experts::None,
+    // Mixtral says `llama` too.
+    experts: Some(Mixture { is_optional: true, width: ExpertWidth::FeedForward, ..MIXTURE }),
     has_scales: false,
     may_be_unrotated: false,
 };
 
 /// What Qwen's architectures have in common.
-const QWEN2: Family =
-    Family { architecture: "qwen2", pairing: Pairing::Halves, may_have_mlp_biases: false, ..LLAMA };
+const QWEN2: Family = Family {
+    architecture: "qwen2",
+    pairing: Pairing::Halves,
+    may_have_mlp_biases: false,
+    experts: None,
+    ..LLAMA
+};
+
+/// What Qwen3's architectures have in common.
+const QWEN3: Family = Family { architecture: "qwen3", has_head_norm: true, ..QWEN2 };
+
+/// What Granite's architectures have in common.
+const GRANITE: Family = Family {
+    architecture: "granite",
+    has_scales: true,
+    may_be_unrotated: true,
+    experts: None,
+    ..LLAMA
+};
 
 /// The supported architectures. Mistral files say `llama`.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 7] = [
     LLAMA,
     QWEN2,
-    Family { architecture: "qwen3", has_head_norm: true, ..QWEN2 },
-    Family { architecture: "granite", has_scales: true, may_be_unrotated: true, ..LLAMA },
+    Family {
+        architecture: "qwen2moe",
+        experts: Some(Mixture { is_normalised: false, shared: SharedExpert::Gated, ..MIXTURE }),
+        ..QWEN2
+    },
+    QWEN3,
+    Family { architecture: "qwen3moe", experts: Some(MIXTURE), ..QWEN3 },
+    GRANITE,
+    Family {
+        architecture: "granitemoe",
+        experts: Some(Mixture {
+            width: ExpertWidth::FeedForward,
+            shared: SharedExpert::Plain,
+            ..MIXTURE
+        }),
+        ..GRANITE
+    },
 ];

@@ -7,8 +7,10 @@
 //! read it for the others either (their models attend to everything); and of Granite's scales, 0
 //! means "not scaled", as there. Which keys a family has says its row of the table.
 
-use super::families::{Experts, Family, Windows};
+use super::families::{Family, Windows};
 use super::keys::Keys;
+use super::mixture;
+pub use super::mixture::{ExpertNumbers, FFN_MAX};
 use crate::gguf::{Gguf, GgufError, Metadata, Problem, Shown, TensorInfo};
 
 /// Layers of a model.
@@ -19,10 +21,6 @@ pub const HIDDEN_MAX: u32 = 65_536;
 pub const HEADS_MAX: u32 = 4096;
 /// Values of one attention head.
 pub const HEAD_DIM_MAX: u32 = 1024;
-/// Width of the feed-forward network, in values.
-pub const FFN_MAX: u32 = 1 << 20;
-/// Experts of a layer.
-pub const EXPERTS_MAX: u32 = 1024;
 /// Tokens of a vocabulary.
 pub const VOCAB_MAX: u32 = 1 << 20;
 /// Positions that a model can be trained on.
@@ -76,19 +74,6 @@ pub struct HyperParameters {
     pub attention_scale: Option<f32>,
     /// Granite: divisor of the logits; `None` is 1.
     pub logit_scale: Option<f32>,
-}
-
-/// The experts of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpertNumbers {
-    /// In a layer, 1 to [`EXPERTS_MAX`].
-    pub count: u32,
-    /// Chosen for a row, 1 to `count`.
-    pub used: u32,
-    /// Values between the matrices of one.
-    pub width: u32,
-    /// Layers before the first that has experts.
-    pub dense_layers: u32,
 }
 
 /// How rotary positions are stretched beyond the trained context.
@@ -152,6 +137,7 @@ impl HyperParameters {
         }
         let (head_dim, rope_dim) = head_dims(&keys, hidden, heads)?;
         let ctx_train = keys.number("context_length", 1..=CTX_TRAIN_MAX)?;
+        let ffn = keys.per_layer("feed_forward_length", layers, 1..=FFN_MAX)?;
         let mut parameters = Self {
             architecture: architecture.to_owned(),
             layers,
@@ -160,7 +146,7 @@ impl HyperParameters {
             kv_heads,
             head_dim_k: head_dim,
             head_dim_v: head_dim,
-            ffn: keys.per_layer("feed_forward_length", layers, 1..=FFN_MAX)?,
+            ffn,
             vocab: vocab(gguf, &keys)?,
             ctx_train,
             rms_eps: keys
@@ -170,7 +156,7 @@ impl HyperParameters {
             rope_base: keys.positive("rope.freq_base", 1e15)?.unwrap_or(10_000.0),
             rope_scaling: rope_scaling(&keys, ctx_train)?,
             window: window(&keys, &family)?,
-            experts: experts(&keys, &family, layers)?,
+            experts: mixture::experts(&keys, &family, layers, ffn)?,
             embedding_scale: None,
             residual_scale: None,
             attention_scale: None,
@@ -225,32 +211,14 @@ fn window(keys: &Keys<'_>, family: &Family) -> Result<Option<u32>, GgufError> {
     }
 }
 
-/// The experts, if the family has some.
-fn experts(
-    keys: &Keys<'_>,
-    family: &Family,
-    layers: u32,
-) -> Result<Option<ExpertNumbers>, GgufError> {
-    if family.experts == Experts::None {
-        return Ok(None);
-    }
-    let count = keys.number("expert_count", 1..=EXPERTS_MAX)?;
-    Ok(Some(ExpertNumbers {
-        count,
-        used: keys.number("expert_used_count", 1..=count)?,
-        width: keys.number("expert_feed_forward_length", 1..=FFN_MAX)?,
-        dense_layers: keys.opt_number("leading_dense_block_count", 0..=layers)?.unwrap_or(0),
-    }))
-}
-
 /// Refuses what these architectures can also say in their metadata and Woolly does not compute.
 fn refuse_features(keys: &Keys<'_>, family: &Family) -> Result<(), GgufError> {
     let zero_or_absent = [
-        ("expert_count", "0: Woolly does not compute mixtures of experts"),
+        ("expert_count", "0: Woolly knows no experts in models of this architecture"),
         ("nextn_predict_layers", "0: Woolly does not compute layers that predict further tokens"),
     ];
     for (key, expected) in zero_or_absent {
-        if key == "expert_count" && family.experts != Experts::None {
+        if key == "expert_count" && family.experts.is_some() {
             continue;
         }
         if let Some(found) = keys.metadata.opt_u64(&keys.name(key))?

@@ -1,10 +1,11 @@
 //! The shape of one layer, as the table and a model's metadata say it; what it remembers of a
 //! sequence, and whether it can be computed.
 
-use super::families::{Activation, Experts, Family, Norms, Windows};
+use super::families::{Activation, Family, Norms, SharedExpert, Windows};
 use super::hyper::HyperParameters;
 use crate::kernels::attention::heads::AttentionShape;
 use crate::kernels::elementwise::Pairing;
+use crate::kernels::routing::Router;
 use crate::kv::KvType;
 
 /// All that a layer's computation depends on, its weights apart. Widths are in values.
@@ -56,7 +57,7 @@ pub enum AttentionKind {
 }
 
 /// What a layer has after attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FeedForwardKind {
     /// One network.
     Dense {
@@ -71,6 +72,14 @@ pub enum FeedForwardKind {
         used: usize,
         /// Values between the matrices of one.
         width: usize,
+        /// How it chooses.
+        router: Router,
+        /// Whether a bias may be added to its scores for the choice.
+        may_have_choice_bias: bool,
+        /// Values between the matrices of the one that all rows go to; 0 if there is none.
+        shared_width: usize,
+        /// Whether that one's outputs have a gate.
+        is_shared_gated: bool,
     },
 }
 
@@ -104,11 +113,15 @@ impl LayerShape {
             _ => (AttentionKind::Full, None),
         };
         let feed_forward = match (family.experts, hyper.experts) {
-            (Experts::AfterDense, Some(experts)) if index >= experts.dense_layers => {
+            (Some(mixture), Some(experts)) if index >= experts.dense_layers => {
                 FeedForwardKind::Experts {
                     count: experts.count as usize,
                     used: experts.used as usize,
                     width: experts.width as usize,
+                    router: experts.router,
+                    may_have_choice_bias: mixture.may_have_choice_bias,
+                    shared_width: experts.shared_width as usize,
+                    is_shared_gated: mixture.shared == SharedExpert::Gated,
                 }
             }
             _ => FeedForwardKind::Dense { width: hyper.ffn as usize },
@@ -150,7 +163,34 @@ impl LayerShape {
     pub fn ffn_width(&self) -> usize {
         match self.feed_forward {
             FeedForwardKind::Dense { width } => width,
-            FeedForwardKind::Experts { used, width, .. } => used * width,
+            FeedForwardKind::Experts { used, width, shared_width, .. } => {
+                shared_width.max(used * width)
+            }
+        }
+    }
+
+    /// Experts, and how many of them a row goes to; none of either if it is dense.
+    pub fn experts(&self) -> (usize, usize) {
+        match self.feed_forward {
+            FeedForwardKind::Dense { .. } => (0, 0),
+            FeedForwardKind::Experts { count, used, .. } => (count, used),
+        }
+    }
+
+    /// Values of the rows that are sorted by expert, for one row before that: the wider of what experts are
+    /// given and of what is between their matrices.
+    pub fn sorted_width(&self) -> usize {
+        match self.feed_forward {
+            FeedForwardKind::Dense { .. } => 0,
+            FeedForwardKind::Experts { width, .. } => self.hidden.max(width),
+        }
+    }
+
+    /// Values that the shared expert gives a row; 0 if there is none.
+    pub fn shared_out(&self) -> usize {
+        match self.feed_forward {
+            FeedForwardKind::Experts { shared_width, .. } if shared_width > 0 => self.hidden,
+            _ => 0,
         }
     }
 
@@ -182,9 +222,6 @@ impl LayerShape {
     pub fn not_computed(&self) -> Option<String> {
         if let AttentionKind::Window(window) = self.attention {
             return Some(format!("uses a window of {window} positions"));
-        }
-        if let FeedForwardKind::Experts { count, .. } = self.feed_forward {
-            return Some(format!("has {count} experts"));
         }
         let norms = self.norms;
         let said = match (norms.before, norms.after) {

@@ -4,6 +4,7 @@
 //! ```text
 //! families.rs   the table: one row per architecture
 //!   ├─► hyper.rs    the metadata keys that are read, and what is refused
+//!   │     └─► mixture.rs  those of experts
 //!   ├─► layer.rs    the shape of each layer; what it remembers; what is not computed
 //!   │     └─► cost.rs   multiplications and bytes read
 //!   └─► tensors.rs  the tensors that each layer must and may have, with their shapes
@@ -15,6 +16,7 @@ pub mod families;
 pub mod hyper;
 mod keys;
 pub mod layer;
+mod mixture;
 pub(crate) mod tensors;
 
 pub use cost::Cost;

@@ -39,8 +39,10 @@ enum Dim {
     Vocab,
     /// Experts.
     Experts,
+    /// Of the shared expert.
+    Shared,
 }
-use Dim::{Attended, Experts, Ffn, Head, Hidden, Keys, Pairs, Queries, Values, Vocab};
+use Dim::{Attended, Experts, Ffn, Head, Hidden, Keys, Pairs, Queries, Shared, Values, Vocab};
 
 /// A tensor's name and its shape in GGUF's order: the length of a row first.
 type Named = (&'static str, &'static [Dim]);
@@ -83,6 +85,13 @@ const EXPERTS: [Named; 4] = [
     ("ffn_up_exps.weight", &[Hidden, Ffn, Experts]),
     ("ffn_down_exps.weight", &[Ffn, Hidden, Experts]),
 ];
+const CHOICE_BIAS: [Named; 1] = [("exp_probs_b.bias", &[Experts])];
+const SHARED: [Named; 3] = [
+    ("ffn_gate_shexp.weight", &[Hidden, Shared]),
+    ("ffn_up_shexp.weight", &[Hidden, Shared]),
+    ("ffn_down_shexp.weight", &[Shared, Hidden]),
+];
+const SHARED_GATE: [Named; 1] = [("ffn_gate_inp_shexp.weight", &[Hidden])];
 
 /// A tensor of a layer.
 #[derive(Clone, Copy)]
@@ -108,9 +117,10 @@ impl Dim {
             Head => layer.key_dim,
             Pairs => layer.rope_dim / 2,
             Vocab => arch.hyper.vocab as usize,
-            Experts => match layer.feed_forward {
+            Experts => layer.experts().0,
+            Shared => match layer.feed_forward {
                 FeedForwardKind::Dense { .. } => 0,
-                FeedForwardKind::Experts { count, .. } => count,
+                FeedForwardKind::Experts { shared_width, .. } => shared_width,
             },
         };
         len as u64
@@ -124,11 +134,20 @@ fn parts(layer: &LayerShape) -> impl Iterator<Item = Part> {
         names.iter().map(move |&(name, dims)| Part { name, dims, is_required })
     };
     let is_dense = matches!(layer.feed_forward, FeedForwardKind::Dense { .. });
+    let (has_shared, has_gate, may_have_bias) = match layer.feed_forward {
+        FeedForwardKind::Dense { .. } => (false, false, false),
+        FeedForwardKind::Experts {
+            shared_width, is_shared_gated, may_have_choice_bias, ..
+        } => (shared_width > 0, shared_width > 0 && is_shared_gated, may_have_choice_bias),
+    };
     some(layer.norms.before, &NORM_BEFORE_ATTENTION, true)
         .chain(some(true, &ATTENTION, true))
         .chain(some(layer.norms.before, &NORM_BEFORE_FFN, true))
         .chain(some(is_dense, &DENSE, true))
         .chain(some(!is_dense, &EXPERTS, true))
+        .chain(some(may_have_bias, &CHOICE_BIAS, false))
+        .chain(some(has_shared, &SHARED, true))
+        .chain(some(has_gate, &SHARED_GATE, true))
         .chain(some(layer.norms.after, &NORMS_AFTER, true))
         .chain(some(layer.has_head_norm, &HEAD_NORMS, true))
         .chain(some(true, &ATTENTION_BIASES, false))

@@ -14,6 +14,7 @@ use crate::plan::ModelLayout;
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
 use crate::weights::{Resident, Weights};
+use model::Kind;
 pub use model::{Random, factor_places, weights};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -217,10 +218,10 @@ fn fast_levels() -> Vec<Level> {
     if fast.is_empty() { vec![Level::SCALAR] } else { fast }
 }
 
-fn synthetic() -> (tempfile::TempDir, PathBuf) {
+fn synthetic(kind: Kind) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder for the model");
     let path = folder.path().join("every-format.gguf");
-    model::write(&path);
+    model::write(&path, kind);
     (folder, path)
 }
 
@@ -229,54 +230,65 @@ const LEN: usize = 1100;
 
 /// Of all combinations those that together have every choice of three dimensions (halves) or of two
 /// (bytes).
-#[test]
-fn matrix_of_stages_chunks_batch_mates_and_threads_has_one_hash_per_kv_type() {
-    let points = |kv| {
-        let mut points = Vec::new();
-        for stages in [1, 2, 3] {
-            for (c, chunk) in [0, 1, 7, 32].into_iter().enumerate() {
-                for (b, beside) in [0, 3].into_iter().enumerate() {
-                    let wanted = kv == KvType::F16 || b == (stages + c) % 2;
-                    let threads = match kv {
-                        KvType::F16 => 1 + (stages + c + b) % 2,
-                        KvType::Q8_0 => 1 + (stages + c / 2) % 2,
-                    };
-                    let stages = stages as u32;
-                    let point =
-                        Point { stages, chunk, beside, threads, ..plain(Level::best(), kv) };
-                    points.extend(wanted.then_some(point));
-                }
+fn matrix(kv: KvType) -> Vec<Point> {
+    let mut points = Vec::new();
+    for stages in [1, 2, 3] {
+        for (c, chunk) in [0, 1, 7, 32].into_iter().enumerate() {
+            for (b, beside) in [0, 3].into_iter().enumerate() {
+                let wanted = kv == KvType::F16 || b == (stages + c) % 2;
+                let threads = match kv {
+                    KvType::F16 => 1 + (stages + c + b) % 2,
+                    KvType::Q8_0 => 1 + (stages + c / 2) % 2,
+                };
+                let stages = stages as u32;
+                let point = Point { stages, chunk, beside, threads, ..plain(Level::best(), kv) };
+                points.extend(wanted.then_some(point));
             }
         }
-        assert_eq!(points.len(), if kv == KvType::F16 { 24 } else { 12 });
-        points
-    };
-    let (_folder, path) = synthetic();
-    check_each_kv(&path, points, LEN);
+    }
+    assert_eq!(points.len(), if kv == KvType::F16 { 24 } else { 12 });
+    points
+}
+
+#[test]
+fn matrix_of_stages_chunks_batch_mates_and_threads_has_one_hash_per_kv_type() {
+    let (_folder, path) = synthetic(Kind::Dense);
+    check_each_kv(&path, matrix, LEN);
+}
+
+#[test]
+fn the_matrix_of_a_mixture_has_one_hash_per_kv_type() {
+    let (_folder, path) = synthetic(Kind::Mixture);
+    check_each_kv(&path, matrix, 200);
 }
 
 #[test]
 fn every_instruction_set_has_the_hash_of_the_scalar_one() {
-    let (_folder, path) = synthetic();
     let points = |levels: &[Level], chunks: &[usize], kv| {
         let at =
             |level| chunks.iter().map(move |chunk| Point { chunk: *chunk, ..plain(level, kv) });
         levels.iter().flat_map(|level| at(*level)).collect::<Vec<_>>()
     };
-    check_each_kv(&path, |kv| points(&Level::available(), &[0, 1, 7], kv), 40);
+    for kind in [Kind::Mixture, Kind::Dense] {
+        let (_folder, path) = synthetic(kind);
+        check_each_kv(&path, |kv| points(&Level::available(), &[0, 1, 7], kv), 40);
+    }
+    let (_folder, path) = synthetic(Kind::Dense);
     // Beyond the first range of the attention; the scalar level would take minutes for that.
     check_each_kv(&path, |kv| points(&fast_levels(), &[32], kv), LEN);
 }
 
 #[test]
 fn a_planted_bug_turns_the_matrix_red() {
-    let (_folder, path) = synthetic();
     let points =
         |bug| [0, 1, 7].map(|chunk| Point { bug, chunk, ..plain(Level::best(), KvType::F16) });
-    let red = std::panic::catch_unwind(|| check(&path, &points(true), 20));
-    assert!(red.is_err(), "tiles of several tokens are wrong, single ones are right");
-    // Without the bug the same points agree.
-    check(&path, &points(false), 20);
+    for kind in [Kind::Mixture, Kind::Dense] {
+        let (_folder, path) = synthetic(kind);
+        let red = std::panic::catch_unwind(|| check(&path, &points(true), 20));
+        assert!(red.is_err(), "tiles of several tokens are wrong, single ones are right");
+        // Without the bug the same points agree.
+        check(&path, &points(false), 20);
+    }
 }
 
 /// Eight corners of the matrix for real models.

@@ -1,5 +1,5 @@
-//! A model that uses every weight format: 3 layers, width 768 (3 superblocks), feed-forward width
-//! 1,792 (7 superblocks), 12 query heads on 4 key heads.
+//! Models that use every weight format: 3 layers, width 768 (3 superblocks), feed-forward width
+//! 1,792 (7 superblocks) or a mixture of experts, 12 query heads on 4 key heads.
 
 use crate::gguf::write::GgufWriter;
 use crate::gguf::{Array, Value};
@@ -78,50 +78,111 @@ pub fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> V
     out
 }
 
-/// Writes the model: the 13 formats go round over the 21 matrices of the layers.
-pub fn write(path: &Path) {
-    let text = |s: &str| Value::String(s.to_owned());
-    let tokens = (0..VOCAB).map(|i| format!("t{i}")).collect();
+/// What follows attention in the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One network.
+    Dense,
+    /// 10 experts of width 512, 3 of them for a row, and a shared one of width 768 with a gate.
+    Mixture,
+}
+
+/// Experts of the mixture, and those of a row.
+const EXPERTS: (u64, u64) = (10, 3);
+/// Widths of one of them, and of the shared one.
+const WIDTHS: (u64, u64) = (512, 768);
+
+/// Writes the model: the 13 formats go round over the matrices of the layers.
+pub fn write(path: &Path, kind: Kind) {
     let mut random = Random(1);
-    let mut writer = GgufWriter::new()
-        .kv("general.architecture", text("llama"))
-        .kv("llama.block_count", Value::U32(LAYERS))
-        .kv("llama.context_length", Value::U32(4096))
-        .kv("llama.embedding_length", Value::U32(HIDDEN as u32))
-        .kv("llama.feed_forward_length", Value::U32(FFN as u32))
-        .kv("llama.attention.head_count", Value::U32(12))
-        .kv("llama.attention.head_count_kv", Value::U32(4))
-        .kv("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5))
-        .kv("llama.rope.freq_base", Value::F32(10_000.0))
-        .kv("tokenizer.ggml.tokens", Value::Array(Array::Strings(tokens)));
-    let mut tensor = |writer: GgufWriter, name: &str, ty, rows: u64, cols: u64, sigma: f32| {
-        let bytes = weights(&mut random, ty, rows * cols, sigma);
-        let shape: &[u64] = if rows == 1 { &[cols] } else { &[cols, rows] };
+    let mut writer = metadata(kind);
+    let mut tensor = |writer: GgufWriter, name: &str, ty, shape: &[u64], sigma: f32| {
+        let bytes = weights(&mut random, ty, shape.iter().product(), sigma);
         writer.tensor(name, ty, shape, bytes)
     };
     let vocab = u64::from(VOCAB);
-    writer = tensor(writer, "token_embd.weight", TensorType::Q8_0, vocab, HIDDEN, 1.0);
+    writer = tensor(writer, "token_embd.weight", TensorType::Q8_0, &[HIDDEN, vocab], 1.0);
     let mut formats = TensorType::ALL.into_iter().cycle();
     for layer in 0..LAYERS {
-        for (part, rows, cols, gain) in [
-            ("attn_q", HIDDEN, HIDDEN, 3.0),
-            ("attn_k", KV, HIDDEN, 3.0),
-            ("attn_v", KV, HIDDEN, 1.5),
-            ("attn_output", HIDDEN, HIDDEN, 1.5),
-            ("ffn_gate", FFN, HIDDEN, 1.5),
-            ("ffn_up", FFN, HIDDEN, 1.5),
-            ("ffn_down", HIDDEN, FFN, 1.5),
-        ] {
+        for (part, shape, gain) in ATTENTION.iter().chain(feed_forward(kind)) {
             let ty = formats.next().expect("a cycle does not end");
-            let sigma = gain / (cols as f32).sqrt();
-            writer = tensor(writer, &format!("blk.{layer}.{part}.weight"), ty, rows, cols, sigma);
+            let sigma = gain / (shape[0] as f32).sqrt();
+            writer = tensor(writer, &format!("blk.{layer}.{part}.weight"), ty, shape, sigma);
         }
-        for part in ["attn_norm", "ffn_norm"] {
+        for (part, sigma) in floats(kind) {
             let name = format!("blk.{layer}.{part}.weight");
-            writer = tensor(writer, &name, TensorType::F32, 1, HIDDEN, 1.7);
+            let router = [HIDDEN, EXPERTS.0];
+            let shape = if *part == "ffn_gate_inp" { &router[..] } else { &router[..1] };
+            writer = tensor(writer, &name, TensorType::F32, shape, *sigma);
         }
     }
-    writer = tensor(writer, "output_norm.weight", TensorType::F32, 1, HIDDEN, 2.0);
-    writer = tensor(writer, "output.weight", TensorType::Q6_K, vocab, HIDDEN, 0.05);
+    writer = tensor(writer, "output_norm.weight", TensorType::F32, &[HIDDEN], 2.0);
+    writer = tensor(writer, "output.weight", TensorType::Q6_K, &[HIDDEN, vocab], 0.05);
     writer.write(path).expect("the model can be written");
+}
+
+/// A matrix of a layer: its name, its shape, and how much it makes its input larger.
+type Part = (&'static str, &'static [u64], f32);
+
+const ATTENTION: [Part; 4] = [
+    ("attn_q", &[HIDDEN, HIDDEN], 3.0),
+    ("attn_k", &[HIDDEN, KV], 3.0),
+    ("attn_v", &[HIDDEN, KV], 1.5),
+    ("attn_output", &[HIDDEN, HIDDEN], 1.5),
+];
+
+fn feed_forward(kind: Kind) -> &'static [Part] {
+    match kind {
+        Kind::Dense => &[
+            ("ffn_gate", &[HIDDEN, FFN], 1.5),
+            ("ffn_up", &[HIDDEN, FFN], 1.5),
+            ("ffn_down", &[FFN, HIDDEN], 1.5),
+        ],
+        Kind::Mixture => &[
+            ("ffn_gate_exps", &[HIDDEN, WIDTHS.0, EXPERTS.0], 1.5),
+            ("ffn_up_exps", &[HIDDEN, WIDTHS.0, EXPERTS.0], 1.5),
+            ("ffn_down_exps", &[WIDTHS.0, HIDDEN, EXPERTS.0], 1.5),
+            ("ffn_gate_shexp", &[HIDDEN, WIDTHS.1], 1.5),
+            ("ffn_up_shexp", &[HIDDEN, WIDTHS.1], 1.5),
+            ("ffn_down_shexp", &[WIDTHS.1, HIDDEN], 1.5),
+        ],
+    }
+}
+
+/// What is not quantised, with its size.
+fn floats(kind: Kind) -> &'static [(&'static str, f32)] {
+    let all = &[
+        ("attn_norm", 1.7),
+        ("ffn_norm", 1.7),
+        ("ffn_gate_inp", 0.2),
+        ("ffn_gate_inp_shexp", 0.05),
+    ];
+    if kind == Kind::Dense { &all[..2] } else { all }
+}
+
+fn metadata(kind: Kind) -> GgufWriter {
+    let name = if kind == Kind::Dense { "llama" } else { "qwen2moe" };
+    let tokens = (0..VOCAB).map(|i| format!("t{i}")).collect();
+    let mut writer = GgufWriter::new()
+        .kv("general.architecture", Value::String(name.to_owned()))
+        .kv("tokenizer.ggml.tokens", Value::Array(Array::Strings(tokens)))
+        .kv(format!("{name}.attention.layer_norm_rms_epsilon"), Value::F32(1e-5))
+        .kv(format!("{name}.rope.freq_base"), Value::F32(10_000.0));
+    let numbers = [
+        ("block_count", LAYERS),
+        ("context_length", 4096),
+        ("embedding_length", HIDDEN as u32),
+        ("feed_forward_length", FFN as u32),
+        ("attention.head_count", 12),
+        ("attention.head_count_kv", 4),
+        ("expert_count", EXPERTS.0 as u32),
+        ("expert_used_count", EXPERTS.1 as u32),
+        ("expert_feed_forward_length", WIDTHS.0 as u32),
+        ("expert_shared_feed_forward_length", WIDTHS.1 as u32),
+    ];
+    let count = if kind == Kind::Dense { 6 } else { numbers.len() };
+    for (key, number) in &numbers[..count] {
+        writer = writer.kv(format!("{name}.{key}"), Value::U32(*number));
+    }
+    writer
 }

@@ -26,6 +26,9 @@ pub struct Scratch {
     pub(super) scores: Buffer<f32>,
     /// Their values so far, in this range of positions.
     pub(super) partial: Buffer<f32>,
+    /// Outputs of experts before they are added up; for as many as the first forward
+    /// with experts has asked for.
+    pub(super) unsummed: Buffer<f32>,
     /// What products with one token keep.
     #[cfg(target_arch = "x86_64")]
     pub(super) gemv: super::gemv::Kept,
@@ -41,9 +44,18 @@ impl Scratch {
             queries: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
             scores: Buffer::new(QUERIES_MAX * TILE),
             partial: Buffer::new(QUERIES_MAX * HEAD_DIM_MAX),
+            unsummed: Buffer::new(0),
             #[cfg(target_arch = "x86_64")]
             gemv: super::gemv::Kept::new(),
         }
+    }
+}
+
+impl Scratch {
+    /// The buffer for `len` outputs of experts, which is to be put back.
+    pub(super) fn take_unsummed(&mut self, len: usize) -> Buffer<f32> {
+        let kept = std::mem::replace(&mut self.unsummed, Buffer::new(0));
+        if kept.len() < len { Buffer::new(len) } else { kept }
     }
 }
 

@@ -1,34 +1,32 @@
 //! The second half of a layer: what each row makes of itself.
 //!
 //! ```text
-//! x ─► norm ─► gate, up ─► silu(gate) · up ─► down ─► x
+//! x ─► norm ─► gate, up ─► silu(gate) · up ─► down ─► x      one network, or one for each expert
 //! ```
 
 use super::error::LoadError;
-use super::projection::Projection;
+use super::experts::Experts;
+use super::gated::Gated;
 use super::run::{Run, Scratch};
 use super::tensor::Finder;
 use crate::arch::layer::{FeedForwardKind, LayerShape};
 use crate::kernels::activations::Forms;
-use crate::kernels::elementwise;
 use crate::kernels::matmul::matmul;
 
 /// The feed-forward network of one layer, by kind.
 #[derive(Debug)]
 pub enum FeedForward {
     /// One for all rows.
-    Dense(Dense),
+    Dense(Box<Dense>),
+    /// Several, of which each row goes to some.
+    Experts(Box<Experts>),
 }
 
-/// The tensors of one gated network.
+/// The tensors of one network and its norm.
 #[derive(Debug)]
 pub struct Dense {
     norm: Vec<f32>,
-    gate: Projection,
-    up: Projection,
-    down: Projection,
-    /// Values between its matrices.
-    width: usize,
+    network: Gated,
 }
 
 impl FeedForward {
@@ -40,51 +38,41 @@ impl FeedForward {
     /// computed.
     pub fn load(find: &Finder<'_>, shape: &LayerShape, index: u32) -> Result<Self, LoadError> {
         match shape.feed_forward {
-            FeedForwardKind::Dense { width } => {
-                Dense::load(find, shape.hidden, width, index).map(Self::Dense)
+            FeedForwardKind::Dense { width } => Dense::load(find, shape.hidden, width, index)
+                .map(|dense| Self::Dense(Box::new(dense))),
+            FeedForwardKind::Experts { .. } => {
+                Experts::load(find, shape, index).map(|experts| Self::Experts(Box::new(experts)))
             }
-            FeedForwardKind::Experts { .. } => Err(LoadError::not_computed(index, shape)),
         }
     }
 
     /// The forms of their inputs that all its matrices need together.
     pub fn forms(&self) -> Forms {
-        let Self::Dense(dense) = self;
-        dense.gate.forms().or(dense.up.forms()).or(dense.down.forms())
+        match self {
+            Self::Dense(dense) => dense.network.forms(),
+            Self::Experts(experts) => experts.forms(),
+        }
     }
 
     /// Adds what the network gives to `x`, `[rows, hidden]`.
     pub fn forward(&self, run: &Run<'_>, shape: &LayerShape, x: &mut [f32], scratch: &mut Scratch) {
         match self {
             Self::Dense(dense) => dense.forward(run, shape, x, scratch),
+            Self::Experts(experts) => experts.forward(run, shape, x, scratch),
         }
     }
 }
 
 impl Dense {
     fn load(find: &Finder<'_>, hidden: usize, width: usize, index: u32) -> Result<Self, LoadError> {
-        let name = |part: &str| format!("blk.{index}.{part}");
-        Ok(Self {
-            norm: find.vector(&name("ffn_norm.weight"), hidden)?,
-            gate: Projection::load(find, &name("ffn_gate"), width, hidden)?,
-            up: Projection::load(find, &name("ffn_up"), width, hidden)?,
-            down: Projection::load(find, &name("ffn_down"), hidden, width)?,
-            width,
-        })
+        let norm = find.vector(&format!("blk.{index}.ffn_norm.weight"), hidden)?;
+        Ok(Self { norm, network: Gated::load(find, index, "", (hidden, width))? })
     }
 
     fn forward(&self, run: &Run<'_>, shape: &LayerShape, x: &mut [f32], s: &mut Scratch) {
-        let (pool, count) = (run.pool, run.batch.rows());
-        let forms = self.gate.forms().or(self.up.forms());
-        run.norm(shape, x, &self.norm, forms, &mut s.input);
-        let width = self.width;
-        let (gate, up) = (&mut s.gate[..count * width], &mut s.up[..count * width]);
-        matmul(pool, &s.input, [self.gate.product(run, gate), self.up.product(run, up)]);
-        let (gate, up) = (&*gate, &*up);
-        s.input.fill(pool, (count, width), self.down.forms(), &|row, columns, out| {
-            let (gate, up) = (&gate[row * width..][columns.clone()], &up[row * width..][columns]);
-            elementwise::swiglu(pool.level(), gate, up, out);
-        });
-        matmul(pool, &s.input, [self.down.added(run, shape.residual_scale, x)]);
+        run.norm(shape, x, &self.norm, self.network.input_forms(), &mut s.input);
+        self.network.inner(run, s);
+        let down = self.network.down().added(run, shape.residual_scale, x);
+        matmul(run.pool, &s.input, [down]);
     }
 }

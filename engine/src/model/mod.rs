@@ -3,7 +3,9 @@
 pub mod attention;
 pub(crate) mod embedding;
 pub mod error;
+pub mod experts;
 pub mod ffn;
+mod gated;
 pub(crate) mod head;
 pub mod layer;
 mod projection;

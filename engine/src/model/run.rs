@@ -5,6 +5,7 @@ use crate::batch::Batch;
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::attention::heads::QueryChunk;
 use crate::kernels::elementwise;
+use crate::kernels::routing::Routes;
 use crate::memory::Buffer;
 use crate::pool::Pool;
 use crate::weights::Weights;
@@ -64,6 +65,14 @@ pub struct Scratch {
     pub(super) gate: Buffer<f32>,
     pub(super) up: Buffer<f32>,
     pub(super) attended: Buffer<f32>,
+    /// What experts are given, sorted by expert.
+    pub(super) sorted: Activations,
+    pub(super) routes: Routes,
+    /// Of each row for each expert.
+    pub(super) scores: Buffer<f32>,
+    /// What the shared expert gives, and the gates of it.
+    pub(super) shared: Buffer<f32>,
+    pub(super) shared_gate: Buffer<f32>,
 }
 
 impl Scratch {
@@ -72,6 +81,7 @@ impl Scratch {
         let most = |width: fn(&LayerShape) -> usize| shapes.iter().map(width).max().unwrap_or(0);
         let (q_width, kv_width) = (most(LayerShape::q_width), most(LayerShape::kv_width));
         let ffn_width = most(LayerShape::ffn_width);
+        let (experts, used) = (most(|shape| shape.experts().0), most(|shape| shape.experts().1));
         let widest = most(|shape| shape.hidden).max(q_width).max(ffn_width);
         Self {
             input: Activations::new(rows, widest, forms),
@@ -81,20 +91,28 @@ impl Scratch {
             gate: Buffer::new(rows * ffn_width),
             up: Buffer::new(rows * ffn_width),
             attended: Buffer::new(rows * q_width),
+            sorted: Activations::new(rows * used, most(LayerShape::sorted_width), forms),
+            routes: Routes::new(rows, used, experts),
+            scores: Buffer::new(rows * experts),
+            shared: Buffer::new(rows * most(LayerShape::shared_out)),
+            shared_gate: Buffer::new(rows * most(LayerShape::shared_out).min(1)),
         }
     }
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
-        let floats = [&self.q, &self.k, &self.v, &self.gate, &self.up, &self.attended];
-        self.input.bytes() + floats.iter().map(|f| f.bytes() as u64).sum::<u64>()
+        let Self { q, k, v, gate, up, attended, scores, shared, shared_gate, .. } = self;
+        let floats = [q, k, v, gate, up, attended, scores, shared, shared_gate];
+        let floats = floats.iter().map(|f| f.bytes() as u64).sum::<u64>();
+        self.input.bytes() + self.sorted.bytes() + self.routes.bytes() + floats
     }
 
     /// Fills every buffer with NaN: what is read without having been written shows.
     pub fn poison(&mut self) {
         self.input.poison();
-        let Self { q, k, v, gate, up, attended, .. } = self;
-        for buffer in [q, k, v, gate, up, attended] {
+        self.sorted.poison();
+        let Self { q, k, v, gate, up, attended, scores, shared, shared_gate, .. } = self;
+        for buffer in [q, k, v, gate, up, attended, scores, shared, shared_gate] {
             buffer.fill(f32::NAN);
         }
     }
@@ -103,5 +121,6 @@ impl Scratch {
     #[cfg(test)]
     pub fn plant_bug(&mut self) {
         self.input.planted_bug = true;
+        self.sorted.planted_bug = true;
     }
 }

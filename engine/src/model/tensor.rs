@@ -3,6 +3,7 @@
 use super::error::LoadError;
 use crate::gguf::Gguf;
 use crate::kernels::activations::Forms;
+use crate::kernels::experts::Stack;
 use crate::kernels::matrix::Matrix;
 use crate::quant::TensorType;
 use crate::weights::{Place, Weights};
@@ -42,6 +43,27 @@ impl MatrixRef {
     }
 }
 
+/// A matrix for each expert.
+#[derive(Clone, Copy, Debug)]
+pub struct StackRef {
+    experts: usize,
+    /// All of them below each other.
+    all: MatrixRef,
+}
+
+impl StackRef {
+    /// The matrices as they lie in the file.
+    pub fn stack<'a>(&self, weights: &'a Weights) -> Stack<'a> {
+        let Matrix { ty, rows, cols, bytes } = self.all.matrix(weights);
+        Stack { ty, experts: self.experts, rows: rows / self.experts, cols, bytes }
+    }
+
+    /// The forms of their inputs that they need.
+    pub fn forms(&self) -> Forms {
+        self.all.forms()
+    }
+}
+
 impl Finder<'_> {
     /// The matrix `name` with `rows` outputs of `cols` inputs.
     ///
@@ -49,8 +71,34 @@ impl Finder<'_> {
     ///
     /// It is missing, or its shape is another one.
     pub fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<MatrixRef, LoadError> {
+        self.shaped(name, &[cols as u64, rows as u64], (rows, cols))
+    }
+
+    /// The matrices `name` of `experts` experts, each with `rows` outputs of `cols` inputs.
+    ///
+    /// # Errors
+    ///
+    /// They are missing, or their shape is another one.
+    pub fn stack(
+        &self,
+        name: &str,
+        experts: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<StackRef, LoadError> {
+        let shape = [cols, rows, experts].map(|len| len as u64);
+        let all = self.shaped(name, &shape, (rows * experts, cols))?;
+        Ok(StackRef { experts, all })
+    }
+
+    fn shaped(
+        &self,
+        name: &str,
+        shape: &[u64],
+        (rows, cols): (usize, usize),
+    ) -> Result<MatrixRef, LoadError> {
         let tensor = self.gguf.tensor(name).ok_or_else(|| missing(name))?;
-        check_shape(name, &[cols as u64, rows as u64], &tensor.shape)?;
+        check_shape(name, shape, &tensor.shape)?;
         let place = self.weights.place(name).ok_or_else(|| missing(name))?;
         let len = self.weights.at(place).len() as u64;
         assert_eq!(len, tensor.len, "the mapping has the tensor's own length");

@@ -17,14 +17,20 @@ use crate::limits::LOGIT_ROWS;
 ///
 /// ```text
 /// rows_max × (4·hidden + 2·ffn + 2·heads·head_dim + 2·kv_heads·head_dim) × 4 bytes
+///   + with experts: rows_max × (used × (2·max(hidden, width) + 8) + experts + hidden) × 4 bytes
 ///   + on the last stage 32 rows of logits: 32 × vocab × 4 bytes
 /// ```
 ///
-/// Hidden states come in, stand beside their norm and residual, and go out; gate and up; queries,
-/// attention's result, keys and values. Quantised activations are smaller than what they replace.
+/// Hidden states come in, stand beside their norm and residual, and go out; gate and up, of all chosen experts;
+/// queries, attention's result, keys and values. Quantised activations are smaller than what they replace.
+/// Rows that are sorted by expert stand there once for each, in two forms at most; scores; what a
+/// shared expert gives.
 pub fn scratch_bytes(layout: &ModelLayout, layers: &Range<u32>, rows_max: u32) -> u64 {
     let width = |layer: &LayerShape| {
-        4 * layer.hidden + 2 * layer.ffn_width() + 2 * (layer.q_width() + layer.kv_width())
+        let (experts, used) = layer.experts();
+        let of_experts = used * (2 * layer.sorted_width() + 8) + experts + layer.shared_out();
+        let dense = 4 * layer.hidden + 2 * layer.ffn_width();
+        dense + 2 * (layer.q_width() + layer.kv_width()) + of_experts
     };
     let row = layout.layer_shapes().iter().map(width).max().unwrap_or(0) as u64;
     let last = layers.end == layout.layers;

@@ -1,4 +1,5 @@
 //! Hyper-parameters of hostile files, and an architecture that is nothing but a row of a table.
 
 mod hyper;
+mod mixture;
 mod toy;

@@ -30,8 +30,8 @@ pub(crate) fn small_model(architecture: &str, layers: u32) -> GgufWriter {
         .kv(key("attention.head_count_kv"), Value::U32(2))
         .kv(key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5))
         .kv("tokenizer.ggml.tokens", Value::Array(Array::Strings(tokens)));
-    if architecture == "granite" {
-        model = model.kv("granite.logit_scale", Value::F32(8.0));
+    if architecture.starts_with("granite") {
+        model = model.kv(key("logit_scale"), Value::F32(8.0));
     }
     model = weights(model, "token_embd.weight", TensorType::Q8_0, &[HIDDEN, VOCAB]);
     for layer in 0..layers {

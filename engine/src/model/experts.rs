@@ -1,0 +1,189 @@
+//! The second half of a layer with experts.
+//!
+//! ```text
+//! x ─► norm ─┬─► router ─► routes
+//!            ├─► by expert: gate, up ─► silu(gate) · up ─► down ─► weighted sum ─┬─► x
+//!            └─► shared expert? (all rows) ─► times its gate? ───────────────────┘
+//! ```
+
+use super::error::LoadError;
+use super::gated::Gated;
+use super::run::{Run, Scratch};
+use super::tensor::{Finder, MatrixRef, StackRef};
+use crate::arch::layer::{FeedForwardKind, LayerShape};
+use crate::kernels::activations::Forms;
+use crate::kernels::elementwise;
+use crate::kernels::experts::{Combined, ExpertProduct, by_expert, combine};
+use crate::kernels::matmul::{Product, matmul};
+use crate::kernels::matrix::Matrix;
+use crate::kernels::routing::Router;
+use crate::math;
+use crate::quant::TensorType;
+
+/// The tensors of a layer's experts.
+#[derive(Debug)]
+pub struct Experts {
+    norm: Vec<f32>,
+    router: Router,
+    scores: MatrixRef,
+    choice_bias: Option<Vec<f32>>,
+    gate: StackRef,
+    up: StackRef,
+    down: StackRef,
+    /// Chosen for a row, and all.
+    numbers: (usize, usize),
+    /// Values between the matrices of one.
+    width: usize,
+    shared: Option<Shared>,
+}
+
+/// The expert that all rows go to.
+#[derive(Debug)]
+struct Shared {
+    network: Gated,
+    /// One weight for each value of its input.
+    gate: Option<Vec<f32>>,
+}
+
+impl Experts {
+    /// Finds the tensors of layer `index` and checks their shapes.
+    ///
+    /// # Errors
+    ///
+    /// A tensor is missing or has another shape than the hyper-parameters say; a layer without experts.
+    pub(super) fn load(
+        find: &Finder<'_>,
+        shape: &LayerShape,
+        index: u32,
+    ) -> Result<Self, LoadError> {
+        let FeedForwardKind::Experts { count, used, width, router, shared_width, .. } =
+            shape.feed_forward
+        else {
+            return Err(LoadError::not_computed(index, shape));
+        };
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let hidden = shape.hidden;
+        let stack = |part: &str, rows: usize, cols: usize| {
+            find.stack(&name(&format!("{part}_exps.weight")), count, rows, cols)
+        };
+        Ok(Self {
+            norm: find.vector(&name("ffn_norm.weight"), hidden)?,
+            router,
+            scores: find.matrix(&name("ffn_gate_inp.weight"), count, hidden)?,
+            choice_bias: find.optional_vector(&name("exp_probs_b.bias"), count)?,
+            gate: stack("ffn_gate", width, hidden)?,
+            up: stack("ffn_up", width, hidden)?,
+            down: stack("ffn_down", hidden, width)?,
+            numbers: (count, used),
+            width,
+            shared: match shared_width {
+                0 => None,
+                width => Some(Shared::load(find, shape, index, width)?),
+            },
+        })
+    }
+
+    /// The forms of their inputs that all its matrices need together.
+    pub(super) fn forms(&self) -> Forms {
+        self.input_forms().or(self.down.forms())
+    }
+
+    fn input_forms(&self) -> Forms {
+        let own = self.scores.forms().or(self.expert_forms());
+        self.shared.as_ref().map_or(own, |shared| own.or(shared.forms()))
+    }
+
+    fn expert_forms(&self) -> Forms {
+        self.gate.forms().or(self.up.forms())
+    }
+
+    /// Adds what the experts give to `x`, `[rows, hidden]`.
+    pub(super) fn forward(
+        &self,
+        run: &Run<'_>,
+        shape: &LayerShape,
+        x: &mut [f32],
+        s: &mut Scratch,
+    ) {
+        run.norm(shape, x, &self.norm, self.input_forms(), &mut s.input);
+        self.route(run, s);
+        self.inner(run, s);
+        let (rows, hidden) = (run.batch.rows(), shape.hidden);
+        if let Some(shared) = &self.shared {
+            shared.forward(run, hidden, s);
+        }
+        let factors = self.shared.as_ref().is_some_and(|shared| shared.gate.is_some());
+        let factors = factors.then_some(&s.shared_gate[..rows]);
+        let combined = Combined {
+            stack: self.down.stack(run.weights),
+            bias: None,
+            beside: self.shared.as_ref().map(|_| (&s.shared[..rows * hidden], factors)),
+            scale: shape.residual_scale,
+            out: x,
+        };
+        combine(run.pool, &s.sorted, &s.routes, combined);
+    }
+
+    /// Says which rows go to which experts.
+    fn route(&self, run: &Run<'_>, s: &mut Scratch) {
+        let scores = &mut s.scores[..run.batch.rows() * self.numbers.0];
+        let product = Product::new(self.scores.matrix(run.weights), scores);
+        matmul(run.pool, &s.input, [product]);
+        let bias = self.choice_bias.as_deref();
+        s.routes.choose(run.pool, &self.router, self.numbers, (scores, bias));
+    }
+
+    /// From the input to what the experts' last matrices are given, sorted by expert.
+    fn inner(&self, run: &Run<'_>, s: &mut Scratch) {
+        let (pool, width, places) = (run.pool, self.width, s.routes.sources().len());
+        let (gate, up) = (&mut s.gate[..places * width], &mut s.up[..places * width]);
+        let products = [(&self.gate, &mut *gate), (&self.up, &mut *up)]
+            .map(|(stack, out)| ExpertProduct { stack: stack.stack(run.weights), bias: None, out });
+        if run.batch.rows() == 1 {
+            by_expert(pool, &s.input, &s.routes, products);
+        } else {
+            let sorting = (s.routes.sources(), s.routes.groups());
+            s.sorted.gather(pool, &s.input, sorting, self.expert_forms());
+            by_expert(pool, &s.sorted, &s.routes, products);
+        }
+        let (gate, up) = (&*gate, &*up);
+        let groups = (s.routes.groups(), width);
+        s.sorted.fill_groups(pool, groups, self.down.forms(), &|place, columns, out| {
+            let at = place * width + columns.start..place * width + columns.end;
+            elementwise::swiglu(pool.level(), &gate[at.clone()], &up[at], out);
+        });
+    }
+}
+
+impl Shared {
+    fn load(
+        find: &Finder<'_>,
+        shape: &LayerShape,
+        index: u32,
+        width: usize,
+    ) -> Result<Self, LoadError> {
+        let FeedForwardKind::Experts { is_shared_gated, .. } = shape.feed_forward else {
+            return Err(LoadError::not_computed(index, shape));
+        };
+        let gate = format!("blk.{index}.ffn_gate_inp_shexp.weight");
+        let gate = is_shared_gated.then(|| find.vector(&gate, shape.hidden)).transpose()?;
+        Ok(Self { network: Gated::load(find, index, "_shexp", (shape.hidden, width))?, gate })
+    }
+
+    fn forms(&self) -> Forms {
+        let gate = Forms { values: self.gate.is_some(), ..Forms::default() };
+        self.network.forms().or(gate)
+    }
+
+    /// What it gives to `s.shared`, and its gates to `s.shared_gate`; the input is used up.
+    fn forward(&self, run: &Run<'_>, hidden: usize, s: &mut Scratch) {
+        if let Some(gate) = &self.gate {
+            let bytes = bytemuck::cast_slice(gate);
+            let matrix = Matrix { ty: TensorType::F32, rows: 1, cols: hidden, bytes };
+            let gates = &mut s.shared_gate[..run.batch.rows()];
+            matmul(run.pool, &s.input, [Product::new(matrix, gates)]);
+            gates.iter_mut().for_each(|gate| *gate = math::sigmoid(*gate));
+        }
+        self.network.forward(run, hidden, s);
+    }
+}
