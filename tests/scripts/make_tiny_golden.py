@@ -1,35 +1,25 @@
 #!/usr/bin/env python3
 """Write golden files: what llama.cpp computes from a model, for the tests to hold Woolly against.
 
-    python3 -m pip install numpy llama-cpp-python==0.3.36
-    tests/scripts/make_tiny_golden.py tests/fixtures/golden tests/fixtures/models/tiny-*.gguf
+    python3 -m pip install numpy gguf==0.19.0 llama-cpp-python==0.3.36
+    tests/scripts/make_tiny_golden.py [--truth] tests/fixtures/golden tests/fixtures/models/tiny-*.gguf
 
 For each MODEL.gguf and text: MODEL.TEXT.json with the fields that fixtures/README.md explains. Texts are long enough that
-rope scaling matters; the `chat` one is parsed with special tokens.
+rope scaling matters; the `chat` one is parsed with special tokens. A MODEL-f32.gguf is computed with a KV cache in F32.
+
+With --truth also MODEL.TEXT.f32.json: the same from a copy of the file in F32.
 """
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
-from llama_cpp import Llama
+from llama_cpp import GGML_TYPE_F16, GGML_TYPE_F32, Llama
 
-PROSE = (
-    "The lighthouse keeper counted the ships every evening before the lamp was lit. There were never more than nine, and on the "
-    "nights when there were fewer he wrote the number down in red. By the end of the winter the red numbers had filled a page, and "
-    "he began to ask himself where the others had gone. Nobody in the town could tell him; the harbour master said that ships come "
-    "and go, and that the sea keeps no books."
-)
-UNICODE = (
-    "Prices: 12,50 € → 1 234 567 ¥; naïve café, Ωμέγα, 東京タワー, привет мир, 🦙🚀. Isn't it?\n\n\tint x = 0x1F;  // don't\n"
-    "  we've   they'LL 'S 'tis…\r\nﬁne ½ ② á\u0301\u0301 עברית हिन्दी"
-)
-CHATS = {
-    "<|im_start|>": "<|im_start|>system\nYou count things.<|im_end|>\n<|im_start|>user\nHow many boats came down the river, and "
-                    "how many of them came back?<|im_end|>\n<|im_start|>assistant\n",
-    "[INST]": "[INST] How many boats came down the river, and how many of them came back? [/INST] Seven, and five.</s>"
-              "[INST] Count again. [/INST]",
-}
+import tiny_f32
+from tiny_texts import texts_of, tokens_of
+
 GREEDY_TOKENS = 16
 
 
@@ -61,7 +51,7 @@ def greedy(model, tokens, logits):
 
 
 def golden(model, text, special):
-    tokens = model.tokenize(text.encode(), add_bos=True, special=special)
+    tokens = tokens_of(model, text, special)
     logits = evaluate(model, tokens)
     positions = []
     for i, row in enumerate(logits):
@@ -86,23 +76,30 @@ def to_json(data):
     return "{" + ",\n".join(fields) + "}\n"
 
 
+def write_golden(path, out, suffix):
+    """The golden files of one model: NAME.TEXT and the suffix."""
+    name = path.stem if suffix == ".json" else path.stem.removesuffix("-f32")
+    kv = GGML_TYPE_F32 if path.stem.endswith("-f32") else GGML_TYPE_F16
+    model = Llama(str(path), n_ctx=512, n_threads=2, n_threads_batch=2, type_k=kv, type_v=kv, logits_all=True, verbose=False)
+    for text_name, text, special in texts_of(model):
+        data = golden(model, text, special)
+        (out / f"{name}.{text_name}{suffix}").write_text(to_json(data))
+        margins = [p["top"][0][1] - p["top"][1][1] for p in data["positions"]]
+        print(f"{name}.{text_name}{suffix}: {len(data['tokens'])} tokens, mean nll {data['mean_nll']:.3f}, "
+              f"{np.mean(np.array(margins) > 0.7):.0%} of first tokens clear, greedy {data['greedy_text']!r}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", action="store_true")
     parser.add_argument("out", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
     args = parser.parse_args()
     for path in args.models:
-        model = Llama(str(path), n_ctx=512, n_threads=2, n_threads_batch=2, logits_all=True, verbose=False)
-        texts = {"prose": PROSE, "unicode": UNICODE}
-        for marker, chat in CHATS.items():
-            if len(model.tokenize(marker.encode(), add_bos=False, special=True)) == 1:
-                texts["chat"] = chat
-        for name, text in texts.items():
-            data = golden(model, text, special=name == "chat")
-            (args.out / f"{path.stem}.{name}.json").write_text(to_json(data))
-            margins = [p["top"][0][1] - p["top"][1][1] for p in data["positions"]]
-            print(f"{path.stem}.{name}: {len(data['tokens'])} tokens, mean nll {data['mean_nll']:.3f}, "
-                  f"{np.mean(np.array(margins) > 0.7):.0%} of first tokens clear, greedy {data['greedy_text']!r}")
+        write_golden(path, args.out, ".json")
+        if args.truth and not path.stem.endswith("-f32"):
+            with tempfile.TemporaryDirectory() as folder:
+                write_golden(tiny_f32.write(path, Path(folder) / f"{path.stem}-f32.gguf"), args.out, ".f32.json")
 
 
 if __name__ == "__main__":
