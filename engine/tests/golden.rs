@@ -112,15 +112,26 @@ fn top(position: &Value, index: usize) -> (u32, f64) {
     (entry[0].as_u64().expect("a token") as u32, entry[1].as_f64().expect("a log-probability"))
 }
 
+/// Whether a model's weights are floats.
+fn is_f32(model: &str) -> bool {
+    model.ends_with("-f32")
+}
+
+fn has_experts(model: &str) -> bool {
+    model.contains("moe") || model.contains("mixtral")
+}
+
 #[derive(Default)]
 struct Distance {
     sum: f64,
+    largest: f64,
     count: usize,
 }
 
 impl Distance {
     fn add(&mut self, delta: f64) {
         self.sum += delta.abs();
+        self.largest = self.largest.max(delta.abs());
         self.count += 1;
     }
     fn mean(&self) -> f64 {
@@ -146,7 +157,8 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
             let (first, second) = (top(&positions[i], 0), top(&positions[i], 1));
             let margin = first.1 - second.1;
             let our_margin = f64::from(result.top[0].1 - result.top[1].1);
-            if margin > 0.7 && our_margin > 0.7 {
+            let clear = if is_f32(model) { 0.05 } else { 0.7 };
+            if margin > clear && our_margin > clear {
                 // At qwen's first position, with its huge activations, llama.cpp is not with the truth.
                 let true_first = truth.as_ref().map(|truth| top(&truth["positions"][i], 0).0);
                 let ours = result.top[0].0;
@@ -168,8 +180,9 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
         }
     }
     println!(
-        "{model}: mean |Δ| to llama.cpp {:.4}, to the truth {:.4} (llama.cpp {:.4}), {} positions",
+        "{model}: mean |Δ| to llama.cpp {:.4} (largest {:.4}), to the truth {:.4} (llama.cpp {:.4}), {} positions",
         to_llama.mean(),
+        to_llama.largest,
         to_truth.mean(),
         llama_to_truth.mean(),
         to_llama.count
@@ -177,14 +190,21 @@ fn check_model(model: &str, path: &Path, texts: &[(String, Value, Option<Value>)
     let tolerance = match model {
         "smollm2-135m" => 0.12,
         "qwen2.5-coder-1.5b" => 0.15,
+        // Nothing is rounded there but what the cache holds.
+        _ if is_f32(model) => 0.002,
         _ => 0.3,
     };
+    if is_f32(model) {
+        assert!(to_llama.largest <= 0.05, "{model} is off by {:.4} once", to_llama.largest);
+    }
     assert!(to_llama.count > 50, "{model} has enough positions");
     assert!(to_llama.mean() <= tolerance, "{model} is off by {:.4}", to_llama.mean());
     if llama_to_truth.count > 0 {
+        // A router chooses by the same floats here and there: where its choice turns, both are off.
+        let share = if has_experts(model) { 1.1 } else { 0.8 };
         assert!(
-            to_truth.mean() <= 0.8 * llama_to_truth.mean(),
-            "{model} is less than a fifth nearer to the truth than llama.cpp"
+            to_truth.mean() <= share * llama_to_truth.mean(),
+            "{model} is not below {share} of llama.cpp's distance to the truth"
         );
     }
 }
@@ -200,5 +220,5 @@ fn log_probabilities_agree_with_llama_cpp_and_with_the_truth() {
             tried += 1;
         }
     }
-    assert!(tried >= 9, "granite-tiny, seven tiny models and smollm2 are always there");
+    assert!(tried >= 21, "granite-tiny, 19 tiny models and smollm2 are always there");
 }

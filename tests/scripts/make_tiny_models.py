@@ -30,7 +30,7 @@ INST = ("{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[
         "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}")
 LOGIT_SIGMA = 3.0           # spread of the logits
 SCORE_SIGMA = 2.0           # spread of q and of k: attention scores spread by its square
-MIXTURE_SCORE_SIGMA = 1.5   # the same in mixtures of experts: less of it, since a choice of experts adds to the differences
+MIXTURE_SCORE_SIGMA = 1.0   # the same in mixtures of experts: less of it, since a choice of experts adds to the differences
 ROUTER_SIGMA = 1.5          # spread of a router's logits
 ROUTER_GAP = 0.5            # between the last chosen and the first refused expert, asked for
 CLEAR_RATIO = 1.15          # of their probabilities, for the share that is printed

@@ -113,7 +113,7 @@ impl Experts {
             shared.forward(run, hidden, s);
         }
         let factors = self.shared.as_ref().is_some_and(|shared| shared.gate.is_some());
-        let factors = factors.then_some(&s.shared_gate[..rows]);
+        let factors = factors.then(|| &s.shared_gate[..rows]);
         let combined = Combined {
             stack: self.down.stack(run.weights),
             bias: None,
