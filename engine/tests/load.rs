@@ -102,3 +102,17 @@ fn g_59_the_output_may_be_its_own_or_the_embeddings_and_norms_are_f32() {
     let error = load(&half).expect_err("a norm in half precision");
     assert!(error.contains(name) && error.contains("F32"), "{error}");
 }
+
+#[test]
+fn an_mxfp4_scale_that_is_no_number_is_named_with_its_block() {
+    let name = "blk.0.ffn_up.weight";
+    let with = |exponent: u8| {
+        let ty = TensorType::MXFP4;
+        let mut bytes = vec![0u8; ty.row_bytes((HIDDEN * FFN) as usize)];
+        bytes[5 * ty.block_bytes()] = exponent;
+        load(&model().without_tensor(name).tensor(name, ty, &[HIDDEN, FFN], bytes))
+    };
+    assert!(with(254).is_ok());
+    let text = with(255).expect_err("must be refused");
+    assert!(text.contains(name) && text.contains("255") && text.contains("block 5"), "{text}");
+}

@@ -6,7 +6,7 @@
 
 One file per format: `blocks` are the bytes as they stand in a GGUF file (hex), `values` the f32 bit
 patterns of the dequantised weights. The blocks' scales are random, with extremes among them: zero,
-negative, subnormal and the largest f16; the quants are random bytes, all zero and all ones.
+negative, subnormal and the largest f16 (of MXFP4 exponents from the smallest on); the quants are random bytes, all zero and all ones.
 """
 import json
 import sys
@@ -21,8 +21,11 @@ from gguf import quants
 SCALES = {
     T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
     T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208],
+    T.IQ4_NL: [0], T.IQ4_XS: [0], T.MXFP4: [],
 }
 EXTREMES = [0.0, -0.0, 5.9604645e-08, -5.9604645e-08, 6.1035156e-05, 1.0, -1.0, 65504.0, -65504.0]
+# Of MXFP4, whose scale is the exponent of a power of two: subnormal ones, and up to what the values can hold.
+EXPONENTS = [0, 1, 2, 3, 120, 128, 200, 250]
 RANDOM_BLOCKS = 8
 
 
@@ -41,6 +44,9 @@ def quant_blocks(rng, ty):
         for at in SCALES[ty]:
             row[at:at + 2] = np.array([np.float16(rng.normal(0, 0.02))]).view(np.uint8)
         rows.append(row)
+    if ty == T.MXFP4:
+        for i, row in enumerate(rows):
+            row[0] = EXPONENTS[i % len(EXPONENTS)]
     return np.stack(rows)
 
 

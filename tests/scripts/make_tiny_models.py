@@ -67,6 +67,9 @@ MODELS = {
                             types=WIDE | dict(gate=(T.Q4_K, T.Q5_K, T.Q3_K), up=(T.Q6_K, T.Q4_K, T.Q2_K), down=T.Q8_0)),
     "tiny-mixtral-k": dict(arch="llama", hidden=64, head_dim=32, seed=17, experts=dict(count=8, used=2, width=256),
                            types=MIXED | dict(gate=T.Q4_0, up=T.Q5_0, down=(T.Q6_K, T.Q4_K, T.Q5_K))),
+    "tiny-mixtral-t": dict(arch="llama", hidden=64, head_dim=32, seed=18, experts=dict(count=8, used=2, width=256),
+                           types=MIXED | dict(gate=(T.MXFP4, T.IQ4_NL, T.MXFP4), up=(T.IQ4_NL, T.MXFP4, T.MXFP4),
+                                              down=(T.IQ4_XS, T.IQ4_XS, T.MXFP4))),
 }
 HEADS, KV_HEADS, FFN, CONTEXT = 4, 2, 256, 1024
 ROPE_THETA = 10000.0
@@ -106,8 +109,23 @@ def k_quant(rng, ty, rows, cols, sigma):
     return out.reshape(rows, -1)
 
 
+def table_quant(rng, ty, rows, cols, sigma):
+    """Random blocks of a format that looks its values up, with spread `sigma`."""
+    length, size = gguf.GGML_QUANT_SIZES[ty]
+    count = rows * cols // length
+    out = rng.integers(0, 256, (count, size), dtype=np.uint8)
+    if ty == T.MXFP4:           # 2^(e - 128) times twice the values of E2M1, whose spread is 5.85
+        out[:, 0] = 128 + np.rint(np.log2(sigma / 5.85)).astype(int) + rng.integers(-1, 2, count)
+    else:                       # d times values with spread 67.4; IQ4_XS: and times sc - 32, sc any of 64
+        spread = 67.4 if ty == T.IQ4_NL else 67.4 * 18.5
+        out[:, :2] = np.full(count, sigma / spread, np.float16).view(np.uint8).reshape(count, 2)
+    return out.reshape(rows, -1)
+
+
 def matrix(rng, ty, rows, cols, sigma):
     """Bytes of a random matrix in format `ty`, one row per row; `cols` is the row length."""
+    if ty in (T.IQ4_NL, T.IQ4_XS, T.MXFP4):
+        return table_quant(rng, ty, rows, cols, sigma)
     if ty.name.endswith("_K"):
         return k_quant(rng, ty, rows, cols, sigma)
     values = rng.normal(0, sigma, (rows, cols)).astype(np.float32)

@@ -43,6 +43,10 @@ fn factors(ty: TensorType) -> &'static [(usize, f32)] {
         TensorType::Q4_K => &[(0, 0.004), (2, 0.03)],
         TensorType::Q5_K => &[(0, 0.002), (2, 0.03)],
         TensorType::Q6_K => &[(208, 0.0004)],
+        TensorType::IQ4_NL => &[(0, 0.008)],
+        TensorType::IQ4_XS => &[(0, 0.0005)],
+        // Its factor is no half, see `weights`.
+        TensorType::MXFP4 => &[],
     }
 }
 
@@ -72,6 +76,10 @@ pub fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> V
                     let bytes = half::f16::from_f32(factor).to_le_bytes();
                     out[start + at..start + at + 2].copy_from_slice(&bytes);
                 }
+                if ty == TensorType::MXFP4 {
+                    // 2⁻³ to 2⁻¹ of the size, as the table goes to 12.
+                    out[start] = (125.0 + sigma.log2()) as u8 + (random.next() % 3) as u8;
+                }
             }
         }
     }
@@ -92,7 +100,7 @@ const EXPERTS: (u64, u64) = (10, 3);
 /// Widths of one of them, and of the shared one.
 const WIDTHS: (u64, u64) = (512, 768);
 
-/// Writes the model: the 13 formats go round over the matrices of the layers.
+/// Writes the model: the formats go round over the matrices of the layers.
 pub fn write(path: &Path, kind: Kind) {
     let mut random = Random(1);
     let mut writer = metadata(kind);

@@ -2,7 +2,7 @@
 
 use super::accumulate;
 use super::floats::{self, Float, Operands};
-use super::formats::{Format, k_quants, legacy};
+use super::formats::{Format, k_quants, legacy, tables};
 use super::gemm;
 #[cfg(target_arch = "x86_64")]
 use super::gemv::{self, Gemv};
@@ -186,6 +186,9 @@ macro_rules! instruction_set {
                     TensorType::Q5_0 => const { &Of::<legacy::Q5_0>::KERNELS },
                     TensorType::Q5_1 => const { &Of::<legacy::Q5_1>::KERNELS },
                     TensorType::Q8_0 => const { &Of::<legacy::Q8_0>::KERNELS },
+                    TensorType::IQ4_NL => const { &Of::<tables::Iq4Nl>::KERNELS },
+                    TensorType::IQ4_XS => const { &Of::<tables::Iq4Xs>::KERNELS },
+                    TensorType::MXFP4 => const { &Of::<tables::Mxfp4>::KERNELS },
                     TensorType::Q2_K => const { &Of::<k_quants::Q2K>::KERNELS },
                     TensorType::Q3_K => const { &Of::<k_quants::Q3K>::KERNELS },
                     TensorType::Q4_K => const { &Of::<k_quants::Q4K>::KERNELS },

@@ -20,6 +20,9 @@
 //! * **Attention**: positions from 0 in ranges of 1,024; in a range an online softmax over tiles of 32
 //!   positions ascending; the ranges are merged ascending. Keys and values are read as the cache holds
 //!   them. See `attention`.
+//! * **Experts**: a row's scores, choice and weights as `routing` says; a weighted sum of its experts from zero
+//!   on, in the order in which they were chosen, one fused multiply-add each; then the shared expert by its
+//!   gate, fused, or by 1.
 //! * `exp`, `silu` and the rotary tables are in [`math`](crate::math).
 //!
 //! An output's operations do not depend on the rows or tokens beside it, nor on the thread.

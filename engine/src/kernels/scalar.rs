@@ -4,6 +4,7 @@ use super::activations::part::Part;
 use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, TILE_TOKENS};
 use crate::quant::k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use crate::quant::legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+use crate::quant::tables::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4};
 use crate::quant::{Block, GROUP, Group, PerGroup, TensorType};
 
 /// The products of one row of quantised weights with each token of tile `tile`; places without a
@@ -25,6 +26,9 @@ pub fn products(
         TensorType::Q5_0 => sums::<BlockQ5_0>,
         TensorType::Q5_1 => sums::<BlockQ5_1>,
         TensorType::Q8_0 => sums::<BlockQ8_0>,
+        TensorType::IQ4_NL => sums::<BlockIq4Nl>,
+        TensorType::IQ4_XS => sums::<BlockIq4Xs>,
+        TensorType::MXFP4 => sums::<BlockMxfp4>,
         TensorType::Q2_K => sums::<BlockQ2K>,
         TensorType::Q3_K => sums::<BlockQ3K>,
         TensorType::Q4_K => sums::<BlockQ4K>,

@@ -102,6 +102,7 @@ impl Finder<'_> {
         let place = self.weights.place(name).ok_or_else(|| missing(name))?;
         let len = self.weights.at(place).len() as u64;
         assert_eq!(len, tensor.len, "the mapping has the tensor's own length");
+        check_exponents(name, tensor.ty, self.weights.at(place))?;
         Ok(MatrixRef { place, ty: tensor.ty, rows, cols })
     }
 
@@ -127,6 +128,17 @@ impl Finder<'_> {
         }
         let bytes = self.weights.bytes(name).ok_or_else(|| missing(name))?;
         Ok(Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+    }
+}
+
+/// An exponent of all ones stands for no number.
+fn check_exponents(name: &str, ty: TensorType, bytes: &[u8]) -> Result<(), LoadError> {
+    if ty != TensorType::MXFP4 {
+        return Ok(());
+    }
+    match bytes.chunks_exact(ty.block_bytes()).position(|block| block[0] == u8::MAX) {
+        Some(block) => Err(LoadError::Exponent { name: name.to_owned(), block }),
+        None => Ok(()),
     }
 }
 

@@ -39,7 +39,10 @@ pub(super) fn file_type(gguf: &Gguf) -> Result<String, PlanError> {
         Some(17) => "Q5_K_M",
         Some(18) => "Q6_K",
         Some(21) => "Q2_K_S",
+        Some(25) => "IQ4_NL",
+        Some(30) => "IQ4_XS",
         Some(32) => "BF16",
+        Some(38) => "MXFP4_MOE",
         _ => {
             let mut bytes = BTreeMap::new();
             for tensor in gguf.tensors() {

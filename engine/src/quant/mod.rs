@@ -1,14 +1,17 @@
 //! Tensor types: how weights lie in a GGUF file, and what they mean.
 //!
-//! The formats with blocks of 32 are in [`legacy`], those with blocks of 256 in [`k_quants`].
+//! The formats with blocks of 32 are in [`legacy`], those with blocks of 256 in [`k_quants`], and those that
+//! look their values up in [`tables`].
 
 pub mod f16;
 pub mod k_quants;
 pub mod legacy;
+pub mod tables;
 
 use bytemuck::Pod;
 use k_quants::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K};
 use legacy::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+use tables::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4};
 
 /// Weights that share their scales: 32 consecutive ones of a row.
 pub const GROUP: usize = 32;
@@ -90,12 +93,15 @@ pub enum TensorType {
     Q4_K = 12,
     Q5_K = 13,
     Q6_K = 14,
+    IQ4_NL = 20,
+    IQ4_XS = 23,
     BF16 = 30,
+    MXFP4 = 39,
 }
 
 impl TensorType {
     /// Every type, in the order of GGUF's numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::F32,
         Self::F16,
         Self::Q4_0,
@@ -108,7 +114,10 @@ impl TensorType {
         Self::Q4_K,
         Self::Q5_K,
         Self::Q6_K,
+        Self::IQ4_NL,
+        Self::IQ4_XS,
         Self::BF16,
+        Self::MXFP4,
     ];
 
     /// The type with GGUF's number `id`, if Woolly computes with it.
@@ -131,7 +140,10 @@ impl TensorType {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::IQ4_NL => "IQ4_NL",
+            Self::IQ4_XS => "IQ4_XS",
             Self::BF16 => "BF16",
+            Self::MXFP4 => "MXFP4",
         }
     }
 
@@ -139,8 +151,14 @@ impl TensorType {
     pub fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
-            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::Q4_0
+            | Self::Q4_1
+            | Self::Q5_0
+            | Self::Q5_1
+            | Self::Q8_0
+            | Self::IQ4_NL
+            | Self::MXFP4 => 32,
+            Self::Q2_K | Self::Q3_K | Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::IQ4_XS => 256,
         }
     }
 
@@ -149,7 +167,7 @@ impl TensorType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 18,
+            Self::Q4_0 | Self::IQ4_NL => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
@@ -159,6 +177,8 @@ impl TensorType {
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
+            Self::IQ4_XS => 136,
+            Self::MXFP4 => 17,
         }
     }
 
@@ -192,6 +212,9 @@ pub fn dequantize_row(ty: TensorType, bytes: &[u8], out: &mut [f32]) {
         TensorType::Q5_0 => blocks::<BlockQ5_0>(bytes, out),
         TensorType::Q5_1 => blocks::<BlockQ5_1>(bytes, out),
         TensorType::Q8_0 => blocks::<BlockQ8_0>(bytes, out),
+        TensorType::IQ4_NL => blocks::<BlockIq4Nl>(bytes, out),
+        TensorType::IQ4_XS => blocks::<BlockIq4Xs>(bytes, out),
+        TensorType::MXFP4 => blocks::<BlockMxfp4>(bytes, out),
         TensorType::Q2_K => blocks::<BlockQ2K>(bytes, out),
         TensorType::Q3_K => blocks::<BlockQ3K>(bytes, out),
         TensorType::Q4_K => blocks::<BlockQ4K>(bytes, out),

@@ -90,8 +90,8 @@ fn g_27_tensor_types() {
         let text = problem(raw.read());
         assert!(text.starts_with("TensorType") && text.contains("the.tensor"), "{text}");
     }
-    let named = problem(Raw::new(1, 0).tensor("w", &[256], 23, 0).data(4096).read());
-    assert!(named.contains("IQ4_XS"), "{named}");
+    let named = problem(Raw::new(1, 0).tensor("w", &[256], 16, 0).data(4096).read());
+    assert!(named.contains("IQ2_XXS"), "{named}");
     for id in known {
         assert!(Raw::new(1, 0).tensor("w", &[256], id, 0).data(4096).read().is_ok());
     }

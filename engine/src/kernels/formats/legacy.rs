@@ -3,7 +3,7 @@
 //! Two blocks are unpacked together, so that a load fetches 32 bytes of quants of a row.
 #![allow(clippy::missing_safety_doc, reason = "the trait says it")]
 
-use super::{Format, Sink};
+use super::{Format, Sink, nibbles};
 use crate::kernels::simd::{Rows, Simd};
 
 /// 4-bit quants around 8.
@@ -16,18 +16,6 @@ pub struct Q5_0;
 pub struct Q5_1;
 /// 8-bit quants.
 pub struct Q8_0;
-
-/// The quants of one block from four dwords of nibbles: low ones first.
-#[inline(always)]
-unsafe fn nibbles<S: Simd>(x: [S::I; 4]) -> [S::I; 8] {
-    // SAFETY: registers only; the caller is on a machine with the instructions of `S`.
-    unsafe {
-        let mask = S::splat(0x0f0f_0f0f);
-        let low = |i: usize| S::and(x[i], mask);
-        let high = |i: usize| S::and(S::shr::<4>(x[i]), mask);
-        [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
-    }
-}
 
 /// Eight dwords of nibbles, four of each of two blocks.
 #[inline(always)]

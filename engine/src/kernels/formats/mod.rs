@@ -7,6 +7,7 @@
 
 pub mod k_quants;
 pub mod legacy;
+pub mod tables;
 
 use super::simd::{Rows, Simd};
 
@@ -92,5 +93,21 @@ unsafe fn high_nibbles<S: Simd>(x: [S::I; 8]) -> [S::I; 8] {
             *out = S::and(S::shr::<4>(*out), mask);
         }
         out
+    }
+}
+
+/// The quants of a group from four dwords of nibbles: low ones first.
+///
+/// # Safety
+///
+/// As for all of [`Simd`].
+#[inline(always)]
+unsafe fn nibbles<S: Simd>(x: [S::I; 4]) -> [S::I; 8] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mask = S::splat(0x0f0f_0f0f);
+        let low = |i: usize| S::and(x[i], mask);
+        let high = |i: usize| S::and(S::shr::<4>(x[i]), mask);
+        [low(0), low(1), low(2), low(3), high(0), high(1), high(2), high(3)]
     }
 }

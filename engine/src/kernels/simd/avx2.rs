@@ -188,6 +188,21 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { if VNNI { _mm256_xor_si256(a, _mm256_set1_epi8(-128)) } else { a } }
     }
     #[inline(always)]
+    unsafe fn table(values: &[i8; 16]) -> __m256i {
+        // SAFETY: sixteen bytes are there; the machine has the instructions.
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: __m256i, indices: __m256i) -> __m256i {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe { _mm256_shuffle_epi8(table, indices) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: __m256i) -> __m256 {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: __m256i) -> __m256 {
         // SAFETY: registers only; the caller is on a machine with the instructions.
         unsafe { _mm256_cvtepi32_ps(a) }

@@ -198,6 +198,21 @@ impl Simd for Avx512 {
         unsafe { _mm512_xor_si512(a, _mm512_set1_epi8(-128)) }
     }
     #[inline(always)]
+    unsafe fn table(values: &[i8; 16]) -> __m512i {
+        // SAFETY: sixteen bytes are there; the machine has the instructions.
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: __m512i, indices: __m512i) -> __m512i {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe { _mm512_shuffle_epi8(table, indices) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: __m512i) -> __m512 {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: __m512i) -> __m512 {
         // SAFETY: registers only; the caller is on a machine with the instructions.
         unsafe { _mm512_cvtepi32_ps(a) }

@@ -155,6 +155,13 @@ pub trait Simd: Copy {
     /// [`dot_wide`](Self::dot_wide) takes signed quants.
     unsafe fn widen(a: Self::I) -> Self::I;
 
+    /// Sixteen bytes, again and again.
+    unsafe fn table(values: &[i8; 16]) -> Self::I;
+    /// For each byte of `indices`, 0 to 15, the byte of the table.
+    unsafe fn lookup(table: Self::I, indices: Self::I) -> Self::I;
+    /// The same bits as floats.
+    unsafe fn from_bits(a: Self::I) -> Self::F;
+
     /// Rounded to the nearest float, ties to even.
     unsafe fn to_f(a: Self::I) -> Self::F;
     /// The half in the low 16 bits of each lane.

@@ -172,6 +172,24 @@ impl Simd for Neon {
         a
     }
     #[inline(always)]
+    unsafe fn table(values: &[i8; 16]) -> int32x4_t {
+        // SAFETY: sixteen bytes are there; the machine has the instructions.
+        unsafe { vreinterpretq_s32_s8(vld1q_s8(values.as_ptr())) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: int32x4_t, indices: int32x4_t) -> int32x4_t {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe {
+            let (table, indices) = (vreinterpretq_s8_s32(table), vreinterpretq_u8_s32(indices));
+            vreinterpretq_s32_s8(vqtbl1q_s8(table, indices))
+        }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: int32x4_t) -> float32x4_t {
+        // SAFETY: registers only; the caller is on a machine with the instructions.
+        unsafe { vreinterpretq_f32_s32(a) }
+    }
+    #[inline(always)]
     unsafe fn to_f(a: int32x4_t) -> float32x4_t {
         // SAFETY: registers only; the caller is on a machine with the instructions.
         unsafe { vcvtq_f32_s32(a) }
