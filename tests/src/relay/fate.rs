@@ -10,6 +10,9 @@ const OVERTAKEN_BY: Duration = Duration::from_millis(20);
 /// router whose queue is full.
 const QUEUE_MAX: Duration = Duration::from_millis(400);
 
+/// How long a burst lasts at most: on a link with few datagrams it would be as long as a cut.
+const BURST_MAX: Duration = Duration::from_secs(1);
+
 /// What one direction of a link is like. The default passes everything at once.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
@@ -64,7 +67,8 @@ pub struct Dice {
     seed: u64,
     direction: u64,
     count: u64,
-    in_burst: bool,
+    /// When the burst at hand began.
+    burst_since: Option<Duration>,
     /// When the last datagram has gone out where the rate is limited, since the start.
     free_at: Duration,
 }
@@ -72,7 +76,7 @@ pub struct Dice {
 impl Dice {
     /// The decisions of a direction of a link.
     pub fn new(seed: u64, direction: u64) -> Dice {
-        Dice { seed, direction, count: 0, in_burst: false, free_at: Duration::ZERO }
+        Dice { seed, direction, count: 0, burst_since: None, free_at: Duration::ZERO }
     }
 
     /// Decides over the next datagram, of so many bytes and sent `now` (since the start): up to two arrivals.
@@ -88,7 +92,7 @@ impl Dice {
         let [lost, burst, twice, late, wrong] = [(); 5].map(|()| numbers.unit());
         let (jitter, again, bit) =
             (numbers.unit(), numbers.unit(), numbers.below(bytes.max(1) * 8));
-        let in_burst = self.is_in_burst(burst, conditions.burst);
+        let in_burst = self.is_in_burst(now, burst, conditions.burst);
         if conditions.cut || in_burst || lost < conditions.loss {
             return [None, None];
         }
@@ -102,14 +106,16 @@ impl Dice {
         [Some(first), (twice < conditions.duplicate).then_some(second)]
     }
 
-    fn is_in_burst(&mut self, unit: f64, burst: Option<Burst>) -> bool {
+    fn is_in_burst(&mut self, now: Duration, unit: f64, burst: Option<Burst>) -> bool {
         let Some(burst) = burst else {
-            self.in_burst = false;
+            self.burst_since = None;
             return false;
         };
-        let lost = self.in_burst || unit < burst.begin;
+        let since = self.burst_since.filter(|since| now - *since < BURST_MAX);
+        let lost = since.is_some() || unit < burst.begin;
         // The first of a burst may be its last too.
-        self.in_burst = lost && (!self.in_burst || unit >= burst.end);
+        let goes_on = lost && (since.is_none() || unit >= burst.end);
+        self.burst_since = goes_on.then(|| since.unwrap_or(now));
         lost
     }
 
