@@ -27,6 +27,8 @@ const STUCK_FOR: Duration = Duration::from_secs(8);
 const LOST_PAGES: i32 = 70;
 /// How long a worker whose files were cut is left to notice.
 const NOTICED: Duration = Duration::from_secs(3);
+/// How long nobody reaches a worker: longer than it takes to do without.
+const UNREACHABLE: Duration = Duration::from_secs(8);
 /// How long the weather is bad.
 const WEATHER: Duration = Duration::from_secs(3);
 
@@ -90,6 +92,9 @@ pub enum Fault {
     Cut(Place, &'static [Way], Duration),
     /// The link between two stages is cut.
     CutBetween(Duration),
+    /// No other worker reaches this one any more, though it reaches them and the coordinator. The first
+    /// stage is dialled by nobody, so it is one of the others.
+    Unreachable(Place, Spare),
     /// The coordinator's link to a worker is cut for a second and whole for a second, so often.
     Flap(Place, u32),
     /// All links are bad for some seconds.
@@ -129,6 +134,7 @@ impl fmt::Display for Fault {
             Fault::Stop(place, length) => write!(f, "stop {place:?} for {length:?}"),
             Fault::Cut(place, ways, length) => write!(f, "cut {place:?} {ways:?} for {length:?}"),
             Fault::CutBetween(length) => write!(f, "cut between stages for {length:?}"),
+            Fault::Unreachable(place, spare) => write!(f, "unreachable {place:?}, spare {spare:?}"),
             Fault::Flap(place, times) => write!(f, "flap {place:?} {times} times"),
             Fault::Bad(weather) => write!(f, "weather {weather:?}"),
             Fault::Rebind(place) => write!(f, "rebind {place:?}"),
@@ -143,7 +149,7 @@ impl Fault {
     /// Workers that wait without a seat when it begins.
     pub fn spares(&self) -> usize {
         match self {
-            Fault::Kill { spare, .. } | Fault::Leave(_, spare) => {
+            Fault::Kill { spare, .. } | Fault::Leave(_, spare) | Fault::Unreachable(_, spare) => {
                 usize::from(*spare == Spare::Waiting)
             }
             Fault::KillReplacement(_) => 1,
@@ -243,6 +249,12 @@ impl Fault {
             Fault::CutBetween(length) => {
                 let second = 1 + numbers.below(stages.len() - 1);
                 cut(&bed.seat(&stages[second]).peer, &BOTH, length);
+            }
+            Fault::Unreachable(place, spare) => {
+                let name = at(place);
+                bed.seat(&name).peer.set(&BOTH, &Conditions { cut: true, ..calm_conditions() });
+                follow(bed, spare);
+                thread::sleep(UNREACHABLE);
             }
             Fault::Flap(place, times) => {
                 for _ in 0..times {

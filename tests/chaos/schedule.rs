@@ -42,6 +42,8 @@ pub fn short(seed: u64) -> Vec<Fault> {
     let ways = *numbers.pick(&[&[Way::Out], &[Way::Back]]);
     faults.push(Fault::Cut(draw(&mut numbers), ways, Duration::from_secs(7)));
     faults.extend([1000, 6000].map(|length| Fault::CutBetween(Duration::from_millis(length))));
+    let dialled = *numbers.pick(&PLACES[1..]);
+    faults.push(Fault::Unreachable(dialled, *numbers.pick(&SPARES)));
     faults.push(Fault::Flap(draw(&mut numbers), 2));
     faults.push(Fault::Rebind(draw(&mut numbers)));
     faults.push(Fault::Leave(draw(&mut numbers), *numbers.pick(&SPARES)));
@@ -60,6 +62,7 @@ pub fn matrix() -> Vec<Fault> {
             let kill = |moment| Fault::Kill { place, moment, spare };
             faults.extend(MOMENTS.map(kill));
             faults.push(Fault::Leave(place, spare));
+            faults.extend((place != Place::First).then_some(Fault::Unreachable(place, spare)));
         }
         faults.extend([Fault::KillReplacement(place), Fault::Truncate(place)]);
         faults.extend(SPARE_FAILS.map(|failpoint| Fault::SpareFails(place, failpoint)));
@@ -79,7 +82,7 @@ pub fn matrix() -> Vec<Fault> {
 pub fn random(numbers: &mut Numbers) -> Fault {
     let place = *numbers.pick(&PLACES);
     let spare = *numbers.pick(&SPARES);
-    match numbers.below(26) {
+    match numbers.below(27) {
         0..=9 => {
             let moment = match numbers.below(4) {
                 0 => *numbers.pick(&MOMENTS),
@@ -102,6 +105,7 @@ pub fn random(numbers: &mut Numbers) -> Fault {
         20 => *numbers.pick(&[Fault::Storm, Fault::KillWhileLate]),
         21 => Fault::SpareFails(place, SPARE_FAILS[numbers.below(SPARE_FAILS.len())]),
         22 => Fault::Truncate(place),
+        23 if place != Place::First => Fault::Unreachable(place, spare),
         _ => Fault::Bad(*numbers.pick(&WEATHERS)),
     }
 }
