@@ -28,9 +28,9 @@ const PARAMS: SampleParams<'static> = SampleParams {
     mask: None,
 };
 
-fn stage(threads: usize) -> Stage {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/granite-tiny.gguf");
+fn stage(model: &str, threads: usize) -> Stage {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+    let path = folder.join(model);
     let gguf = Gguf::open(&path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
     let slices = layout.stage_slices(0..layout.layers);
@@ -68,9 +68,12 @@ fn step(stage: &mut Stage, position: u32, out: &mut Vec<woolly_engine::sampler::
 
 #[test]
 fn a_decode_step_allocates_nothing() {
-    for threads in [1, 2] {
+    // Dense, and a mixture with a shared expert.
+    for (model, threads) in
+        ["granite-tiny.gguf", "tiny-qwen2moe.gguf"].map(|m| [(m, 1), (m, 2)]).concat()
+    {
         let run = std::thread::spawn(move || {
-            let mut stage = stage(threads);
+            let mut stage = stage(model, threads);
             let mut out = Vec::with_capacity(2);
             for position in 0..200 {
                 step(&mut stage, position, &mut out);

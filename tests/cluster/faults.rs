@@ -2,6 +2,7 @@
 
 use super::chat;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 use woolly_tests::cluster::{Cluster, Setup};
 use woolly_tests::fixtures;
@@ -76,7 +77,17 @@ fn told(events: &[Value]) -> Value {
 /// Breaks a worker in the middle of streams and of a request that is not streamed; all of them, and one that
 /// comes meanwhile, end as if nothing had been.
 fn lose(workers: usize, index: usize, break_it: impl FnOnce(&mut Cluster)) -> Cluster {
-    let mut cluster = Setup::of_two(fixtures::granite_tiny()).workers(workers).start_with(2);
+    lose_of(fixtures::granite_tiny(), workers, index, break_it)
+}
+
+/// The same with this model.
+fn lose_of(
+    model: &Path,
+    workers: usize,
+    index: usize,
+    break_it: impl FnOnce(&mut Cluster),
+) -> Cluster {
+    let mut cluster = Setup::of_two(model).workers(workers).start_with(2);
     let expected: Vec<Value> =
         (0..3).map(|seed| finish(begun(&cluster, seed, 2), &cluster).0).collect();
     assert_eq!(expected[0]["tokens"].as_array().map(Vec::len), Some(TOKENS as usize));
@@ -125,6 +136,12 @@ fn a_killed_first_worker_is_replaced_by_a_spare() {
 #[test]
 fn a_killed_last_worker_leaves_its_layers_to_the_other() {
     lose(2, 1, |cluster| cluster.workers[1].kill());
+}
+
+#[test]
+fn a_mixture_goes_on_too() {
+    let model = fixtures::committed("tiny-qwen2moe");
+    lose_of(&model, 3, 1, |cluster| cluster.workers[1].kill());
 }
 
 #[test]
