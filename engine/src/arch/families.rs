@@ -3,6 +3,7 @@
 //! A new architecture is a row here and a test. What a row declares and the kernels do not compute
 //! yet is refused when a model is read ([`LayerShape::not_computed`](super::layer::LayerShape)).
 
+pub use crate::kernels::elementwise::Activation;
 use crate::kernels::elementwise::Pairing;
 use crate::kernels::routing::Gating;
 
@@ -17,6 +18,8 @@ pub struct Family {
     pub norms: Norms,
     /// Queries and keys have an RMS norm per head, before they are rotated.
     pub has_head_norm: bool,
+    /// Each head has a score of its own that takes part in the softmax: a sink.
+    pub has_sinks: bool,
     /// The feed-forward network may have biases. Attention always may: they are taken where a file
     /// has them.
     pub may_have_mlp_biases: bool,
@@ -41,15 +44,8 @@ pub struct Norms {
     pub after: bool,
     /// Added to the weights as the file has them.
     pub added: f32,
-}
-
-/// What is applied to the gate before it multiplies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x · sigmoid(x)`.
-    Silu,
-    /// The Gaussian one, by its tanh formula.
-    Gelu,
+    /// The one before the feed-forward network is named for what it comes after: `post_attention_norm`.
+    pub is_ffn_named_after_attention: bool,
 }
 
 /// Which layers attend to a window.
@@ -88,6 +84,8 @@ pub struct Mixture {
     pub shared: SharedExpert,
     /// Whether a bias may be added to the scores for the choice.
     pub may_have_choice_bias: bool,
+    /// Whether router and experts have biases.
+    pub has_biases: bool,
 }
 
 /// Where the width of an expert stands.
@@ -112,7 +110,8 @@ pub enum SharedExpert {
 }
 
 /// Norms before both halves of a layer, as LLaMA has them.
-const NORMS_BEFORE: Norms = Norms { before: true, after: false, added: 0.0 };
+const NORMS_BEFORE: Norms =
+    Norms { before: true, after: false, added: 0.0, is_ffn_named_after_attention: false };
 
 /// Experts as Qwen3's and Granite's mixtures have them.
 const MIXTURE: Mixture = Mixture {
@@ -125,6 +124,7 @@ const MIXTURE: Mixture = Mixture {
     width: ExpertWidth::Own,
     shared: SharedExpert::None,
     may_have_choice_bias: false,
+    has_biases: false,
 };
 
 /// What most architectures have in common.
@@ -133,6 +133,7 @@ const LLAMA: Family = Family {
     pairing: Pairing::Neighbours,
     norms: NORMS_BEFORE,
     has_head_norm: false,
+    has_sinks: false,
     // Granite-Code and Bielik have them.
     may_have_mlp_biases: true,
     activation: Activation::Silu,
@@ -165,7 +166,7 @@ const GRANITE: Family = Family {
 };
 
 /// The supported architectures. Mistral files say `llama`.
-pub const FAMILIES: [Family; 7] = [
+pub const FAMILIES: [Family; 8] = [
     LLAMA,
     QWEN2,
     Family {
@@ -184,5 +185,22 @@ pub const FAMILIES: [Family; 7] = [
             ..MIXTURE
         }),
         ..GRANITE
+    },
+    Family {
+        architecture: "gpt-oss",
+        pairing: Pairing::Halves,
+        norms: Norms { is_ffn_named_after_attention: true, ..NORMS_BEFORE },
+        has_sinks: true,
+        may_have_mlp_biases: false,
+        activation: Activation::ClampedSilu,
+        windows: Windows::AllButLastOf { period: 2, rope_base: None },
+        experts: Some(Mixture {
+            gating: Gating::SoftmaxOfChosen,
+            is_normalised: false,
+            may_scale: false,
+            has_biases: true,
+            ..MIXTURE
+        }),
+        ..LLAMA
     },
 ];

@@ -62,8 +62,8 @@ pub struct HyperParameters {
     pub rope_base: f32,
     /// How positions are stretched.
     pub rope_scaling: RopeScaling,
-    /// Positions of a window, in families that have windows.
-    pub window: Option<u32>,
+    /// The windows, in families that have some.
+    pub window: Option<Window>,
     /// The experts, in families that have them.
     pub experts: Option<ExpertNumbers>,
     /// Granite: factor of the embedding; `None` is 1.
@@ -74,6 +74,17 @@ pub struct HyperParameters {
     pub attention_scale: Option<f32>,
     /// Granite: divisor of the logits; `None` is 1.
     pub logit_scale: Option<f32>,
+}
+
+/// Which layers attend to a window, and to how many positions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// The present one included.
+    pub positions: u32,
+    /// All layers have it but the last of each so many.
+    pub period: u32,
+    /// Base of their rotary frequencies, if the file says one.
+    pub rope_base: Option<f32>,
 }
 
 /// How rotary positions are stretched beyond the trained context.
@@ -201,12 +212,17 @@ fn family(metadata: &Metadata, families: &[Family]) -> Result<Family, GgufError>
     })
 }
 
-/// Positions of the window, if the family has windows.
-fn window(keys: &Keys<'_>, family: &Family) -> Result<Option<u32>, GgufError> {
+/// The windows, if the family has some.
+fn window(keys: &Keys<'_>, family: &Family) -> Result<Option<Window>, GgufError> {
     match family.windows {
         Windows::None => Ok(None),
-        Windows::AllButLastOf { .. } => {
-            keys.number("attention.sliding_window", 1..=CTX_TRAIN_MAX).map(Some)
+        Windows::AllButLastOf { period, .. } => {
+            let said = keys.opt_number("attention.sliding_window_pattern", 1..=LAYERS_MAX)?;
+            Ok(Some(Window {
+                positions: keys.number("attention.sliding_window", 1..=CTX_TRAIN_MAX)?,
+                period: said.unwrap_or(period),
+                rope_base: keys.positive("rope.freq_base_swa", 1e15)?,
+            }))
         }
     }
 }

@@ -31,10 +31,14 @@ pub struct LayerShape {
     pub rope_dim: usize,
     /// Base of the rotation's frequencies.
     pub rope_base: f32,
+    /// The same, if it is not that of layers without a window.
+    pub own_rope_base: Option<f32>,
     /// How rotated pairs lie in a head.
     pub pairing: Pairing,
     /// Queries and keys have a norm per head.
     pub has_head_norm: bool,
+    /// Each head has a score of its own that takes part in the softmax.
+    pub has_sinks: bool,
     /// Factor of the scores.
     pub attention_scale: f32,
     /// What follows attention.
@@ -76,6 +80,8 @@ pub enum FeedForwardKind {
         router: Router,
         /// Whether a bias may be added to its scores for the choice.
         may_have_choice_bias: bool,
+        /// Whether it and the experts have biases.
+        has_biases: bool,
         /// Values between the matrices of the one that all rows go to; 0 if there is none.
         shared_width: usize,
         /// Whether that one's outputs have a gate.
@@ -105,10 +111,10 @@ impl LayerShape {
     /// The shape of layer `index` of a model.
     pub(super) fn new(family: &Family, hyper: &HyperParameters, index: u32) -> Self {
         let (attention, own_base) = match (family.windows, hyper.window) {
-            (Windows::AllButLastOf { period, rope_base }, Some(window))
-                if index % period != period - 1 =>
+            (Windows::AllButLastOf { rope_base, .. }, Some(window))
+                if index % window.period != window.period - 1 =>
             {
-                (AttentionKind::Window(window), rope_base)
+                (AttentionKind::Window(window.positions), window.rope_base.or(rope_base))
             }
             _ => (AttentionKind::Full, None),
         };
@@ -120,6 +126,7 @@ impl LayerShape {
                     width: experts.width as usize,
                     router: experts.router,
                     may_have_choice_bias: mixture.may_have_choice_bias,
+                    has_biases: mixture.has_biases,
                     shared_width: experts.shared_width as usize,
                     is_shared_gated: mixture.shared == SharedExpert::Gated,
                 }
@@ -138,14 +145,23 @@ impl LayerShape {
             value_dim: hyper.head_dim_v as usize,
             rope_dim: hyper.rope_dim as usize,
             rope_base: own_base.unwrap_or(hyper.rope_base),
+            own_rope_base: own_base.filter(|base| *base != hyper.rope_base),
             pairing: family.pairing,
             has_head_norm: family.has_head_norm,
+            has_sinks: family.has_sinks,
             attention_scale: hyper.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
             feed_forward,
             may_have_mlp_biases: family.may_have_mlp_biases,
             activation: family.activation,
             residual_scale: hyper.residual_scale.unwrap_or(1.0),
         }
+    }
+
+    /// The name of the norm before the feed-forward network of layer `index`.
+    pub fn ffn_norm(&self, index: u32) -> String {
+        let is_renamed = self.norms.is_ffn_named_after_attention;
+        let name = if is_renamed { "post_attention_norm" } else { "ffn_norm" };
+        format!("blk.{index}.{name}.weight")
     }
 
     /// Values of one row of queries.
@@ -201,6 +217,10 @@ impl LayerShape {
             kv_heads: self.kv_heads,
             head_dim: self.key_dim,
             scale: self.attention_scale,
+            window: match self.attention {
+                AttentionKind::Full => None,
+                AttentionKind::Window(window) => Some(window as usize),
+            },
         }
     }
 
@@ -220,8 +240,8 @@ impl LayerShape {
     /// What of it this version does not compute, said of the layer: "uses a window of 512
     /// positions"; `None` if it computes all.
     pub fn not_computed(&self) -> Option<String> {
-        if let AttentionKind::Window(window) = self.attention {
-            return Some(format!("uses a window of {window} positions"));
+        if let Some(base) = self.own_rope_base {
+            return Some(format!("has the rotary base {base}, not that of other layers"));
         }
         let norms = self.norms;
         let said = match (norms.before, norms.after) {
@@ -231,7 +251,7 @@ impl LayerShape {
             (false, false) => Some("has no norms".to_owned()),
         };
         said.or_else(|| match self.activation {
-            Activation::Silu => None,
+            Activation::Silu | Activation::ClampedSilu => None,
             Activation::Gelu => Some("uses the activation gelu".to_owned()),
         })
     }

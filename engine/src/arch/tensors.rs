@@ -33,6 +33,8 @@ enum Dim {
     Ffn,
     /// Of one head.
     Head,
+    /// Query heads.
+    Heads,
     /// Pairs of a head that are rotated.
     Pairs,
     /// Tokens.
@@ -42,7 +44,9 @@ enum Dim {
     /// Of the shared expert.
     Shared,
 }
-use Dim::{Attended, Experts, Ffn, Head, Hidden, Keys, Pairs, Queries, Shared, Values, Vocab};
+use Dim::{
+    Attended, Experts, Ffn, Head, Heads, Hidden, Keys, Pairs, Queries, Shared, Values, Vocab,
+};
 
 /// A tensor's name and its shape in GGUF's order: the length of a row first.
 type Named = (&'static str, &'static [Dim]);
@@ -70,6 +74,8 @@ const ATTENTION_BIASES: [Named; 4] = [
 ];
 const HEAD_NORMS: [Named; 2] = [("attn_q_norm.weight", &[Head]), ("attn_k_norm.weight", &[Head])];
 const NORM_BEFORE_FFN: [Named; 1] = [("ffn_norm.weight", &[Hidden])];
+const NORM_AFTER_ATTENTION: [Named; 1] = [("post_attention_norm.weight", &[Hidden])];
+const SINKS: [Named; 1] = [("attn_sinks.weight", &[Heads])];
 const NORMS_AFTER: [Named; 2] =
     [("post_attention_norm.weight", &[Hidden]), ("post_ffw_norm.weight", &[Hidden])];
 const DENSE: [Named; 3] = [
@@ -84,6 +90,12 @@ const EXPERTS: [Named; 4] = [
     ("ffn_gate_exps.weight", &[Hidden, Ffn, Experts]),
     ("ffn_up_exps.weight", &[Hidden, Ffn, Experts]),
     ("ffn_down_exps.weight", &[Ffn, Hidden, Experts]),
+];
+const EXPERT_BIASES: [Named; 4] = [
+    ("ffn_gate_inp.bias", &[Experts]),
+    ("ffn_gate_exps.bias", &[Ffn, Experts]),
+    ("ffn_up_exps.bias", &[Ffn, Experts]),
+    ("ffn_down_exps.bias", &[Hidden, Experts]),
 ];
 const CHOICE_BIAS: [Named; 1] = [("exp_probs_b.bias", &[Experts])];
 const SHARED: [Named; 3] = [
@@ -115,6 +127,7 @@ impl Dim {
                 FeedForwardKind::Dense { width } | FeedForwardKind::Experts { width, .. } => width,
             },
             Head => layer.key_dim,
+            Heads => layer.heads,
             Pairs => layer.rope_dim / 2,
             Vocab => arch.hyper.vocab as usize,
             Experts => layer.experts().0,
@@ -134,17 +147,28 @@ fn parts(layer: &LayerShape) -> impl Iterator<Item = Part> {
         names.iter().map(move |&(name, dims)| Part { name, dims, is_required })
     };
     let is_dense = matches!(layer.feed_forward, FeedForwardKind::Dense { .. });
-    let (has_shared, has_gate, may_have_bias) = match layer.feed_forward {
-        FeedForwardKind::Dense { .. } => (false, false, false),
+    let (has_shared, has_gate, may_have_bias, has_biases) = match layer.feed_forward {
+        FeedForwardKind::Dense { .. } => (false, false, false, false),
         FeedForwardKind::Experts {
-            shared_width, is_shared_gated, may_have_choice_bias, ..
-        } => (shared_width > 0, shared_width > 0 && is_shared_gated, may_have_choice_bias),
+            shared_width,
+            is_shared_gated,
+            may_have_choice_bias,
+            has_biases,
+            ..
+        } => {
+            let is_there = shared_width > 0;
+            (is_there, is_there && is_shared_gated, may_have_choice_bias, has_biases)
+        }
     };
+    let (before, is_renamed) = (layer.norms.before, layer.norms.is_ffn_named_after_attention);
     some(layer.norms.before, &NORM_BEFORE_ATTENTION, true)
         .chain(some(true, &ATTENTION, true))
-        .chain(some(layer.norms.before, &NORM_BEFORE_FFN, true))
+        .chain(some(before && !is_renamed, &NORM_BEFORE_FFN, true))
+        .chain(some(before && is_renamed, &NORM_AFTER_ATTENTION, true))
+        .chain(some(layer.has_sinks, &SINKS, true))
         .chain(some(is_dense, &DENSE, true))
         .chain(some(!is_dense, &EXPERTS, true))
+        .chain(some(has_biases, &EXPERT_BIASES, true))
         .chain(some(may_have_bias, &CHOICE_BIAS, false))
         .chain(some(has_shared, &SHARED, true))
         .chain(some(has_gate, &SHARED_GATE, true))
@@ -218,7 +242,8 @@ fn check(
         let (name, found) = (tensor.name.clone(), tensor.shape.clone());
         return Err(ArchError::Shape { name, found, expected });
     }
-    if expected.len() == 1 && tensor.ty != TensorType::F32 {
+    let is_matrix = expected.len() > 1 && tensor.name.ends_with(".weight");
+    if !is_matrix && tensor.ty != TensorType::F32 {
         return Err(ArchError::NotF32 { name: tensor.name.clone(), found: tensor.ty.name() });
     }
     Ok(())

@@ -15,8 +15,8 @@ per_level! {
     ) = rms_norm_part;
 }
 per_level! {
-    /// `out = silu(gate) · up`.
-    pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) = swiglu_values;
+    /// `out = activation(gate) · up`.
+    pub fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) = gated_values;
 }
 per_level! {
     /// `x = x · scale`.
@@ -55,11 +55,36 @@ fn rms_norm_part(x: &[f32], weight: &[f32], eps: f32, columns: Range<usize>, out
     }
 }
 
+/// What is applied to the gate before it multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// The Gaussian one, by its tanh formula.
+    Gelu,
+    /// gpt-oss: `x · sigmoid(1.702 x)` of `min(x, 7)`, which multiplies one more than `y` between −7 and 7.
+    ClampedSilu,
+}
+
 #[inline(always)]
-fn swiglu_values(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-        *out = math::silu(*gate) * up;
+fn gated_values(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    let values = gate.iter().zip(up).zip(out);
+    match activation {
+        Activation::Silu => values.for_each(|((gate, up), out)| *out = math::silu(*gate) * up),
+        Activation::Gelu => values.for_each(|((gate, up), out)| *out = math::gelu(*gate) * up),
+        Activation::ClampedSilu => values.for_each(|((gate, up), out)| *out = clamped(*gate, *up)),
     }
+}
+
+/// See [`Activation::ClampedSilu`]; what is not a number stays so.
+#[inline(always)]
+fn clamped(gate: f32, up: f32) -> f32 {
+    const LIMIT: f32 = 7.0;
+    const ALPHA: f32 = 1.702;
+    let gate = if gate > LIMIT { LIMIT } else { gate };
+    let up = if up > LIMIT { LIMIT } else { up };
+    let up = if up < -LIMIT { -LIMIT } else { up };
+    gate / (1.0 + math::exp(-ALPHA * gate)) * (up + 1.0)
 }
 
 #[inline(always)]
@@ -161,7 +186,7 @@ mod tests {
                     assert!((f64::from(row[i]) - truth).abs() <= 1e-5 * truth.abs().max(1e-3));
                 }
                 out.extend(row.iter().map(|v| v.to_bits()));
-                swiglu(level, &x, &y, &mut row);
+                gated(level, Activation::Silu, &x, &y, &mut row);
                 for i in 0..len {
                     let (g, u) = (f64::from(x[i]), f64::from(y[i]));
                     let truth = g / (1.0 + (-g).exp()) * u;

@@ -276,7 +276,7 @@ fn held(ty: KvType, row: &[f32], head_dim: usize) -> Vec<f64> {
 
 /// Attention by its formula, in double precision, over what the cache holds.
 fn reference(
-    shape: &AttentionShape,
+    (shape, sinks): (&AttentionShape, Option<&[f32]>),
     keys: &[Vec<f64>],
     values: &[Vec<f64>],
     q: &[f32],
@@ -290,7 +290,8 @@ fn reference(
             let scores: Vec<f64> = keys.iter().map(|k| dot(k) * f64::from(shape.scale)).collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
             let p: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
-            let total: f64 = p.iter().sum();
+            let sink = sinks.map_or(0.0, |sinks| (f64::from(sinks[head]) - max).exp());
+            let total: f64 = p.iter().sum::<f64>() + sink;
             (0..dim)
                 .map(|i| p.iter().zip(values).map(|(p, v)| p * v[at + i]).sum::<f64>() / total)
                 .collect::<Vec<_>>()
@@ -325,16 +326,27 @@ fn fill_cache(
 
 #[test]
 fn attention_equals_the_formula_across_tiles_and_ranges_on_every_level() {
-    let shape =
-        |heads, kv_heads, head_dim| AttentionShape { heads, kv_heads, head_dim, scale: 0.31 };
+    let shape = |heads, kv_heads, head_dim, window| AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 0.31,
+        window,
+    };
+    let sinks: Vec<f32> = (0..14).map(|head| head as f32 - 6.0).collect();
     for ty in KvType::ALL {
-        check_attention(ty, shape(6, 2, 48), RANGE + 75);
-        check_attention(ty, shape(2, 2, 64), 70);
-        check_attention(ty, shape(14, 2, 80), 70);
+        for sinks in [None, Some(&*sinks)] {
+            for window in [None, Some(1), Some(33), Some(64), Some(RANGE + 7)] {
+                check_attention(ty, shape(6, 2, 48, window), RANGE + 75, sinks);
+                check_attention(ty, shape(2, 2, 64, window), 70, sinks);
+            }
+            check_attention(ty, shape(14, 2, 80, Some(5)), 70, sinks);
+            check_attention(ty, shape(14, 2, 80, None), 70, sinks);
+        }
     }
 }
 
-fn check_attention(ty: KvType, shape: AttentionShape, positions: usize) {
+fn check_attention(ty: KvType, shape: AttentionShape, positions: usize, sinks: Option<&[f32]>) {
     let (heads, kv_heads, dim) = (shape.heads, shape.kv_heads, shape.head_dim);
     let width = heads * dim;
     let mut random = Random(5);
@@ -355,13 +367,14 @@ fn check_attention(ty: KvType, shape: AttentionShape, positions: usize) {
             let mut out = vec![f32::NAN; count * width];
             let chunk = QueryChunk { first_row: 0, rows: count, position, block_table: &table };
             let chunks = std::iter::once(chunk);
-            attend(pool, &shape, cache.layer(0), chunks, &q, &mut out);
+            attend(pool, (&shape, sinks), cache.layer(0), chunks, &q, &mut out);
             out
         });
         for row in 0..count {
             let end = position + row + 1;
+            let begin = end.saturating_sub(shape.window.unwrap_or(end));
             let q = &q[row * width..(row + 1) * width];
-            let truth = reference(&shape, &keys[..end], &values[..end], q);
+            let truth = reference((&shape, sinks), &keys[begin..end], &values[begin..end], q);
             for (i, truth) in truth.iter().enumerate() {
                 let ours = f64::from(out[row * width + i]);
                 assert!((ours - truth).abs() < 4e-6, "row {row} value {i}: {ours}, {truth}");

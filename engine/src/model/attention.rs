@@ -18,11 +18,11 @@ use crate::kv::Cache;
 /// The attention of one layer, by kind.
 #[derive(Debug)]
 pub enum Attention {
-    /// To all positions.
+    /// To positions, all of them or those of a window.
     Full(FullAttention),
 }
 
-/// The tensors of attention to all positions.
+/// The tensors of attention to positions.
 #[derive(Debug)]
 pub struct FullAttention {
     norm: Vec<f32>,
@@ -31,6 +31,8 @@ pub struct FullAttention {
     v: Projection,
     q_norm: Option<Vec<f32>>,
     k_norm: Option<Vec<f32>>,
+    /// A score for each head that takes part in the softmax.
+    sinks: Option<Vec<f32>>,
     output: Projection,
 }
 
@@ -43,8 +45,9 @@ impl Attention {
     /// computed.
     pub fn load(find: &Finder<'_>, shape: &LayerShape, index: u32) -> Result<Self, LoadError> {
         match shape.attention {
-            AttentionKind::Full => FullAttention::load(find, shape, index).map(Self::Full),
-            AttentionKind::Window(_) => Err(LoadError::not_computed(index, shape)),
+            AttentionKind::Full | AttentionKind::Window(_) => {
+                FullAttention::load(find, shape, index).map(Self::Full)
+            }
         }
     }
 
@@ -91,6 +94,11 @@ impl FullAttention {
             v: projection("attn_v", kv_width, hidden)?,
             q_norm: head_norm("attn_q_norm.weight")?,
             k_norm: head_norm("attn_k_norm.weight")?,
+            sinks: if shape.has_sinks {
+                Some(find.vector(&name("attn_sinks.weight"), shape.heads)?)
+            } else {
+                None
+            },
             output: projection("attn_output", hidden, q_width)?,
         })
     }
@@ -122,7 +130,14 @@ impl FullAttention {
         };
         store(pool, &rotation, run.chunks(), cache.layer_mut(index), (q, k, v));
         let attended = &mut s.attended[..count * shape.q_width()];
-        attend(pool, &heads, cache.layer(index), run.chunks(), q, attended);
+        attend(
+            pool,
+            (&heads, self.sinks.as_deref()),
+            cache.layer(index),
+            run.chunks(),
+            q,
+            attended,
+        );
         let (width, attended) = (shape.q_width(), &*attended);
         s.input.fill(pool, (count, width), self.output.forms(), &|row, columns, out| {
             out.copy_from_slice(&attended[row * width..][columns]);

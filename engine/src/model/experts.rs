@@ -8,11 +8,12 @@
 
 use super::error::LoadError;
 use super::gated::Gated;
+use super::projection::Projection;
 use super::run::{Run, Scratch};
-use super::tensor::{Finder, MatrixRef, StackRef};
+use super::tensor::{Finder, StackRef};
 use crate::arch::layer::{FeedForwardKind, LayerShape};
 use crate::kernels::activations::Forms;
-use crate::kernels::elementwise;
+use crate::kernels::elementwise::{self, Activation};
 use crate::kernels::experts::{Combined, ExpertProduct, by_expert, combine};
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::matrix::Matrix;
@@ -25,16 +26,25 @@ use crate::quant::TensorType;
 pub struct Experts {
     norm: Vec<f32>,
     router: Router,
-    scores: MatrixRef,
+    scores: Projection,
     choice_bias: Option<Vec<f32>>,
-    gate: StackRef,
-    up: StackRef,
-    down: StackRef,
+    gate: Stacked,
+    up: Stacked,
+    down: Stacked,
+    activation: Activation,
     /// Chosen for a row, and all.
     numbers: (usize, usize),
     /// Values between the matrices of one.
     width: usize,
     shared: Option<Shared>,
+}
+
+/// A matrix for each expert, with the biases that some families have.
+#[derive(Debug)]
+struct Stacked {
+    matrices: StackRef,
+    /// `[experts, rows]`.
+    biases: Option<Vec<f32>>,
 }
 
 /// The expert that all rows go to.
@@ -64,16 +74,21 @@ impl Experts {
         let name = |part: &str| format!("blk.{index}.{part}");
         let hidden = shape.hidden;
         let stack = |part: &str, rows: usize, cols: usize| {
-            find.stack(&name(&format!("{part}_exps.weight")), count, rows, cols)
+            let name = name(&format!("{part}_exps"));
+            Ok::<_, LoadError>(Stacked {
+                matrices: find.stack(&format!("{name}.weight"), count, rows, cols)?,
+                biases: find.optional_table(&format!("{name}.bias"), count, rows)?,
+            })
         };
         Ok(Self {
-            norm: find.vector(&name("ffn_norm.weight"), hidden)?,
+            norm: find.vector(&shape.ffn_norm(index), hidden)?,
             router,
-            scores: find.matrix(&name("ffn_gate_inp.weight"), count, hidden)?,
+            scores: Projection::load(find, &name("ffn_gate_inp"), count, hidden)?,
             choice_bias: find.optional_vector(&name("exp_probs_b.bias"), count)?,
             gate: stack("ffn_gate", width, hidden)?,
             up: stack("ffn_up", width, hidden)?,
             down: stack("ffn_down", hidden, width)?,
+            activation: shape.activation,
             numbers: (count, used),
             width,
             shared: match shared_width {
@@ -85,7 +100,7 @@ impl Experts {
 
     /// The forms of their inputs that all its matrices need together.
     pub(super) fn forms(&self) -> Forms {
-        self.input_forms().or(self.down.forms())
+        self.input_forms().or(self.down.matrices.forms())
     }
 
     fn input_forms(&self) -> Forms {
@@ -94,7 +109,7 @@ impl Experts {
     }
 
     fn expert_forms(&self) -> Forms {
-        self.gate.forms().or(self.up.forms())
+        self.gate.matrices.forms().or(self.up.matrices.forms())
     }
 
     /// Adds what the experts give to `x`, `[rows, hidden]`.
@@ -115,8 +130,8 @@ impl Experts {
         let factors = self.shared.as_ref().is_some_and(|shared| shared.gate.is_some());
         let factors = factors.then(|| &s.shared_gate[..rows]);
         let combined = Combined {
-            stack: self.down.stack(run.weights),
-            bias: None,
+            stack: self.down.matrices.stack(run.weights),
+            bias: self.down.biases.as_deref(),
             beside: self.shared.as_ref().map(|_| (&s.shared[..rows * hidden], factors)),
             scale: shape.residual_scale,
             out: x,
@@ -127,8 +142,7 @@ impl Experts {
     /// Says which rows go to which experts.
     fn route(&self, run: &Run<'_>, s: &mut Scratch) {
         let scores = &mut s.scores[..run.batch.rows() * self.numbers.0];
-        let product = Product::new(self.scores.matrix(run.weights), scores);
-        matmul(run.pool, &s.input, [product]);
+        matmul(run.pool, &s.input, [self.scores.product(run, scores)]);
         let bias = self.choice_bias.as_deref();
         s.routes.choose(run.pool, &self.router, self.numbers, (scores, bias));
     }
@@ -137,8 +151,12 @@ impl Experts {
     fn inner(&self, run: &Run<'_>, s: &mut Scratch) {
         let (pool, width, places) = (run.pool, self.width, s.routes.sources().len());
         let (gate, up) = (&mut s.gate[..places * width], &mut s.up[..places * width]);
-        let products = [(&self.gate, &mut *gate), (&self.up, &mut *up)]
-            .map(|(stack, out)| ExpertProduct { stack: stack.stack(run.weights), bias: None, out });
+        let products =
+            [(&self.gate, &mut *gate), (&self.up, &mut *up)].map(|(stack, out)| ExpertProduct {
+                stack: stack.matrices.stack(run.weights),
+                bias: stack.biases.as_deref(),
+                out,
+            });
         if run.batch.rows() == 1 {
             by_expert(pool, &s.input, &s.routes, products);
         } else {
@@ -148,9 +166,10 @@ impl Experts {
         }
         let (gate, up) = (&*gate, &*up);
         let groups = (s.routes.groups(), width);
-        s.sorted.fill_groups(pool, groups, self.down.forms(), &|place, columns, out| {
+        let (forms, activation) = (self.down.matrices.forms(), self.activation);
+        s.sorted.fill_groups(pool, groups, forms, &|place, columns, out| {
             let at = place * width + columns.start..place * width + columns.end;
-            elementwise::swiglu(pool.level(), &gate[at.clone()], &up[at], out);
+            elementwise::gated(pool.level(), activation, &gate[at.clone()], &up[at], out);
         });
     }
 }
@@ -167,7 +186,7 @@ impl Shared {
         };
         let gate = format!("blk.{index}.ffn_gate_inp_shexp.weight");
         let gate = is_shared_gated.then(|| find.vector(&gate, shape.hidden)).transpose()?;
-        Ok(Self { network: Gated::load(find, index, "_shexp", (shape.hidden, width))?, gate })
+        Ok(Self { network: Gated::load(find, index, "_shexp", (shape, width))?, gate })
     }
 
     fn forms(&self) -> Forms {

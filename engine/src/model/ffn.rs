@@ -38,8 +38,9 @@ impl FeedForward {
     /// computed.
     pub fn load(find: &Finder<'_>, shape: &LayerShape, index: u32) -> Result<Self, LoadError> {
         match shape.feed_forward {
-            FeedForwardKind::Dense { width } => Dense::load(find, shape.hidden, width, index)
-                .map(|dense| Self::Dense(Box::new(dense))),
+            FeedForwardKind::Dense { width } => {
+                Dense::load(find, shape, width, index).map(|dense| Self::Dense(Box::new(dense)))
+            }
             FeedForwardKind::Experts { .. } => {
                 Experts::load(find, shape, index).map(|experts| Self::Experts(Box::new(experts)))
             }
@@ -64,9 +65,14 @@ impl FeedForward {
 }
 
 impl Dense {
-    fn load(find: &Finder<'_>, hidden: usize, width: usize, index: u32) -> Result<Self, LoadError> {
-        let norm = find.vector(&format!("blk.{index}.ffn_norm.weight"), hidden)?;
-        Ok(Self { norm, network: Gated::load(find, index, "", (hidden, width))? })
+    fn load(
+        find: &Finder<'_>,
+        shape: &LayerShape,
+        width: usize,
+        index: u32,
+    ) -> Result<Self, LoadError> {
+        let norm = find.vector(&shape.ffn_norm(index), shape.hidden)?;
+        Ok(Self { norm, network: Gated::load(find, index, "", (shape, width))? })
     }
 
     fn forward(&self, run: &Run<'_>, shape: &LayerShape, x: &mut [f32], s: &mut Scratch) {

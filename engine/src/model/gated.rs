@@ -4,8 +4,9 @@ use super::error::LoadError;
 use super::projection::Projection;
 use super::run::{Run, Scratch};
 use super::tensor::Finder;
+use crate::arch::layer::LayerShape;
 use crate::kernels::activations::Forms;
-use crate::kernels::elementwise;
+use crate::kernels::elementwise::{self, Activation};
 use crate::kernels::matmul::matmul;
 
 /// The matrices of a gated network.
@@ -16,6 +17,7 @@ pub(super) struct Gated {
     down: Projection,
     /// Values between its matrices.
     width: usize,
+    activation: Activation,
 }
 
 impl Gated {
@@ -28,14 +30,16 @@ impl Gated {
         find: &Finder<'_>,
         index: u32,
         suffix: &str,
-        (hidden, width): (usize, usize),
+        (shape, width): (&LayerShape, usize),
     ) -> Result<Self, LoadError> {
         let name = |part: &str| format!("blk.{index}.{part}{suffix}");
+        let hidden = shape.hidden;
         Ok(Self {
             gate: Projection::load(find, &name("ffn_gate"), width, hidden)?,
             up: Projection::load(find, &name("ffn_up"), width, hidden)?,
             down: Projection::load(find, &name("ffn_down"), hidden, width)?,
             width,
+            activation: shape.activation,
         })
     }
 
@@ -52,12 +56,13 @@ impl Gated {
     /// From the input to what the last matrix is given, in the same place.
     pub(super) fn inner(&self, run: &Run<'_>, s: &mut Scratch) {
         let (pool, count, width) = (run.pool, run.batch.rows(), self.width);
+        let activation = self.activation;
         let (gate, up) = (&mut s.gate[..count * width], &mut s.up[..count * width]);
         matmul(pool, &s.input, [self.gate.product(run, gate), self.up.product(run, up)]);
         let (gate, up) = (&*gate, &*up);
         s.input.fill(pool, (count, width), self.down.forms(), &|row, columns, out| {
             let (gate, up) = (&gate[row * width..][columns.clone()], &up[row * width..][columns]);
-            elementwise::swiglu(pool.level(), gate, up, out);
+            elementwise::gated(pool.level(), activation, gate, up, out);
         });
     }
 

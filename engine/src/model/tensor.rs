@@ -121,8 +121,26 @@ impl Finder<'_> {
     ///
     /// It is of another type or length.
     pub fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, LoadError> {
+        self.optional_values(name, &[len as u64])
+    }
+
+    /// The F32 values `[rows, len]`, `None` if the file has no such tensor.
+    ///
+    /// # Errors
+    ///
+    /// They are of another type or shape.
+    pub fn optional_table(
+        &self,
+        name: &str,
+        rows: usize,
+        len: usize,
+    ) -> Result<Option<Vec<f32>>, LoadError> {
+        self.optional_values(name, &[len as u64, rows as u64])
+    }
+
+    fn optional_values(&self, name: &str, shape: &[u64]) -> Result<Option<Vec<f32>>, LoadError> {
         let Some(tensor) = self.gguf.tensor(name) else { return Ok(None) };
-        check_shape(name, &[len as u64], &tensor.shape)?;
+        check_shape(name, shape, &tensor.shape)?;
         if tensor.ty != TensorType::F32 {
             return Err(LoadError::VectorType { name: name.to_owned(), found: tensor.ty });
         }

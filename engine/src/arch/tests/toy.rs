@@ -17,7 +17,7 @@ use crate::quant::TensorType;
 /// Norms after as before, a window on every second layer, experts behind the leading dense layers.
 const TOY: Family = Family {
     architecture: "toy",
-    norms: Norms { before: true, after: true, added: 1.0 },
+    norms: Norms { after: true, added: 1.0, ..FAMILIES[0].norms },
     windows: Windows::AllButLastOf { period: 2, rope_base: Some(500.0) },
     experts: Some(MIXTURE),
     ..FAMILIES[0]
@@ -32,6 +32,7 @@ const MIXTURE: Mixture = Mixture {
     width: ExpertWidth::Own,
     shared: SharedExpert::None,
     may_have_choice_bias: true,
+    has_biases: false,
 };
 /// Its layers; the last two have experts.
 const LAYERS: u32 = 4;
@@ -107,6 +108,7 @@ fn each_layer_is_what_the_row_says() {
                 scale: 1.0,
             },
             may_have_choice_bias: true,
+            has_biases: false,
             shared_width: 0,
             is_shared_gated: false,
         },
@@ -240,7 +242,8 @@ fn what_is_declared_and_not_computed_is_refused_with_the_layer() {
         arch.check_computed().expect_err("must be refused").to_string()
     };
     let not = "which this version does not compute";
-    assert_eq!(refusal(TOY), format!("layer 0 uses a window of 512 positions, {not}"));
+    let base = "has the rotary base 500, not that of other layers";
+    assert_eq!(refusal(TOY), format!("layer 0 {base}, {not}"));
     let full = Family { windows: Windows::None, ..TOY };
     assert_eq!(refusal(full), format!("layer 0 has norms after attention and feed-forward, {not}"));
     let before = Family { norms: FAMILIES[0].norms, ..full };

@@ -21,6 +21,8 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor of the scores.
     pub scale: f32,
+    /// Positions that a query sees, its own included; `None` for all.
+    pub window: Option<usize>,
 }
 
 impl AttentionShape {

@@ -15,6 +15,10 @@
 //! and the ranges merged ascending in the same way. The result is `a / l`. Values past the query's
 //! own position are never multiplied.
 //!
+//! With a window, tiles that are wholly before it are passed over; in the tile where it begins the
+//! positions before it have `s_j = −∞`. With sinks, a head's own score joins `l` after the last range, as a
+//! range with no value.
+//!
 //! A task is some rows of one chunk and all query heads of one key head: keys and values are read,
 //! and widened, once for all of them.
 
@@ -37,10 +41,12 @@ use std::ops::Range;
 pub const RANGE: usize = 1024;
 /// Blocks ahead of the one at hand that are asked for.
 const AHEAD: usize = 2;
-/// `out = attention(q)` for all rows of all `chunks`; both are `[rows, heads · head_dim]`.
+
+/// `out = attention(q)` for all rows of all `chunks`; both are `[rows, heads · head_dim]`. `sinks` has a
+/// score for each head, if the layer has some.
 pub fn attend<'a, C>(
     pool: &Pool,
-    shape: &AttentionShape,
+    (shape, sinks): (&AttentionShape, Option<&[f32]>),
     cache: LayerCache<'_>,
     chunks: C,
     q: &[f32],
@@ -60,6 +66,7 @@ pub fn attend<'a, C>(
                 let task = Task {
                     level: pool.level(),
                     shape,
+                    sinks,
                     cache,
                     chunk,
                     rows: first..chunk.rows.min(first + shape.rows()),
@@ -75,6 +82,7 @@ pub fn attend<'a, C>(
 struct Task<'a> {
     level: Level,
     shape: &'a AttentionShape,
+    sinks: Option<&'a [f32]>,
     cache: LayerCache<'a>,
     chunk: QueryChunk<'a>,
     /// Rows of the chunk.
@@ -97,18 +105,32 @@ impl Task<'_> {
         self.rows.len() * self.shape.group()
     }
 
-    /// Where query `index` is in `q` and `out`.
-    fn place(&self, index: usize) -> Range<usize> {
-        let (group, dim) = (self.shape.group(), self.shape.head_dim);
-        let row = self.chunk.first_row + self.rows.start + index / group;
-        let head = self.kv_head * group + index % group;
-        let at = (row * self.shape.heads + head) * dim;
-        at..at + dim
+    /// The row of the chunk that query `index` is of.
+    fn row(&self, index: usize) -> usize {
+        self.rows.start + index / self.shape.group()
     }
 
-    /// Positions that row `row` of the chunk sees.
+    /// The head that query `index` is of.
+    fn head(&self, index: usize) -> usize {
+        let group = self.shape.group();
+        self.kv_head * group + index % group
+    }
+
+    /// Where query `index` is in `q` and `out`.
+    fn place(&self, index: usize) -> Range<usize> {
+        let row = self.chunk.first_row + self.row(index);
+        let at = (row * self.shape.heads + self.head(index)) * self.shape.head_dim;
+        at..at + self.shape.head_dim
+    }
+
+    /// The end of the positions that row `row` of the chunk sees.
     fn end(&self, row: usize) -> usize {
         self.chunk.position + row + 1
+    }
+
+    /// The first of them.
+    fn begin(&self, row: usize) -> usize {
+        self.shape.window.map_or(0, |window| self.end(row).saturating_sub(window))
     }
 
     fn run(&self, scratch: &mut Scratch, q: &[f32], out: &Shared<'_, f32>) {
@@ -118,18 +140,20 @@ impl Task<'_> {
             to.copy_from_slice(&q[self.place(index)]);
         }
         let mut total = [EMPTY; QUERIES_MAX];
-        for start in (0..self.end(self.rows.end - 1)).step_by(RANGE) {
+        let first = self.begin(self.rows.start) / RANGE * RANGE;
+        for start in (first..self.end(self.rows.end - 1)).step_by(RANGE) {
             let mut running = [EMPTY; QUERIES_MAX];
             self.range(scratch, start, &mut running);
             for index in 0..queries {
-                if self.end(self.rows.start + index / self.shape.group()) <= start {
+                let (begin, end) = (self.begin(self.row(index)), self.end(self.row(index)));
+                if end <= start || begin >= start + RANGE {
                     continue;
                 }
                 let at = index * self.shape.stride();
                 let a = &scratch.partial[at..at + dim];
                 // SAFETY: rows of this head are this task's alone.
                 let out = unsafe { out.part(self.place(index)) };
-                if start == 0 {
+                if begin >= start {
                     total[index] = running[index];
                     out.copy_from_slice(a);
                 } else {
@@ -138,9 +162,11 @@ impl Task<'_> {
             }
         }
         for (index, total) in total[..queries].iter().enumerate() {
+            let sink = self.sinks.map(|sinks| sinks[self.head(index)]);
+            let (factor, sum) = with_sink(*total, sink);
             // SAFETY: as above.
             for out in unsafe { out.part(self.place(index)) } {
-                *out /= total.sum;
+                *out = *out * factor / sum;
             }
         }
     }
@@ -150,63 +176,65 @@ impl Task<'_> {
         let (stride, group) = (self.shape.stride(), self.shape.group());
         scratch.partial[..self.queries() * stride].fill(0.0);
         let end = self.end(self.rows.end - 1).min(start + RANGE);
-        for start in (start..end).step_by(TILE) {
+        let begin = (self.begin(self.rows.start) / TILE * TILE).max(start);
+        for start in (begin..end).step_by(TILE) {
             let block = self.chunk.block_table[start / TILE];
             let ahead = self.chunk.block_table[..end.div_ceil(TILE)].get(start / TILE + AHEAD);
             if let Some(ahead) = ahead {
                 ask_for(self.cache.keys(*ahead, self.kv_head));
             }
             // Rows that see none of the tile are passed over; those that see all go together.
-            let first_row = (self.rows.start..self.rows.end)
-                .find(|row| self.end(*row) > start)
-                .expect("the last row sees the tile");
+            let sees = |row: &usize| self.end(*row) > start && self.begin(*row) < start + TILE;
+            let first_row = self.rows.clone().find(sees).expect("a row sees the tile");
+            let rows = self.rows.clone().filter(sees).count();
             let first = (first_row - self.rows.start) * group;
-            self.scores(scratch, block, first);
+            let seeing = first..first + rows * group;
+            self.scores(scratch, block, seeing.clone());
             if let Some(ahead) = ahead {
                 ask_for(self.cache.values(*ahead, self.kv_head));
             }
             let count = TILE.min(end - start);
             let values = self.cache.values(block, self.kv_head);
-            let halves = Some(values).filter(|_| self.takes_halves(first));
+            let halves = Some(values).filter(|_| self.takes_halves(&seeing));
             if halves.is_none() {
                 let out = &mut scratch.tile;
                 widen_values(self.level, self.cache.shape, (values, count), stride, out);
             }
-            let queries = self.queries();
-            for (index, running) in running.iter_mut().enumerate().take(queries).skip(first) {
-                let count = TILE.min(self.end(self.rows.start + index / group) - start);
+            for index in seeing.clone() {
+                let count = TILE.min(self.end(self.row(index)) - start);
+                let seen = self.begin(self.row(index)).saturating_sub(start)..count;
+                let running = &mut running[index];
                 let scores = &mut scratch.scores[index * TILE..(index + 1) * TILE];
                 let acc = &mut scratch.partial[index * stride..(index + 1) * stride];
                 let scores = scores.first_chunk_mut().expect("a tile of scores");
-                softmax(self.level, self.shape.scale, count, scores, running, acc);
+                softmax(self.level, self.shape.scale, seen, scores, running, acc);
             }
             let whole = self.end(first_row) >= start + TILE;
-            let step = if whole { self.queries() } else { group };
-            for part in (first..self.queries()).step_by(step) {
-                let part_end = self.queries().min(part + step);
-                let count = TILE.min(self.end(self.rows.start + part / group) - start);
+            let step = if whole { seeing.len() } else { group };
+            for part in seeing.clone().step_by(step) {
+                let part_end = seeing.end.min(part + step);
+                let count = TILE.min(self.end(self.row(part)) - start);
                 self.add_values(scratch, part..part_end, count, halves);
             }
         }
     }
 
-    /// Whether queries `first` and up take keys and values as the cache has them: if they all do so at
-    /// once.
-    fn takes_halves(&self, first: usize) -> bool {
+    /// Whether `queries` take keys and values as the cache has them: if they all do so at once.
+    fn takes_halves(&self, queries: &Range<usize>) -> bool {
         let plain = self.shape.stride() == self.shape.head_dim;
-        plain && self.cache.shape.ty == KvType::F16 && self.queries() - first <= ROWS
+        plain && self.cache.shape.ty == KvType::F16 && queries.len() <= ROWS
     }
 
-    /// Scores of queries `first` and up with a tile of keys.
-    fn scores(&self, scratch: &mut Scratch, block: u32, first: usize) {
+    /// Scores of `queries` with a tile of keys.
+    fn scores(&self, scratch: &mut Scratch, block: u32, queries: Range<usize>) {
         let dim = self.shape.head_dim;
         let keys = self.cache.keys(block, self.kv_head);
-        let halves = self.takes_halves(first);
+        let halves = self.takes_halves(&queries);
         if !halves {
             widen_keys(self.level, self.cache.shape, keys, &mut scratch.tile);
         }
-        for index in (first..self.queries()).step_by(ROWS) {
-            let count = ROWS.min(self.queries() - index);
+        for index in queries.clone().step_by(ROWS) {
+            let count = ROWS.min(queries.end - index);
             let operands = Operands {
                 a: scratch.queries[index * dim..].as_ptr(),
                 a_stride: dim,
@@ -263,23 +291,23 @@ fn ask_for(tile: &[u8]) {
 }
 
 per_level! {
-    /// Turns the scores of one query with a tile, of which it sees `count`, into probabilities, and
+    /// Turns the scores of one query with a tile, of which it sees `seen`, into probabilities, and
     /// scales what the earlier tiles gave.
     fn softmax(
-        scale: f32, count: usize, scores: &mut [f32; TILE], running: &mut Running, acc: &mut [f32],
+        scale: f32, seen: Range<usize>, scores: &mut [f32; TILE], running: &mut Running, acc: &mut [f32],
     ) = softmax_any;
 }
 
 #[inline(always)]
 fn softmax_any(
     scale: f32,
-    count: usize,
+    seen: Range<usize>,
     scores: &mut [f32; TILE],
     running: &mut Running,
     acc: &mut [f32],
 ) {
     for (j, score) in scores.iter_mut().enumerate() {
-        *score = if j < count { *score * scale } else { f32::NEG_INFINITY };
+        *score = if seen.contains(&j) { *score * scale } else { f32::NEG_INFINITY };
     }
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for (i, lane) in lanes.iter_mut().enumerate() {
@@ -305,6 +333,14 @@ fn softmax_any(
         }
     }
     *running = Running { max, sum };
+}
+
+/// What a query's values are multiplied with, and the sum that they are divided by then.
+fn with_sink(total: Running, sink: Option<f32>) -> (f32, f32) {
+    let Some(sink) = sink else { return (1.0, total.sum) };
+    let max = if sink > total.max { sink } else { total.max };
+    let factor = math::exp(total.max - max);
+    (factor, total.sum.mul_add(factor, math::exp(sink - max)))
 }
 
 /// Merges a later range into the total.

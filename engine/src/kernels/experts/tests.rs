@@ -4,7 +4,7 @@ use super::*;
 use crate::invariance::{Random, weights};
 use crate::kernels::Level;
 use crate::kernels::activations::Forms;
-use crate::kernels::elementwise::swiglu;
+use crate::kernels::elementwise::{Activation, gated};
 use crate::kernels::matmul::{Product, matmul};
 use crate::kernels::routing::{Gating, Router};
 
@@ -86,7 +86,7 @@ impl Case {
         }
         sorted.fill_groups(pool, (routes.groups(), WIDTH), last, &|place, columns, out| {
             let at = place * WIDTH + columns.start..place * WIDTH + columns.end;
-            swiglu(pool.level(), &gate[at.clone()], &up[at], out);
+            gated(pool.level(), Activation::Silu, &gate[at.clone()], &up[at], out);
         });
         let mut out = self.x.clone();
         let combined = Combined {
@@ -126,7 +126,7 @@ impl Case {
             for (expert, factor) in chosen.iter().zip(factors) {
                 let [gate, up] = [0, 1].map(|which| self.product(pool, which, *expert as usize, x));
                 let mut inner = vec![0.0; WIDTH];
-                swiglu(pool.level(), &gate, &up, &mut inner);
+                gated(pool.level(), Activation::Silu, &gate, &up, &mut inner);
                 let products = self.product(pool, 2, *expert as usize, &inner);
                 for (sum, product) in sum.iter_mut().zip(products) {
                     *sum = product.mul_add(*factor, *sum);
