@@ -11,6 +11,7 @@ use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
 use crate::http::input::tokens::{self, Encoded};
 use crate::http::input::{messages, sampling, stopping, template_options};
+use crate::http::output::channels::Channels;
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -66,7 +67,8 @@ fn parse(
         return Err(ApiError::invalid("messages", text));
     }
     let detokenizer = Detokenizer::new(&caller.model.tokenizer);
-    let encoded = Encoded { tokens, echo: None, detokenizer };
+    let channels = Channels::of(&caller.model.tokenizer);
+    let encoded = Encoded { tokens, echo: None, detokenizer, channels };
     let seed = sampling.seed;
     let wanted = Wanted {
         sampling,

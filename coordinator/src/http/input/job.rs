@@ -69,6 +69,7 @@ impl Wanted {
         let offset = prompt.echo.as_ref().map_or(0, |text| text.chars().count());
         let stops = Arc::clone(&self.stopping.stops);
         let text = CompletionText::new(prompt.detokenizer, stops, offset);
+        let text = text.with_channels(prompt.channels);
         let request = GenerationRequest {
             model: model.id,
             prompt: prompt.tokens,

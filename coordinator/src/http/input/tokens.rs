@@ -7,6 +7,7 @@ use super::prompts::Prompt;
 use super::template_options::TemplateOptions;
 use crate::http::error::{ApiError, Problem};
 use crate::http::ids::unix_seconds;
+use crate::http::output::channels::Channels;
 use crate::models::{ServedModel, Template};
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
@@ -20,6 +21,8 @@ pub struct Encoded {
     pub echo: Option<String>,
     /// Goes on with the completion.
     pub detokenizer: Detokenizer,
+    /// The messages inside the completion, if it may have several.
+    pub channels: Option<Channels>,
 }
 
 /// The tokens of a conversation as the model's template writes it.
@@ -76,10 +79,10 @@ pub fn of_prompt(
             // One text with the completion: a character may begin here and end there.
             let mut detokenizer = Detokenizer::new(tokenizer);
             let echo = tokens.iter().map(|token| detokenizer.push(tokenizer, *token)).collect();
-            Encoded { tokens, echo: Some(echo), detokenizer }
+            Encoded { tokens, echo: Some(echo), detokenizer, channels: None }
         }
         Prompt::Tokens(tokens) => {
-            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing() }
+            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing(), channels: None }
         }
         Prompt::Text(text) => {
             check_bytes(model, text.len(), ctx)?;
@@ -87,7 +90,7 @@ pub fn of_prompt(
             let tokens = tokenizer.encode(&text, options);
             let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
             let echo = echo.then_some(text);
-            Encoded { tokens, echo, detokenizer: Detokenizer::continuing() }
+            Encoded { tokens, echo, detokenizer: Detokenizer::continuing(), channels: None }
         }
     };
     if encoded.tokens.is_empty() {

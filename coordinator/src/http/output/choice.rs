@@ -153,7 +153,7 @@ impl Choice {
         } else {
             self.text.push(tokenizer, event.token)
         };
-        if self.reports {
+        if self.reports && !new.hidden {
             self.held.offsets.push(new.offset);
             self.held.tokens.push(event);
         }

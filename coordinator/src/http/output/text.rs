@@ -4,6 +4,7 @@
 //! client reads does not depend on where the token borders are: the stop string that is complete
 //! first ends the completion, and if two are complete at once, the longer.
 
+use super::channels::Channels;
 use std::sync::Arc;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
@@ -16,6 +17,8 @@ pub struct NewText {
     pub offset: usize,
     /// A stop string is complete: the completion ends here.
     pub stopped: bool,
+    /// The token is not part of the answer: it is counted, and nothing is said of it.
+    pub hidden: bool,
 }
 
 /// The text of one completion, token by token.
@@ -24,24 +27,39 @@ pub struct CompletionText {
     detokenizer: Detokenizer,
     stops: StopMatcher,
     chars: usize,
+    /// The messages inside the answer, if it may have several.
+    channels: Option<Channels>,
 }
 
 impl CompletionText {
     /// A completion that ends where one of `stops` (none empty) does; its first character has the
     /// offset `offset`.
     pub fn new(detokenizer: Detokenizer, stops: Arc<[String]>, offset: usize) -> CompletionText {
-        CompletionText { detokenizer, stops: StopMatcher::new(stops), chars: offset }
+        CompletionText {
+            detokenizer,
+            stops: StopMatcher::new(stops),
+            chars: offset,
+            channels: None,
+        }
+    }
+
+    /// With several messages inside, of which one kind is the answer.
+    pub fn with_channels(self, channels: Option<Channels>) -> CompletionText {
+        CompletionText { channels, ..self }
     }
 
     /// Adds a token. After one that `stopped`, nothing more is added.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
+        if self.channels.as_mut().is_some_and(|channels| !channels.takes(tokenizer, token)) {
+            return NewText { hidden: true, ..self.skip() };
+        }
         let piece = self.detokenizer.push(tokenizer, token);
         self.pass(piece)
     }
 
     /// A token that is not text: the one that ended the completion.
     pub fn skip(&self) -> NewText {
-        NewText { text: String::new(), offset: self.chars, stopped: false }
+        NewText { offset: self.chars, ..NewText::default() }
     }
 
     /// The end: what was held back, and what is left of a character that never became whole.
@@ -58,7 +76,7 @@ impl CompletionText {
         let offset = self.chars;
         self.chars += piece.chars().count();
         let (text, stopped) = self.stops.push(piece);
-        NewText { text, offset, stopped }
+        NewText { text, offset, stopped, hidden: false }
     }
 }
 
