@@ -1,10 +1,10 @@
-"""A forward pass of the tiny mixtures of experts in numpy, in f64: what their routers are drawn with."""
+"""A forward pass of the tiny models in numpy, in f64: what their routers are drawn with, and what llama.cpp is checked with."""
 import gguf
 import numpy as np
 from gguf import quants
 
-EPSILON = 1e-6
-ROPE_THETA = 10000.0
+from tiny_catalog import has_experts, has_window, rope_divisors
+from tiny_router import chosen, probabilities, softmax
 
 
 def weights(path):
@@ -13,26 +13,35 @@ def weights(path):
     return {t.name: quants.dequantize(t.data, t.tensor_type).astype(np.float64) for t in tensors}
 
 
-def rms(x):
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + EPSILON)
-
-
-def softmax(x):
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+def rms(x, epsilon):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + epsilon)
 
 
 def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def rotated(x, positions, by_halves):
-    """x is [rows, heads, values]; pairs are neighbours or lie half a head apart."""
-    dim = x.shape[-1]
-    turn = np.exp(1j * positions[:, None, None] / ROPE_THETA ** (np.arange(0, dim, 2) / dim))
-    first, second = (slice(dim // 2), slice(dim // 2, None)) if by_halves else (slice(0, None, 2), slice(1, None, 2))
+def gelu(x):
+    """The one with tanh; llama.cpp looks it up by halves, in halves."""
+    halves = x.astype(np.float16).astype(np.float64)
+    y = .5 * halves * (1 + np.tanh(np.sqrt(2 / np.pi) * halves * (1 + .044715 * halves * halves)))
+    return np.where(np.abs(x) < 10, y.astype(np.float16).astype(np.float64), np.maximum(x, 0))
+
+
+def activated(model, gate, up):
+    if model["activation"] == "clamped":
+        gate, up = np.minimum(gate, model["clamp"]), np.clip(up, -model["clamp"], model["clamp"])
+        return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+    return (gelu if model["activation"] == "gelu" else silu)(gate) * up
+
+
+def rotated(x, positions, divisors, scale, by_halves):
+    """x is [rows, heads, values], of which the first are turned; pairs are neighbours or lie half of those apart."""
+    dim = 2 * len(divisors)
+    turn = scale * np.exp(1j * positions[:, None, None] / divisors)
+    first, second = (slice(dim // 2), slice(dim // 2, dim)) if by_halves else (slice(0, dim, 2), slice(1, dim, 2))
     turned = (x[..., first] + 1j * x[..., second]) * turn
-    out = np.empty_like(x)
+    out = x.copy()
     out[..., first], out[..., second] = turned.real, turned.imag
     return out
 
@@ -43,90 +52,108 @@ class Batch:
         self.tokens = np.concatenate(texts)
         self.positions = np.concatenate([np.arange(len(text)) for text in texts])
         text = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-        unseen = (text[:, None] != text) | (self.positions[:, None] < self.positions)
-        self.mask = np.where(unseen, -np.inf, 0.0)
+        self.unseen = (text[:, None] != text) | (self.positions[:, None] < self.positions)
+
+    def mask(self, window):
+        """A row sees `window` rows, itself among them."""
+        far = window is not None and self.positions[:, None] - self.positions >= window
+        return np.where(self.unseen | far, -np.inf, 0.0)
 
 
-def attention(w, model, blk, x, batch):
-    dim, by_halves = model["head_dim"], model["arch"].startswith("qwen")
-
-    def heads(part):
-        y = x @ w[f"{blk}attn_{part}.weight"].T + w.get(f"{blk}attn_{part}.bias", 0)
-        y = y.reshape(len(x), -1, dim)
-        norm = w.get(f"{blk}attn_{part}_norm.weight")
-        y = y if norm is None else rms(y) * norm
-        return y if part == "v" else rotated(y, batch.positions, by_halves)
-
-    q, k, v = heads("q"), heads("k"), heads("v")
-    k, v = (np.repeat(y, q.shape[1] // k.shape[1], axis=1) for y in (k, v))
-    scores = np.einsum("ihd,jhd->hij", q, k) * model.get("scales", {}).get("attention", dim ** -.5) + batch.mask
-    return np.einsum("hij,jhd->ihd", softmax(scores), v).reshape(len(x), -1) @ w[blk + "attn_output.weight"].T
+def projected(w, model, blk, x):
+    """q, k and v, as rows."""
+    if blk + "attn_qkv.weight" in w:
+        q, kv = (model[heads] * model["head_dim"] for heads in ("heads", "kv_heads"))
+        return np.split(x @ w[blk + "attn_qkv.weight"].T, [q, q + kv], axis=1)
+    return [x @ w[f"{blk}attn_{part}.weight"].T + w.get(f"{blk}attn_{part}.bias", 0) for part in "qkv"]
 
 
-def chosen(logits, used):
-    """Indices of the greatest `used` of each row, greatest first."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, :used]
+def placed(w, model, i, part, y, batch):
+    """q or k, normalised and turned by its position."""
+    gain, epsilon, by_head = w.get(f"blk.{i}.attn_{part}_norm.weight"), model["epsilon"], (len(y), -1, model["head_dim"])
+    turned = lambda y: rotated(y, batch.positions, *rope_divisors(model, i), model["by_halves"])
+    if gain is None:
+        return turned(y.reshape(by_head))
+    if model["qk_norm"] == "row":
+        return turned((rms(y, epsilon) * gain).reshape(by_head))
+    y = y.reshape(by_head)
+    return rms(turned(y), epsilon) * gain if model["norm_after_rope"] else turned(rms(y, epsilon) * gain)
 
 
-def experts(w, model, blk, x, logits):
-    choice = chosen(logits, model["experts"]["used"])
-    share = np.take_along_axis(softmax(logits), choice, axis=1)
-    if model["arch"] != "qwen2moe":
-        share /= share.sum(1, keepdims=True)
-    gate, up, down = (w[f"{blk}ffn_{part}_exps.weight"] for part in ("gate", "up", "down"))
-    out = np.zeros_like(x)
-    for i in range(len(gate)):
+def attention(w, model, i, x, batch):
+    blk, dim = f"blk.{i}.", model["head_dim"]
+    q, k, v = projected(w, model, blk, x)
+    q, k = placed(w, model, i, "q", q, batch), placed(w, model, i, "k", k, batch)
+    k, v = (np.repeat(y, q.shape[1] // k.shape[1], axis=1) for y in (k, v.reshape(k.shape)))
+    mask = batch.mask(model["window"] if has_window(model, i) else None)
+    scores = np.einsum("ihd,jhd->hij", q, k) * model["scales"].get("attention", dim ** -.5) + mask
+    sinks = w.get(blk + "attn_sinks.weight")
+    if sinks is not None:       # one more score, not scaled, whose value is zero
+        scores = np.concatenate([scores, np.broadcast_to(sinks[:, None, None], (*scores.shape[:2], 1))], axis=2)
+    shares = softmax(scores)[:, :, :len(x)]
+    mixed = np.einsum("hij,jhd->ihd", shares, v).reshape(len(x), -1)
+    return mixed @ w[blk + "attn_output.weight"].T + w.get(blk + "attn_output.bias", 0)
+
+
+def network(w, model, blk, suffix, x, pick=slice(None)):
+    """Gate, up and down; `pick` is the expert."""
+    weight = lambda part: w[f"{blk}ffn_{part}{suffix}.weight"][pick].T
+    bias = lambda part: w[f"{blk}ffn_{part}{suffix}.bias"][pick] if f"{blk}ffn_{part}{suffix}.bias" in w else 0
+    if f"{blk}ffn_gate{suffix}.weight" in w:
+        gate, up = x @ weight("gate") + bias("gate"), x @ weight("up") + bias("up")
+    else:
+        gate, up = np.split(x @ weight("up"), 2, axis=1)
+    return activated(model, gate, up) @ weight("down") + bias("down")
+
+
+def shares_of(experts, logits, choice):
+    """What the outputs of the chosen experts are multiplied with."""
+    if experts["gating"] == "chosen":
+        return softmax(np.take_along_axis(logits, choice, axis=1))
+    shares = np.take_along_axis(probabilities(experts, logits), choice, axis=1)
+    if experts["normalised"]:
+        shares /= shares.sum(1, keepdims=True)
+    return shares * (experts["scale"] or 1)
+
+
+def mixture(w, model, blk, x, logits):
+    experts = model["experts"]
+    choice = chosen(experts, logits, w.get(blk + "exp_probs_b.bias"))
+    share, out = shares_of(experts, logits, choice), np.zeros_like(x)
+    for i in range(experts["count"]):
         row, place = np.nonzero(choice == i)
-        out[row] += share[row, place, None] * (silu(x[row] @ gate[i].T) * (x[row] @ up[i].T) @ down[i].T)
+        out[row] += share[row, place, None] * network(w, model, blk, "_exps", x[row], i)
+    if experts["shared"]:
+        out = out + shared_expert(w, model, blk, x)
     return out
 
 
-def shared_expert(w, blk, x):
-    gate, up, down = (w[f"{blk}ffn_{part}_shexp.weight"] for part in ("gate", "up", "down"))
-    out = silu(x @ gate.T) * (x @ up.T) @ down.T
+def shared_expert(w, model, blk, x):
+    out = network(w, model, blk, "_shexp", x)
     switch = w.get(blk + "ffn_gate_inp_shexp.weight")
     return out if switch is None else out / (1 + np.exp(-x @ switch))[:, None]
 
 
+def feed_forward(w, model, i, x, router):
+    blk = f"blk.{i}."
+    if not has_experts(model, i):
+        return network(w, model, blk, "", x)
+    logits = x @ router(blk + "ffn_gate_inp.weight", x).T + w.get(blk + "ffn_gate_inp.bias", 0)
+    return mixture(w, model, blk, x, logits)
+
+
 def forward(w, model, batch, router):
     """Logits of every row. `router(name, x)` gives the router's matrix when its rows are known."""
-    scales = {"embedding": 1, "residual": 1, "logit": 1} | model.get("scales", {})
-    x = w["token_embd.weight"][batch.tokens] * scales["embedding"]
-    for i in range(model.get("layers", 3)):
+    scales = {"embedding": 1, "residual": 1, "logit": 1} | model["scales"]
+    normed = lambda x, name: rms(x, model["epsilon"]) * w[name + ".weight"]
+    after = lambda x, name: normed(x, name) if model["post_norms"] else x
+    x = w["token_embd.weight"][batch.tokens] * (np.sqrt(model["hidden"]) if model["embedding_root"] else scales["embedding"])
+    for i in range(model["layers"]):
         blk = f"blk.{i}."
-        x = x + scales["residual"] * attention(w, model, blk, rms(x) * w[blk + "attn_norm.weight"], batch)
-        y = rms(x) * w[blk + "ffn_norm.weight"]
-        out = experts(w, model, blk, y, y @ router(blk + "ffn_gate_inp.weight", y).T)
-        if blk + "ffn_up_shexp.weight" in w:
-            out = out + shared_expert(w, blk, y)
-        x = x + scales["residual"] * out
+        mixed = attention(w, model, i, normed(x, blk + "attn_norm"), batch)
+        x = x + scales["residual"] * after(mixed, blk + "post_attention_norm")
+        out = feed_forward(w, model, i, normed(x, blk + model["ffn_norm"]), router)
+        x = x + scales["residual"] * after(out, blk + "post_ffw_norm")
     head = w.get("output.weight", w["token_embd.weight"])
-    return rms(x) * w["output_norm.weight"] @ head.T / scales["logit"]
-
-
-def parted(router, x, used, gap, steps=4000):
-    """The router, turned until the last chosen and the first refused expert are `gap` apart on the rows x.
-
-    A perceptron: where they are closer, the last is moved towards the row and the first away from it. The rows of
-    the matrix keep their length, so that the logits keep their spread.
-    """
-    length = np.linalg.norm(router, axis=1, keepdims=True)
-    for step in range(steps):
-        logits = x @ router.T
-        order = chosen(logits, used + 1)
-        last, first = order[:, used - 1], order[:, used]
-        close = distances(logits, used) < gap
-        if not close.any():
-            break
-        pull = .3 * (1 - step / steps) / len(x)
-        router = router.copy()
-        np.add.at(router, last[close], pull * x[close])
-        np.subtract.at(router, first[close], pull * x[close])
-        router *= length / np.linalg.norm(router, axis=1, keepdims=True)
-    return router
-
-
-def distances(logits, used):
-    """How far the first refused expert lies below the last chosen one, in logits: the log of their probabilities' ratio."""
-    ordered = -np.sort(-logits, axis=1)
-    return ordered[:, used - 1] - ordered[:, used]
+    logits = normed(x, "output_norm") @ head.T / scales["logit"]
+    return model["softcap"] * np.tanh(logits / model["softcap"]) if model["softcap"] else logits

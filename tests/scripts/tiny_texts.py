@@ -29,9 +29,10 @@ def tokens_of(model, text, special):
 
 
 def texts_of(model):
-    """Name, text, and whether special tokens are parsed in it. A mixture of experts gets the long text."""
+    """Name, text, and whether special tokens are parsed in it. Mixtures of experts and the later architectures get the long text."""
     has_experts = any(key.endswith(".expert_count") for key in model.metadata)
-    texts = [("long", LONG, False)] if has_experts else [("prose", PROSE, False), ("unicode", UNICODE, False)]
+    is_long = has_experts or model.metadata["general.architecture"] in ("gemma3", "phi3")
+    texts = [("long", LONG, False)] if is_long else [("prose", PROSE, False), ("unicode", UNICODE, False)]
     for marker, chat in CHATS.items():
         if len(model.tokenize(marker.encode(), add_bos=False, special=True)) == 1:
             texts.append(("chat", chat, True))
