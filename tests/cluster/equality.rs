@@ -55,7 +55,13 @@ fn smollm2_is_the_same_on_every_cluster() {
 
 #[test]
 fn mixtures_are_the_same_on_every_cluster() {
-    for model in ["tiny-qwen3moe", "tiny-qwen2moe", "tiny-granitemoe-shared", "tiny-mixtral-t"] {
+    for model in [
+        "tiny-qwen3moe",
+        "tiny-qwen2moe",
+        "tiny-granitemoe-shared",
+        "tiny-mixtral-t",
+        "tiny-gpt-oss",
+    ] {
         compare(model, &fixtures::committed(model), &[]);
     }
 }

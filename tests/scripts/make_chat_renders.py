@@ -36,6 +36,7 @@ NAMES = [
     "meta-llama-Llama-3.2-3B-Instruct",
     "microsoft-Phi-3.5-mini-instruct",
     "mistralai-Mistral-Nemo-Instruct-2407",
+    "openai-gpt-oss-120b",
 ]
 # 26 July 2024, 09:30:05 UTC, for templates that ask.
 NOW = datetime.datetime(2024, 7, 26, 9, 30, 5)

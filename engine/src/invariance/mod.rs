@@ -328,7 +328,8 @@ fn eight_corners_of_granite_tiny_have_one_hash_per_kv_type() {
 
 #[test]
 fn eight_corners_of_every_tiny_family_have_one_hash_per_kv_type() {
-    for model in ["tiny-qwen2", "tiny-qwen3", "tiny-yarn"] {
+    for model in ["tiny-qwen2", "tiny-qwen3", "tiny-yarn", "tiny-granitemoe-shared", "tiny-gpt-oss"]
+    {
         corners(&fixture(&format!("{model}.gguf")), 70, 70);
     }
 }
