@@ -11,6 +11,8 @@ use super::skinny::{self, Stream};
 use super::tile::Tile;
 use super::{Isa, Level};
 use crate::quant::TensorType;
+#[cfg(all(target_arch = "x86_64", not(test)))]
+use std::sync::LazyLock;
 
 /// Tokens that share one pass over the weights.
 pub const FEW: usize = skinny::TOKENS;
@@ -263,11 +265,35 @@ pub fn kernels(level: Level, ty: TensorType) -> Option<&'static Kernels> {
 }
 
 /// The kernels of `level` that multiply rows of type `ty` with one token, one row after the other;
-/// `None` where those of [`kernels`] do.
+/// `None` where those of [`kernels`] do, which give the same bits.
 #[cfg(target_arch = "x86_64")]
 pub fn gemv(level: Level, ty: TensorType) -> Option<&'static Gemv> {
-    if matches!(level.0, Isa::Avx512) { gemv::kernels(ty) } else { None }
+    if matches!(level.0, Isa::Avx512) && takes_rows_alone() { gemv::kernels(ty) } else { None }
 }
+
+/// Whether rows one after the other are the faster way here. The unit tests take both ways in turn.
+#[cfg(target_arch = "x86_64")]
+fn takes_rows_alone() -> bool {
+    #[cfg(test)]
+    {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+    }
+    #[cfg(not(test))]
+    !*HALVES_VECTORS
+}
+
+/// Whether this processor computes 512 bits in two halves (AMD's family 19h, Zen 4): there the work of
+/// putting one row's groups in order costs more than what many streams through memory lose.
+#[cfg(all(target_arch = "x86_64", not(test)))]
+static HALVES_VECTORS: LazyLock<bool> = LazyLock::new(|| {
+    use std::arch::x86_64::__cpuid;
+    let (vendor, version) = (__cpuid(0), __cpuid(1).eax);
+    let is_amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes)
+        == [*b"Auth", *b"enti", *b"cAMD"];
+    is_amd && (version >> 8 & 15) + (version >> 20 & 255) == 0x19
+});
 
 /// [`accumulate::accumulate`] for `rows` rows.
 ///
