@@ -49,6 +49,10 @@ def errors(w, model):
     experts = model["experts"]
     changed = lambda **of: (w, model | of)
     choice = lambda **of: (w, model | dict(experts=experts | of))
+    yield "rope of the other pairs", *changed(by_halves=not model["by_halves"])
+    if "blk.0.ffn_gate.weight" not in w and "blk.0.ffn_up.weight" in w:
+        swapped = lambda name, v: np.roll(v, len(v) // 2, axis=0) if "ffn_up" in name else v
+        yield "gate and up swapped", {name: swapped(name, v) for name, v in w.items()}, model
     if model["sinks"]:
         yield "no sinks", {name: values for name, values in w.items() if "sinks" not in name}, model
     if model["window"]:
@@ -68,12 +72,14 @@ def errors(w, model):
     if model["qk_norm"] == "head":
         yield "norm of q and k on the other side of rope", *changed(norm_after_rope=not model["norm_after_rope"])
     if model["qk_norm"] == "row":
-        by_head = lambda name, gain: gain.reshape(-1, model["head_dim"]) if name.endswith(("q_norm.weight", "k_norm.weight")) else gain
+        by_head = lambda name, v: v.reshape(-1, model["head_dim"]) if name.endswith(("q_norm.weight", "k_norm.weight")) else v
         yield "q and k normalised by head", {name: by_head(name, v) for name, v in w.items()}, model | dict(qk_norm="head")
     if model["activation"] != "silu":
         yield "silu", *changed(activation="silu")
     if model["activation"] == "clamped":
         yield "not clamped", *changed(clamp=np.inf)
+    if model["activation"] == "looked_up_gelu":
+        yield "gelu that is not looked up by halves", *changed(activation="gelu")
     if model["softcap"]:
         yield "no softcap", *changed(softcap=None)
     if not experts:
@@ -83,6 +89,8 @@ def errors(w, model):
         yield "shares of all, not normalised", *choice(gating="softmax")
     elif experts["normalised"]:
         yield "not normalised", *choice(normalised=False)
+    if experts["choice_bias"]:
+        yield "choice's bias in the shares", *choice(biased_shares=True)
     if experts["scale"]:
         yield "shares not scaled", *choice(scale=None)
     if experts["groups"]:

@@ -25,14 +25,13 @@ from tiny_catalog import MODELS, keeps_f32
 from tiny_draw import draw
 from tiny_keys import add_parameters, add_vocabulary
 
-ROUTER_GAP = 0.5            # between the last chosen and the first refused expert, asked for
 CLEAR_RATIO = 1.15          # of their probabilities, for the share that is printed
 
 
 def write(path, model, routers={}):
     """Draws and writes a model, with `routers` in the place of its own."""
     w = gguf.GGUFWriter(str(path), model["arch"])
-    w.add_name(path.stem)
+    w.add_name(model.get("name", path.stem))
     add_parameters(w, model)
     vocab = add_vocabulary(w, model)
     w.add_vocab_size(vocab)
@@ -47,20 +46,21 @@ def part_routers(path, model):
     from llama_cpp import Llama
     vocabulary = Llama(str(path), vocab_only=True, verbose=False)
     texts = [tiny_texts.tokens_of(vocabulary, text, special) for _, text, special in tiny_texts.texts_of(vocabulary)]
-    experts, w, routers, clear = model["experts"], tiny_forward.weights(path), {}, []
+    experts, w, routers, apart = model["experts"], tiny_forward.weights(path), {}, []
 
     def router(name, x):
         logit_bias = w.get(name.replace(".weight", ".bias"), 0)
         bias = w.get(name.replace("ffn_gate_inp.weight", "exp_probs_b.bias"))
-        routers[name] = tiny_router.parted(w[name], x, logit_bias, experts, bias, ROUTER_GAP).astype(np.float32)
+        routers[name] = tiny_router.parted(w[name], x, logit_bias, experts, bias).astype(np.float32)
         logits = x @ routers[name].T + logit_bias
-        clear.append(tiny_router.distances(experts, logits, bias) > np.log(CLEAR_RATIO))
+        apart.append(tiny_router.distances(experts, logits, bias))
         return routers[name]
 
     tiny_forward.forward(w, model, tiny_forward.Batch(texts), router)
     write(path, model, routers)
-    print(f"{path.name:28} last chosen > {CLEAR_RATIO} x first refused: {np.mean(clear):.1%} of all choices, "
-          f"all layers of {np.mean(np.all(clear, axis=0)):.1%} of {len(clear[0])} positions")
+    clear = np.array(apart) > np.log(CLEAR_RATIO)
+    print(f"{path.name:28} last chosen > {CLEAR_RATIO} x first refused: {clear.mean():.1%} of all choices, "
+          f"all layers of {clear.all(axis=0).mean():.1%} of {clear.shape[1]} positions; closest {np.min(apart):.3f}")
 
 
 def main():

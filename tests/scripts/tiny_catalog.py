@@ -22,10 +22,12 @@ DEFAULTS = dict(
     experts=None,
 )
 # What a mixture of experts is where nothing else is said. `gating` is what the shares are: "softmax" and "sigmoid" of all logits,
-# or "chosen", a softmax of the chosen ones.
+# or "chosen", a softmax of the chosen ones. `choice_bias` is the spread of what is added to them for the choice only.
+# `balanced`: no expert is favoured by what all rows have in common, which biases make large. `gap` is asked for between the last
+# chosen and the first refused expert, in `steps`.
 EXPERTS = dict(gating="softmax", gating_key=False, normalised=True, normalised_key=False, scale=None, groups=None,
                choice_bias=0.0, biases=False, length_key=False, dense_width=False, shared=None, shared_gate=False,
-               shared_keys=("length",))
+               shared_keys=("length",), biased_shares=False, balanced=True, gap=.18, steps=12000)
 # What all models of an architecture have in common, `experts` apart.
 ARCHITECTURES = {
     "llama": dict(by_halves=False),
@@ -40,18 +42,22 @@ ARCHITECTURES = {
     "glm4moe": dict(biases=("q", "k", "v"), qk_norm="head", ffn_norm="post_attention_norm", pre="glm4", theta=1000000.0, epsilon=1e-5,
                     rope_dim=16),
     "minimax-m2": dict(score_sigma=.8, qk_norm="row", pre="minimax-m2", theta=5000000.0, rope_dim=16),
-    "gemma3": dict(score_sigma=1.0, qk_norm="head", post_norms=True, activation="gelu", embedding_root=True, theta=1000000.0, rope="linear"),
-    "phi3": dict(score_sigma=1.0, fused=True, epsilon=1e-5),
-    "bailingmoe2": dict(qk_norm="head", fused=True, pre="bailingmoe2", theta=600000.0, rope_dim=16),
-    "dots1": dict(qk_norm="head", pre="qwen2", theta=10000000.0),
-    "ernie4_5-moe": dict(by_halves=False, theta=500000.0, epsilon=1e-5),
-    "hunyuan-moe": dict(qk_norm="head", norm_after_rope=True, pre="hunyuan", epsilon=1e-5),
+    "gemma3": dict(score_sigma=.9, qk_norm="head", post_norms=True, activation="looked_up_gelu", embedding_root=True, theta=1000000.0,
+                   rope="linear"),
+    "phi3": dict(score_sigma=.8, fused=True, epsilon=1e-5),
+    "bailingmoe2": dict(score_sigma=.8, qk_norm="head", fused=True, pre="bailingmoe2", theta=600000.0, rope_dim=16),
+    "dots1": dict(score_sigma=.8, qk_norm="head", pre="qwen2", theta=10000000.0),
+    "ernie4_5-moe": dict(score_sigma=.8, by_halves=False, theta=500000.0, epsilon=1e-5),
+    "hunyuan-moe": dict(score_sigma=.8, qk_norm="head", norm_after_rope=True, pre="hunyuan", epsilon=1e-5),
 }
 # The routers that add a bias for the choice only.
-SIGMOID = dict(gating="sigmoid", gating_key=True, choice_bias=.2, length_key=True)
+SIGMOID = dict(gating="sigmoid", gating_key=True, choice_bias=.1, length_key=True)
+UNBALANCED = dict(balanced=False, gap=.5, steps=4000)
 ARCHITECTURE_EXPERTS = {
-    "qwen2moe": dict(normalised=False, length_key=True, dense_width=True, shared_gate=True),
-    "qwen3moe": dict(length_key=True, dense_width=True),
+    "llama": UNBALANCED,
+    "granitemoe": UNBALANCED,
+    "qwen2moe": UNBALANCED | dict(normalised=False, length_key=True, dense_width=True, shared_gate=True),
+    "qwen3moe": UNBALANCED | dict(length_key=True, dense_width=True),
     "gpt-oss": dict(gating="chosen", normalised=False, biases=True, length_key=True),
     "glm4moe": SIGMOID | dict(normalised_key=True, shared_keys=("count",)),
     "minimax-m2": SIGMOID,
@@ -87,19 +93,20 @@ SPECS = {
     # Gate and up are drawn large, so that some of their values are clamped.
     "tiny-gpt-oss": dict(arch="gpt-oss", layers=4, window=32, window_pattern=2, gains=dict(gate=3.5, up=3.5, down=.4), seed=21,
                          types=UNTIED | dict.fromkeys(("gate", "up", "down"), T.MXFP4), experts=dict(count=8, used=3, width=32)),
-    "tiny-glm4moe": dict(arch="glm4moe", types=UNTIED, dense_layers=1, nextn_layers=1, ffn=96, seed=22,
+    "tiny-glm4moe": dict(arch="glm4moe", types=UNTIED, dense_layers=1, nextn_layers=1, ffn=96, seed=52,
                          experts=dict(count=8, used=3, width=32, shared=32, shared_count=1, scale=1.5)),
     "tiny-minimax-m2": dict(arch="minimax-m2", types=UNTIED, seed=23, experts=dict(count=8, used=3, width=32)),
     "tiny-gemma3": dict(arch="gemma3", layers=7, heads=2, kv_heads=1, ffn=96, window=32, window_pattern=6, window_theta=20000.0,
-                        softcap=6.0, types=MIXED, seed=24),
-    "tiny-phi3": dict(arch="phi3", heads=2, kv_heads=1, ffn=96, types=UNTIED, seed=25),
+                        softcap=12.0, types=MIXED, seed=24),
+    # By the name "phi3" llama.cpp strips what follows special tokens.
+    "tiny-phi3": dict(arch="phi3", name="tiny-phi", heads=2, kv_heads=1, ffn=96, types=UNTIED, seed=45),
     "tiny-bailingmoe2": dict(arch="bailingmoe2", heads=2, kv_heads=1, types=UNTIED, dense_layers=1, ffn=96, seed=26,
                              experts=dict(count=16, used=4, width=32, shared=64, shared_count=1, scale=2.5, groups=(4, 2))),
-    "tiny-dots1": dict(arch="dots1", heads=2, kv_heads=2, types=UNTIED, dense_layers=1, ffn=96, seed=27,
+    "tiny-dots1": dict(arch="dots1", heads=2, kv_heads=2, types=UNTIED, dense_layers=1, ffn=96, seed=37,
                        experts=dict(count=8, used=3, width=32, shared=64, shared_count=2, scale=2.5)),
     "tiny-ernie4_5-moe": dict(arch="ernie4_5-moe", types=MIXED, dense_layers=1, ffn=96, seed=28,
                               experts=dict(count=8, used=3, width=32, shared=64, shared_count=2)),
-    "tiny-hunyuan-moe": dict(arch="hunyuan-moe", types=MIXED, seed=29,
+    "tiny-hunyuan-moe": dict(arch="hunyuan-moe", types=MIXED, seed=89,
                              experts=dict(count=8, used=3, width=32, shared=96, shared_count=1)),
 }
 CONTEXT = 1024

@@ -22,17 +22,24 @@ def silu(x):
 
 
 def gelu(x):
-    """The one with tanh; llama.cpp looks it up by halves, in halves."""
-    halves = x.astype(np.float16).astype(np.float64)
-    y = .5 * halves * (1 + np.tanh(np.sqrt(2 / np.pi) * halves * (1 + .044715 * halves * halves)))
-    return np.where(np.abs(x) < 10, y.astype(np.float16).astype(np.float64), np.maximum(x, 0))
+    """The one with tanh."""
+    return .5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * x * (1 + .044715 * x * x)))
+
+
+def looked_up_gelu(x):
+    """gelu as llama.cpp has it: looked up by halves, in halves."""
+    halves = lambda y: y.astype(np.float16).astype(np.float64)
+    return np.where(np.abs(x) < 10, halves(gelu(halves(x))), np.maximum(x, 0))
+
+
+ACTIVATIONS = dict(silu=silu, gelu=gelu, looked_up_gelu=looked_up_gelu)
 
 
 def activated(model, gate, up):
     if model["activation"] == "clamped":
         gate, up = np.minimum(gate, model["clamp"]), np.clip(up, -model["clamp"], model["clamp"])
         return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
-    return (gelu if model["activation"] == "gelu" else silu)(gate) * up
+    return ACTIVATIONS[model["activation"]](gate) * up
 
 
 def rotated(x, positions, divisors, scale, by_halves):
@@ -106,20 +113,21 @@ def network(w, model, blk, suffix, x, pick=slice(None)):
     return activated(model, gate, up) @ weight("down") + bias("down")
 
 
-def shares_of(experts, logits, choice):
+def shares_of(experts, logits, bias, choice):
     """What the outputs of the chosen experts are multiplied with."""
     if experts["gating"] == "chosen":
         return softmax(np.take_along_axis(logits, choice, axis=1))
-    shares = np.take_along_axis(probabilities(experts, logits), choice, axis=1)
+    shares = probabilities(experts, logits) + (bias if experts["biased_shares"] else 0)
+    shares = np.take_along_axis(shares, choice, axis=1)
     if experts["normalised"]:
         shares /= shares.sum(1, keepdims=True)
     return shares * (experts["scale"] or 1)
 
 
 def mixture(w, model, blk, x, logits):
-    experts = model["experts"]
-    choice = chosen(experts, logits, w.get(blk + "exp_probs_b.bias"))
-    share, out = shares_of(experts, logits, choice), np.zeros_like(x)
+    experts, bias = model["experts"], w.get(blk + "exp_probs_b.bias")
+    choice = chosen(experts, logits, bias)
+    share, out = shares_of(experts, logits, bias, choice), np.zeros_like(x)
     for i in range(experts["count"]):
         row, place = np.nonzero(choice == i)
         out[row] += share[row, place, None] * network(w, model, blk, "_exps", x[row], i)

@@ -72,19 +72,28 @@ def distances(experts, logits, bias):
     return np.min([distance for _, _, distance in contests(experts, logits, bias)], axis=0)
 
 
-def parted(router, x, logit_bias, experts, bias, gap, steps=4000):
-    """The router, turned until the last chosen and the first refused are `gap` apart on the rows x.
+def without_mean(y, x):
+    """The rows y without what they have of the mean of the rows x."""
+    mean = x.mean(0)
+    return y - np.outer(y @ mean, mean) / (mean @ mean)
+
+
+def parted(router, x, logit_bias, experts, bias):
+    """The router, turned until the last chosen and the first refused are the gap apart on the rows x.
 
     A perceptron: where they are closer, the last is moved towards the row and the first away from it. The rows of
     the matrix keep their length, so that the logits keep their spread.
     """
-    length = np.linalg.norm(router, axis=1, keepdims=True)
+    length, pulls = np.linalg.norm(router, axis=1, keepdims=True), x
+    if experts["balanced"]:
+        router, pulls = without_mean(router, x), without_mean(x, x)
+    steps = experts["steps"]
     for step in range(steps):
         pull, moved = .3 * (1 - step / steps) / len(x), router.copy()
         for last, first, distance in contests(experts, x @ router.T + logit_bias, bias):
-            close = distance < gap
-            np.add.at(moved, last[close], pull * x[close][:, None])
-            np.subtract.at(moved, first[close], pull * x[close][:, None])
+            close = distance < experts["gap"]
+            np.add.at(moved, last[close], pull * pulls[close][:, None])
+            np.subtract.at(moved, first[close], pull * pulls[close][:, None])
         if np.array_equal(moved, router):
             break
         router = moved * (length / np.linalg.norm(moved, axis=1, keepdims=True))

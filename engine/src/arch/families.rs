@@ -104,6 +104,8 @@ pub enum SharedExpert {
     None,
     /// One of `expert_shared_feed_forward_length` values, if that is not 0 or absent.
     Plain,
+    /// One as wide as `expert_shared_count` experts.
+    Counted,
     /// One of `expert_shared_feed_forward_length` values (else `feed_forward_length`), whose outputs are
     /// multiplied by a gate of their own for each row.
     Gated,
@@ -166,7 +168,7 @@ const GRANITE: Family = Family {
 };
 
 /// The supported architectures. Mistral files say `llama`.
-pub const FAMILIES: [Family; 8] = [
+pub const FAMILIES: [Family; 10] = [
     LLAMA,
     QWEN2,
     Family {
@@ -185,6 +187,30 @@ pub const FAMILIES: [Family; 8] = [
             ..MIXTURE
         }),
         ..GRANITE
+    },
+    Family {
+        architecture: "dots1",
+        experts: Some(Mixture {
+            gating: Gating::Sigmoid,
+            may_say_gating: true,
+            is_normalised: false,
+            may_say_normalised: true,
+            shared: SharedExpert::Counted,
+            may_have_choice_bias: true,
+            ..MIXTURE
+        }),
+        ..QWEN3
+    },
+    Family {
+        architecture: "ernie4_5-moe",
+        may_have_mlp_biases: false,
+        experts: Some(Mixture {
+            may_scale: false,
+            shared: SharedExpert::Plain,
+            may_have_choice_bias: true,
+            ..MIXTURE
+        }),
+        ..LLAMA
     },
     Family {
         architecture: "gpt-oss",

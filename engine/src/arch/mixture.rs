@@ -53,13 +53,16 @@ pub(super) fn experts(
         return no_experts(keys).map(|()| None);
     }
     let used = keys.number("expert_used_count", 1..=count)?;
+    let width = width(keys, &mixture, ffn, used)?;
+    // Of ERNIE: experts on every so many layers. llama.cpp's files have them on all.
+    keys.opt_number("interleave_moe_layer_step", 1..=1)?;
     Ok(Some(ExpertNumbers {
         count,
         used,
-        width: width(keys, &mixture, ffn, used)?,
+        width,
         dense_layers: keys.opt_number("leading_dense_block_count", 0..=layers)?.unwrap_or(0),
         router: router(keys, &mixture, count, used)?,
-        shared_width: shared_width(keys, &mixture, ffn)?,
+        shared_width: shared_width(keys, &mixture, ffn, width)?,
     }))
 }
 
@@ -151,15 +154,23 @@ fn groups(keys: &Keys<'_>, count: u32, used: u32) -> Result<Option<(usize, usize
     Ok(Some((used_groups as usize, groups as usize)))
 }
 
-fn shared_width(keys: &Keys<'_>, mixture: &Mixture, ffn: u32) -> Result<u32, GgufError> {
+fn shared_width(
+    keys: &Keys<'_>,
+    mixture: &Mixture,
+    ffn: u32,
+    width: u32,
+) -> Result<u32, GgufError> {
     const KEY: &str = "expert_shared_feed_forward_length";
+    if mixture.shared == SharedExpert::Counted {
+        return Ok(width * keys.number("expert_shared_count", 0..=FFN_MAX / width)?);
+    }
     let said = keys.opt_number(KEY, 0..=FFN_MAX)?.filter(|&width| width != 0);
     match (mixture.shared, said) {
         (SharedExpert::None, Some(found)) => {
             let expected = "0 in models of this architecture".to_owned();
             Err(keys.refuse(KEY, expected, found))
         }
-        (SharedExpert::None | SharedExpert::Plain, None) => Ok(0),
+        (SharedExpert::None | SharedExpert::Plain | SharedExpert::Counted, None) => Ok(0),
         (SharedExpert::Gated, None) => Ok(ffn),
         (_, Some(width)) => Ok(width),
     }
