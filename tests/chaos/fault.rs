@@ -239,12 +239,7 @@ impl Fault {
                 // It has taken no seat, so that it has reached nothing.
                 wrong.extend(fail_twice(bed, &at(place), failpoint));
             }
-            Fault::Stop(place, length) => {
-                let process = &bed.seat(&at(place)).process;
-                process.stop();
-                thread::sleep(length);
-                process.resume();
-            }
+            Fault::Stop(place, length) => stop(bed, &at(place), length),
             Fault::Cut(place, ways, length) => cut(&bed.seat(&at(place)).up, ways, length),
             Fault::CutBetween(length) => {
                 let second = 1 + numbers.below(stages.len() - 1);
@@ -256,12 +251,7 @@ impl Fault {
                 follow(bed, spare);
                 thread::sleep(UNREACHABLE);
             }
-            Fault::Flap(place, times) => {
-                for _ in 0..times {
-                    cut(&bed.seat(&at(place)).up, &BOTH, Duration::from_secs(1));
-                    thread::sleep(Duration::from_secs(1));
-                }
-            }
+            Fault::Flap(place, times) => flap(bed, &at(place), times),
             Fault::Bad(weather) => {
                 for relay in bed.seats.iter().flat_map(|seat| [&seat.up, &seat.peer]) {
                     relay.set(&BOTH, &weather.conditions());
@@ -280,6 +270,22 @@ impl Fault {
         }
         bed.calm();
         wrong
+    }
+}
+
+/// Stops a process for some time.
+fn stop(bed: &Bed, name: &str, length: Duration) {
+    let process = &bed.seat(name).process;
+    process.stop();
+    thread::sleep(length);
+    process.resume();
+}
+
+/// Cuts a worker's link to the coordinator for a second, and leaves it whole for one, so often.
+fn flap(bed: &Bed, name: &str, times: u32) {
+    for _ in 0..times {
+        cut(&bed.seat(name).up, &BOTH, Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
     }
 }
 

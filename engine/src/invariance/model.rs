@@ -78,7 +78,8 @@ pub fn weights(random: &mut Random, ty: TensorType, count: u64, sigma: f32) -> V
                 }
                 if ty == TensorType::MXFP4 {
                     // 2⁻³ to 2⁻¹ of the size, as the table goes to 12.
-                    out[start] = (125.0 + sigma.log2()) as u8 + (random.next() % 3) as u8;
+                    let exponent = (sigma.to_bits() >> 23) as u8;
+                    out[start] = exponent - 2 + (random.next() % 3) as u8;
                 }
             }
         }
