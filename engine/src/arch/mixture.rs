@@ -19,7 +19,7 @@ const GATINGS: [(u32, Gating, &str); 3] = [
 /// The experts of a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExpertNumbers {
-    /// In a layer, 1 to [`EXPERTS_MAX`].
+    /// In a layer, 1 to 1,024.
     pub count: u32,
     /// Chosen for a row, 1 to `count`.
     pub used: u32,

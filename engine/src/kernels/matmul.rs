@@ -1,6 +1,6 @@
 //! Weights times activations: `out[t, r] = Σ W[r, k] · x[t, k]`.
 //!
-//! Threads share out rows of weights; what one does with its rows is in [`job`](super::job).
+//! Threads share out rows of weights; what one does with its rows is in `job`.
 
 use super::activations::{Activations, Forms};
 use super::job::{Job, Output};
