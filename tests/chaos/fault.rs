@@ -114,12 +114,15 @@ pub const PLACES: [Place; 3] = [Place::First, Place::Middle, Place::Last];
 /// All spares.
 pub const SPARES: [Spare; 3] = [Spare::Waiting, Spare::Late, Spare::None];
 /// Where a spare dies that takes a seat: with a loaded stage before it has said so, at the first forward of
-/// the replay, and a little later. Or it says that it lives, and computes nothing for long.
-pub const SPARE_FAILS: [&str; 4] = [
+/// the replay, and a little later. Or it says that it lives, and computes nothing for long; it says what it
+/// has computed twice; its disk is full.
+pub const SPARE_FAILS: [&str; 6] = [
     "worker.loaded=1:kill",
     "worker.forward=1:kill",
     "worker.forward=4:kill",
     "worker.forward=9:sleep:6000",
+    "worker.answer=9:wrong",
+    "worker.chunk=1:wrong",
 ];
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -325,7 +328,7 @@ fn kill_twice(bed: &mut Bed, first: &str, before: &[String], wrong: &mut Vec<Str
 fn fail_twice(bed: &mut Bed, name: &str, failpoint: &str) -> Option<String> {
     let spare = bed.add_failing(failpoint);
     bed.kill(name);
-    if failpoint.contains("sleep") {
+    if !failpoint.ends_with("kill") {
         thread::sleep(STUCK_FOR);
         return None;
     }

@@ -28,8 +28,8 @@ QUESTIONS = [f"Tell me about the number {n}." for n in range(1, 400)]
 class Cluster(Server):
     """A coordinator without local workers, and workers that join it."""
 
-    def __init__(self, model, workers, *flags):
-        super().__init__(model, "--local-workers", "0", "--workers", "2", *flags)
+    def __init__(self, model, workers, *flags, **settings):
+        super().__init__(model, "--local-workers", "0", "--workers", "2", *flags, **settings)
         self.flags, self.model, self.workers, self.count = flags, model, {}, 0
         self.join = self.join_words()
         for _ in range(workers):
@@ -53,9 +53,13 @@ class Cluster(Server):
         host, token = self.join
         log = open(f"{self.folder}/{name}.log", "a")
         self.workers[name] = subprocess.Popen(
-            [program("woolly-worker"), "join", host, "--token", token, "--name", name, "--threads", "1",
+            [*self.place(name), program("woolly-worker"), "join", host, "--token", token, "--name", name, "--threads", "1",
              "--state-dir", f"{self.folder}/{name}"], stdout=subprocess.DEVNULL, stderr=log)
         return name
+
+    def place(self, name):
+        """Words before a worker's own, that say where it runs."""
+        return []
 
     def metric(self, name):
         text = self.ask("GET", "/metrics")[2]

@@ -35,11 +35,11 @@ def many_files():
 
 
 class Server:
-    def __init__(self, model, *flags):
+    def __init__(self, model, *flags, listen="127.0.0.1:0"):
         self.folder = tempfile.mkdtemp(prefix="woolly-load.")
         self.port = free_port()
         settings = {name: value for name, value in os.environ.items() if not name.startswith("WOOLLY_")}
-        words = ["serve", str(model), "--http", str(self.port), "--listen", "127.0.0.1:0"]
+        words = ["serve", str(model), "--http", str(self.port), "--listen", listen]
         words += ["--state-dir", self.folder + "/state", "--shutdown-timeout", "1s", *flags]
         self.log_path = self.folder + "/log"
         with open(self.log_path, "w") as log:

@@ -6,8 +6,10 @@ use std::time::Duration;
 /// The environment variable.
 const VARIABLE: &str = "WOOLLY_FAILPOINTS";
 /// Names that a process reaches: a worker before it computes a forward, with a loaded stage before it says
-/// so, and before it stores a fetched chunk of a slice; the coordinator before it accounts an answer.
-const HITS: [&str; 4] = ["worker.forward", "worker.loaded", "worker.chunk", "coordinator.sampled"];
+/// so, before it stores a fetched chunk of a slice (`wrong`: the disk is full), and before it sends what it
+/// has computed (`wrong`: it sends it twice); the coordinator before it accounts an answer.
+const HITS: [&str; 5] =
+    ["worker.forward", "worker.loaded", "worker.chunk", "worker.answer", "coordinator.sampled"];
 /// Bugs that can be planted: a worker takes a chunk of a slice whatever its hash is. In the coordinator, after
 /// a loss: the last token of a log is computed as another one; the newest token is forgotten, which clients
 /// were told of; an answer of the plan before is taken for one of the present; prefixes are found in blocks
@@ -35,6 +37,8 @@ pub(super) enum Action {
     Stop,
     /// The thread that reached the failpoint sleeps.
     Sleep(Duration),
+    /// What is done there goes wrong, as its place says.
+    Wrong,
 }
 
 /// What is armed in this process.
@@ -79,13 +83,14 @@ impl Failpoints {
             return Ok(());
         };
         let name = known(&HITS, name)?;
-        let expected = || "expected NAME or NAME=N:kill, N:stop or N:sleep:MS".to_owned();
+        let expected = || "expected NAME or NAME=N:kill, N:stop, N:wrong or N:sleep:MS".to_owned();
         let (number, action) = what.split_once(':').ok_or_else(expected)?;
         let number = number.parse().ok().filter(|number| *number > 0);
         let number = number.ok_or_else(|| "expected a number from 1 on after =".to_owned())?;
         let action = match (action, action.strip_prefix("sleep:")) {
             ("kill", _) => Action::Kill,
             ("stop", _) => Action::Stop,
+            ("wrong", _) => Action::Wrong,
             (_, Some(ms)) => {
                 let time = ms.parse().ok().map(Duration::from_millis);
                 let time = time.filter(|time| *time <= SLEEP_MAX);
@@ -130,7 +135,7 @@ mod tests {
     #[test]
     fn the_time_that_counts_is_counted_for_each_name() {
         let text = "worker.forward=3:kill, accept-wrong-chunk-hash,worker.chunk=1:sleep:20,\
-                    worker.forward=2:stop,";
+                    worker.forward=2:stop,worker.answer=1:wrong,";
         let found = Failpoints::parse(text).unwrap();
         assert!(found.is_planted("accept-wrong-chunk-hash"));
         assert_eq!(reached(&found, "worker.forward"), []);
@@ -139,6 +144,7 @@ mod tests {
         assert_eq!(reached(&found, "worker.forward"), [Action::Stop]);
         assert_eq!(reached(&found, "worker.forward"), [Action::Kill]);
         assert_eq!(reached(&found, "worker.forward"), []);
+        assert_eq!(reached(&found, "worker.answer"), [Action::Wrong]);
         assert_eq!(reached(&found, "coordinator.sampled"), []);
     }
 

@@ -2,8 +2,8 @@
 //!
 //! `WOOLLY_FAILPOINTS` lists them, with commas between them: `NAME` is a planted bug that is on, and
 //! `NAME=N:ACTION` does something to the process when the failpoint is reached for the N-th time:
-//! `kill` (SIGKILL), `stop` (SIGSTOP), or `sleep:MS`, which blocks the thread that reached it, an async
-//! runtime's as well. In a release build nothing is read, and no name is in the binary.
+//! `kill` (SIGKILL), `stop` (SIGSTOP), `sleep:MS`, which blocks the thread that reached it, an async
+//! runtime's as well, or `wrong`: what is done there goes wrong. In a release build nothing is read, and no name is in the binary.
 
 #[cfg(debug_assertions)]
 mod config;
@@ -18,15 +18,19 @@ mod armed {
     static FAILPOINTS: LazyLock<Failpoints> =
         LazyLock::new(|| from_environment().unwrap_or_else(|mistake| panic!("{mistake}")));
 
-    /// Says that the failpoint `name` is reached. Does what is to be done now, if anything is.
-    pub fn hit(name: &str) {
+    /// Says that the failpoint `name` is reached. Does what is to be done now, if anything is; whether what
+    /// follows is to go wrong.
+    pub fn hit(name: &str) -> bool {
+        let mut goes_wrong = false;
         for action in FAILPOINTS.reached(name) {
             match action {
                 Action::Kill => signal(Signal::KILL),
                 Action::Stop => signal(Signal::STOP),
                 Action::Sleep(time) => std::thread::sleep(time),
+                Action::Wrong => goes_wrong = true,
             }
         }
+        goes_wrong
     }
 
     /// Whether the bug `name` is planted in this process.
@@ -42,10 +46,12 @@ mod armed {
 #[cfg(debug_assertions)]
 pub use armed::{hit, planted};
 
-/// Nothing: there are no failpoints in a release build.
+/// Nothing, and no: there are no failpoints in a release build.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn hit(_name: &str) {}
+pub fn hit(_name: &str) -> bool {
+    false
+}
 
 /// No: there are no planted bugs in a release build.
 #[cfg(not(debug_assertions))]

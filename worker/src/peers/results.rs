@@ -6,6 +6,7 @@ use crate::stage::timings::Timings;
 use quinn::{Connection, SendStream};
 use tokio::sync::mpsc;
 use woolly_protocol::control::{PlanLinks, StreamOpen, StreamPurpose};
+use woolly_protocol::failpoint;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::{EncodedFrame, FrameError};
 use woolly_protocol::frame_io::write_frame;
@@ -44,6 +45,9 @@ pub async fn send_results(
                 continue;
             }
         };
+        if failpoint::hit("worker.answer") {
+            let _ = write_frame(&mut send, frame.clone()).await;
+        }
         if let Err(error) = write_frame(&mut send, frame).await {
             let to = match &links.next {
                 Some(next) => format!("worker {} at {}", next.name, next.address),

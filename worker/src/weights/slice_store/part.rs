@@ -91,9 +91,13 @@ impl Part {
         if !self.manifest.chunks.get(chunk as usize).is_some_and(|right| is_right(&hash, right)) {
             return Ok(Err(format!("its hash is {}", hash.to_hex())));
         }
-        failpoint::hit("worker.chunk");
         let at = u64::from(chunk) * CHUNK_LEN;
-        self.file.write_all_at(bytes, at).map_err(|error| self.abandon("write", error))?;
+        let written = if failpoint::hit("worker.chunk") {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            self.file.write_all_at(bytes, at)
+        };
+        written.map_err(|error| self.abandon("write", error))?;
         Ok(Ok(()))
     }
 
