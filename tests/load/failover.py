@@ -54,11 +54,15 @@ class Cluster(Server):
         log = open(f"{self.folder}/{name}.log", "a")
         self.workers[name] = subprocess.Popen(
             [*self.place(name), program("woolly-worker"), "join", host, "--token", token, "--name", name, "--threads", "1",
-             "--state-dir", f"{self.folder}/{name}"], stdout=subprocess.DEVNULL, stderr=log)
+             "--state-dir", f"{self.folder}/{name}", *self.more(name)], stdout=subprocess.DEVNULL, stderr=log)
         return name
 
     def place(self, name):
         """Words before a worker's own, that say where it runs."""
+        return []
+
+    def more(self, name):
+        """More flags of a worker."""
         return []
 
     def metric(self, name):

@@ -53,13 +53,20 @@ class Links:
 
 class NetCluster(Cluster):
     def __init__(self, model, links):
-        self.links, self.spaces = links, {}
-        super().__init__(model, WORKERS, listen=f"{NET}.254:0")
+        self.links, self.spaces, self.workers = links, {}, {}
+        try:
+            super().__init__(model, WORKERS, listen=f"{NET}.254:0")
+        except BaseException:
+            self.end()
+            raise
 
     def place(self, name):
         if name not in self.spaces:
             self.spaces[name] = self.links.add()
         return ["ip", "netns", "exec", self.spaces[name]]
+
+    def more(self, name):
+        return ["--listen", f"{self.address(name)}:0"]
 
     def address(self, name):
         return f"{NET}.{self.spaces[name].removeprefix('wly')}"
