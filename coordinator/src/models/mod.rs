@@ -1,6 +1,7 @@
 //! The models that are served: their files, their texts and their slices. Who computes them is not known
 //! here.
 
+pub mod channels;
 pub mod last_plan;
 pub mod model;
 pub mod registry;

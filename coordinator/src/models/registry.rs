@@ -3,6 +3,7 @@
 //! The gateway finds a request's model here by the name that the client gave; the router finds the
 //! model's lanes by its [`ModelId`].
 
+use super::channels::Channels;
 use super::template::Template;
 use crate::ids::ModelId;
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,8 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that end a completion.
     pub end_tokens: Arc<[u32]>,
+    /// The messages inside an answer, if its format has several.
+    pub channels: Option<Channels>,
     /// Messages to text.
     pub template: Template,
     /// For `/v1/models`.
@@ -64,8 +67,19 @@ impl ServedModel {
         facts: ModelFacts,
     ) -> ServedModel {
         let end_tokens = tokenizer.end_tokens().into();
+        let channels = Channels::of(&tokenizer);
         let fingerprint = OnceLock::new();
-        ServedModel { id, name, aliases, tokenizer, end_tokens, template, facts, fingerprint }
+        ServedModel {
+            id,
+            name,
+            aliases,
+            tokenizer,
+            end_tokens,
+            channels,
+            template,
+            facts,
+            fingerprint,
+        }
     }
 
     /// Whether a client that asks for `name` means this model. Letters may be large or small, and

@@ -11,7 +11,7 @@
 
 use super::activations::Activations;
 use super::activations::part::Part;
-use super::job::{Job, Output};
+use super::job::{Job, Output, check};
 use super::matrix::Matrix;
 use super::partition;
 use super::per_level;
@@ -29,8 +29,6 @@ const SIDE: usize = 16;
 pub struct Stack<'a> {
     /// Type of the weights.
     pub ty: TensorType,
-    /// Matrices.
-    pub experts: usize,
     /// Outputs of each.
     pub rows: usize,
     /// Inputs of each.
@@ -91,9 +89,12 @@ pub fn by_expert<const N: usize>(
     products: [ExpertProduct<'_>; N],
 ) {
     let (rows, places) = (products[0].stack.rows, routes.sources().len());
+    let is_sorted = inputs.rows() == places || (inputs.rows() == 1 && routes.rows() == 1);
+    assert!(is_sorted, "the inputs are sorted by expert, or the only row");
     let outs = products.map(|product| {
         let ExpertProduct { stack, bias, out } = product;
-        assert_eq!((stack.rows, stack.cols), (rows, inputs.len()), "shape of the experts");
+        assert_eq!(stack.rows, rows, "shape of the experts");
+        check(&stack.matrix(0), inputs);
         assert_eq!(out.len(), places * rows, "outputs of the experts");
         (stack, bias, Shared::new(out))
     });
@@ -120,6 +121,8 @@ pub fn by_expert<const N: usize>(
 pub fn combine(pool: &Pool, inputs: &Activations, routes: &Routes, combined: Combined<'_>) {
     let Combined { stack, bias, beside, scale, out } = combined;
     let rows = stack.rows;
+    check(&stack.matrix(0), inputs);
+    assert_eq!(inputs.rows(), routes.sources().len(), "the inputs are sorted by expert");
     assert_eq!(out.len(), routes.rows() * rows, "outputs of the layer");
     let out = Shared::new(out);
     let unit = unit_rows(pool, routes, &stack, rows).min(unsummed_rows(routes));

@@ -4,8 +4,8 @@
 //! Few tokens meet the weights as they are read, a single one row by row where there is a kernel for that;
 //! for many, a panel of rows is unpacked once for up to [`PASS_TOKENS`] of them.
 
-use super::activations::Forms;
 use super::activations::part::Part;
+use super::activations::{Activations, Forms};
 use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
 use super::floats::{self, Operands};
 #[cfg(target_arch = "x86_64")]
@@ -102,6 +102,18 @@ impl Ahead {
             }
         }
     }
+}
+
+/// Checks what every product relies on: that matrix and input belong together.
+///
+/// # Panics
+///
+/// If they do not.
+pub(super) fn check(matrix: &Matrix<'_>, activations: &Activations) {
+    assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
+    assert_eq!(matrix.bytes.len(), matrix.rows * matrix.ty.row_bytes(matrix.cols), "its bytes");
+    let (need, have) = (Forms::of(matrix.ty), activations.forms());
+    assert!(have.or(need) == have, "the activations are quantised for these weights");
 }
 
 /// Where products go.

@@ -2,8 +2,8 @@
 //!
 //! Threads share out rows of weights; what one does with its rows is in `job`.
 
-use super::activations::{Activations, Forms};
-use super::job::{Job, Output};
+use super::activations::Activations;
+use super::job::{Job, Output, check};
 use super::matrix::Matrix;
 use super::partition;
 use crate::pool::{Pool, Shared};
@@ -36,12 +36,9 @@ pub fn matmul<const N: usize>(pool: &Pool, activations: &Activations, products: 
     let tokens = activations.rows();
     let jobs = products.map(|product| {
         let Product { matrix, bias, add_scaled, out } = product;
-        assert_eq!(activations.len(), matrix.cols, "inputs of the matrix");
+        check(&matrix, activations);
         assert_eq!(out.len(), tokens * matrix.rows, "outputs of the matrix");
-        assert_eq!(matrix.bytes.len(), matrix.rows * matrix.ty.row_bytes(matrix.cols), "its bytes");
         assert!(bias.is_none_or(|bias| bias.len() == matrix.rows), "one bias per output");
-        let (need, have) = (Forms::of(matrix.ty), activations.forms());
-        assert!(have.or(need) == have, "the activations are quantised for these weights");
         let out = Output { values: Shared::new(out), first: 0, stride: matrix.rows, origin: 0 };
         Job { bias, add_scaled, ..Job::new(pool.level(), matrix, activations.all(), out) }
     });

@@ -55,7 +55,7 @@ impl StackRef {
     /// The matrices as they lie in the file.
     pub fn stack<'a>(&self, weights: &'a Weights) -> Stack<'a> {
         let Matrix { ty, rows, cols, bytes } = self.all.matrix(weights);
-        Stack { ty, experts: self.experts, rows: rows / self.experts, cols, bytes }
+        Stack { ty, rows: rows / self.experts, cols, bytes }
     }
 
     /// The forms of their inputs that they need.

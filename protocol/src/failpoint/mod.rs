@@ -3,7 +3,8 @@
 //! `WOOLLY_FAILPOINTS` lists them, with commas between them: `NAME` is a planted bug that is on, and
 //! `NAME=N:ACTION` does something to the process when the failpoint is reached for the N-th time:
 //! `kill` (SIGKILL), `stop` (SIGSTOP), `sleep:MS`, which blocks the thread that reached it, an async
-//! runtime's as well, or `wrong`: what is done there goes wrong. In a release build nothing is read, and no name is in the binary.
+//! runtime's as well, or `wrong`: what is done there goes wrong. In a release build nothing is read, and
+//! no name is in the binary.
 
 #[cfg(debug_assertions)]
 mod config;

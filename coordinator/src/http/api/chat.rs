@@ -11,7 +11,6 @@ use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
 use crate::http::input::tokens::{self, Encoded};
 use crate::http::input::{messages, sampling, stopping, template_options};
-use crate::http::output::channels::Channels;
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -67,7 +66,7 @@ fn parse(
         return Err(ApiError::invalid("messages", text));
     }
     let detokenizer = Detokenizer::new(&caller.model.tokenizer);
-    let channels = Channels::of(&caller.model.tokenizer);
+    let channels = caller.model.channels.clone();
     let encoded = Encoded { tokens, echo: None, detokenizer, channels };
     let seed = sampling.seed;
     let wanted = Wanted {

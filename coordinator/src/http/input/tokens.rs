@@ -7,7 +7,7 @@ use super::prompts::Prompt;
 use super::template_options::TemplateOptions;
 use crate::http::error::{ApiError, Problem};
 use crate::http::ids::unix_seconds;
-use crate::http::output::channels::Channels;
+use crate::models::channels::Channels;
 use crate::models::{ServedModel, Template};
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};

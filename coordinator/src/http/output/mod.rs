@@ -5,12 +5,10 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `choices.rs`, `choice.rs` | the running choices of a request: events → deltas |
-//! | `channels.rs` | messages inside an answer, of which one kind is its text |
 //! | `text.rs` | tokens → whole characters; stop strings |
 //! | `delta.rs`, `encoder.rs` | what an answer is made of; what writes it down |
 //! | `stream.rs`, `sse.rs` | the body of a streamed answer; its framing |
 
-pub mod channels;
 pub mod choice;
 pub mod choices;
 pub mod delta;

@@ -4,7 +4,7 @@
 //! client reads does not depend on where the token borders are: the stop string that is complete
 //! first ends the completion, and if two are complete at once, the longer.
 
-use super::channels::Channels;
+use crate::models::channels::Channels;
 use std::sync::Arc;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 

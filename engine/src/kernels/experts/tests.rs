@@ -47,7 +47,7 @@ impl Case {
     fn stack(&self, index: usize) -> Stack<'_> {
         let (rows, cols) = if index < 2 { (WIDTH, HIDDEN) } else { (HIDDEN, WIDTH) };
         let ty = self.types[index / 2];
-        Stack { ty, experts: EXPERTS, rows, cols, bytes: &self.stacks[index] }
+        Stack { ty, rows, cols, bytes: &self.stacks[index] }
     }
 
     fn routes(&self, pool: &Pool) -> Routes {
