@@ -1,7 +1,7 @@
 //! llama.cpp's own tokenizer test vectors, all of which must give equal tokens.
 //!
-//! The vectors are in the repository, the vocabularies are not: `tests/scripts/fetch_vocabs.sh` fetches
-//! them once, which needs Python 3 with pip and the network.
+//! The vectors are in the repository, the vocabularies are not: `tests/scripts/fetch_vocabs.sh` and
+//! `fetch_gemma3_270m.sh` fetch them once, which needs Python 3 with pip and the network.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,8 +16,9 @@ fn tests_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests")
 }
 
-fn fetch_vocabularies() -> PathBuf {
-    let output = Command::new(tests_folder().join("scripts/fetch_vocabs.sh")).output().unwrap();
+/// What a script fetches and prints the place of.
+fn fetched(script: &str) -> PathBuf {
+    let output = Command::new(tests_folder().join("scripts").join(script)).output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the vocabularies could not be fetched:\n{log}");
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
@@ -45,14 +46,17 @@ fn differences(name: &str, vocabulary: &Path, vectors: &[Value]) -> Vec<String> 
 
 #[test]
 fn tokens_equal_llama_cpps_vectors() {
-    let vocabularies = fetch_vocabularies();
+    let vocabularies = fetched("fetch_vocabs.sh");
     let mut lines = Vec::new();
     let mut checked = 0;
     for entry in std::fs::read_dir(tests_folder().join("fixtures/tokenizer")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let vocabulary = vocabularies.join(format!("ggml-vocab-{name}.gguf"));
+        let vocabulary = match name {
+            "gemma-3" => fetched("fetch_gemma3_270m.sh"),
+            _ => vocabularies.join(format!("ggml-vocab-{name}.gguf")),
+        };
         lines.extend(differences(name, &vocabulary, &vectors));
         checked += vectors.len();
     }

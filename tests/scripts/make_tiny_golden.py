@@ -7,7 +7,8 @@
 For each MODEL.gguf and text: MODEL.TEXT.json with the fields that fixtures/README.md explains. Texts are long enough that
 rope scaling matters; the `chat` one is parsed with special tokens. A MODEL-f32.gguf is computed with a KV cache in F32.
 
-With --truth also MODEL.TEXT.f32.json: the same from a copy of the file in F32.
+With --truth also MODEL.TEXT.f32.json: the same from a copy of the file in F32. With --text NAME=FILE:CHARACTERS a text more, the
+first so many characters of a file.
 """
 import argparse
 import json
@@ -76,12 +77,19 @@ def to_json(data):
     return "{" + ",\n".join(fields) + "}\n"
 
 
-def write_golden(path, out, suffix):
+def read_text(argument):
+    """NAME=FILE:CHARACTERS as name, text, and whether special tokens are parsed in it."""
+    name, _, rest = argument.partition("=")
+    path, _, count = rest.rpartition(":")
+    return name, Path(path).read_text()[:int(count)], False
+
+
+def write_golden(path, out, suffix, more):
     """The golden files of one model: NAME.TEXT and the suffix."""
     name = path.stem if suffix == ".json" else path.stem.removesuffix("-f32")
     kv = GGML_TYPE_F32 if path.stem.endswith("-f32") else GGML_TYPE_F16
-    model = Llama(str(path), n_ctx=512, n_threads=2, n_threads_batch=2, type_k=kv, type_v=kv, logits_all=True, verbose=False)
-    for text_name, text, special in texts_of(model):
+    model = Llama(str(path), n_ctx=1024, n_threads=2, n_threads_batch=2, type_k=kv, type_v=kv, logits_all=True, verbose=False)
+    for text_name, text, special in texts_of(model) + more:
         data = golden(model, text, special)
         (out / f"{name}.{text_name}{suffix}").write_text(to_json(data))
         margins = [p["top"][0][1] - p["top"][1][1] for p in data["positions"]]
@@ -92,14 +100,16 @@ def write_golden(path, out, suffix):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", action="store_true")
+    parser.add_argument("--text", type=read_text, action="append", default=[])
     parser.add_argument("out", type=Path)
     parser.add_argument("models", type=Path, nargs="+")
     args = parser.parse_args()
     for path in args.models:
-        write_golden(path, args.out, ".json")
+        write_golden(path, args.out, ".json", args.text)
         if args.truth and not path.stem.endswith("-f32"):
             with tempfile.TemporaryDirectory() as folder:
-                write_golden(tiny_f32.write(path, Path(folder) / f"{path.stem}-f32.gguf"), args.out, ".f32.json")
+                f32 = tiny_f32.write(path, Path(folder) / f"{path.stem}-f32.gguf")
+                write_golden(f32, args.out, ".f32.json", args.text)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ CHATS = {
                     "how many of them came back?<|im_end|>\n<|im_start|>assistant\n",
     "[INST]": "[INST] How many boats came down the river, and how many of them came back? [/INST] Seven, and five.</s>"
               "[INST] Count again. [/INST]",
+    "<start_of_turn>": "<start_of_turn>user\nHow many boats came down the river, and how many of them came back?<end_of_turn>\n"
+                       "<start_of_turn>model\n",
 }
 
 

@@ -16,8 +16,12 @@ pub struct Family {
     pub pairing: Pairing,
     /// Where the norms of a layer stand.
     pub norms: Norms,
-    /// Queries and keys have an RMS norm per head, before they are rotated.
-    pub has_head_norm: bool,
+    /// The RMS norms of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Queries, keys and values are rows of one matrix, in this order.
+    pub is_qkv_fused: bool,
+    /// Gate and up are rows of one matrix, in this order.
+    pub is_gate_fused: bool,
     /// Each head has a score of its own that takes part in the softmax: a sink.
     pub has_sinks: bool,
     /// The feed-forward network may have biases. Attention always may: they are taken where a file
@@ -29,10 +33,47 @@ pub struct Family {
     pub windows: Windows,
     /// Its experts, if it has some.
     pub experts: Option<Mixture>,
-    /// Embedding, residuals, attention and logits have factors of their own in the metadata.
-    pub has_scales: bool,
+    /// The factors of embedding, residuals, attention and logits.
+    pub scales: Scales,
     /// A key may switch rotary positions off.
     pub may_be_unrotated: bool,
+    /// A key may say that the first values of a head only are rotated.
+    pub may_rotate_part: bool,
+    /// Each rotated pair may have a divisor of its frequency for contexts up to the one trained on at first,
+    /// and another for longer ones.
+    pub may_have_context_factors: bool,
+    /// The last layers of a file may predict tokens further ahead. They are not computed.
+    pub may_predict_further: bool,
+}
+
+/// The RMS norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// Of each head, before it is rotated.
+    Head {
+        /// Files without its weights do without the norm.
+        is_optional: bool,
+    },
+    /// Of each head, after it is rotated.
+    RotatedHead,
+    /// Of all heads together, before they are rotated.
+    Row,
+}
+
+/// Factors that are not 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scales {
+    /// None but that of attention, 1 / √(values of a head).
+    None,
+    /// Granite: embedding, residuals, attention and logits have keys of their own.
+    Keys,
+    /// Gemma: the embedding is multiplied by the root of its width, and logits may be capped.
+    Gemma {
+        /// A model of so many layers, its largest, has 1 / √(width of the hidden states / heads) for attention.
+        layers_of_largest: u32,
+    },
 }
 
 /// The norms of attention and of the feed-forward network, each RMS with a weight per value.
@@ -42,8 +83,6 @@ pub struct Norms {
     pub before: bool,
     /// One after each, before it is added to the hidden states.
     pub after: bool,
-    /// Added to the weights as the file has them.
-    pub added: f32,
     /// The one before the feed-forward network is named for what it comes after: `post_attention_norm`.
     pub is_ffn_named_after_attention: bool,
 }
@@ -57,8 +96,13 @@ pub enum Windows {
     AllButLastOf {
         /// 2 or more.
         period: u32,
-        /// Base of their rotary frequencies, if they have another.
+        /// Files without that key, or with 0, have no windows.
+        is_optional: bool,
+        /// Base of their rotary frequencies, if `rope.freq_base_swa` says no other; `None` is that of the
+        /// other layers.
         rope_base: Option<f32>,
+        /// Whether those frequencies are stretched like the others.
+        is_stretched: bool,
     },
 }
 
@@ -82,10 +126,21 @@ pub struct Mixture {
     pub width: ExpertWidth,
     /// What all rows go to beside their experts.
     pub shared: SharedExpert,
-    /// Whether a bias may be added to the scores for the choice.
-    pub may_have_choice_bias: bool,
+    /// What is added to the scores for the choice.
+    pub choice_bias: ChoiceBias,
     /// Whether router and experts have biases.
     pub has_biases: bool,
+}
+
+/// What is added to the scores of experts for the choice only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChoiceBias {
+    /// Nothing.
+    None,
+    /// A bias, where a file has it.
+    Optional,
+    /// A bias.
+    Required,
 }
 
 /// Where the width of an expert stands.
@@ -104,8 +159,13 @@ pub enum SharedExpert {
     None,
     /// One of `expert_shared_feed_forward_length` values, if that is not 0 or absent.
     Plain,
+    /// One of `expert_shared_feed_forward_length` values, else of `feed_forward_length`.
+    Always,
     /// One as wide as `expert_shared_count` experts.
     Counted,
+    /// One of `expert_shared_count` times `expert_shared_feed_forward_length` values, else as
+    /// [`Counted`](Self::Counted).
+    CountedOfOwn,
     /// One of `expert_shared_feed_forward_length` values (else `feed_forward_length`), whose outputs are
     /// multiplied by a gate of their own for each row.
     Gated,
@@ -113,7 +173,7 @@ pub enum SharedExpert {
 
 /// Norms before both halves of a layer, as LLaMA has them.
 const NORMS_BEFORE: Norms =
-    Norms { before: true, after: false, added: 0.0, is_ffn_named_after_attention: false };
+    Norms { before: true, after: false, is_ffn_named_after_attention: false };
 
 /// Experts as Qwen3's and Granite's mixtures have them.
 const MIXTURE: Mixture = Mixture {
@@ -125,8 +185,19 @@ const MIXTURE: Mixture = Mixture {
     may_scale: true,
     width: ExpertWidth::Own,
     shared: SharedExpert::None,
-    may_have_choice_bias: false,
+    choice_bias: ChoiceBias::None,
     has_biases: false,
+};
+
+/// Experts as GLM-4.5's and Ling's mixtures have them: weighted each by itself.
+const SIGMOID_MIXTURE: Mixture = Mixture {
+    gating: Gating::Sigmoid,
+    may_say_gating: true,
+    is_normalised: false,
+    may_say_normalised: true,
+    shared: SharedExpert::Counted,
+    choice_bias: ChoiceBias::Optional,
+    ..MIXTURE
 };
 
 /// What most architectures have in common.
@@ -134,7 +205,9 @@ const LLAMA: Family = Family {
     architecture: "llama",
     pairing: Pairing::Neighbours,
     norms: NORMS_BEFORE,
-    has_head_norm: false,
+    qk_norm: QkNorm::None,
+    is_qkv_fused: false,
+    is_gate_fused: false,
     has_sinks: false,
     // Granite-Code and Bielik have them.
     may_have_mlp_biases: true,
@@ -142,8 +215,11 @@ const LLAMA: Family = Family {
     windows: Windows::None,
     // Mixtral says `llama` too.
     experts: Some(Mixture { is_optional: true, width: ExpertWidth::FeedForward, ..MIXTURE }),
-    has_scales: false,
+    scales: Scales::None,
     may_be_unrotated: false,
+    may_rotate_part: false,
+    may_have_context_factors: false,
+    may_predict_further: false,
 };
 
 /// What Qwen's architectures have in common.
@@ -156,19 +232,20 @@ const QWEN2: Family = Family {
 };
 
 /// What Qwen3's architectures have in common.
-const QWEN3: Family = Family { architecture: "qwen3", has_head_norm: true, ..QWEN2 };
+const QWEN3: Family =
+    Family { architecture: "qwen3", qk_norm: QkNorm::Head { is_optional: false }, ..QWEN2 };
 
 /// What Granite's architectures have in common.
 const GRANITE: Family = Family {
     architecture: "granite",
-    has_scales: true,
+    scales: Scales::Keys,
     may_be_unrotated: true,
     experts: None,
     ..LLAMA
 };
 
 /// The supported architectures. Mistral files say `llama`.
-pub const FAMILIES: [Family; 10] = [
+pub const FAMILIES: [Family; 16] = [
     LLAMA,
     QWEN2,
     Family {
@@ -188,26 +265,14 @@ pub const FAMILIES: [Family; 10] = [
         }),
         ..GRANITE
     },
-    Family {
-        architecture: "dots1",
-        experts: Some(Mixture {
-            gating: Gating::Sigmoid,
-            may_say_gating: true,
-            is_normalised: false,
-            may_say_normalised: true,
-            shared: SharedExpert::Counted,
-            may_have_choice_bias: true,
-            ..MIXTURE
-        }),
-        ..QWEN3
-    },
+    Family { architecture: "dots1", experts: Some(SIGMOID_MIXTURE), ..QWEN3 },
     Family {
         architecture: "ernie4_5-moe",
         may_have_mlp_biases: false,
         experts: Some(Mixture {
             may_scale: false,
             shared: SharedExpert::Plain,
-            may_have_choice_bias: true,
+            choice_bias: ChoiceBias::Optional,
             ..MIXTURE
         }),
         ..LLAMA
@@ -219,7 +284,12 @@ pub const FAMILIES: [Family; 10] = [
         has_sinks: true,
         may_have_mlp_biases: false,
         activation: Activation::ClampedSilu,
-        windows: Windows::AllButLastOf { period: 2, rope_base: None },
+        windows: Windows::AllButLastOf {
+            period: 2,
+            is_optional: false,
+            rope_base: None,
+            is_stretched: true,
+        },
         experts: Some(Mixture {
             gating: Gating::SoftmaxOfChosen,
             is_normalised: false,
@@ -228,5 +298,67 @@ pub const FAMILIES: [Family; 10] = [
             ..MIXTURE
         }),
         ..LLAMA
+    },
+    Family {
+        architecture: "gemma3",
+        norms: Norms { after: true, ..NORMS_BEFORE },
+        activation: Activation::Gelu,
+        windows: Windows::AllButLastOf {
+            period: 6,
+            is_optional: true,
+            rope_base: Some(10_000.0),
+            is_stretched: false,
+        },
+        scales: Scales::Gemma { layers_of_largest: 62 },
+        ..QWEN3
+    },
+    Family {
+        architecture: "phi3",
+        is_qkv_fused: true,
+        is_gate_fused: true,
+        may_rotate_part: true,
+        may_have_context_factors: true,
+        ..QWEN2
+    },
+    Family {
+        architecture: "glm4moe",
+        norms: Norms { is_ffn_named_after_attention: true, ..NORMS_BEFORE },
+        qk_norm: QkNorm::Head { is_optional: true },
+        experts: Some(Mixture { choice_bias: ChoiceBias::Required, ..SIGMOID_MIXTURE }),
+        may_rotate_part: true,
+        may_predict_further: true,
+        ..QWEN2
+    },
+    Family {
+        architecture: "minimax-m2",
+        qk_norm: QkNorm::Row,
+        experts: Some(Mixture {
+            is_normalised: true,
+            may_say_normalised: false,
+            width: ExpertWidth::FeedForward,
+            shared: SharedExpert::None,
+            choice_bias: ChoiceBias::Required,
+            ..SIGMOID_MIXTURE
+        }),
+        may_rotate_part: true,
+        ..QWEN2
+    },
+    Family {
+        architecture: "bailingmoe2",
+        is_qkv_fused: true,
+        experts: Some(Mixture { shared: SharedExpert::CountedOfOwn, ..SIGMOID_MIXTURE }),
+        may_rotate_part: true,
+        may_predict_further: true,
+        ..QWEN3
+    },
+    Family {
+        architecture: "hunyuan-moe",
+        qk_norm: QkNorm::RotatedHead,
+        experts: Some(Mixture {
+            width: ExpertWidth::FeedForward,
+            shared: SharedExpert::Always,
+            ..MIXTURE
+        }),
+        ..QWEN2
     },
 ];

@@ -7,10 +7,12 @@
 //! read it for the others either (their models attend to everything); and of Granite's scales, 0
 //! means "not scaled", as there. Which keys a family has says its row of the table.
 
-use super::families::{Family, Windows};
+use super::families::{Family, Scales, Windows};
 use super::keys::Keys;
 use super::mixture;
 pub use super::mixture::{ExpertNumbers, FFN_MAX};
+pub use super::rope_scaling::RopeScaling;
+use super::rope_scaling::rope_scaling;
 use crate::gguf::{Gguf, GgufError, Metadata, Problem, Shown, TensorInfo};
 
 /// Layers of a model.
@@ -36,8 +38,10 @@ const EMBEDDING_TENSOR: &str = "token_embd.weight";
 pub struct HyperParameters {
     /// GGUF's name of the architecture.
     pub architecture: String,
-    /// Layers, 1 to [`LAYERS_MAX`].
+    /// Layers that are computed, 1 to [`LAYERS_MAX`].
     pub layers: u32,
+    /// Layers after them that predict tokens further ahead, which are not computed.
+    pub skipped_layers: u32,
     /// Width of the hidden states, in values.
     pub hidden: u32,
     /// Query heads; a multiple of `kv_heads`.
@@ -56,7 +60,8 @@ pub struct HyperParameters {
     pub ctx_train: u32,
     /// Added to the mean of squares in a norm; above 0.
     pub rms_eps: f32,
-    /// Values of a head that are rotated; equals `head_dim_k`.
+    /// Values of a head that are rotated, its first; even, at most `head_dim_k`, and less than it only in
+    /// families that may rotate a part.
     pub rope_dim: u32,
     /// Base of the rotation's frequencies; above 0.
     pub rope_base: f32,
@@ -66,7 +71,7 @@ pub struct HyperParameters {
     pub window: Option<Window>,
     /// The experts, in families that have them.
     pub experts: Option<ExpertNumbers>,
-    /// Granite: factor of the embedding; `None` is 1.
+    /// Factor of the embedding; `None` is 1.
     pub embedding_scale: Option<f32>,
     /// Granite: factor of what a block adds to the hidden states; `None` is 1.
     pub residual_scale: Option<f32>,
@@ -74,6 +79,8 @@ pub struct HyperParameters {
     pub attention_scale: Option<f32>,
     /// Granite: divisor of the logits; `None` is 1.
     pub logit_scale: Option<f32>,
+    /// Gemma: logits are `cap · tanh(logit / cap)`; above 0, `None` leaves them.
+    pub logit_cap: Option<f32>,
 }
 
 /// Which layers attend to a window, and to how many positions.
@@ -83,35 +90,10 @@ pub struct Window {
     pub positions: u32,
     /// All layers have it but the last of each so many.
     pub period: u32,
-    /// Base of their rotary frequencies, if the file says one.
+    /// Base of their rotary frequencies, if it is not that of the other layers.
     pub rope_base: Option<f32>,
-}
-
-/// How rotary positions are stretched beyond the trained context.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// Positions divided by `factor`, above 0.
-    Linear {
-        /// Above 0.
-        factor: f32,
-    },
-    /// YaRN: low frequencies divided by `factor`, high ones kept.
-    Yarn {
-        /// Above 0.
-        factor: f32,
-        /// Positions trained on before stretching; 1 or more.
-        orig_ctx: u32,
-        /// Share of the extrapolated frequencies; `None` is 1.
-        ext_factor: Option<f32>,
-        /// Factor of the rotated values on top of YaRN's own; `None` is 1.
-        attn_factor: Option<f32>,
-        /// Rotations above which a frequency is kept; 32 by default.
-        beta_fast: f32,
-        /// Rotations below which a frequency is divided in full; 1 by default.
-        beta_slow: f32,
-    },
+    /// Whether those frequencies are stretched like the others.
+    pub is_stretched: bool,
 }
 
 impl HyperParameters {
@@ -133,11 +115,12 @@ impl HyperParameters {
         let architecture = family.architecture;
         let keys = Keys { metadata, architecture };
         refuse_features(&keys, &family)?;
-        let layers = keys.number("block_count", 1..=LAYERS_MAX)?;
+        let (layers, skipped_layers) = layer_counts(&keys, &family)?;
+        let all = layers + skipped_layers;
         let hidden = keys.number("embedding_length", 1..=HIDDEN_MAX)?;
-        let heads = keys.per_layer("attention.head_count", layers, 1..=HEADS_MAX)?;
+        let heads = keys.per_layer("attention.head_count", all, 1..=HEADS_MAX)?;
         let kv_heads = if keys.has("attention.head_count_kv") {
-            keys.per_layer("attention.head_count_kv", layers, 1..=heads)?
+            keys.per_layer("attention.head_count_kv", all, 1..=heads)?
         } else {
             heads
         };
@@ -146,12 +129,13 @@ impl HyperParameters {
                 format!("a divisor of {}, which is {heads}", keys.name("attention.head_count"));
             return Err(keys.refuse("attention.head_count_kv", expected, kv_heads));
         }
-        let (head_dim, rope_dim) = head_dims(&keys, hidden, heads)?;
+        let (head_dim, rope_dim) = head_dims(&keys, &family, (hidden, heads))?;
         let ctx_train = keys.number("context_length", 1..=CTX_TRAIN_MAX)?;
-        let ffn = keys.per_layer("feed_forward_length", layers, 1..=FFN_MAX)?;
+        let ffn = keys.per_layer("feed_forward_length", all, 1..=FFN_MAX)?;
         let mut parameters = Self {
             architecture: architecture.to_owned(),
             layers,
+            skipped_layers,
             hidden,
             heads,
             kv_heads,
@@ -165,41 +149,62 @@ impl HyperParameters {
                 .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
             rope_dim,
             rope_base: keys.positive("rope.freq_base", 1e15)?.unwrap_or(10_000.0),
-            rope_scaling: rope_scaling(&keys, ctx_train)?,
+            rope_scaling: rope_scaling(&keys, &family, ctx_train)?,
             window: window(&keys, &family)?,
             experts: mixture::experts(&keys, &family, layers, ffn)?,
             embedding_scale: None,
             residual_scale: None,
             attention_scale: None,
             logit_scale: None,
+            logit_cap: None,
         };
-        parameters.read_scales(&keys, family.has_scales)?;
+        parameters.read_scales(&keys, family.scales)?;
         Ok((family, parameters))
     }
 
     /// The factors of families that have some. Elsewhere they would have to be obeyed too, so they
     /// are refused there.
-    fn read_scales(&mut self, keys: &Keys<'_>, has_scales: bool) -> Result<(), GgufError> {
-        let scales = [
+    fn read_scales(&mut self, keys: &Keys<'_>, scales: Scales) -> Result<(), GgufError> {
+        let has_keys = scales == Scales::Keys;
+        let factors = [
             ("embedding_scale", &mut self.embedding_scale),
             ("residual_scale", &mut self.residual_scale),
             ("attention.scale", &mut self.attention_scale),
             ("logit_scale", &mut self.logit_scale),
         ];
-        for (key, scale) in scales {
+        for (key, scale) in factors {
             *scale = keys.float(key)?.filter(|&x| x != 0.0);
             if let Some(found) = *scale
-                && !has_scales
+                && !has_keys
             {
                 let expected = "no such key in models of this architecture".to_owned();
                 return Err(keys.refuse(key, expected, found));
             }
         }
-        if has_scales && !keys.has("logit_scale") {
+        if has_keys && !keys.has("logit_scale") {
             return Err(keys.missing("logit_scale"));
+        }
+        if matches!(scales, Scales::Gemma { .. }) {
+            self.embedding_scale = Some((self.hidden as f32).sqrt());
+            let cap = keys.float("final_logit_softcapping")?.filter(|&cap| cap != 0.0);
+            if let Some(found) = cap.filter(|&cap| cap < 0.0) {
+                let expected = "a number above 0, or 0 for none".to_owned();
+                return Err(keys.refuse("final_logit_softcapping", expected, found));
+            }
+            self.logit_cap = cap;
         }
         Ok(())
     }
+}
+
+/// Layers that are computed, and those behind them that are not.
+fn layer_counts(keys: &Keys<'_>, family: &Family) -> Result<(u32, u32), GgufError> {
+    let all = keys.number("block_count", 1..=LAYERS_MAX)?;
+    let skipped = match family.may_predict_further {
+        true => keys.opt_number("nextn_predict_layers", 0..=all - 1)?.unwrap_or(0),
+        false => 0,
+    };
+    Ok((all - skipped, skipped))
 }
 
 /// The model's row of the table.
@@ -212,19 +217,22 @@ fn family(metadata: &Metadata, families: &[Family]) -> Result<Family, GgufError>
     })
 }
 
-/// The windows, if the family has some.
+/// The windows, if the model has some.
 fn window(keys: &Keys<'_>, family: &Family) -> Result<Option<Window>, GgufError> {
-    match family.windows {
-        Windows::None => Ok(None),
-        Windows::AllButLastOf { period, .. } => {
-            let said = keys.opt_number("attention.sliding_window_pattern", 1..=LAYERS_MAX)?;
-            Ok(Some(Window {
-                positions: keys.number("attention.sliding_window", 1..=CTX_TRAIN_MAX)?,
-                period: said.unwrap_or(period),
-                rope_base: keys.positive("rope.freq_base_swa", 1e15)?,
-            }))
-        }
-    }
+    const POSITIONS: &str = "attention.sliding_window";
+    let Windows::AllButLastOf { period, is_optional, rope_base, is_stretched } = family.windows
+    else {
+        return Ok(None);
+    };
+    let positions = if is_optional {
+        keys.opt_number(POSITIONS, 0..=CTX_TRAIN_MAX)?.unwrap_or(0)
+    } else {
+        keys.number(POSITIONS, 1..=CTX_TRAIN_MAX)?
+    };
+    let said = keys.opt_number("attention.sliding_window_pattern", 1..=LAYERS_MAX)?;
+    let rope_base = keys.positive("rope.freq_base_swa", 1e15)?.or(rope_base);
+    let period = said.unwrap_or(period);
+    Ok((positions > 0).then_some(Window { positions, period, rope_base, is_stretched }))
 }
 
 /// Refuses what these architectures can also say in their metadata and Woolly does not compute.
@@ -234,7 +242,11 @@ fn refuse_features(keys: &Keys<'_>, family: &Family) -> Result<(), GgufError> {
         ("nextn_predict_layers", "0: Woolly does not compute layers that predict further tokens"),
     ];
     for (key, expected) in zero_or_absent {
-        if key == "expert_count" && family.experts.is_some() {
+        let is_known = match key {
+            "expert_count" => family.experts.is_some(),
+            _ => family.may_predict_further,
+        };
+        if is_known {
             continue;
         }
         if let Some(found) = keys.metadata.opt_u64(&keys.name(key))?
@@ -253,15 +265,21 @@ fn refuse_features(keys: &Keys<'_>, family: &Family) -> Result<(), GgufError> {
         let expected = "true: Woolly does not compute Granite without rotary positions".to_owned();
         return Err(keys.refuse("rope.scaling.finetuned", expected, false));
     }
-    if keys.has("deepstack_mapping") {
-        let expected = "no such key: Woolly does not compute vision models".to_owned();
-        return Err(keys.refuse("deepstack_mapping", expected, "present"));
+    for key in ["deepstack_mapping", "rope.dimension_sections"] {
+        if keys.has(key) {
+            let expected = "no such key: Woolly does not compute vision models".to_owned();
+            return Err(keys.refuse(key, expected, "present"));
+        }
     }
     Ok(())
 }
 
 /// Values of a head, and how many of them are rotated.
-fn head_dims(keys: &Keys<'_>, hidden: u32, heads: u32) -> Result<(u32, u32), GgufError> {
+fn head_dims(
+    keys: &Keys<'_>,
+    family: &Family,
+    (hidden, heads): (u32, u32),
+) -> Result<(u32, u32), GgufError> {
     let dim = |key: &str| -> Result<u32, GgufError> {
         if keys.has(key) {
             return keys.number(key, 1..=HEAD_DIM_MAX);
@@ -286,8 +304,13 @@ fn head_dims(keys: &Keys<'_>, hidden: u32, heads: u32) -> Result<(u32, u32), Ggu
         return Err(keys.refuse("attention.key_length", expected, key_dim));
     }
     let rope_dim = keys.opt_number("rope.dimension_count", 1..=HEAD_DIM_MAX)?.unwrap_or(key_dim);
-    if rope_dim != key_dim {
-        let expected = format!("{key_dim}, the length of a key");
+    let (is_right, expected) = if family.may_rotate_part {
+        let is_right = rope_dim <= key_dim && rope_dim % 2 == 0;
+        (is_right, format!("an even number up to {key_dim}, the length of a key"))
+    } else {
+        (rope_dim == key_dim, format!("{key_dim}, the length of a key"))
+    };
+    if !is_right {
         return Err(keys.refuse("rope.dimension_count", expected, rope_dim));
     }
     Ok((key_dim, rope_dim))
@@ -320,61 +343,4 @@ fn vocab(gguf: &Gguf, keys: &Keys<'_>) -> Result<u32, GgufError> {
         }
         Some(rows) => Ok(rows),
     }
-}
-
-fn rope_scaling(keys: &Keys<'_>, ctx_train: u32) -> Result<RopeScaling, GgufError> {
-    let kind = keys.metadata.opt_str(&keys.name("rope.scaling.type"))?.unwrap_or("linear");
-    let factor = match keys.positive("rope.scaling.factor", 1e6)? {
-        Some(factor) => Some(factor),
-        None => keys.positive("rope.scale_linear", 1e6)?,
-    };
-    let attn_factor = keys.positive("rope.scaling.attn_factor", 1e6)?;
-    if kind != "yarn"
-        && let Some(found) = attn_factor.filter(|&x| x != 1.0)
-    {
-        let expected = "1, or a rope.scaling.type of yarn".to_owned();
-        return Err(keys.refuse("rope.scaling.attn_factor", expected, found));
-    }
-    if let Some(found) = keys.float("rope.scaling.yarn_log_multiplier")?.filter(|&x| x != 0.0) {
-        let expected = "0 in models of this architecture".to_owned();
-        return Err(keys.refuse("rope.scaling.yarn_log_multiplier", expected, found));
-    }
-    match kind {
-        "none" => Ok(RopeScaling::None),
-        "linear" => Ok(match factor {
-            Some(factor) if factor != 1.0 => RopeScaling::Linear { factor },
-            _ => RopeScaling::None,
-        }),
-        "yarn" => yarn(keys, factor.unwrap_or(1.0), attn_factor, ctx_train),
-        _ => {
-            let found = format!("\"{}\"", Shown(kind.as_bytes()));
-            Err(keys.refuse("rope.scaling.type", "none, linear or yarn".to_owned(), found))
-        }
-    }
-}
-
-fn yarn(
-    keys: &Keys<'_>,
-    factor: f32,
-    attn_factor: Option<f32>,
-    ctx_train: u32,
-) -> Result<RopeScaling, GgufError> {
-    let orig_ctx = keys
-        .opt_number("rope.scaling.original_context_length", 1..=CTX_TRAIN_MAX)?
-        .unwrap_or(ctx_train);
-    // A second factor under YaRN's own name multiplies the first; files carry one of them.
-    let own_factor = keys.positive("rope.scaling.yarn_attn_factor", 1e6)?;
-    let attn_factor = match (attn_factor, own_factor) {
-        (Some(a), Some(b)) => Some(a * b),
-        (a, b) => a.or(b),
-    };
-    let beta_fast = keys.positive("rope.scaling.yarn_beta_fast", 1e6)?.unwrap_or(32.0);
-    let beta_slow = keys.positive("rope.scaling.yarn_beta_slow", 1e6)?.unwrap_or(1.0);
-    if beta_fast < beta_slow {
-        let expected = format!("{beta_slow} or more, the value of yarn_beta_slow");
-        return Err(keys.refuse("rope.scaling.yarn_beta_fast", expected, beta_fast));
-    }
-    // llama.cpp writes -1 for "not set".
-    let ext_factor = keys.float("rope.scaling.yarn_ext_factor")?.filter(|&x| x >= 0.0);
-    Ok(RopeScaling::Yarn { factor, orig_ctx, ext_factor, attn_factor, beta_fast, beta_slow })
 }

@@ -1,7 +1,7 @@
 //! The shape of one layer, as the table and a model's metadata say it; what it remembers of a
 //! sequence, and whether it can be computed.
 
-use super::families::{Activation, Family, Norms, SharedExpert, Windows};
+use super::families::{Activation, ChoiceBias, Family, Norms, QkNorm, Scales, SharedExpert};
 use super::hyper::HyperParameters;
 use crate::kernels::attention::heads::AttentionShape;
 use crate::kernels::elementwise::Pairing;
@@ -29,14 +29,16 @@ pub struct LayerShape {
     pub value_dim: usize,
     /// Values of a head that are rotated.
     pub rope_dim: usize,
-    /// Base of the rotation's frequencies.
-    pub rope_base: f32,
-    /// The same, if it is not that of layers without a window.
-    pub own_rope_base: Option<f32>,
+    /// The rotation's frequencies.
+    pub rope: RopeKind,
     /// How rotated pairs lie in a head.
     pub pairing: Pairing,
-    /// Queries and keys have a norm per head.
-    pub has_head_norm: bool,
+    /// The norms of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Queries, keys and values are rows of one matrix.
+    pub is_qkv_fused: bool,
+    /// Gate and up are rows of one matrix.
+    pub is_gate_fused: bool,
     /// Each head has a score of its own that takes part in the softmax.
     pub has_sinks: bool,
     /// Factor of the scores.
@@ -49,6 +51,15 @@ pub struct LayerShape {
     pub activation: Activation,
     /// Factor of what a block adds to the hidden states.
     pub residual_scale: f32,
+}
+
+/// The frequencies of a layer's rotation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeKind {
+    /// Their base.
+    pub base: f32,
+    /// Whether they are stretched as the metadata say.
+    pub is_stretched: bool,
 }
 
 /// Which positions a layer attends to.
@@ -78,8 +89,8 @@ pub enum FeedForwardKind {
         width: usize,
         /// How it chooses.
         router: Router,
-        /// Whether a bias may be added to its scores for the choice.
-        may_have_choice_bias: bool,
+        /// What is added to its scores for the choice.
+        choice_bias: ChoiceBias,
         /// Whether it and the experts have biases.
         has_biases: bool,
         /// Values between the matrices of the one that all rows go to; 0 if there is none.
@@ -110,13 +121,14 @@ pub struct CacheGroup {
 impl LayerShape {
     /// The shape of layer `index` of a model.
     pub(super) fn new(family: &Family, hyper: &HyperParameters, index: u32) -> Self {
-        let (attention, own_base) = match (family.windows, hyper.window) {
-            (Windows::AllButLastOf { rope_base, .. }, Some(window))
-                if index % window.period != window.period - 1 =>
-            {
-                (AttentionKind::Window(window.positions), window.rope_base.or(rope_base))
+        let usual = RopeKind { base: hyper.rope_base, is_stretched: true };
+        let (attention, rope) = match hyper.window {
+            Some(window) if index % window.period != window.period - 1 => {
+                let base = window.rope_base.unwrap_or(usual.base);
+                let rope = RopeKind { base, is_stretched: window.is_stretched };
+                (AttentionKind::Window(window.positions), rope)
             }
-            _ => (AttentionKind::Full, None),
+            _ => (AttentionKind::Full, usual),
         };
         let feed_forward = match (family.experts, hyper.experts) {
             (Some(mixture), Some(experts)) if index >= experts.dense_layers => {
@@ -125,7 +137,7 @@ impl LayerShape {
                     used: experts.used as usize,
                     width: experts.width as usize,
                     router: experts.router,
-                    may_have_choice_bias: mixture.may_have_choice_bias,
+                    choice_bias: mixture.choice_bias,
                     has_biases: mixture.has_biases,
                     shared_width: experts.shared_width as usize,
                     is_shared_gated: mixture.shared == SharedExpert::Gated,
@@ -144,12 +156,13 @@ impl LayerShape {
             key_dim,
             value_dim: hyper.head_dim_v as usize,
             rope_dim: hyper.rope_dim as usize,
-            rope_base: own_base.unwrap_or(hyper.rope_base),
-            own_rope_base: own_base.filter(|base| *base != hyper.rope_base),
+            rope,
             pairing: family.pairing,
-            has_head_norm: family.has_head_norm,
+            qk_norm: family.qk_norm,
+            is_qkv_fused: family.is_qkv_fused,
+            is_gate_fused: family.is_gate_fused,
             has_sinks: family.has_sinks,
-            attention_scale: hyper.attention_scale.unwrap_or(1.0 / (key_dim as f32).sqrt()),
+            attention_scale: attention_scale(family, hyper),
             feed_forward,
             may_have_mlp_biases: family.may_have_mlp_biases,
             activation: family.activation,
@@ -202,10 +215,12 @@ impl LayerShape {
         }
     }
 
-    /// Values that the shared expert gives a row; 0 if there is none.
-    pub fn shared_out(&self) -> usize {
+    /// Values of a row that are not added to the hidden states as they come: what the shared expert gives,
+    /// and what a norm stands after. 0 if there are none.
+    pub fn apart_width(&self) -> usize {
         match self.feed_forward {
             FeedForwardKind::Experts { shared_width, .. } if shared_width > 0 => self.hidden,
+            _ if self.norms.after => self.hidden,
             _ => 0,
         }
     }
@@ -237,24 +252,27 @@ impl LayerShape {
         (self.kv_heads * (ty.tile_bytes(self.key_dim) + ty.tile_bytes(self.value_dim))) as u64
     }
 
-    /// What of it this version does not compute, said of the layer: "uses a window of 512
-    /// positions"; `None` if it computes all.
+    /// What of it this version does not compute, said of the layer: "has no norms"; `None` if it
+    /// computes all.
     pub fn not_computed(&self) -> Option<String> {
-        if let Some(base) = self.own_rope_base {
-            return Some(format!("has the rotary base {base}, not that of other layers"));
-        }
-        let norms = self.norms;
-        let said = match (norms.before, norms.after) {
-            (true, false) if norms.added == 0.0 => None,
-            (true, false) => Some(format!("adds {} to the weights of its norms", norms.added)),
-            (_, true) => Some("has norms after attention and feed-forward".to_owned()),
+        match (self.norms.before, self.norms.after) {
             (false, false) => Some("has no norms".to_owned()),
-        };
-        said.or_else(|| match self.activation {
-            Activation::Silu | Activation::ClampedSilu => None,
-            Activation::Gelu => Some("uses the activation gelu".to_owned()),
-        })
+            (false, true) => Some("has norms only after attention and feed-forward".to_owned()),
+            (true, true) if self.experts().0 > 0 => Some("has a norm after its experts".to_owned()),
+            (true, _) => None,
+        }
     }
+}
+
+/// The factor of a model's attention scores.
+fn attention_scale(family: &Family, hyper: &HyperParameters) -> f32 {
+    let width = match family.scales {
+        Scales::Gemma { layers_of_largest } if hyper.layers == layers_of_largest => {
+            hyper.hidden / hyper.heads
+        }
+        _ => hyper.head_dim_k,
+    };
+    hyper.attention_scale.unwrap_or(1.0 / (width as f32).sqrt())
 }
 
 /// The groups of `layers`, in the order of their first layers.

@@ -161,17 +161,22 @@ fn shared_width(
     width: u32,
 ) -> Result<u32, GgufError> {
     const KEY: &str = "expert_shared_feed_forward_length";
-    if mixture.shared == SharedExpert::Counted {
-        return Ok(width * keys.number("expert_shared_count", 0..=FFN_MAX / width)?);
-    }
     let said = keys.opt_number(KEY, 0..=FFN_MAX)?.filter(|&width| width != 0);
+    let one = match mixture.shared {
+        SharedExpert::Counted => Some(width),
+        SharedExpert::CountedOfOwn => Some(said.unwrap_or(width)),
+        _ => None,
+    };
+    if let Some(one) = one {
+        return Ok(one * keys.number("expert_shared_count", 0..=FFN_MAX / one)?);
+    }
     match (mixture.shared, said) {
         (SharedExpert::None, Some(found)) => {
             let expected = "0 in models of this architecture".to_owned();
             Err(keys.refuse(KEY, expected, found))
         }
-        (SharedExpert::None | SharedExpert::Plain | SharedExpert::Counted, None) => Ok(0),
-        (SharedExpert::Gated, None) => Ok(ffn),
+        (SharedExpert::Gated | SharedExpert::Always, None) => Ok(ffn),
+        (_, None) => Ok(0),
         (_, Some(width)) => Ok(width),
     }
 }

@@ -4,7 +4,8 @@
 //! ```text
 //! families.rs   the table: one row per architecture
 //!   ├─► hyper.rs    the metadata keys that are read, and what is refused
-//!   │     └─► mixture.rs  those of experts
+//!   │     ├─► mixture.rs  those of experts
+//!   │     └─► rope_scaling.rs  those of positions beyond the trained context
 //!   ├─► layer.rs    the shape of each layer; what it remembers; what is not computed
 //!   │     └─► cost.rs   multiplications and bytes read
 //!   └─► tensors.rs  the tensors that each layer must and may have, with their shapes
@@ -17,6 +18,7 @@ pub mod hyper;
 mod keys;
 pub mod layer;
 mod mixture;
+mod rope_scaling;
 pub(crate) mod tensors;
 
 pub use cost::Cost;

@@ -15,6 +15,21 @@ per_level! {
     ) = rms_norm_part;
 }
 per_level! {
+    /// `x = (x / sqrt(mean(x²) + eps)) · weight`, row by row; rows have `weight.len()` values.
+    pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) = rms_norm_rows_in_place;
+}
+per_level! {
+    /// `x += scale · (from / sqrt(mean(from²) + eps)) · weight` for one row, with one rounding for scale and
+    /// addition.
+    pub fn add_rms_norm(
+        x: &mut [f32], from: &[f32], weight: &[f32], eps: f32, scale: f32,
+    ) = add_rms_norm_row;
+}
+per_level! {
+    /// `x = cap · tanh(x / cap)`.
+    pub fn cap(x: &mut [f32], cap: f32) = cap_values;
+}
+per_level! {
     /// `out = activation(gate) · up`.
     pub fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) = gated_values;
 }
@@ -48,8 +63,38 @@ fn rms_norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
 }
 
 #[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (dot_f32(x, x) / x.len() as f32 + eps).sqrt()
+}
+
+#[inline(always)]
+fn rms_norm_rows_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+    for x in x.chunks_exact_mut(weight.len()) {
+        let inverse = inverse_rms(x, eps);
+        for (x, weight) in x.iter_mut().zip(weight) {
+            *x = (*x * inverse) * weight;
+        }
+    }
+}
+
+#[inline(always)]
+fn add_rms_norm_row(x: &mut [f32], from: &[f32], weight: &[f32], eps: f32, scale: f32) {
+    let inverse = inverse_rms(from, eps);
+    for ((x, from), weight) in x.iter_mut().zip(from).zip(weight) {
+        *x = ((from * inverse) * weight).mul_add(scale, *x);
+    }
+}
+
+#[inline(always)]
+fn cap_values(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = math::tanh(*x / cap) * cap;
+    }
+}
+
+#[inline(always)]
 fn rms_norm_part(x: &[f32], weight: &[f32], eps: f32, columns: Range<usize>, out: &mut [f32]) {
-    let inverse = 1.0 / (dot_f32(x, x) / x.len() as f32 + eps).sqrt();
+    let inverse = inverse_rms(x, eps);
     for ((x, weight), out) in x[columns.clone()].iter().zip(&weight[columns]).zip(out) {
         *out = (x * inverse) * weight;
     }

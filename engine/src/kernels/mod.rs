@@ -50,6 +50,7 @@ pub mod matmul;
 pub mod matrix;
 mod partition;
 pub mod routing;
+pub mod rows;
 mod scalar;
 pub mod scratch;
 mod simd;

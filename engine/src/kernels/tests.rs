@@ -314,6 +314,7 @@ fn fill_cache(
         eps: 1e-5,
         q_norm: None,
         k_norm: None,
+        is_normed_after: false,
         angles: &vec![[1.0, 0.0]; keys.len()],
         pairs: 1,
     };

@@ -132,7 +132,7 @@ impl Experts {
         let combined = Combined {
             stack: self.down.matrices.stack(run.weights),
             bias: self.down.biases.as_deref(),
-            beside: self.shared.as_ref().map(|_| (&s.shared[..rows * hidden], factors)),
+            beside: self.shared.as_ref().map(|_| (&s.apart[..rows * hidden], factors)),
             scale: shape.residual_scale,
             out: x,
         };
@@ -194,7 +194,7 @@ impl Shared {
         self.network.forms().or(gate)
     }
 
-    /// What it gives to `s.shared`, and its gates to `s.shared_gate`; the input is used up.
+    /// What it gives to `s.apart`, and its gates to `s.shared_gate`; the input is used up.
     fn forward(&self, run: &Run<'_>, hidden: usize, s: &mut Scratch) {
         if let Some(gate) = &self.gate {
             let bytes = bytemuck::cast_slice(gate);

@@ -1,7 +1,7 @@
 //! The second half of a layer: what each row makes of itself.
 //!
 //! ```text
-//! x ─► norm ─► gate, up ─► silu(gate) · up ─► down ─► x      one network, or one for each expert
+//! x ─► norm ─► gate, up ─► silu(gate) · up ─► down ─► norm? ─► x      one network, or one for each expert
 //! ```
 
 use super::error::LoadError;
@@ -12,6 +12,7 @@ use super::tensor::Finder;
 use crate::arch::layer::{FeedForwardKind, LayerShape};
 use crate::kernels::activations::Forms;
 use crate::kernels::matmul::matmul;
+use crate::kernels::rows;
 
 /// The feed-forward network of one layer, by kind.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub enum FeedForward {
 pub struct Dense {
     norm: Vec<f32>,
     network: Gated,
+    norm_after: Option<Vec<f32>>,
 }
 
 impl FeedForward {
@@ -71,12 +73,22 @@ impl Dense {
         width: usize,
         index: u32,
     ) -> Result<Self, LoadError> {
-        let norm = find.vector(&shape.ffn_norm(index), shape.hidden)?;
-        Ok(Self { norm, network: Gated::load(find, index, "", (shape, width))? })
+        let after = format!("blk.{index}.post_ffw_norm.weight");
+        Ok(Self {
+            norm: find.vector(&shape.ffn_norm(index), shape.hidden)?,
+            network: Gated::load(find, index, "", (shape, width))?,
+            norm_after: shape.norms.after.then(|| find.vector(&after, shape.hidden)).transpose()?,
+        })
     }
 
     fn forward(&self, run: &Run<'_>, shape: &LayerShape, x: &mut [f32], s: &mut Scratch) {
         run.norm(shape, x, &self.norm, self.network.input_forms(), &mut s.input);
+        if let Some(norm) = &self.norm_after {
+            self.network.forward(run, shape.hidden, s);
+            let apart = &s.apart[..x.len()];
+            rows::add_normed(run.pool, x, (apart, norm), (shape.eps, shape.residual_scale));
+            return;
+        }
         self.network.inner(run, s);
         let down = self.network.down().added(run, shape.residual_scale, x);
         matmul(run.pool, &s.input, [down]);

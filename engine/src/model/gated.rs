@@ -34,9 +34,16 @@ impl Gated {
     ) -> Result<Self, LoadError> {
         let name = |part: &str| format!("blk.{index}.{part}{suffix}");
         let hidden = shape.hidden;
+        let part = |rows| Projection::load_part(find, &name("ffn_up"), (rows, 2 * width), hidden);
+        let (gate, up) = if shape.is_gate_fused {
+            (part(0..width)?, part(width..2 * width)?)
+        } else {
+            let whole = |part: &str| Projection::load(find, &name(part), width, hidden);
+            (whole("ffn_gate")?, whole("ffn_up")?)
+        };
         Ok(Self {
-            gate: Projection::load(find, &name("ffn_gate"), width, hidden)?,
-            up: Projection::load(find, &name("ffn_up"), width, hidden)?,
+            gate,
+            up,
             down: Projection::load(find, &name("ffn_down"), hidden, width)?,
             width,
             activation: shape.activation,
@@ -71,10 +78,10 @@ impl Gated {
         &self.down
     }
 
-    /// What it gives for each row of the input, to `s.shared`.
+    /// What it gives for each row of the input, to `s.apart`.
     pub(super) fn forward(&self, run: &Run<'_>, hidden: usize, s: &mut Scratch) {
         self.inner(run, s);
-        let out = &mut s.shared[..run.batch.rows() * hidden];
+        let out = &mut s.apart[..run.batch.rows() * hidden];
         matmul(run.pool, &s.input, [self.down.product(run, out)]);
     }
 }

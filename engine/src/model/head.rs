@@ -5,6 +5,7 @@ use crate::arch::hyper::HyperParameters;
 use crate::kernels::activations::Activations;
 use crate::kernels::elementwise;
 use crate::kernels::matmul::{Product, matmul};
+use crate::kernels::rows;
 use crate::limits::LOGIT_ROWS;
 use crate::memory::Buffer;
 use crate::model::tensor::{Finder, MatrixRef};
@@ -18,6 +19,7 @@ pub(crate) struct Head {
     norm: Vec<f32>,
     matrix: MatrixRef,
     logit_factor: f32,
+    logit_cap: Option<f32>,
     input: Activations,
     /// `[LOGIT_ROWS, vocab]`.
     logits: Buffer<f32>,
@@ -52,6 +54,7 @@ impl Head {
         Ok(Self {
             norm: find.vector("output_norm.weight", hidden)?,
             logit_factor: 1.0 / hyper.logit_scale.unwrap_or(1.0),
+            logit_cap: hyper.logit_cap,
             input: Activations::new(LOGIT_ROWS, hidden, matrix.forms()),
             logits: Buffer::new(LOGIT_ROWS * vocab),
             sampler: Sampler::new(pool.level(), vocab),
@@ -98,6 +101,9 @@ impl Head {
         });
         if self.logit_factor != 1.0 {
             elementwise::scale(level, logits, self.logit_factor);
+        }
+        if let Some(cap) = self.logit_cap {
+            run.pool.enter(|| rows::cap(run.pool, logits, cap));
         }
         (logits, vocab, &mut self.sampler)
     }

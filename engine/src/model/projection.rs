@@ -5,6 +5,7 @@ use super::run::Run;
 use super::tensor::{Finder, MatrixRef};
 use crate::kernels::activations::Forms;
 use crate::kernels::matmul::Product;
+use std::ops::Range;
 
 /// A matrix with the bias that some families have.
 #[derive(Debug)]
@@ -29,6 +30,23 @@ impl Projection {
             matrix: find.matrix(&format!("{name}.weight"), rows, cols)?,
             bias: find.optional_vector(&format!("{name}.bias"), rows)?,
         })
+    }
+
+    /// Finds the `rows` among the `all` rows of `name.weight`, with the same part of `name.bias` if there
+    /// is one.
+    ///
+    /// # Errors
+    ///
+    /// It is missing or has another shape.
+    pub(super) fn load_part(
+        find: &Finder<'_>,
+        name: &str,
+        (rows, all): (Range<usize>, usize),
+        cols: usize,
+    ) -> Result<Self, LoadError> {
+        let Self { matrix, bias } = Self::load(find, name, all, cols)?;
+        let bias = bias.map(|bias| bias[rows.clone()].to_vec());
+        Ok(Self { matrix: matrix.part(rows), bias })
     }
 
     /// The products with every row of the input, written to `out`.

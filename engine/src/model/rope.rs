@@ -3,8 +3,70 @@
 //! Frequencies are `base^(−2i/n)`, stretched as the metadata say: linear (Chen et al. 2023), per pair
 //! by the file's `rope_freqs.weight` (Llama 3), or YaRN (Peng et al. 2023) with ggml's conventions.
 
+use super::error::LoadError;
+use super::tensor::Finder;
 use crate::arch::hyper::{HyperParameters, RopeScaling};
+use crate::arch::layer::{LayerShape, RopeKind};
+use crate::arch::tensors::{ROPE_FREQS, ROPE_LONG, ROPE_SHORT};
 use crate::math;
+
+/// The rotations of a stage: one for each kind that its layers have.
+#[derive(Clone, Debug)]
+pub struct Ropes {
+    kinds: Vec<(RopeKind, Rope)>,
+}
+
+impl Ropes {
+    /// The rotations of layers of these shapes, for contexts of `ctx_size` positions.
+    ///
+    /// # Errors
+    ///
+    /// The file's factors of the frequencies have another type or length than the hyper-parameters say.
+    pub fn load(
+        find: &Finder<'_>,
+        hyper: &HyperParameters,
+        shapes: &[LayerShape],
+        ctx_size: u32,
+    ) -> Result<Self, LoadError> {
+        let of_context = match hyper.rope_scaling {
+            RopeScaling::OfContext { orig_ctx, .. } if ctx_size > orig_ctx => Some(ROPE_LONG),
+            RopeScaling::OfContext { .. } => Some(ROPE_SHORT),
+            _ => None,
+        };
+        let pairs = hyper.rope_dim as usize / 2;
+        let mut factors = find.optional_vector(ROPE_FREQS, pairs)?;
+        if let (None, Some(name)) = (&factors, of_context) {
+            factors = find.optional_vector(name, pairs)?;
+        }
+        let mut kinds: Vec<(RopeKind, Rope)> = Vec::new();
+        for shape in shapes {
+            if !kinds.iter().any(|(kind, _)| *kind == shape.rope) {
+                kinds.push((shape.rope, Rope::new(hyper, shape.rope, factors.as_deref())));
+            }
+        }
+        Ok(Self { kinds })
+    }
+
+    /// The rotations.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Rope> {
+        self.kinds.iter().map(|(_, rope)| rope)
+    }
+
+    /// Which of them a layer has.
+    ///
+    /// # Panics
+    ///
+    /// If the layer's shape is none of those that they were made for.
+    pub fn place(&self, kind: RopeKind) -> usize {
+        let place = self.kinds.iter().position(|(own, _)| *own == kind);
+        place.expect("they were made for all layers of the stage")
+    }
+
+    /// Pairs of a head that are rotated, the same in all.
+    pub fn pairs(&self) -> usize {
+        self.kinds.first().map_or(0, |(_, rope)| rope.frequencies.len())
+    }
+}
 
 /// Angles per position of every pair, and the length that rotated pairs are scaled to.
 #[derive(Clone, Debug)]
@@ -14,10 +76,10 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// The frequencies of a model; `factors` is `rope_freqs.weight`, one divisor per pair.
-    pub fn new(hyper: &HyperParameters, factors: Option<&[f32]>) -> Self {
+    /// The frequencies of a kind of layers; `factors` has one divisor per pair.
+    pub fn new(hyper: &HyperParameters, kind: RopeKind, factors: Option<&[f32]>) -> Self {
         let pairs = hyper.rope_dim as usize / 2;
-        let base = f64::from(hyper.rope_base);
+        let base = f64::from(kind.base);
         let step = -2.0 / f64::from(hyper.rope_dim) * math::ln64(base);
         let mut frequencies: Vec<f64> = (0..pairs).map(|i| math::exp64(step * i as f64)).collect();
         if let Some(factors) = factors {
@@ -25,13 +87,9 @@ impl Rope {
                 *frequency /= f64::from(*factor);
             }
         }
-        let magnitude = stretch(&mut frequencies, hyper);
+        let magnitude =
+            if kind.is_stretched { stretch(&mut frequencies, hyper, base) } else { 1.0 };
         Self { frequencies, magnitude }
-    }
-
-    /// Pairs of a head.
-    pub fn pairs(&self) -> usize {
-        self.frequencies.len()
     }
 
     /// `[cos, sin]` of every pair at `position`.
@@ -44,9 +102,10 @@ impl Rope {
 }
 
 /// Applies the scaling to the frequencies; returns the magnitude.
-fn stretch(frequencies: &mut [f64], hyper: &HyperParameters) -> f64 {
+fn stretch(frequencies: &mut [f64], hyper: &HyperParameters, base: f64) -> f64 {
     match hyper.rope_scaling {
         RopeScaling::None => 1.0,
+        RopeScaling::OfContext { attn_factor, .. } => f64::from(attn_factor.unwrap_or(1.0)),
         RopeScaling::Linear { factor } => {
             for frequency in frequencies {
                 *frequency /= f64::from(factor);
@@ -61,7 +120,7 @@ fn stretch(frequencies: &mut [f64], hyper: &HyperParameters) -> f64 {
             let dims = f64::from(hyper.rope_dim);
             let pair = |beta: f32| {
                 let turns = f64::from(orig_ctx) / (f64::from(beta) * 2.0 * std::f64::consts::PI);
-                dims * math::ln64(turns) / (2.0 * math::ln64(f64::from(hyper.rope_base)))
+                dims * math::ln64(turns) / (2.0 * math::ln64(base))
             };
             let low = pair(beta_fast).floor().max(0.0);
             let high = pair(beta_slow).ceil().min(dims - 1.0);

@@ -1,6 +1,7 @@
 //! What one forward gives to every layer, and the buffers that its layers share. Knows no layer.
 
-use crate::arch::layer::LayerShape;
+use super::rope::Ropes;
+use crate::arch::layer::{LayerShape, RopeKind};
 use crate::batch::Batch;
 use crate::kernels::activations::{Activations, Forms};
 use crate::kernels::attention::heads::QueryChunk;
@@ -18,7 +19,9 @@ pub struct Run<'a> {
     pub weights: &'a Weights,
     /// The rows.
     pub batch: &'a Batch<'a>,
-    /// `[cos, sin]` per row and pair.
+    /// The rotations of the stage's layers.
+    pub ropes: &'a Ropes,
+    /// `[cos, sin]` per rotation, row and pair.
     pub angles: &'a [[f32; 2]],
 }
 
@@ -36,6 +39,12 @@ impl<'a> Run<'a> {
                 block_table: chunk.block_table,
             }
         })
+    }
+
+    /// `[cos, sin]` per row and pair of a layer with this rotation.
+    pub(super) fn angles(&self, kind: RopeKind) -> &'a [[f32; 2]] {
+        let len = self.batch.rows() * self.ropes.pairs();
+        &self.angles[self.ropes.place(kind) * len..][..len]
     }
 
     /// The normed rows of `x` in the `forms` that the next products need.
@@ -70,8 +79,9 @@ pub struct Scratch {
     pub(super) routes: Routes,
     /// Of each row for each expert.
     pub(super) scores: Buffer<f32>,
-    /// What the shared expert gives, and the gates of it.
-    pub(super) shared: Buffer<f32>,
+    /// What is not added to the hidden states as it comes.
+    pub(super) apart: Buffer<f32>,
+    /// The gates of what the shared expert gives.
     pub(super) shared_gate: Buffer<f32>,
 }
 
@@ -94,15 +104,15 @@ impl Scratch {
             sorted: Activations::new(rows * used, most(LayerShape::sorted_width), forms),
             routes: Routes::new(rows, used, experts),
             scores: Buffer::new(rows * experts),
-            shared: Buffer::new(rows * most(LayerShape::shared_out)),
-            shared_gate: Buffer::new(rows * most(LayerShape::shared_out).min(1)),
+            apart: Buffer::new(rows * most(LayerShape::apart_width)),
+            shared_gate: Buffer::new(rows * most(LayerShape::apart_width).min(1)),
         }
     }
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
-        let Self { q, k, v, gate, up, attended, scores, shared, shared_gate, .. } = self;
-        let floats = [q, k, v, gate, up, attended, scores, shared, shared_gate];
+        let Self { q, k, v, gate, up, attended, scores, apart, shared_gate, .. } = self;
+        let floats = [q, k, v, gate, up, attended, scores, apart, shared_gate];
         let floats = floats.iter().map(|f| f.bytes() as u64).sum::<u64>();
         self.input.bytes() + self.sorted.bytes() + self.routes.bytes() + floats
     }
@@ -111,8 +121,8 @@ impl Scratch {
     pub fn poison(&mut self) {
         self.input.poison();
         self.sorted.poison();
-        let Self { q, k, v, gate, up, attended, scores, shared, shared_gate, .. } = self;
-        for buffer in [q, k, v, gate, up, attended, scores, shared, shared_gate] {
+        let Self { q, k, v, gate, up, attended, scores, apart, shared_gate, .. } = self;
+        for buffer in [q, k, v, gate, up, attended, scores, apart, shared_gate] {
             buffer.fill(f32::NAN);
         }
     }

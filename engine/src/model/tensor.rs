@@ -7,6 +7,7 @@ use crate::kernels::experts::Stack;
 use crate::kernels::matrix::Matrix;
 use crate::quant::TensorType;
 use crate::weights::{Place, Weights};
+use std::ops::Range;
 
 /// Finds tensors and checks their shapes while a stage is loaded.
 #[derive(Clone, Copy)]
@@ -30,6 +31,13 @@ impl MatrixRef {
     /// Its rows as they lie in the file.
     pub fn matrix<'a>(&self, weights: &'a Weights) -> Matrix<'a> {
         Matrix { ty: self.ty, rows: self.rows, cols: self.cols, bytes: weights.at(self.place) }
+    }
+
+    /// Some of its rows.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let bytes = self.ty.row_bytes(self.cols);
+        let place = self.place.part(rows.start * bytes..rows.end * bytes);
+        Self { place, rows: rows.len(), ..*self }
     }
 
     /// The forms of its input that it needs.

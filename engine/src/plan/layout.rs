@@ -104,6 +104,8 @@ pub struct ModelLayout {
     pub file_type: String,
     /// Whether the embedding is the output matrix too.
     pub tied: bool,
+    /// What of the file is not used.
+    pub skipped: Skipped,
     headers: Vec<ByteRange>,
     embedding: Slice,
     blocks: Vec<Slice>,
@@ -115,6 +117,17 @@ pub struct ModelLayout {
     /// Bytes of the rotary frequencies.
     rope_bytes: u64,
     head: Slice,
+}
+
+/// Layers that predict tokens further ahead, which are not computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How many.
+    pub layers: u32,
+    /// Their tensors.
+    pub tensors: usize,
+    /// Bytes of those.
+    pub bytes: u64,
 }
 
 /// What several layers are together.
@@ -159,12 +172,14 @@ impl ModelLayout {
         let mut embedding = Vec::new();
         let mut rope_freqs = Vec::new();
         let mut head = Vec::new();
+        let mut skipped = Vec::new();
         let mut blocks: BTreeMap<u32, Vec<(&TensorInfo, bool)>> = BTreeMap::new();
         for tensor in gguf.tensors() {
             match tensors::role(tensor, &arch)? {
                 Role::Embedding => embedding.push(tensor),
                 Role::RopeFreqs => rope_freqs.push(tensor),
                 Role::Head => head.push(tensor),
+                Role::Skipped => skipped.push(tensor),
                 Role::Layer { index, is_of_experts } => {
                     blocks.entry(index).or_default().push((tensor, is_of_experts));
                 }
@@ -204,6 +219,11 @@ impl ModelLayout {
             file_bytes: gguf.parts().iter().map(|part| part.size).sum(),
             file_type: file_type(gguf)?,
             tied,
+            skipped: Skipped {
+                layers: hyper.skipped_layers,
+                tensors: skipped.len(),
+                bytes: skipped.iter().map(|tensor| tensor.len).sum(),
+            },
             headers: headers(gguf),
             embedding: Slice::whole(embedding),
             blocks,

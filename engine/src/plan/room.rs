@@ -28,7 +28,7 @@ use crate::limits::LOGIT_ROWS;
 pub fn scratch_bytes(layout: &ModelLayout, layers: &Range<u32>, rows_max: u32) -> u64 {
     let width = |layer: &LayerShape| {
         let (experts, used) = layer.experts();
-        let of_experts = used * (2 * layer.sorted_width() + 8) + experts + layer.shared_out();
+        let of_experts = used * (2 * layer.sorted_width() + 8) + experts + layer.apart_width();
         let dense = 4 * layer.hidden + 2 * layer.ffn_width();
         dense + 2 * (layer.q_width() + layer.kv_width()) + of_experts
     };

@@ -13,7 +13,7 @@ use crate::model::embedding::Embedding;
 use crate::model::error::LoadError;
 use crate::model::head::Head;
 use crate::model::layer::Layer;
-use crate::model::rope::Rope;
+use crate::model::rope::Ropes;
 use crate::model::run::Scratch;
 use crate::model::tensor::Finder;
 use crate::pool::Pool;
@@ -46,8 +46,8 @@ impl Stage {
         let shapes = &shapes[range.start as usize..range.end as usize];
         let layers = range.zip(shapes).map(|(index, shape)| Layer::load(&find, shape, index));
         let layers = layers.collect::<Result<Vec<_>, _>>()?;
-        let pairs = hyper.rope_dim as usize / 2;
-        let rope = Rope::new(&hyper, find.optional_vector("rope_freqs.weight", pairs)?.as_deref());
+        let ropes = Ropes::load(&find, &hyper, shapes, config.ctx_size)?;
+        let angles = vec![[0.0; 2]; ropes.iter().len() * config.rows_max * ropes.pairs()];
         let forms = layers.iter().fold(Forms::default(), |f, layer| f.or(layer.forms()));
         let (rows, hidden) = (config.rows_max, hyper.hidden as usize);
         let cache = CacheShape {
@@ -61,7 +61,7 @@ impl Stage {
             cache: Cache::new(layers.len(), config.kv_blocks as usize, cache),
             scratch: Scratch::new(shapes, rows, forms),
             x: Buffer::new(rows * hidden),
-            angles: vec![[0.0; 2]; rows * pairs],
+            angles,
             limits: BatchLimits {
                 ctx_size: config.ctx_size,
                 kv_blocks: config.kv_blocks,
@@ -72,7 +72,7 @@ impl Stage {
             eps: hyper.rms_eps,
             pool,
             weights,
-            rope,
+            ropes,
             layers,
         })
     }

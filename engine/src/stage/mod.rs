@@ -15,7 +15,7 @@ use crate::model::embedding::Embedding;
 use crate::model::error::ForwardError;
 use crate::model::head::{Head, HeadRun};
 use crate::model::layer::Layer;
-use crate::model::rope::Rope;
+use crate::model::rope::Ropes;
 use crate::model::run::{Run, Scratch};
 use crate::pool::Pool;
 use crate::sampler::{RowRequest, RowResult, Sampler};
@@ -58,7 +58,7 @@ pub struct Stage {
     hidden: usize,
     eps: f32,
     limits: BatchLimits,
-    rope: Rope,
+    ropes: Ropes,
     embedding: Option<Embedding>,
     layers: Vec<Layer>,
     head: Option<Head>,
@@ -66,7 +66,7 @@ pub struct Stage {
     scratch: Scratch,
     /// `[rows, hidden]`.
     x: Buffer<f32>,
-    /// `[rows, pairs]` of `[cos, sin]`.
+    /// For each rotation, `[rows, pairs]` of `[cos, sin]`.
     angles: Vec<[f32; 2]>,
 }
 
@@ -110,11 +110,13 @@ impl Stage {
     }
 
     fn fill_angles(&mut self, batch: &Batch<'_>) {
-        let mut rows = self.angles.chunks_exact_mut(self.rope.pairs());
-        for chunk in batch.chunks() {
-            let first = chunk.position as usize;
-            for position in first..first + chunk.token_count as usize {
-                self.rope.angles(position, rows.next().expect("the batch fits"));
+        let mut rows = self.angles.chunks_exact_mut(self.ropes.pairs());
+        for rope in self.ropes.iter() {
+            for chunk in batch.chunks() {
+                let first = chunk.position as usize;
+                for position in first..first + chunk.token_count as usize {
+                    rope.angles(position, rows.next().expect("the batch fits"));
+                }
             }
         }
     }
@@ -125,7 +127,8 @@ impl Stage {
             pool: &self.pool,
             weights: &self.weights,
             batch,
-            angles: &self.angles[..rows * self.rope.pairs()],
+            ropes: &self.ropes,
+            angles: &self.angles[..self.ropes.iter().len() * rows * self.ropes.pairs()],
         };
         let x = &mut self.x[..rows * self.hidden];
         for (index, layer) in self.layers.iter().enumerate() {

@@ -34,6 +34,7 @@ impl Stage {
                     eps: shape.eps,
                     q_norm: None,
                     k_norm: None,
+                    is_normed_after: false,
                     angles: &angles,
                     pairs: 1,
                 };

@@ -70,6 +70,18 @@ pub struct Place {
     len: usize,
 }
 
+impl Place {
+    /// The bytes `range` of it.
+    ///
+    /// # Panics
+    ///
+    /// If it has not so many.
+    pub fn part(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "a part lies inside");
+        Self { offset: self.offset + range.start, len: range.len(), ..self }
+    }
+}
+
 /// A part of a mapping that begins on a page and that tensors lie in.
 struct Span<'a> {
     mapping: &'a Mapping,

@@ -3,7 +3,7 @@
 
 use crate::arch::Arch;
 use crate::arch::families::{
-    Activation, ExpertWidth, FAMILIES, Family, Mixture, Norms, SharedExpert, Windows,
+    ChoiceBias, ExpertWidth, FAMILIES, Family, Mixture, Norms, SharedExpert, Windows,
 };
 use crate::arch::layer::{AttentionKind, CacheGroup, FeedForwardKind, Forgetting};
 use crate::gguf::tests::{HIDDEN, read, small_model, weights};
@@ -17,8 +17,13 @@ use crate::quant::TensorType;
 /// Norms after as before, a window on every second layer, experts behind the leading dense layers.
 const TOY: Family = Family {
     architecture: "toy",
-    norms: Norms { after: true, added: 1.0, ..FAMILIES[0].norms },
-    windows: Windows::AllButLastOf { period: 2, rope_base: Some(500.0) },
+    norms: Norms { after: true, ..FAMILIES[0].norms },
+    windows: Windows::AllButLastOf {
+        period: 2,
+        is_optional: false,
+        rope_base: Some(500.0),
+        is_stretched: false,
+    },
     experts: Some(MIXTURE),
     ..FAMILIES[0]
 };
@@ -31,7 +36,7 @@ const MIXTURE: Mixture = Mixture {
     may_scale: true,
     width: ExpertWidth::Own,
     shared: SharedExpert::None,
-    may_have_choice_bias: true,
+    choice_bias: ChoiceBias::Optional,
     has_biases: false,
 };
 /// Its layers; the last two have experts.
@@ -93,7 +98,7 @@ fn each_layer_is_what_the_row_says() {
     let kinds: Vec<AttentionKind> = arch.layers.iter().map(|layer| layer.attention).collect();
     let window = AttentionKind::Window(WINDOW);
     assert_eq!(kinds, [window, AttentionKind::Full, window, AttentionKind::Full]);
-    let bases: Vec<f32> = arch.layers.iter().map(|layer| layer.rope_base).collect();
+    let bases: Vec<f32> = arch.layers.iter().map(|layer| layer.rope.base).collect();
     assert_eq!(bases, [500.0, 10_000.0, 500.0, 10_000.0]);
     let (dense, experts) = (
         FeedForwardKind::Dense { width: 96 },
@@ -107,7 +112,7 @@ fn each_layer_is_what_the_row_says() {
                 is_normalised: false,
                 scale: 1.0,
             },
-            may_have_choice_bias: true,
+            choice_bias: ChoiceBias::Optional,
             has_biases: false,
             shared_width: 0,
             is_shared_gated: false,
@@ -242,16 +247,14 @@ fn what_is_declared_and_not_computed_is_refused_with_the_layer() {
         arch.check_computed().expect_err("must be refused").to_string()
     };
     let not = "which this version does not compute";
-    let base = "has the rotary base 500, not that of other layers";
-    assert_eq!(refusal(TOY), format!("layer 0 {base}, {not}"));
-    let full = Family { windows: Windows::None, ..TOY };
-    assert_eq!(refusal(full), format!("layer 0 has norms after attention and feed-forward, {not}"));
-    let before = Family { norms: FAMILIES[0].norms, ..full };
+    assert_eq!(refusal(TOY), format!("layer 2 has a norm after its experts, {not}"));
+    let only = Family { norms: Norms { before: false, ..TOY.norms }, ..TOY };
+    let after = "has norms only after attention and feed-forward";
+    assert_eq!(refusal(only), format!("layer 0 {after}, {not}"));
+    let none = Family { norms: Norms { after: false, ..only.norms }, ..TOY };
+    assert_eq!(refusal(none), format!("layer 0 has no norms, {not}"));
+    let before = Family { norms: FAMILIES[0].norms, ..TOY };
     Arch::declared(&gguf, &[before]).unwrap().check_computed().unwrap();
-    let added = Family { norms: Norms { added: 1.0, ..before.norms }, ..before };
-    assert_eq!(refusal(added), format!("layer 0 adds 1 to the weights of its norms, {not}"));
-    let gelu = Family { activation: Activation::Gelu, ..before };
-    assert_eq!(refusal(gelu), format!("layer 0 uses the activation gelu, {not}"));
 }
 
 #[test]

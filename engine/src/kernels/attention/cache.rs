@@ -3,7 +3,7 @@
 use super::heads::{AttentionShape, QueryChunk};
 use crate::kernels::activations::quantise;
 use crate::kernels::dispatch::widen;
-use crate::kernels::elementwise::{Pairing, rms_norm, rotate};
+use crate::kernels::elementwise::{Pairing, rms_norm_in_place, rotate};
 use crate::kernels::{Level, per_level};
 use crate::kv::{CacheShape, KvType, SCALE_LEN};
 use crate::limits::BLOCK_LEN;
@@ -24,6 +24,8 @@ pub struct Rotation<'a> {
     pub q_norm: Option<&'a [f32]>,
     /// The norm of each key head.
     pub k_norm: Option<&'a [f32]>,
+    /// Whether those norms come after the rotation.
+    pub is_normed_after: bool,
     /// `[cos, sin]` per row and pair.
     pub angles: &'a [[f32; 2]],
     /// Pairs per row.
@@ -32,16 +34,19 @@ pub struct Rotation<'a> {
 
 impl Rotation<'_> {
     fn apply(&self, level: Level, row: usize, heads: &mut [f32], norm: Option<&[f32]>) {
-        let dim = self.attention.head_dim;
-        if let Some(norm) = norm {
-            let mut normed = [0.0; super::heads::HEAD_DIM_MAX];
-            for head in heads.chunks_exact_mut(dim) {
-                rms_norm(level, head, norm, self.eps, &mut normed[..dim]);
-                head.copy_from_slice(&normed[..dim]);
+        let norm = |heads: &mut [f32]| {
+            if let Some(norm) = norm {
+                rms_norm_in_place(level, heads, norm, self.eps);
             }
+        };
+        if !self.is_normed_after {
+            norm(heads);
         }
-        let pairs = self.pairs;
-        rotate(level, heads, dim, self.pairing, &self.angles[row * pairs..(row + 1) * pairs]);
+        let angles = &self.angles[row * self.pairs..(row + 1) * self.pairs];
+        rotate(level, heads, self.attention.head_dim, self.pairing, angles);
+        if self.is_normed_after {
+            norm(heads);
+        }
     }
 }
 
