@@ -54,6 +54,12 @@ fn smollm2_is_the_same_on_every_cluster() {
 }
 
 #[test]
+fn dense_models_with_layers_of_several_kinds_are_the_same_on_every_cluster() {
+    compare("tiny-gemma3", &fixtures::committed("tiny-gemma3"), &[&[2, 5]]);
+    compare("tiny-phi3", &fixtures::committed("tiny-phi3"), &[]);
+}
+
+#[test]
 fn mixtures_are_the_same_on_every_cluster() {
     for model in [
         "tiny-qwen3moe",
@@ -61,6 +67,12 @@ fn mixtures_are_the_same_on_every_cluster() {
         "tiny-granitemoe-shared",
         "tiny-mixtral-t",
         "tiny-gpt-oss",
+        "tiny-dots1",
+        "tiny-ernie4_5-moe",
+        "tiny-glm4moe",
+        "tiny-minimax-m2",
+        "tiny-bailingmoe2",
+        "tiny-hunyuan-moe",
     ] {
         compare(model, &fixtures::committed(model), &[]);
     }

@@ -100,6 +100,8 @@ SPECS = {
                         softcap=12.0, types=MIXED, seed=24),
     # By the name "phi3" llama.cpp strips what follows special tokens.
     "tiny-phi3": dict(arch="phi3", name="tiny-phi", heads=2, kv_heads=1, ffn=96, types=UNTIED, seed=45),
+    # Its texts are longer than the context that it was "trained on at first": the factors of the long context hold.
+    "tiny-phi3-long": dict(arch="phi3", name="tiny-phi", heads=2, kv_heads=1, rope_dim=24, ffn=96, types=UNTIED, seed=46, rope="context"),
     "tiny-bailingmoe2": dict(arch="bailingmoe2", heads=2, kv_heads=1, types=UNTIED, dense_layers=1, ffn=96, seed=26,
                              experts=dict(count=16, used=4, width=32, shared=64, shared_count=1, scale=2.5, groups=(4, 2))),
     "tiny-dots1": dict(arch="dots1", heads=2, kv_heads=2, types=UNTIED, dense_layers=1, ffn=96, seed=37,
@@ -112,6 +114,7 @@ SPECS = {
 CONTEXT = 1024
 ORIGINAL_CONTEXT = 64       # what yarn and llama3 scaling start from: short, so that the texts are far beyond it
 SCALING_FACTOR = 4.0
+ATTENTION_FACTOR = 1.19      # of rotated values, where there are factors by context
 
 
 def whole(spec):
@@ -150,12 +153,20 @@ def rope_divisors(model, i):
     divisors = theta ** (np.arange(0, dim, 2) / dim)
     if model["rope"] == "linear" and not windowed:
         return divisors * SCALING_FACTOR, 1.0
+    if model["rope"] == "context":
+        return divisors * context_factors(model)["long"], ATTENTION_FACTOR
     if model["rope"] != "yarn":
         return divisors, 1.0
     edge = lambda turns: dim * np.log(ORIGINAL_CONTEXT / (turns * 2 * np.pi)) / (2 * np.log(theta))
     low, high = max(0, np.floor(edge(32.0))), min(dim - 1, np.ceil(edge(1.0)))
     slow = np.clip((np.arange(dim // 2) - low) / max(.001, high - low), 0, 1)
     return 1 / ((1 - slow) / divisors + slow / (divisors * SCALING_FACTOR)), 1 + .1 * np.log(SCALING_FACTOR)
+
+
+def context_factors(model):
+    """Divisors of the rope frequencies, pair by pair, for contexts up to the original one and for longer ones."""
+    pairs = np.arange(model["rope_dim"] // 2)
+    return dict(short=(1 + .02 * pairs).astype(np.float32), long=(1 + .25 * pairs).astype(np.float32))
 
 
 def llama3_factors(model):

@@ -2,7 +2,7 @@
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from tiny_catalog import has_experts, llama3_factors
+from tiny_catalog import context_factors, has_experts, llama3_factors
 from tiny_weights import Tensors
 
 LOGIT_SIGMA = 3.0           # spread of the logits
@@ -100,6 +100,8 @@ def draw(model, vocab):
     t.put("token_embd.weight", types["embd"], vocab, hidden, 1 / 120)
     if model["rope"] == "llama3":
         t.all.append(("rope_freqs.weight", T.F32, llama3_factors(model)))
+    if model["rope"] == "context":
+        t.all += [(f"rope_factors_{length}.weight", T.F32, factors) for length, factors in context_factors(model).items()]
     for i in range(model["layers"] + model["nextn_layers"]):
         draw_layer(t, model, i)
         if i >= model["layers"]:

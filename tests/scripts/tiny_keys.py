@@ -2,7 +2,7 @@
 import gguf
 
 import tiny_vocab
-from tiny_catalog import CONTEXT, ORIGINAL_CONTEXT, SCALING_FACTOR
+from tiny_catalog import ATTENTION_FACTOR, CONTEXT, ORIGINAL_CONTEXT, SCALING_FACTOR
 
 CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
@@ -64,6 +64,9 @@ def add_rope_scaling(w, model):
     if model["rope"] in ("yarn", "linear"):
         w.add_rope_scaling_type(gguf.RopeScalingType(model["rope"]))
         w.add_rope_scaling_factor(SCALING_FACTOR)
+    if model["rope"] == "context":
+        w.add_rope_scaling_attn_factors(ATTENTION_FACTOR)
+    if model["rope"] in ("yarn", "linear", "context"):
         w.add_rope_scaling_orig_ctx_len(ORIGINAL_CONTEXT)
 
 

@@ -122,8 +122,17 @@ impl Model {
     /// One line for people.
     pub fn describe(&self) -> String {
         let layout = &self.layout;
+        let skipped = layout.skipped;
+        let rest = match skipped.layers {
+            0 => String::new(),
+            layers => format!(
+                "; not used: the last {layers} of the file's layers, which predict further tokens ({} tensors, {})",
+                skipped.tensors,
+                show_size(skipped.bytes)
+            ),
+        };
         format!(
-            "Model {}: {}, {} parameters, {}, {} layers, {}, trained for {} tokens",
+            "Model {}: {}, {} parameters, {}, {} layers, {}, trained for {} tokens{rest}",
             layout.name,
             layout.architecture,
             show_count(layout.parameters),

@@ -335,6 +335,15 @@ fn eight_corners_of_every_tiny_family_have_one_hash_per_kv_type() {
 }
 
 #[test]
+fn eight_corners_of_every_kind_of_layer_have_one_hash_per_kv_type() {
+    // Norms after and two rotations; fused matrices; part of a head rotated, biases; norms of whole rows;
+    // groups of experts; norms after the rotation.
+    for model in ["gemma3", "phi3", "glm4moe", "minimax-m2", "bailingmoe2", "hunyuan-moe"] {
+        corners(&fixture(&format!("tiny-{model}.gguf")), 70, 40);
+    }
+}
+
+#[test]
 fn eight_corners_of_smollm2_have_one_hash_per_kv_type() {
     let script = fixture("../../scripts/fetch_model.sh");
     let output = std::process::Command::new("bash").arg(script).output().expect("bash runs");

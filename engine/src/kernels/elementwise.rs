@@ -238,6 +238,24 @@ mod tests {
                     assert!((f64::from(row[i]) - truth).abs() <= 1e-6 * truth.abs().max(1e-3));
                 }
                 out.extend(row.iter().map(|v| v.to_bits()));
+                let normed = row.clone();
+                let mut in_place = x.clone();
+                rms_norm_in_place(level, &mut in_place, &y, 1e-5);
+                rms_norm(level, &x, &y, 1e-5, &mut row);
+                assert_eq!(in_place, row);
+                let mut sum = normed.clone();
+                add_rms_norm(level, &mut sum, &x, &y, 1e-5, 0.5);
+                for i in 0..len {
+                    assert_eq!(sum[i], row[i].mul_add(0.5, normed[i]));
+                }
+                let mut capped = x.clone();
+                cap(level, &mut capped, 3.0);
+                for i in 0..len {
+                    let truth = 3.0 * (f64::from(x[i]) / 3.0).tanh();
+                    assert!((f64::from(capped[i]) - truth).abs() <= 2e-6 * truth.abs().max(1e-3));
+                }
+                out.extend(sum.iter().chain(&capped).map(|v| v.to_bits()));
+                row = normed;
                 let part = len / 3..len;
                 let mut columns = vec![0.0; part.len()];
                 rms_norm_columns(level, &x, &y, 1e-5, part.clone(), &mut columns);

@@ -136,3 +136,52 @@ fn stretch(frequencies: &mut [f64], hyper: &HyperParameters, base: f64) -> f64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::Arch;
+    use crate::gguf::Gguf;
+    use crate::plan::ModelLayout;
+    use crate::weights::{Resident, Weights};
+    use std::path::Path;
+
+    /// The frequencies of the model's rotations in a context of so many positions.
+    fn frequencies(model: &str, ctx_size: u32) -> Vec<(Vec<f64>, f64)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
+        let gguf = Gguf::open(&folder.join(model)).expect("it opens");
+        let arch = Arch::new(&gguf).expect("it is known");
+        let layout = ModelLayout::new(&gguf).expect("it has a layout");
+        let slices = layout.stage_slices(0..layout.layers);
+        let weights = Weights::from_model(&gguf, &slices, &Resident::new()).expect("it maps");
+        let find = Finder { gguf: &gguf, weights: &weights };
+        let ropes = Ropes::load(&find, &arch.hyper, &arch.layers, ctx_size).expect("they load");
+        ropes.iter().map(|rope| (rope.frequencies.clone(), rope.magnitude)).collect()
+    }
+
+    #[test]
+    fn the_context_says_which_factors_divide_the_frequencies() {
+        let (short, long) =
+            (frequencies("tiny-phi3-long.gguf", 64), frequencies("tiny-phi3-long.gguf", 65));
+        let plain = |pair: usize| math::exp64(-2.0 * pair as f64 / 24.0 * math::ln64(10_000.0));
+        for (found, step) in [(&short, 0.02), (&long, 0.25)] {
+            let [(found, magnitude)] = &found[..] else { panic!("one rotation: {found:?}") };
+            assert_eq!((found.len(), *magnitude), (12, f64::from(1.19f32)));
+            for (pair, found) in found.iter().enumerate() {
+                let factor = 1.0 + step * pair as f64;
+                assert!((found * factor / plain(pair) - 1.0).abs() < 1e-6, "pair {pair}");
+            }
+        }
+    }
+
+    #[test]
+    fn layers_with_a_window_have_a_rotation_of_their_own() {
+        let found = frequencies("tiny-gemma3.gguf", 1024);
+        let [(windowed, _), (full, _)] = &found[..] else { panic!("two rotations: {found:?}") };
+        // Bases 20,000 and 1,000,000; only the second is stretched, by 4.
+        assert_eq!((windowed[0], full[0]), (1.0, 0.25));
+        let second = |base: f64| math::exp64(-2.0 / 32.0 * math::ln64(base));
+        assert!((windowed[1] / second(20_000.0) - 1.0).abs() < 1e-9);
+        assert!((full[1] * 4.0 / second(1e6) - 1.0).abs() < 1e-9);
+    }
+}

@@ -43,6 +43,19 @@ fn each_architecture_has_its_router_and_widths() {
     assert_eq!(of("qwen2moe"), qwen2);
     assert_eq!(of("granitemoe"), ExpertNumbers { width: 96, ..expected });
     assert_eq!(of("llama"), ExpertNumbers { width: 96, ..expected });
+    assert_eq!(of("minimax-m2").width, 96);
+    assert_eq!(of("minimax-m2").router, Router { gating: Gating::Sigmoid, ..router });
+    let hunyuan = ExpertNumbers { width: 96, shared_width: 96, ..expected };
+    assert_eq!(of("hunyuan-moe"), hunyuan);
+    let counted = |architecture: &str, key: &str, value| {
+        let model = mixture(architecture)
+            .kv(format!("{architecture}.expert_shared_count"), Value::U32(2))
+            .kv(format!("{architecture}.{key}"), Value::U32(value));
+        experts(&model).unwrap().expect("it has experts").shared_width
+    };
+    assert_eq!(counted("glm4moe", "expert_feed_forward_length", 32), 64);
+    assert_eq!(counted("bailingmoe2", "expert_feed_forward_length", 32), 64);
+    assert_eq!(counted("bailingmoe2", "expert_shared_feed_forward_length", 40), 80);
     assert_eq!(experts(&small_model("llama", 1)), Ok(None));
     let own = with("qwen3moe", "expert_feed_forward_length", Value::U32(32)).unwrap();
     assert_eq!(own.expect("it has experts").width, 32);
