@@ -21,7 +21,7 @@ use woolly_protocol::machine::machine_id;
 pub use woolly_engine::NUMERICS;
 
 /// The longest sequence unless `--ctx-size` says otherwise.
-const CTX_DEFAULT: u32 = 8192;
+pub const CTX_DEFAULT: u32 = 8192;
 /// How often reading a model for its fingerprint says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 

@@ -15,11 +15,13 @@ pub mod error;
 pub mod families;
 pub mod hyper;
 mod keys;
+mod kind;
 pub mod layer;
 mod mixture;
 pub(crate) mod tensors;
 
 pub use cost::Cost;
+pub use kind::LayerKind;
 
 use crate::gguf::Gguf;
 use error::ArchError;

@@ -15,9 +15,11 @@
 
 mod error;
 mod file;
+mod foreign;
 pub mod limits;
 mod parse;
 mod source;
+mod survey;
 mod value;
 pub mod write;
 
@@ -27,6 +29,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::{GgufError, Problem, Shown};
 pub use file::FileIdentity;
+pub use survey::{Survey, SurveyTensor};
 pub use value::{Array, Metadata, Value};
 
 pub(crate) use file::open_regular;
@@ -213,6 +216,11 @@ impl Gguf {
     /// The metadata; of a split model, that of the first part.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The same tensors under other metadata, to find out what follows from these.
+    pub(crate) fn with_metadata(&self, metadata: Metadata) -> Self {
+        Self { metadata, ..self.clone() }
     }
 
     /// Every tensor, ordered by part and offset.
