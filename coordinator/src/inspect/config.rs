@@ -15,7 +15,7 @@ pub struct InspectArgs {
     #[arg(short, long, value_name = "TOKENS")]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(CTX_MAX)))]
     pub ctx_size: Option<u32>,
-    /// Read the weights, too, and look for scales that stand for no number (MXFP4)
+    /// Read the weights of MXFP4, too, and name scales that stand for no number
     #[arg(long)]
     pub weights: bool,
     /// One JSON object instead of lines for people; docs/models.md explains it

@@ -31,7 +31,7 @@ pub fn report(path: &Path, ctx_size: Option<u32>, reads_weights: bool) -> Report
     let chat_template = template(&survey, &keys, tokenizer.as_ref(), &mut warnings);
     agree_with_serve(path, &mut not_supported);
     if reads_weights && not_supported.is_empty() {
-        not_supported.extend(wrong_scales(path));
+        not_supported.extend(wrong_scales(&survey));
     }
     let trained = keys.number("context_length");
     let reckoned = trained.map(|trained| positions(trained, ctx_size));
@@ -86,8 +86,13 @@ fn agree_with_serve(path: &Path, not_supported: &mut Vec<String>) {
     }
 }
 
-fn wrong_scales(_path: &Path) -> Vec<String> {
-    Vec::new()
+/// Weights that stand for no number, of a file that is whole.
+fn wrong_scales(survey: &Survey) -> Vec<String> {
+    match survey.as_if_computed().map(|gguf| gguf.wrong_scales()) {
+        None => Vec::new(),
+        Some(Ok(found)) => found.iter().map(ToString::to_string).collect(),
+        Some(Err(error)) => vec![format!("its weights cannot be read: {error}")],
+    }
 }
 
 fn vocabulary(

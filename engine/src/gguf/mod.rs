@@ -18,6 +18,7 @@ mod file;
 mod foreign;
 pub mod limits;
 mod parse;
+mod scales;
 mod source;
 mod survey;
 mod value;
@@ -29,10 +30,12 @@ use std::path::{Path, PathBuf};
 
 pub use error::{GgufError, Problem, Shown};
 pub use file::FileIdentity;
+pub use scales::WrongScale;
 pub use survey::{Survey, SurveyTensor};
 pub use value::{Array, Metadata, Value};
 
 pub(crate) use file::open_regular;
+pub(crate) use scales::wrong_block;
 
 use crate::quant::TensorType;
 use file::SplitName;
