@@ -16,16 +16,11 @@ pub fn lines(report: &Report) -> Vec<String> {
     for file in &report.files {
         say(&mut lines, "file", &format!("{}, {}", file.path, show_size(file.bytes)));
     }
-    say(&mut lines, "architecture", report.architecture.as_deref().unwrap_or("not said"));
-    if report.parameters.total > 0 {
-        say(&mut lines, "parameters", &parameters(report));
+    // Without a word of its metadata nothing is known.
+    if let Some(architecture) = &report.architecture {
+        say(&mut lines, "architecture", architecture);
+        of_metadata(&mut lines, report);
     }
-    say(&mut lines, "layers", &layers(&report.layers));
-    say(&mut lines, "shape", &shape(&report.shape));
-    say(&mut lines, "rotary", &rotary(&report.rotary, &report.shape));
-    say(&mut lines, "context", &context(&report.context));
-    say(&mut lines, "vocabulary", &vocabulary(report));
-    say(&mut lines, "chat", &chat(report));
     formats(&mut lines, report);
     roles(&mut lines, report);
     if let Some(memory) = &report.memory {
@@ -40,7 +35,19 @@ pub fn lines(report: &Report) -> Vec<String> {
     lines
 }
 
-/// One word and what is said of it; a second line with the same word leaves it out.
+fn of_metadata(lines: &mut Vec<String>, report: &Report) {
+    if report.parameters.total > 0 {
+        say(lines, "parameters", &parameters(report));
+    }
+    say(lines, "layers", &layers(&report.layers));
+    say(lines, "shape", &shape(&report.shape));
+    say(lines, "rotary", &rotary(&report.rotary, &report.shape));
+    say(lines, "context", &context(&report.context));
+    say(lines, "vocabulary", &vocabulary(report));
+    say(lines, "chat", &chat(report));
+}
+
+/// One word and what is said of it, in as many lines as that takes.
 fn say(lines: &mut Vec<String>, word: &str, text: &str) {
     let columns = WIDTH - INDENT;
     for (index, part) in wrapped(text, columns).into_iter().enumerate() {
