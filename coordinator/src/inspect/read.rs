@@ -7,13 +7,13 @@ use super::report::{
     Unused,
 };
 use crate::models::Model;
-use crate::models::model::CTX_DEFAULT;
+use crate::models::model::positions;
 use std::path::Path;
 use woolly_engine::chat_template::{ChatTemplate, family};
-use woolly_engine::gguf::{Shown, Survey, SurveyTensor};
+use woolly_engine::gguf::Shown;
+use woolly_engine::gguf::survey::{Survey, SurveyTensor};
 use woolly_engine::plan::Findings;
 use woolly_engine::tokenizer::Tokenizer;
-use woolly_protocol::limits::CTX_MAX;
 
 /// What is said of the model at `path`, with a cache of `ctx_size` positions per sequence. Its weights are
 /// read if `reads_weights`. Blocks for as long as that takes.
@@ -34,7 +34,8 @@ pub fn report(path: &Path, ctx_size: Option<u32>, reads_weights: bool) -> Report
         not_supported.extend(wrong_scales(&survey));
     }
     let trained = keys.number("context_length");
-    let reckoned = trained.map(|trained| positions(trained, ctx_size));
+    let reckoned =
+        trained.map(|trained| positions(u32::try_from(trained).unwrap_or(u32::MAX), ctx_size));
     let shape = keys.shape();
     let has_divisors = tensors.iter().any(|tensor| tensor.name.starts_with("rope_freqs."));
     Report {
@@ -157,16 +158,6 @@ fn template(
         bytes: own.map_or(0, str::len),
         is_supported: matches!(read, Some(Ok(Some(_)))),
         has_tool_template: keys.text("tokenizer.chat_template.tool_use").is_some(),
-    }
-}
-
-/// As `serve` takes them from `--ctx-size`.
-fn positions(trained: u64, asked: Option<u32>) -> u32 {
-    let trained = u32::try_from(trained).unwrap_or(u32::MAX).min(CTX_MAX);
-    match asked {
-        None => trained.min(CTX_DEFAULT),
-        Some(0) => trained,
-        Some(asked) => asked.min(trained),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::report::{Cache, Format, Group, Memory, Parameters, Roles, Unused};
 use crate::scheduler::ROWS_PER_STEP;
 use std::collections::{BTreeMap, HashSet};
-use woolly_engine::gguf::SurveyTensor;
+use woolly_engine::gguf::survey::SurveyTensor;
 use woolly_engine::plan::{BLOCK_LEN, Findings, KvType, ModelLayout, scratch_bytes};
 
 /// Tensors by their type, most bytes first.

@@ -232,6 +232,22 @@ fn a_file_that_is_cut_off_is_read_up_to_the_cut() {
     assert!(with_tensors > 10, "of those that lack weights alone");
 }
 
+/// `of_path` compares each with what `serve` says of it.
+#[test]
+fn headers_with_a_wrong_byte_are_judged_as_serve_judges_them() {
+    let path = fixture("tiny-qwen3");
+    let whole = std::fs::read(&path).unwrap();
+    let header = Model::open(&path).unwrap().gguf.parts()[0].data_start as usize;
+    let (mut refused, mut taken) = (0, 0);
+    for (round, at) in (0..header).step_by(61).enumerate() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= [1, 0x80, 0xff][round % 3];
+        let (report, _) = of_bytes(&bytes);
+        *if report.is_supported { &mut taken } else { &mut refused } += 1;
+    }
+    assert!(refused > 20 && taken > 20, "{refused} were refused, {taken} taken");
+}
+
 #[test]
 fn what_is_no_model_file_is_told_in_a_sentence() {
     let (report, lines) = of_bytes(b"[workspace]\nmembers = []\n");

@@ -68,18 +68,25 @@ fn sentences(lines: &mut Vec<String>, head: &str, sentences: &[String]) {
     }
 }
 
-/// The text in lines of at most so many columns, cut at spaces.
+/// The text in lines of at most so many columns, cut at spaces, and where a word is longer than a line. What
+/// a file says may hold control characters: none of them reaches a terminal.
 fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let text: String = text.chars().map(printable).collect();
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    let pieces = |word: &str| -> Vec<String> {
+        let chars: Vec<char> = word.chars().collect();
+        chars.chunks(columns).map(|piece| piece.iter().collect()).collect()
+    };
+    for word in text.split(' ').flat_map(pieces) {
         let line = lines.last_mut().expect("there is one line");
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > columns {
-            lines.push(word.to_owned());
+            lines.push(word);
         } else {
             if !line.is_empty() {
                 line.push(' ');
             }
-            line.push_str(word);
+            line.push_str(&word);
         }
     }
     lines

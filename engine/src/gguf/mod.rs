@@ -20,7 +20,7 @@ pub mod limits;
 mod parse;
 mod scales;
 mod source;
-mod survey;
+pub mod survey;
 mod value;
 pub mod write;
 
@@ -31,7 +31,6 @@ use std::path::{Path, PathBuf};
 pub use error::{GgufError, Problem, Shown};
 pub use file::FileIdentity;
 pub use scales::WrongScale;
-pub use survey::{Survey, SurveyTensor};
 pub use value::{Array, Metadata, Value};
 
 pub(crate) use file::open_regular;

@@ -1,7 +1,7 @@
 //! What can be read of a model's files, whether Woolly computes with it or not: for people who ask why a
 //! file is refused. What is served is read by [`Gguf::open`] alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,9 @@ use super::source::Source;
 use super::{Gguf, Metadata, Part, READ_BYTES, TensorInfo, foreign, part_count};
 use crate::quant::TensorType;
 
+/// Problems of the tensors of one file that are told.
+const PROBLEMS_MAX: usize = 32;
+
 /// What was read of a model, up to the first thing of each file that cannot be read.
 #[derive(Debug, Default)]
 pub struct Survey {
@@ -21,6 +24,7 @@ pub struct Survey {
     tensors: Vec<SurveyTensor>,
     parts: Vec<Part>,
     problems: Vec<GgufError>,
+    names: HashSet<String>,
     /// Whether the tables of all files were read to their ends.
     is_whole: bool,
 }
@@ -171,27 +175,20 @@ impl Survey {
         (header_len, identity): (u64, FileIdentity),
     ) {
         let alignment = parse::alignment(metadata).unwrap_or(1);
-        let data_start = header_len.next_multiple_of(alignment).min(identity.size);
-        let (mut beyond, size) = (None, identity.size);
+        let size = identity.size;
+        let data_start = header_len.next_multiple_of(alignment).min(size);
+        let mut table = Table { data_start, alignment, size, next: Some(0), problems: Vec::new() };
         for entry in entries {
-            let Entry { name, shape, type_id, offset } = entry;
-            if self.tensors.len() as u64 >= TENSORS_MAX {
-                break;
+            let name = entry.name.clone();
+            if self.tensors.len() as u64 >= TENSORS_MAX || !self.names.insert(name.clone()) {
+                table.problems.push(Problem::DuplicateTensor { name });
+            } else {
+                self.tensors.extend(table.tensor(entry, part));
             }
-            let bytes = match TensorType::from_id(type_id) {
-                Some(ty) => parse::bytes(&shape, ty.block_len(), ty.block_bytes()),
-                None => foreign::block(type_id).and_then(|(len, of)| parse::bytes(&shape, len, of)),
-            };
-            let bytes = bytes.unwrap_or(0);
-            let offset = offset.saturating_add(data_start);
-            let end = offset.saturating_add(bytes);
-            if end > size && beyond.is_none() && self.is_whole {
-                beyond = Some(Problem::TensorPastEnd { name: name.clone(), end, size });
-            }
-            self.tensors.push(SurveyTensor { name, shape, type_id, bytes, part, offset });
         }
-        if let Some(problem) = beyond {
-            self.found(path, problem.into());
+        // Of a table that is cut off, what lies behind the end says nothing new.
+        for problem in table.problems.into_iter().filter(|_| self.is_whole).take(PROBLEMS_MAX) {
+            self.problems.push(GgufError::from(problem).at_path(path));
         }
         self.parts.push(Part {
             file_name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -200,6 +197,54 @@ impl Survey {
             data_start,
             identity: Some(identity),
         });
+    }
+}
+
+/// Where the tensors of a file lie.
+struct Table {
+    data_start: u64,
+    alignment: u64,
+    /// Of the file.
+    size: u64,
+    /// Where the next tensor must begin, from the start of tensor data; `None` behind one of unknown length.
+    next: Option<u64>,
+    problems: Vec<Problem>,
+}
+
+impl Table {
+    /// The tensor of an entry; `None` for one that is larger than any file.
+    fn tensor(&mut self, entry: Entry, part: usize) -> Option<SurveyTensor> {
+        let Entry { name, shape, type_id, offset } = entry;
+        let block = match TensorType::from_id(type_id) {
+            Some(ty) => Some((ty.block_len(), ty.block_bytes())),
+            None => foreign::block(type_id),
+        };
+        let (block_len, block_bytes) = block.unwrap_or((1, 0));
+        let bytes = parse::bytes(&shape, block_len, block_bytes);
+        // Elements can be counted, too.
+        let Some(bytes) = bytes.filter(|_| parse::bytes(&shape, 1, 1).is_some()) else {
+            self.problems.push(Problem::TensorSize { name, shape });
+            return None;
+        };
+        if let Some(ty) = TensorType::from_id(type_id)
+            && !shape[0].is_multiple_of(block_len as u64)
+        {
+            let (name, row_len) = (name.clone(), shape[0]);
+            self.problems.push(Problem::RowLength { name, ty, row_len, block_len });
+        }
+        let is_first = |problem: &Problem| matches!(problem, Problem::TensorPastEnd { .. });
+        let at = offset.saturating_add(self.data_start);
+        let end = at.saturating_add(bytes);
+        if let Some(expected) = self.next.filter(|next| *next != offset) {
+            let name = name.clone();
+            self.problems.push(Problem::TensorOffset { name, found: offset, expected });
+        } else if end > self.size && !self.problems.iter().any(is_first) {
+            self.problems.push(Problem::TensorPastEnd { name: name.clone(), end, size: self.size });
+        }
+        let end =
+            offset.checked_add(bytes).and_then(|end| end.checked_next_multiple_of(self.alignment));
+        self.next = end.filter(|_| block.is_some());
+        Some(SurveyTensor { name, shape, type_id, bytes, part, offset: at })
     }
 }
 
