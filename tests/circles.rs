@@ -46,6 +46,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "http",
             "driver",
             "bench",
+            "inspect",
             "config",
             "app",
         ],

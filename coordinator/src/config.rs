@@ -22,6 +22,7 @@ pub use tips::tip;
 
 use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
+use crate::inspect::config::InspectArgs;
 use crate::units::{parse_duration, parse_size};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -47,6 +48,8 @@ Examples:
       one machine: a local worker is started, the API is on http://127.0.0.1:8080
   woolly-coordinator serve model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
       two other machines: paste the printed `woolly-worker join …` line on each of them
+  woolly-coordinator inspect model.gguf
+      what the file is, what it takes, and whether it can be served
   woolly-coordinator token create --ttl 1h --uses 1
       another join line, also while serve runs
 
@@ -72,6 +75,8 @@ pub enum CliCommand {
     Serve(Box<ServeArgs>),
     /// Put a load on a running gateway and measure what its clients see
     Bench(BenchArgs),
+    /// Say what a model file is, what it takes, and all because of which it would be refused
+    Inspect(InspectArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
 }

@@ -15,6 +15,7 @@ pub mod exit;
 pub mod generation;
 pub mod http;
 pub mod ids;
+pub mod inspect;
 pub mod links;
 pub mod metrics;
 pub mod models;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use woolly_coordinator::app::{log, serve, token_command};
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{Cli, CliCommand, LogFormat};
+use woolly_coordinator::inspect;
 
 fn main() -> ExitCode {
     let result = match parse().command {
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
             log::start(LogFormat::Text);
             bench::run(&args)
         }
+        CliCommand::Inspect(args) => inspect::run(&args),
         CliCommand::Token(args) => token_command::run(args.command),
     };
     match result {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use woolly_engine::chat_template::{ChatTemplate, RenderOptions};
+use woolly_engine::chat_template::{self, ChatTemplate, RenderOptions};
 use woolly_engine::gguf::Gguf;
 use woolly_engine::tokenizer::Tokenizer;
 
@@ -51,4 +51,27 @@ fn templates_render_as_in_python() {
         }
     }
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+    families_are_told_apart(&fetched);
+}
+
+/// Real templates, by the names of their files.
+fn families_are_told_apart(fetched: &Path) {
+    let expected = [
+        ("Qwen3-Coder", Some("chatml")),
+        ("meta-llama-Llama-3.3-70B-Instruct", Some("llama3")),
+        ("openai-gpt-oss-120b", Some("harmony")),
+        ("ibm-granite-granite-4.0", Some("granite")),
+        ("Mistral-Small-3.2-24B-Instruct-2506", Some("mistral")),
+        ("google-gemma-2-2b-it", Some("gemma")),
+        ("microsoft-Phi-3.5-mini-instruct", Some("phi")),
+        ("GLM-4.6", Some("glm")),
+        ("deepseek-ai-DeepSeek-V3.2", Some("deepseek")),
+        ("MiniMax-M2", Some("minimax")),
+        ("llama-cpp-rwkv-world", None),
+    ];
+    for (name, family) in expected {
+        let path = fetched.join(format!("templates/{name}.jinja"));
+        let source = std::fs::read_to_string(path).unwrap();
+        assert_eq!(chat_template::family(&source), family, "{name}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod answers;
+mod bad_models;
 mod equality;
 mod faults;
 mod joining;

@@ -163,7 +163,8 @@ impl Placement {
             FaultCode::ComputeFailed => "failed while computing",
             FaultCode::BadMessage | FaultCode::WrongEpoch => "met a message without meaning",
         };
-        let mut look = false;
+        // The file may be what is wrong: it is looked at before the stage is tried again.
+        let look = fault.code == FaultCode::LoadFailed;
         let worker = members.of_plan_mut(id);
         let reason =
             format!("worker {} (stage {stage}) {did}: {}", worker.name, one_line(&fault.text));
@@ -173,7 +174,6 @@ impl Placement {
         } else if fault.code == FaultCode::LoadFailed && served.is_some() && worker.forgive(now) {
             // It had loaded the stage: its file was written to since.
             self.unsure = true;
-            look = true;
             actions.push_back(Action::Announce(reason.clone()));
         } else {
             let backoff = worker.back_off(now, served).as_secs();

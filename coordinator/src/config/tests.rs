@@ -7,7 +7,9 @@ fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
     let line = ["woolly-coordinator", "serve", "--model", "m.gguf"];
     match Cli::try_parse_from(line.iter().chain(flags))?.command {
         CliCommand::Serve(args) => Ok(*args),
-        CliCommand::Token(_) | CliCommand::Bench(_) => unreachable!("the line says serve"),
+        CliCommand::Token(_) | CliCommand::Bench(_) | CliCommand::Inspect(_) => {
+            unreachable!("the line says serve")
+        }
     }
 }
 

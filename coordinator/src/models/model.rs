@@ -61,14 +61,12 @@ impl Model {
     ///
     /// [`Fatal::Usage`] for more than that.
     pub fn ctx_size(&self, asked: Option<u32>) -> Result<u32, Fatal> {
-        let trained = self.layout.ctx_train.min(CTX_MAX);
+        let size = positions(self.layout.ctx_train, asked);
         match asked {
-            None => Ok(trained.min(CTX_DEFAULT)),
-            Some(0) => Ok(trained),
-            Some(size) if size > trained => Err(Fatal::usage(format!(
-                "--ctx-size {size} is more than the {trained} tokens that the model was trained for"
+            Some(asked) if asked > size => Err(Fatal::usage(format!(
+                "--ctx-size {asked} is more than the {size} tokens that the model was trained for"
             ))),
-            Some(size) => Ok(size),
+            _ => Ok(size),
         }
     }
 
@@ -167,6 +165,17 @@ impl Model {
         })
         .context("cannot read the model for its fingerprint")
         .map_err(Fatal::Model)
+    }
+}
+
+/// Positions of a sequence of a model that was trained for so many, if `--ctx-size` asks for so many: of more
+/// than there are, all.
+pub fn positions(trained: u32, asked: Option<u32>) -> u32 {
+    let trained = trained.min(CTX_MAX);
+    match asked {
+        None => trained.min(CTX_DEFAULT),
+        Some(0) => trained,
+        Some(asked) => asked.min(trained),
     }
 }
 

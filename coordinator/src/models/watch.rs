@@ -3,7 +3,8 @@
 //!
 //! Equal bytes (a `touch`, a copy of the same file over itself) are told with the files' new times,
 //! so that workers take the files for what they are. Other bytes are another model under the same
-//! name: this process cannot go on, and says so.
+//! name: this process cannot go on, and says so. A look that is asked for, as when a worker could not load
+//! its stage, is for weights that stand for no number, too: no worker will ever load those.
 
 use super::model::{Model, part};
 use super::slices::{SliceServer, SliceSource};
@@ -78,7 +79,8 @@ pub fn read_and_watch(
             Ok(source) => {
                 let fingerprint = *source.fingerprint();
                 let _ = news.send((id, ModelNews::Fingerprint(fingerprint))).await;
-                ModelWatch { id, model, source, look, news }.run().await;
+                let watch = ModelWatch { id, model, source, look, news, is_searched: false };
+                watch.run().await;
             }
             Err(fatal) => _ = news.send((id, ModelNews::Unusable(fatal))).await,
         }
@@ -97,11 +99,13 @@ struct ModelWatch {
     pub look: Arc<Notify>,
     /// Who is told.
     pub news: mpsc::Sender<(ModelId, ModelNews)>,
+    /// Whether its weights were searched for such as stand for no number.
+    pub is_searched: bool,
 }
 
 impl ModelWatch {
     /// Looks until the files hold another model or nobody listens any more.
-    async fn run(self) {
+    async fn run(mut self) {
         let source = Arc::clone(&self.source);
         loop {
             let asked = tokio::select! {
@@ -111,12 +115,16 @@ impl ModelWatch {
             };
             let news = match source.is_unchanged() {
                 Ok(true) if !asked => continue,
-                Ok(true) => ModelNews::Verified(self.parts(&source)),
+                Ok(true) => match self.search().await {
+                    Some(fatal) => ModelNews::Unusable(fatal),
+                    None => ModelNews::Verified(self.parts(&source)),
+                },
                 Ok(false) | Err(_) => {
                     tracing::warn!("the model's file was written to: it is read again");
                     if self.news.send((self.id, ModelNews::Unsure)).await.is_err() {
                         return;
                     }
+                    self.is_searched = false;
                     self.verify(&source).await
                 }
             };
@@ -125,6 +133,22 @@ impl ModelWatch {
                 return;
             }
         }
+    }
+
+    /// Searches the weights once for such as stand for no number. A file that cannot be read is not this one's
+    /// to tell of.
+    async fn search(&mut self) -> Option<Fatal> {
+        if std::mem::replace(&mut self.is_searched, true)
+            || !self.model.gguf.may_have_wrong_scales()
+        {
+            return None;
+        }
+        let gguf = Arc::clone(&self.model.gguf);
+        let found = tokio::task::spawn_blocking(move || gguf.wrong_scales()).await;
+        let first = found.ok()?.ok()?.into_iter().next()?;
+        let name = self.model.paths.first().map(|path| path.display().to_string());
+        let text = format!("cannot serve the model {}", name.unwrap_or_default());
+        Some(Fatal::Model(anyhow::Error::new(first).context(text)))
     }
 
     /// Reads the files, again and again while they are being written.

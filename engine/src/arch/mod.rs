@@ -16,12 +16,14 @@ pub mod error;
 pub mod families;
 pub mod hyper;
 mod keys;
+mod kind;
 pub mod layer;
 mod mixture;
 mod rope_scaling;
 pub(crate) mod tensors;
 
 pub use cost::Cost;
+pub use kind::LayerKind;
 
 use crate::gguf::Gguf;
 use error::ArchError;

@@ -14,6 +14,7 @@
 pub mod bounds;
 mod continuation;
 mod error;
+mod family;
 mod lexical;
 mod messages;
 mod python;
@@ -32,6 +33,7 @@ use serde_json::Value as Json;
 
 pub use bounds::KEPT_BYTES_MAX;
 pub use error::ChatTemplateError;
+pub use family::family;
 pub use messages::MESSAGES_MAX;
 
 use crate::gguf::Metadata;

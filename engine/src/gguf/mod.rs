@@ -15,9 +15,12 @@
 
 mod error;
 mod file;
+mod foreign;
 pub mod limits;
 mod parse;
+mod scales;
 mod source;
+pub mod survey;
 mod value;
 pub mod write;
 
@@ -27,9 +30,11 @@ use std::path::{Path, PathBuf};
 
 pub use error::{GgufError, Problem, Shown};
 pub use file::FileIdentity;
+pub use scales::WrongScale;
 pub use value::{Array, Metadata, Value};
 
 pub(crate) use file::open_regular;
+pub(crate) use scales::wrong_block;
 
 use crate::quant::TensorType;
 use file::SplitName;
@@ -213,6 +218,11 @@ impl Gguf {
     /// The metadata; of a split model, that of the first part.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The same tensors under other metadata, to find out what follows from these.
+    pub(crate) fn with_metadata(&self, metadata: Metadata) -> Self {
+        Self { metadata, ..self.clone() }
     }
 
     /// Every tensor, ordered by part and offset.

@@ -12,7 +12,7 @@ use super::limits::{
 };
 use super::source::{Source, What};
 use super::value::{Array, Metadata, Value};
-use super::{ALIGNMENT_KEY, TensorInfo};
+use super::{ALIGNMENT_KEY, TensorInfo, foreign};
 use crate::quant::TensorType;
 
 /// Bytes of the smallest metadata pair: a key of one byte and a value of one byte.
@@ -45,24 +45,9 @@ pub(super) fn parse(
         return Err(Problem::Limit { what, found: file_size, limit: FILE_BYTES_MAX }.into());
     }
     let mut source = Source::new(read, bytes_len, used);
-    magic(&mut source)?;
-    version(&mut source)?;
-    let tensor_count = source.u64(What::TensorCount)?;
-    let pair_count = source.u64(What::PairCount)?;
-    limit(tensor_count, TENSORS_MAX, What::TensorCount)?;
-    limit(pair_count, PAIRS_MAX, What::PairCount)?;
-    source.expect(tensor_count * TENSOR_BYTES_MIN, What::TensorCount)?;
-    source.expect(pair_count * PAIR_BYTES_MIN, What::PairCount)?;
-
+    let (tensor_count, pair_count) = counts(&mut source)?;
     let mut metadata = Metadata::default();
-    for index in 0..pair_count {
-        let key = name(source.string(KEY_BYTES_MAX, What::Key(index))?, What::Key(index))?;
-        if metadata.get(&key).is_some() {
-            return Err(Problem::DuplicateKey { key: Shown(key.as_bytes()).to_string() }.into());
-        }
-        let value = value(&mut source, &key)?;
-        metadata.add(key, value);
-    }
+    pairs(&mut source, pair_count, &mut metadata)?;
     let alignment = alignment(&metadata)?;
     let mut tensors = tensor_table(&mut source, tensor_count, alignment, part)?;
     let header_len = source.position();
@@ -73,6 +58,36 @@ pub(super) fn parse(
         return Err(Problem::Padding { at: header_len }.into());
     }
     Ok(Header { metadata, tensors, data_start, header_len })
+}
+
+/// Magic and version, then how many tensors and metadata pairs there are.
+pub(super) fn counts(source: &mut Source<'_>) -> Result<(u64, u64), GgufError> {
+    magic(source)?;
+    version(source)?;
+    let tensor_count = source.u64(What::TensorCount)?;
+    let pair_count = source.u64(What::PairCount)?;
+    limit(tensor_count, TENSORS_MAX, What::TensorCount)?;
+    limit(pair_count, PAIRS_MAX, What::PairCount)?;
+    source.expect(tensor_count * TENSOR_BYTES_MIN, What::TensorCount)?;
+    source.expect(pair_count * PAIR_BYTES_MIN, What::PairCount)?;
+    Ok((tensor_count, pair_count))
+}
+
+/// Reads so many metadata pairs into `metadata`, which keeps those before an error.
+pub(super) fn pairs(
+    source: &mut Source<'_>,
+    count: u64,
+    metadata: &mut Metadata,
+) -> Result<(), GgufError> {
+    for index in 0..count {
+        let key = name(source.string(KEY_BYTES_MAX, What::Key(index))?, What::Key(index))?;
+        if metadata.get(&key).is_some() {
+            return Err(Problem::DuplicateKey { key: Shown(key.as_bytes()).to_string() }.into());
+        }
+        let value = value(source, &key)?;
+        metadata.add(key, value);
+    }
+    Ok(())
 }
 
 fn magic(source: &mut Source<'_>) -> Result<(), GgufError> {
@@ -212,7 +227,7 @@ fn elements(type_id: u32, bytes: &[u8], what: What<'_>) -> Result<Array, GgufErr
 }
 
 /// The alignment of tensors: a `u32`, as the format demands, that is a power of two.
-fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
+pub(super) fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     match metadata.get(ALIGNMENT_KEY) {
         None => Ok(ALIGNMENT_DEFAULT),
         Some(Value::U32(n)) if n.is_power_of_two() && u64::from(*n) <= ALIGNMENT_MAX => {
@@ -242,7 +257,7 @@ fn tensor_table(
     let mut names = HashSet::new();
     let mut next: u64 = 0;
     for index in 0..count {
-        let tensor = tensor(source, index, part)?;
+        let tensor = entry(source, index)?.typed(part)?;
         if !names.insert(tensor.name.clone()) {
             return Err(Problem::DuplicateTensor { name: tensor.name }.into());
         }
@@ -259,8 +274,18 @@ fn tensor_table(
     Ok(tensors)
 }
 
-/// One entry of the tensor table; the offset is still relative to the tensor data.
-fn tensor(source: &mut Source<'_>, index: u64, part: usize) -> Result<TensorInfo, GgufError> {
+/// One entry of the tensor table as it stands there: of any type.
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) shape: Vec<u64>,
+    /// GGUF's number of the type.
+    pub(super) type_id: u32,
+    /// Relative to the tensor data.
+    pub(super) offset: u64,
+}
+
+/// The next entry of the tensor table.
+pub(super) fn entry(source: &mut Source<'_>, index: u64) -> Result<Entry, GgufError> {
     let what = What::TensorName(index);
     let name = name(source.string(TENSOR_NAME_BYTES_MAX, what)?, what)?;
     let what = What::Tensor(&name);
@@ -278,19 +303,32 @@ fn tensor(source: &mut Source<'_>, index: u64, part: usize) -> Result<TensorInfo
     }
     let type_id = source.u32(what)?;
     let offset = source.u64(what)?;
-    let Some(ty) = TensorType::from_id(type_id) else {
-        return Err(Problem::TensorType { name, found: type_name(type_id) }.into());
-    };
-    let block_len = ty.block_len();
-    if shape[0] % block_len as u64 != 0 {
-        return Err(Problem::RowLength { name, ty, row_len: shape[0], block_len }.into());
+    Ok(Entry { name, shape, type_id, offset })
+}
+
+impl Entry {
+    /// The tensor of part `part`, its type one that Woolly computes with; the offset is still relative.
+    pub(super) fn typed(self, part: usize) -> Result<TensorInfo, GgufError> {
+        let Entry { name, shape, type_id, offset } = self;
+        let Some(ty) = TensorType::from_id(type_id) else {
+            return Err(Problem::TensorType { name, found: foreign::type_name(type_id) }.into());
+        };
+        let block_len = ty.block_len();
+        if shape[0] % block_len as u64 != 0 {
+            return Err(Problem::RowLength { name, ty, row_len: shape[0], block_len }.into());
+        }
+        let len =
+            bytes(&shape, block_len, ty.block_bytes()).ok_or_else(|| too_large(&name, &shape))?;
+        Ok(TensorInfo { name, ty, shape, part, offset, len })
     }
-    let len = shape[1..]
+}
+
+/// Bytes of a tensor with so many elements and bytes per block; `None` beyond what can be counted.
+pub(super) fn bytes(shape: &[u64], block_len: usize, block_bytes: usize) -> Option<u64> {
+    let blocks = shape[1..]
         .iter()
-        .try_fold(shape[0] / block_len as u64, |blocks, &dim| blocks.checked_mul(dim))
-        .and_then(|blocks| blocks.checked_mul(ty.block_bytes() as u64))
-        .ok_or_else(|| too_large(&name, &shape))?;
-    Ok(TensorInfo { name, ty, shape, part, offset, len })
+        .try_fold(shape[0] / block_len as u64, |blocks, &dim| blocks.checked_mul(dim))?;
+    blocks.checked_mul(block_bytes as u64)
 }
 
 fn too_large(name: &str, shape: &[u64]) -> GgufError {
@@ -320,30 +358,4 @@ fn place(
     }
     // A file without tensors (a vocabulary) need not be padded.
     Ok(data_start.min(file_size))
-}
-
-/// ggml's name of a tensor type that Woolly does not compute with.
-fn type_name(id: u32) -> String {
-    let name = match id {
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        40 => "NVFP4",
-        4 | 5 | 31..=33 | 36..=38 => return format!("{id} (removed from the format)"),
-        _ => return format!("{id} (unknown)"),
-    };
-    name.to_owned()
 }

@@ -176,6 +176,13 @@ impl Metadata {
         self.pairs.push((key, value));
     }
 
+    /// The same without a key.
+    #[must_use]
+    pub(crate) fn without(&self, key: &str) -> Self {
+        let kept = self.pairs.iter().filter(|(have, _)| have != key);
+        Self::from_pairs(kept.cloned().collect())
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.index.get(key).map(|&at| &self.pairs[at].1)

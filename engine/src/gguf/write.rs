@@ -1,8 +1,11 @@
 //! Writes small GGUF files; tests and tools make their models with it.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::Gguf;
 use super::limits::ALIGNMENT_DEFAULT;
 use super::value::{Array, Value};
 use crate::quant::TensorType;
@@ -28,6 +31,25 @@ impl GgufWriter {
     /// A file without metadata and tensors.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The model at `path`, to be changed: its metadata and tensors, those of all parts in one file.
+    ///
+    /// # Errors
+    /// A file that Woolly would not open, or that cannot be read.
+    pub fn copy_of(path: &Path) -> io::Result<Self> {
+        let gguf = Gguf::open(path).map_err(io::Error::other)?;
+        let metadata = gguf.metadata();
+        let pairs =
+            metadata.keys().filter_map(|key| Some((key.to_owned(), metadata.get(key)?.clone())));
+        let mut copy = Self { pairs: pairs.collect(), tensors: Vec::new() };
+        for tensor in gguf.tensors() {
+            let path = gguf.parts()[tensor.part].path.as_deref().unwrap_or(path);
+            let mut bytes = vec![0; usize::try_from(tensor.len).map_err(io::Error::other)?];
+            File::open(path)?.read_exact_at(&mut bytes, tensor.offset)?;
+            copy = copy.tensor(&tensor.name, tensor.ty, &tensor.shape, bytes);
+        }
+        Ok(copy)
     }
 
     /// Adds a metadata pair.

@@ -2,6 +2,7 @@
 
 use crate::arch::error::ArchError;
 use crate::arch::layer::LayerShape;
+use crate::gguf::WrongScale;
 use crate::quant::TensorType;
 use std::ops::Range;
 
@@ -17,11 +18,8 @@ pub enum LoadError {
     Shape { name: String, expected: Vec<u64>, found: Vec<u64> },
     #[error("tensor {name} is {found}, expected F32 (norms and biases are not quantised)")]
     VectorType { name: String, found: TensorType },
-    #[error(
-        "tensor {name} has the scale 255 in its MXFP4 block {block}, which stands for no number; expected 0 to \
-         254: the file is damaged or was converted wrongly"
-    )]
-    Exponent { name: String, block: usize },
+    #[error(transparent)]
+    Scale(#[from] WrongScale),
     #[error("attention with {0} is not supported")]
     Attention(String),
     #[error("layers {}..{} are not part of a model with {layers}", range.start, range.end)]

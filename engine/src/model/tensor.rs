@@ -1,7 +1,7 @@
 //! Tensors of a stage by role, with their shapes checked against the hyper-parameters.
 
 use super::error::LoadError;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, WrongScale, wrong_block};
 use crate::kernels::activations::Forms;
 use crate::kernels::experts::Stack;
 use crate::kernels::matrix::Matrix;
@@ -110,7 +110,7 @@ impl Finder<'_> {
         let place = self.weights.place(name).ok_or_else(|| missing(name))?;
         let len = self.weights.at(place).len() as u64;
         assert_eq!(len, tensor.len, "the mapping has the tensor's own length");
-        check_exponents(name, tensor.ty, self.weights.at(place))?;
+        check_scales(name, tensor.ty, self.weights.at(place))?;
         Ok(MatrixRef { place, ty: tensor.ty, rows, cols })
     }
 
@@ -157,13 +157,10 @@ impl Finder<'_> {
     }
 }
 
-/// An exponent of all ones stands for no number.
-fn check_exponents(name: &str, ty: TensorType, bytes: &[u8]) -> Result<(), LoadError> {
-    if ty != TensorType::MXFP4 {
-        return Ok(());
-    }
-    match bytes.chunks_exact(ty.block_bytes()).position(|block| block[0] == u8::MAX) {
-        Some(block) => Err(LoadError::Exponent { name: name.to_owned(), block }),
+/// Refuses scales that stand for no number.
+fn check_scales(name: &str, ty: TensorType, bytes: &[u8]) -> Result<(), LoadError> {
+    match wrong_block(ty, bytes) {
+        Some(block) => Err(WrongScale { tensor: name.to_owned(), block: block as u64 }.into()),
         None => Ok(()),
     }
 }

@@ -8,6 +8,7 @@
 mod cut;
 mod cut_request;
 mod error;
+mod findings;
 mod fingerprint;
 mod layout;
 mod names;
@@ -23,6 +24,7 @@ pub use crate::kv::KvType;
 pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut};
 pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
+pub use findings::Findings;
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
     BLOCK_LEN, ByteRange, FEW_ROWS, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
