@@ -27,6 +27,13 @@ pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
 /// Rows of a decode step that count as few: up to about so many, a step takes as long as reading the weights
 /// does, and of a mixture's experts only those are read that these rows choose.
 pub const FEW_ROWS: u32 = 4;
+/// Rows of a decode step that count as many: of a dense model it multiplies longer than it reads, of a mixture it
+/// may still read longer.
+pub const MANY_ROWS: u32 = 32;
+/// Rows of a prompt that are computed together, at most and unless configured.
+pub const PREFILL_ROWS: u32 = 256;
+/// Numbers of rows that every cut is weighed for: their sums are kept.
+const WEIGHED_ROWS: [u32; 4] = [1, FEW_ROWS, MANY_ROWS, PREFILL_ROWS];
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,10 +129,8 @@ pub struct ModelLayout {
 struct Sum {
     /// Bytes of the tensors.
     bytes: u64,
-    /// Those that are read to compute one row.
-    bytes_per_row: u64,
-    /// Those that are read to compute [`FEW_ROWS`] rows together.
-    bytes_of_few_rows: u64,
+    /// Those that are read to compute so many rows together, in the order of [`WEIGHED_ROWS`].
+    bytes_read: [u64; WEIGHED_ROWS.len()],
     /// Multiplications to compute one row.
     macs_per_row: u64,
     /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
@@ -283,15 +288,26 @@ impl ModelLayout {
     /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
     /// of the embedding one row only.
     pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
-        let read = self.sum(&layers, |sum| sum.bytes_per_row);
-        read + self.bytes_beside_layers(&layers, 1)
+        self.stage_bytes_read(layers, 1)
     }
 
-    /// Bytes that a stage with these layers reads to decode [`FEW_ROWS`] tokens together: as
+    /// Bytes that a stage with these layers reads to decode so many tokens together: as
     /// [`stage_bytes_per_token`](Self::stage_bytes_per_token), and more only of experts and embedding.
-    pub fn stage_bytes_of_few_rows(&self, layers: Range<u32>) -> u64 {
-        let read = self.sum(&layers, |sum| sum.bytes_of_few_rows);
-        read + self.bytes_beside_layers(&layers, FEW_ROWS)
+    pub fn stage_bytes_read(&self, layers: Range<u32>, rows: u32) -> u64 {
+        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
+        self.stage_prefill_bytes_read(layers, rows) + head
+    }
+
+    /// Bytes that a stage with these layers reads to compute so many tokens of a prompt together: without
+    /// the head.
+    pub fn stage_prefill_bytes_read(&self, layers: Range<u32>, rows: u32) -> u64 {
+        let read = match WEIGHED_ROWS.iter().position(|&weighed| weighed == rows) {
+            Some(at) => self.sum(&layers, |sum| sum.bytes_read[at]),
+            None => layers.clone().map(|layer| self.layer_cost(layer).bytes_read(rows)).sum(),
+        };
+        let row = self.embedding.bytes / u64::from(self.vocab);
+        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
+        read + embedding + self.shared_bytes(&layers)
     }
 
     /// Multiplications of a stage with these layers for one token that is decoded, attention scores
@@ -339,14 +355,6 @@ impl ModelLayout {
         own.map(|&layer| self.shapes[layer as usize].kv_block_bytes(kv_type)).sum()
     }
 
-    /// Bytes that a stage with these layers reads for so many tokens beside the layers' own.
-    fn bytes_beside_layers(&self, layers: &Range<u32>, rows: u32) -> u64 {
-        let row = self.embedding.bytes / u64::from(self.vocab);
-        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
-        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
-        embedding + self.shared_bytes(layers) + head
-    }
-
     /// What all layers of a stage share.
     fn shared_bytes(&self, layers: &Range<u32>) -> u64 {
         if layers.is_empty() { 0 } else { self.rope_bytes }
@@ -382,8 +390,9 @@ impl Sum {
         }
         Self {
             bytes: self.bytes + bytes,
-            bytes_per_row: self.bytes_per_row + block.cost.bytes_read(1),
-            bytes_of_few_rows: self.bytes_of_few_rows + block.cost.bytes_read(FEW_ROWS),
+            bytes_read: std::array::from_fn(|at| {
+                self.bytes_read[at] + block.cost.bytes_read(WEIGHED_ROWS[at])
+            }),
             macs_per_row: self.macs_per_row + block.cost.macs(1),
             kv_block_bytes,
         }

@@ -25,7 +25,8 @@ pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
-    BLOCK_LEN, ByteRange, FEW_ROWS, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
+    BLOCK_LEN, ByteRange, FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS, SLICE_ALIGNMENT, SliceId,
+    SlicePiece, SliceTensor,
 };
 pub use objective::Objective;
 pub use room::scratch_bytes;

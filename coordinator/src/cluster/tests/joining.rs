@@ -66,6 +66,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
         rows_max: 256,
         chunks_max: 256,
         vocab: layout().vocab,
+        reads: Reads::default(),
     };
     assert_eq!(limits, expected);
     assert_eq!(stages[1].layers, 5..8);

@@ -11,7 +11,7 @@ mod time;
 
 use super::{Action, Cluster, ClusterConfig, PlacementConfig, StageInfo, Timeouts};
 use crate::ids::LaneId;
-use crate::scheduler::{Awaited, PlanLimits};
+use crate::scheduler::{Awaited, PlanLimits, Reads};
 use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;

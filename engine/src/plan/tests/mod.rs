@@ -3,6 +3,7 @@
 mod cut;
 mod fingerprint;
 mod layout;
+mod mixture;
 mod objective;
 
 use super::ModelLayout;
