@@ -53,6 +53,7 @@ impl Placement {
                 rows_max: limits.rows_max,
                 kv_type,
                 hidden: self.config.layout.hidden,
+                from_disk: plan.cut.stages[stage].disk_bytes > 0,
             },
             links: PlanLinks {
                 epoch: plan.epoch,

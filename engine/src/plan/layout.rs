@@ -68,6 +68,8 @@ pub struct SliceTensor {
     pub source: ByteRange,
     /// Where the slice file has it; a multiple of [`SLICE_ALIGNMENT`].
     pub at: u64,
+    /// Whether it is of experts, of which a forward reads those that its rows choose.
+    pub is_of_experts: bool,
 }
 
 /// What a slice file consists of, in order.
@@ -126,11 +128,13 @@ pub struct ModelLayout {
 
 /// What several layers are together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+pub(super) struct Sum {
     /// Bytes of the tensors.
-    bytes: u64,
+    pub(super) bytes: u64,
+    /// Those of experts.
+    pub(super) expert_bytes: u64,
     /// Those that are read to compute so many rows together, in the order of [`WEIGHED_ROWS`].
-    bytes_read: [u64; WEIGHED_ROWS.len()],
+    pub(super) bytes_read: [u64; WEIGHED_ROWS.len()],
     /// Multiplications to compute one row.
     macs_per_row: u64,
     /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
@@ -184,8 +188,8 @@ impl ModelLayout {
         }
         let blocks = blocks.into_values().zip(&arch.layers).map(|(tensors, shape)| {
             let cost = Cost::new(shape.feed_forward, tensors.iter().copied());
-            let tensors = tensors.into_iter().map(|(tensor, _)| tensor);
-            Slice::new(tensors.chain(rope_freqs.iter().copied()).collect(), cost)
+            let rope_freqs = rope_freqs.iter().map(|tensor| (*tensor, false));
+            Slice::new(tensors.into_iter().chain(rope_freqs).collect(), cost)
         });
         let blocks: Vec<Slice> = blocks.collect();
         let rope_bytes = rope_freqs.iter().map(|tensor| tensor.len).sum();
@@ -301,13 +305,17 @@ impl ModelLayout {
     /// Bytes that a stage with these layers reads to compute so many tokens of a prompt together: without
     /// the head.
     pub fn stage_prefill_bytes_read(&self, layers: Range<u32>, rows: u32) -> u64 {
-        let read = match WEIGHED_ROWS.iter().position(|&weighed| weighed == rows) {
-            Some(at) => self.sum(&layers, |sum| sum.bytes_read[at]),
-            None => layers.clone().map(|layer| self.layer_cost(layer).bytes_read(rows)).sum(),
-        };
         let row = self.embedding.bytes / u64::from(self.vocab);
         let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
-        read + embedding + self.shared_bytes(&layers)
+        self.layers_read(&layers, rows) + embedding + self.shared_bytes(&layers)
+    }
+
+    /// Bytes that so many rows together read of the layers' own.
+    pub(super) fn layers_read(&self, layers: &Range<u32>, rows: u32) -> u64 {
+        match WEIGHED_ROWS.iter().position(|&weighed| weighed == rows) {
+            Some(at) => self.sum(layers, |sum| sum.bytes_read[at]),
+            None => layers.clone().map(|layer| self.layer_cost(layer).bytes_read(rows)).sum(),
+        }
     }
 
     /// Multiplications of a stage with these layers for one token that is decoded, attention scores
@@ -360,7 +368,7 @@ impl ModelLayout {
         if layers.is_empty() { 0 } else { self.rope_bytes }
     }
 
-    fn sum(&self, layers: &Range<u32>, of: impl Fn(&Sum) -> u64) -> u64 {
+    pub(super) fn sum(&self, layers: &Range<u32>, of: impl Fn(&Sum) -> u64) -> u64 {
         of(&self.sums[layers.end as usize]) - of(&self.sums[layers.start as usize])
     }
 
@@ -390,6 +398,7 @@ impl Sum {
         }
         Self {
             bytes: self.bytes + bytes,
+            expert_bytes: self.expert_bytes + block.cost.expert_bytes(),
             bytes_read: std::array::from_fn(|at| {
                 self.bytes_read[at] + block.cost.bytes_read(WEIGHED_ROWS[at])
             }),
@@ -403,17 +412,19 @@ impl Slice {
     /// A slice all of which is used for every row.
     fn whole(tensors: Vec<&TensorInfo>) -> Self {
         let cost = Cost::whole(tensors.iter().copied());
-        Self::new(tensors, cost)
+        Self::new(tensors.into_iter().map(|tensor| (tensor, false)).collect(), cost)
     }
 
-    fn new(mut tensors: Vec<&TensorInfo>, cost: Cost) -> Self {
-        tensors.sort_by_key(|tensor| (tensor.part, tensor.offset));
+    /// A slice of these tensors; those with `true` are of experts.
+    fn new(mut tensors: Vec<(&TensorInfo, bool)>, cost: Cost) -> Self {
+        tensors.sort_by_key(|(tensor, _)| (tensor.part, tensor.offset));
         let mut slice = Self { cost, ..Self::default() };
-        for tensor in tensors {
+        for (tensor, is_of_experts) in tensors {
             let at = slice.len.next_multiple_of(SLICE_ALIGNMENT);
             let part = u32::try_from(tensor.part).expect("a model has few parts");
             let source = ByteRange { part, offset: tensor.offset, len: tensor.len };
-            slice.tensors.push(SliceTensor { name: tensor.name.clone(), source, at });
+            let name = tensor.name.clone();
+            slice.tensors.push(SliceTensor { name, source, at, is_of_experts });
             slice.len = at + tensor.len;
             slice.bytes += tensor.len;
         }

@@ -7,6 +7,7 @@
 
 mod cut;
 mod cut_request;
+mod disk;
 mod error;
 mod fingerprint;
 mod layout;

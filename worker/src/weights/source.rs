@@ -13,6 +13,7 @@ use crate::convert::slice_key;
 use crate::counters::Counters;
 use crate::weights::model_files::{ModelFiles, PartFile};
 use crate::weights::slice_store::{ChunkSource, Length, SliceStore, StoreError, Stored, Wanted};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::io::Read;
@@ -55,6 +56,18 @@ pub struct Model {
     pub fetched_bytes: u64,
     /// The files of its slices and headers, if they are in the store. They stay there while these live.
     pub files: Vec<(SliceId, Stored)>,
+}
+
+impl Model {
+    /// Leaves on the disk what may be, if `from_disk` says so; otherwise all is to be read in.
+    pub fn leave_on_disk(&mut self, from_disk: bool) {
+        let Model { layout, weights, .. } = self;
+        let slices: Vec<SliceId> = weights.slices().iter().map(|slice| slice.id()).collect();
+        let tensors = slices.iter().flat_map(|slice| layout.slice_tensors(*slice));
+        let on_disk = tensors.filter(|tensor| layout.may_be_on_disk(tensor.is_of_experts));
+        let on_disk: BTreeSet<&str> = on_disk.map(|tensor| tensor.name.as_str()).collect();
+        weights.leave_on_disk(|name| from_disk && on_disk.contains(name));
+    }
 }
 
 /// Why there are no weights.
@@ -103,7 +116,6 @@ pub async fn open<S: ChunkSource>(
         return Box::pin(open(files, layers, places, slices, counters, &Resident::new())).await;
     }
     counters.mappings.fetch_add(model.weights.mappings_made(), Relaxed);
-    counters.extend_load(model.weights.bytes_to_populate());
     Ok(model)
 }
 

@@ -126,6 +126,7 @@ pub(crate) fn hello(id: WorkerId) -> Hello {
         isa: "scalar".to_owned(),
         version: "0.1.0".to_owned(),
         local: false,
+        weights_from_disk: false,
     }
 }
 

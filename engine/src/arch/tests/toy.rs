@@ -197,6 +197,7 @@ fn its_costs_follow_from_the_experts_that_rows_choose() {
         read_bytes_per_s: 1_000_000_000,
         macs_per_s: 0,
         threads: 1,
+        weights_from_disk: false,
     };
     let request = CutRequest {
         ctx_size: 64,

@@ -1,6 +1,7 @@
 //! Layouts of small models, cuts over invented workers, fingerprints of small files.
 
 mod cut;
+mod disk;
 mod fingerprint;
 mod layout;
 mod mixture;
