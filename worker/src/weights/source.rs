@@ -87,7 +87,7 @@ fn refused(error: impl Display) -> SourceError {
 
 /// Finds the weights of `layers`, fetching them if they are nowhere here. Slices that are `held` are taken
 /// as they are; where their files were changed since, nothing that is held is. What is hashed, verified
-/// or fetched advances `counters`.
+/// or fetched advances `counters`; what is to be read in then is not counted yet.
 ///
 /// # Errors
 ///
@@ -260,11 +260,11 @@ async fn fetch_model<S: ChunkSource>(
     let missing = slices.iter().copied().filter(|slice| held.get(*slice).is_none());
     let missing: Vec<SliceId> = missing.collect();
     counters.extend_load(missing.iter().map(|slice| layout.slice_len(*slice)).sum());
-    for slice in missing {
+    let wanted = missing.into_iter().map(|slice| {
         let length = Length::Exactly(layout.slice_len(slice));
-        let wanted = Wanted { fingerprint: files.fingerprint, slice: slice_key(slice), length };
-        stored.push((slice, store.ensure(source, wanted, counters).await?));
-    }
+        (slice, Wanted { fingerprint: files.fingerprint, slice: slice_key(slice), length })
+    });
+    stored.extend(store.ensure_all(source, wanted, counters).await?);
     let fetched_bytes = stored.iter().map(|(_, stored)| stored.fetched_bytes).sum();
     let held = held.clone();
     blocking(move || {
