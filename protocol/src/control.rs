@@ -163,7 +163,8 @@ pub struct Neighbour {
     pub name: String,
 }
 
-/// The stage is loaded, its pages are populated and its link to the next stage is open.
+/// The stage is loaded, its pages are populated (but for what may stay on the disk) and its link to the next stage is
+/// open.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Ready {

@@ -10,6 +10,7 @@ mod cut_request;
 mod disk;
 mod error;
 mod fingerprint;
+mod from_disk;
 mod layout;
 mod names;
 mod objective;

@@ -88,8 +88,7 @@ mod tests {
         let gib = 1 << 30;
         let reads = Reads { all: 16 * gib, missing: 8 * gib, per_token: gib / 2 };
         let text = say(true, reads, 9 * gib, Some(gib));
-        for part in ["8.0 GiB of 16.0 GiB of experts", "the 9.0 GiB that", "512.0 MiB", "1.07 GB/s"]
-        {
+        for part in ["8 GiB of 16 GiB of experts", "the 9 GiB that", "512 MiB", "1.07 GB/s"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(text.ends_with("about 2.0 tokens per second of one stream"), "{text}");

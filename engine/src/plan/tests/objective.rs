@@ -99,7 +99,7 @@ pub(super) fn header(
     let mut raw = Raw::new(tensors.len() as u64, 2 + numbers.len() as u64);
     raw = raw.string("general.architecture").u32(8).string(architecture);
     for (key, value) in numbers {
-        raw = raw.string(&format!("{architecture}.{key}")).u32(4).u32(*value as u32);
+        raw = raw.string(format!("{architecture}.{key}")).u32(4).u32(*value as u32);
     }
     let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
     raw = raw.string(&epsilon).u32(6).u32(1e-5f32.to_bits());
