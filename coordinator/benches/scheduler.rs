@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
-use woolly_coordinator::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming, Step};
+use woolly_coordinator::scheduler::{
+    PlanLimits, Reads, Scheduler, SchedulerConfig, StageTiming, Step,
+};
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, SamplingOptions};
 
@@ -49,6 +51,7 @@ impl Load {
             rows_max: 256,
             chunks_max: 256,
             vocab: 1 << 17,
+            reads: Reads::default(),
         };
         scheduler.handle_plan(Duration::ZERO, plan);
         let (in_flight, now, spent) = (VecDeque::new(), Duration::ZERO, Duration::ZERO);

@@ -168,6 +168,11 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_MLOCK", help_heading = "Workers")]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub mlock: bool,
+    /// Local workers whose weights do not fit their memory read what does not from the disk, slowly, as in
+    /// `woolly-worker join`; without it such a model is refused
+    #[arg(long, env = "WOOLLY_WEIGHTS_FROM_DISK", help_heading = "Workers")]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub weights_from_disk: bool,
 
     /// How the KV cache is held and shared.
     #[command(flatten)]
@@ -308,6 +313,7 @@ impl ServeArgs {
             ("--kv-memory", self.kv_memory.is_some()),
             ("--huge-pages", self.huge_pages.is_some()),
             ("--mlock", self.mlock),
+            ("--weights-from-disk", self.weights_from_disk),
         ];
         match given.iter().find(|(_, given)| *given) {
             None => Ok(()),

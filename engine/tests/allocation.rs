@@ -28,13 +28,15 @@ const PARAMS: SampleParams<'static> = SampleParams {
     mask: None,
 };
 
-fn stage(model: &str, threads: usize) -> Stage {
+fn stage(model: &str, threads: usize, on_disk: bool) -> Stage {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
     let path = folder.join(model);
     let gguf = Gguf::open(&path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
     let slices = layout.stage_slices(0..layout.layers);
-    let weights = Weights::from_model(&gguf, &slices, &Resident::new()).expect("its weights map");
+    let mut weights =
+        Weights::from_model(&gguf, &slices, &Resident::new()).expect("its weights map");
+    weights.leave_on_disk(|name| on_disk && name.contains("_exps"));
     let config = StageConfig {
         layers: 0..layout.layers,
         ctx_size: 512,
@@ -68,12 +70,12 @@ fn step(stage: &mut Stage, position: u32, out: &mut Vec<woolly_engine::sampler::
 
 #[test]
 fn a_decode_step_allocates_nothing() {
-    // Dense, and a mixture with a shared expert.
-    for (model, threads) in
-        ["granite-tiny.gguf", "tiny-qwen2moe.gguf"].map(|m| [(m, 1), (m, 2)]).concat()
-    {
+    // Dense, and a mixture with a shared expert, whose experts may be on the disk.
+    let models =
+        [("granite-tiny.gguf", false), ("tiny-qwen2moe.gguf", false), ("tiny-qwen2moe.gguf", true)];
+    for ((model, on_disk), threads) in models.map(|m| [(m, 1), (m, 2)]).concat() {
         let run = std::thread::spawn(move || {
-            let mut stage = stage(model, threads);
+            let mut stage = stage(model, threads, on_disk);
             let mut out = Vec::with_capacity(2);
             for position in 0..200 {
                 step(&mut stage, position, &mut out);

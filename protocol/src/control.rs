@@ -43,6 +43,8 @@ pub struct Hello {
     pub version: String,
     /// Started by `serve` as its child (counts in the order of joining all the same).
     pub local: bool,
+    /// Whether its weights need not fit `memory_bytes`: what does not is read from its disk when it is needed.
+    pub weights_from_disk: bool,
 }
 
 /// The coordinator's answer to `Hello`.
@@ -113,6 +115,9 @@ pub struct StageSpec {
     pub kv_type: KvType,
     /// Width of the hidden states in values.
     pub hidden: u32,
+    /// Whether what does not fit of the weights stays on the disk until it is needed; all are in memory before
+    /// `Ready` otherwise.
+    pub from_disk: bool,
 }
 
 /// A plan as one of its stages sees it: the neighbours, and what may be on its way.
@@ -158,7 +163,8 @@ pub struct Neighbour {
     pub name: String,
 }
 
-/// The stage is loaded, its pages are populated and its link to the next stage is open.
+/// The stage is loaded, its pages are populated (but for what may stay on the disk) and its link to the next stage is
+/// open.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct Ready {

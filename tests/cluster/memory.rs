@@ -1,9 +1,10 @@
 //! What a worker maps and allocates: its own tensors, its KV cache, and little else.
 
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 use woolly_engine::gguf::Gguf;
-use woolly_engine::plan::{KvType, ModelLayout};
+use woolly_engine::plan::{KvType, ModelLayout, scratch_bytes};
 use woolly_tests::cluster::{Cluster, READY_LIMIT, Setup};
 use woolly_tests::fixtures;
 use woolly_tests::memory::{PAGE, anonymous_bytes, mappings, of_file, page_hull};
@@ -126,4 +127,44 @@ fn weights_that_cannot_be_locked_are_refused_before_ready() {
     }
     assert!(!log.contains("ready after"), "{log}");
     cluster.wait_for_readyz(503);
+}
+
+/// What the model says, with the log-probabilities of its tokens.
+fn answer(cluster: &Cluster) -> Value {
+    let body = json!({
+        "prompt": "a tale of", "max_tokens": 24, "temperature": 0, "logprobs": 2, "seed": 1
+    });
+    cluster.post("/v1/completions", &body)["choices"].clone()
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_or_read_from_the_disk_with_the_same_tokens() {
+    let model = fixtures::committed("tiny-qwen3moe");
+    let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
+    let all = || 0..layout.layers;
+    let kv = layout.kv_block_bytes(all(), KvType::F16) * 4;
+    let needs = layout.stage_bytes(all()) + scratch_bytes(&layout, &all(), 256) + kv;
+    let memory = (needs - layout.stage_disk_bytes(all()) / 4).to_string();
+    let setup = || Setup::new(&model).workers(1).coordinator_flags(&["--ctx-size", "128"]);
+    let tight = || setup().worker_flags(&["--memory", &memory]);
+
+    let mut refused = tight().start_coordinator();
+    refused.add_worker();
+    let log = refused.coordinator.wait_for_stderr("no plan is possible", READY_LIMIT);
+    let line = log.lines().find(|line| line.contains("no plan is possible")).expect("waited for");
+    for part in ["stage 0 (layers 0 to", "misses ", "for its weights", "--weights-from-disk"] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    drop(refused);
+
+    let expected = answer(&setup().start());
+    let cluster = tight().worker_flags(&["--weights-from-disk"]).start();
+    assert_eq!(answer(&cluster), expected);
+    let log = cluster.workers[0].stderr();
+    let line = log.lines().find(|line| line.contains("weights are read from the disk"));
+    let line = line.unwrap_or_else(|| panic!("{}", cluster.logs()));
+    for part in ["of experts do not fit the", "a token reads about", "tokens per second"] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+    assert!(cluster.logs().contains("stay on its disk"), "{}", cluster.logs());
 }

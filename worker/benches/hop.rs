@@ -116,6 +116,7 @@ fn assign(stage: u32, next: Option<Neighbour>, previous: Option<WorkerId>) -> As
             rows_max: ROWS_MAX,
             kv_type: KvType::F16,
             hidden: HIDDEN as u32,
+            from_disk: false,
         },
         links: PlanLinks {
             epoch: EPOCH,

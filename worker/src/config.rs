@@ -95,6 +95,12 @@ pub struct JoinArgs {
     /// weights, at most what 16 sequences of full length need]
     #[arg(long, value_name = "BYTES", env = "WOOLLY_KV_MEMORY", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
+    /// If the weights of a stage do not fit the memory, read what does not from the disk when it is needed, and
+    /// say how slow that is; without it a plan that needs more is refused. Best for mixtures of experts, of
+    /// which a token needs few
+    #[arg(long, env = "WOOLLY_WEIGHTS_FROM_DISK",
+          value_parser = clap::builder::BoolishValueParser::new())]
+    pub weights_from_disk: bool,
     /// The pages of the weights.
     #[command(flatten)]
     pub pages: Pages,
@@ -195,6 +201,8 @@ pub struct Config {
     pub memory: Option<u64>,
     /// `--kv-memory` in bytes.
     pub kv_memory: Option<u64>,
+    /// `--weights-from-disk`.
+    pub weights_from_disk: bool,
     /// `--huge-pages` and `--mlock`.
     pub pages: Pages,
     /// `--verify` and `--verify-interval`.
@@ -302,6 +310,10 @@ impl JoinArgs {
         {
             note("--kv-memory", format!("{kv_memory} bytes are more than --memory ({memory})"));
         }
+        if self.weights_from_disk && self.pages.mlock {
+            let text = "--mlock keeps in memory what this leaves on the disk: give one of both";
+            note("--weights-from-disk", text.to_owned());
+        }
         if !mistakes.is_empty() {
             return Err(mistakes.join("\n"));
         }
@@ -319,6 +331,7 @@ impl JoinArgs {
             simd: self.simd,
             memory: self.memory,
             kv_memory: self.kv_memory,
+            weights_from_disk: self.weights_from_disk,
             pages: self.pages,
             verify: self.verify,
             name: self.name.unwrap_or_else(|| name_from(host_name)),

@@ -55,6 +55,8 @@ pub struct LocalWorkers {
     pub huge_pages: Option<String>,
     /// `--mlock` of each.
     pub mlock: bool,
+    /// `--weights-from-disk` of each.
+    pub weights_from_disk: bool,
     /// `--idle-timeout` of each, for links to its neighbours.
     pub idle_timeout: Duration,
     /// The folder of the model's file.
@@ -152,9 +154,8 @@ fn arguments(config: &LocalWorkers, number: u32, state_dir: &Path, threads: u32)
     if let Some(how) = &config.huge_pages {
         add("--huge-pages", how.into());
     }
-    if config.mlock {
-        arguments.push("--mlock".into());
-    }
+    let given = [("--mlock", config.mlock), ("--weights-from-disk", config.weights_from_disk)];
+    arguments.extend(given.iter().filter(|(_, given)| *given).map(|(flag, _)| (*flag).into()));
     arguments
 }
 

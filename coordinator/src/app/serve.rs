@@ -410,6 +410,7 @@ impl Server {
             kv_memory: self.args.kv_memory,
             huge_pages: self.args.huge_pages.clone(),
             mlock: self.args.mlock,
+            weights_from_disk: self.args.weights_from_disk,
             idle_timeout: self.args.idle_timeout,
             model_dir: folder.unwrap_or(Path::new("/")).to_owned(),
             state_dirs: (1..=self.counts.local).map(|n| self.state.local_worker(n)).collect(),

@@ -3,7 +3,7 @@
 use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::Plan;
-use crate::scheduler::PlanLimits;
+use crate::scheduler::{PlanLimits, Reads};
 use std::ops::Range;
 use std::time::Duration;
 use woolly_engine::plan::KvType;
@@ -53,6 +53,7 @@ impl Placement {
                 rows_max: limits.rows_max,
                 kv_type,
                 hidden: self.config.layout.hidden,
+                from_disk: plan.cut.stages[stage].disk_bytes > 0,
             },
             links: PlanLinks {
                 epoch: plan.epoch,
@@ -82,7 +83,16 @@ impl Placement {
             rows_max,
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),
             vocab: self.config.layout.vocab,
+            reads: self.reads(),
         }
+    }
+
+    /// What forwards read of the layers and the head.
+    fn reads(&self) -> Reads {
+        let (layout, layers) = (&self.config.layout, self.config.layout.layers);
+        let head = layout.stage_bytes_read(layers..layers, 1);
+        let of_layers = |rows| (0..layers).map(move |at| layout.layer_cost(at).bytes_read(rows));
+        Reads::of(|rows| of_layers(rows).sum::<u64>() + head)
     }
 
     /// Rows of a microbatch: as configured, but no more than fit a frame as hidden states.

@@ -184,7 +184,8 @@ impl Placement {
             let assign = Box::new(self.assign(&plan, stage, machine, members));
             actions.push_back(Action::Assign { worker: *id, assign });
             let budget = &plan.cut.stages[stage];
-            let bytes = budget.own_bytes + budget.kv_bytes + budget.scratch_bytes;
+            let weights = budget.own_bytes - budget.disk_bytes;
+            let bytes = weights + budget.kv_bytes + budget.scratch_bytes;
             members.of_plan_mut(*id).assign(now, epoch, bytes);
         }
         plan

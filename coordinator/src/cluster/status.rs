@@ -84,8 +84,12 @@ impl Placement {
         )];
         for (index, (stage, budget)) in plan.stages.iter().zip(&plan.cut.stages).enumerate() {
             let worker = members.of_plan(stage.worker);
+            let from_disk = match budget.disk_bytes {
+                0 => String::new(),
+                bytes => format!(", of which {} stay on its disk", show_size(bytes)),
+            };
             lines.push(format!(
-                "  stage {index}: {} on {} ({}), {} of weights, {} of KV, {} to compute",
+                "  stage {index}: {} on {} ({}), {} of weights{from_disk}, {} of KV, {} to compute",
                 layers(&stage.layers),
                 worker.name,
                 worker.address,

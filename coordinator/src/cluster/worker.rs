@@ -84,6 +84,7 @@ impl Worker {
                 read_bytes_per_s: clamp(hello.read_bytes_per_s, BYTES_PER_S),
                 macs_per_s: clamp(hello.macs_per_s, MACS_PER_S),
                 threads: hello.threads.max(1),
+                weights_from_disk: hello.weights_from_disk,
             },
             isa: hello.isa.clone(),
             stages: BTreeMap::new(),

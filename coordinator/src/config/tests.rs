@@ -75,6 +75,7 @@ fn contradicting_flags_are_refused() {
         &["--kv-memory", "1GiB"],
         &["--huge-pages", "off"],
         &["--mlock"],
+        &["--weights-from-disk"],
     ] {
         let line = [&["--workers", "1"], flags].concat();
         assert!(counts(&line).unwrap_err().contains("for local workers"), "{line:?}");

@@ -83,5 +83,6 @@ pub fn hello() -> Hello {
         isa: "scalar".to_owned(),
         version: "0".to_owned(),
         local: false,
+        weights_from_disk: false,
     }
 }

@@ -22,7 +22,7 @@
 
 use super::Scheduler;
 use super::blocks::Blocks;
-use super::limits::PlanLimits;
+use super::limits::{PlanLimits, Reads};
 use super::sequence::Phase;
 use crate::generation::{Failure, GenerationEvent};
 use crate::status::Recovered;
@@ -68,7 +68,7 @@ impl Scheduler {
         self.forget_names(blocks);
         self.plan = Some(plan);
         self.hands_over = false;
-        self.pace.begin(now, plan.stages);
+        self.pace.begin(now, plan.stages, plan.reads);
         self.replay.since = now;
         self.fail_those_too_long(now, &plan);
         self.admit(now);
@@ -80,7 +80,7 @@ impl Scheduler {
         let Some(limits) = self.plan.take() else { return };
         self.set_back();
         self.forget_names(Blocks::new(0, 1));
-        self.pace.begin(now, 0);
+        self.pace.begin(now, 0, Reads::default());
         self.hands_over = false;
         self.tally.failovers += 1;
         let until = now + self.config.failover_deadline;

@@ -92,6 +92,47 @@ pub struct PlanLimits {
     pub chunks_max: u32,
     /// Tokens of the model's vocabulary: the last stage answers with ids below it.
     pub vocab: u32,
+    /// What forwards of the model read, by their rows.
+    pub reads: Reads,
+}
+
+/// Numbers of rows for which it is known what a forward reads: 1, 2, 4, … 2,048.
+const READS: usize = ROWS_PER_MICROBATCH_MAX.ilog2() as usize + 1;
+
+/// What a forward reads of a model's weights, beside what one row reads: the same for any number of rows of a
+/// dense model, more for more rows of a mixture, which choose more experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// For 1, 2, 4, … rows, in thousandths of one row's.
+    thousandths: [u32; READS],
+}
+
+impl Default for Reads {
+    /// Those of a dense model.
+    fn default() -> Self {
+        Self { thousandths: [1000; READS] }
+    }
+}
+
+impl Reads {
+    /// Where a forward of so many rows reads as many bytes as `bytes` says.
+    pub fn of(bytes: impl Fn(u32) -> u64) -> Self {
+        let one = u128::from(bytes(1).max(1));
+        let thousandths = |at: usize| {
+            let beside = u128::from(bytes(1 << at)) * 1000 / one;
+            u32::try_from(beside).unwrap_or(u32::MAX).max(1000)
+        };
+        Self { thousandths: std::array::from_fn(thousandths) }
+    }
+
+    /// What so many rows read, in units of what one reads; between the numbers that are known on a straight line.
+    pub(super) fn at(&self, rows: f64) -> f64 {
+        let rows = rows.clamp(1.0, ROWS_PER_MICROBATCH_MAX as f64);
+        let low = (rows as u32).ilog2();
+        let known = |at: u32| f64::from(self.thousandths[to_usize(at).min(READS - 1)]) / 1000.0;
+        let first = f64::from(1u32 << low);
+        known(low) + (known(low + 1) - known(low)) * (rows / first - 1.0)
+    }
 }
 
 /// Microbatches that a plan lets be in flight beside one for each stage, at least: what links of a

@@ -64,7 +64,7 @@ mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, SchedulerConfig};
+pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, Reads, SchedulerConfig};
 pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
 pub use round_trips::Awaited;

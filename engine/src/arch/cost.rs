@@ -48,6 +48,11 @@ impl Cost {
         Self::new(kind, tensors.map(|tensor| (tensor, false)))
     }
 
+    /// Bytes of all experts together; 0 without any.
+    pub fn expert_bytes(&self) -> u64 {
+        self.expert_bytes
+    }
+
     /// Multiplications of a forward of so many rows, attention scores excepted.
     pub fn macs(&self, rows: u32) -> u64 {
         let of_experts = self.experts.map_or(0, |(count, used)| self.expert_macs * used / count);

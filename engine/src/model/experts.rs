@@ -122,6 +122,9 @@ impl Experts {
     ) {
         run.norm(shape, x, &self.norm, self.input_forms(), &mut s.input);
         self.route(run, s);
+        if run.weights.is_on_disk() {
+            self.will_need(run, s.routes.experts());
+        }
         self.inner(run, s);
         let (rows, hidden) = (run.batch.rows(), shape.hidden);
         if let Some(shared) = &self.shared {
@@ -145,6 +148,18 @@ impl Experts {
         matmul(run.pool, &s.input, [self.scores.product(run, scores)]);
         let bias = self.choice_bias.as_deref();
         s.routes.choose(run.pool, &self.router, self.numbers, (scores, bias));
+    }
+
+    /// Asks the system for the matrices of the chosen experts, in the order in which they are used: they are read
+    /// beside each other, and while the first ones are computed.
+    fn will_need(&self, run: &Run<'_>, experts: &[u32]) {
+        for &expert in experts {
+            self.gate.matrices.will_need(run.weights, expert as usize);
+            self.up.matrices.will_need(run.weights, expert as usize);
+        }
+        for &expert in experts {
+            self.down.matrices.will_need(run.weights, expert as usize);
+        }
     }
 
     /// From the input to what the experts' last matrices are given, sorted by expert.

@@ -70,6 +70,12 @@ impl StackRef {
     pub fn forms(&self) -> Forms {
         self.all.forms()
     }
+
+    /// Asks the system for one expert's matrix, if it may be on the disk.
+    pub fn will_need(&self, weights: &Weights, expert: usize) {
+        let len = weights.at(self.all.place).len() / self.experts;
+        weights.will_need(self.all.place, expert * len..(expert + 1) * len);
+    }
 }
 
 impl Finder<'_> {
@@ -110,7 +116,10 @@ impl Finder<'_> {
         let place = self.weights.place(name).ok_or_else(|| missing(name))?;
         let len = self.weights.at(place).len() as u64;
         assert_eq!(len, tensor.len, "the mapping has the tensor's own length");
-        check_scales(name, tensor.ty, self.weights.at(place))?;
+        if !self.weights.is_on_disk() {
+            // Else all would be read for it.
+            check_scales(name, tensor.ty, self.weights.at(place))?;
+        }
         Ok(MatrixRef { place, ty: tensor.ty, rows, cols })
     }
 

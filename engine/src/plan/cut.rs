@@ -35,6 +35,8 @@ const PREFILL_STEPS_MAX: usize = 16;
 pub struct StageBudget {
     /// The stage's tensors.
     pub own_bytes: u64,
+    /// Those of them that do not fit the memory and are read from the disk when they are needed.
+    pub disk_bytes: u64,
     /// Buffers of a forward.
     pub scratch_bytes: u64,
     /// The KV cache.
@@ -97,22 +99,18 @@ pub fn cut(
     if !(1..=layout.ctx_train).contains(&request.ctx_size) {
         return Err(PlanError::Context { found: request.ctx_size, limit: layout.ctx_train });
     }
-    let planner = Planner {
+    let mut planner = Planner {
         room: Room::new(layout, members, request),
         work: Work::new(layout, Speeds::new(members)),
     };
-    if let Some(counts) = &request.cut {
-        let stages = planner.fixed(counts)?;
-        return planner.finish(&stages).ok_or_else(|| planner.room.explain(&stages));
+    let cut = planner.place();
+    let may_be_from_disk = members.iter().any(|member| member.weights_from_disk);
+    if may_be_from_disk && matches!(cut, Err(PlanError::Memory { .. })) {
+        // Where everything fits, nothing is read from a disk.
+        planner.room.from_disk = true;
+        return planner.place();
     }
-    let Some(best) = planner.best() else {
-        // Members of one machine are held to parts of its memory that need not be the best; what misses
-        // least may fit.
-        let nearest = planner.room.nearest_miss();
-        return planner.finish(&nearest).ok_or_else(|| planner.room.explain(&nearest));
-    };
-    let present = planner.present(best.members.len());
-    Ok(present.filter(|present| planner.is_nearly(present, &best)).unwrap_or(best))
+    cut
 }
 
 /// Layout, members and request, with what follows from them.
@@ -122,6 +120,22 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// The cut that was asked for, the best, or the present one if that is nearly as good.
+    fn place(&self) -> Result<Cut, PlanError> {
+        if let Some(counts) = &self.room.request.cut {
+            let stages = self.fixed(counts)?;
+            return self.finish_fixed(&stages).ok_or_else(|| self.room.explain(&stages));
+        }
+        let Some(best) = self.best() else {
+            // Members of one machine are held to parts of its memory that need not be the best; what misses
+            // least may fit.
+            let nearest = self.room.nearest_miss();
+            return self.finish_fixed(&nearest).ok_or_else(|| self.room.explain(&nearest));
+        };
+        let present = self.present(best.members.len());
+        Ok(present.filter(|present| self.is_nearly(present, &best)).unwrap_or(best))
+    }
+
     /// Whether a cut is so nearly as good as `best` that a present plan, or more room for KV, outweighs it.
     fn is_nearly(&self, cut: &Cut, best: &Cut) -> bool {
         let score = |cut: &Cut| self.room.request.objective.score(cut.slowness);
@@ -181,20 +195,21 @@ impl Planner<'_> {
             self.room.pool_of.iter().map(|&pool| self.room.pools[pool]).collect();
         for _ in 0..=self.room.pools.len() {
             let cost = |member: usize, layers: Range<u32>| {
-                let fits = self.room.need(&layers, blocks) <= caps[member]
+                let fits = self.room.need(member, &layers, blocks) <= caps[member]
                     && self.room.kv_allowed(member, &layers, blocks);
-                let slowness = fits.then(|| self.work.slowness(member, &layers))?;
+                let missing = self.room.missing(member, &layers, blocks);
+                let slowness = fits.then(|| self.work.slowness(member, &layers, missing))?;
                 (slowness.prefill <= prefill_max).then(|| weights.score(slowness))
             };
             let stages = partition(self.room.members.len(), self.room.layout.layers, &cost)?;
             let taken = self.room.taken(&stages, blocks);
             if taken.iter().zip(&self.room.pools).all(|(taken, pool)| taken <= pool) {
-                return self.finish(&stages);
+                return self.finish(&stages, blocks);
             }
             for (member, layers) in &stages {
                 let pool = self.room.pool_of[*member];
                 if taken[pool] > self.room.pools[pool] {
-                    let part = u128::from(self.room.need(layers, blocks))
+                    let part = u128::from(self.room.need(*member, layers, blocks))
                         * u128::from(self.room.pools[pool])
                         / u128::from(taken[pool]);
                     caps[*member] = u64::try_from(part).expect("less than the pool");
@@ -225,13 +240,28 @@ impl Planner<'_> {
     /// The present cut with its present workers, if it is one of `stages` stages and still fits.
     fn present(&self, stages: usize) -> Option<Cut> {
         let counts = self.room.request.previous.as_ref().filter(|counts| counts.len() == stages)?;
-        self.finish(&self.fixed(counts).ok()?)
+        self.finish_fixed(&self.fixed(counts).ok()?)
+    }
+
+    /// As [`finish`](Self::finish), of a cut that was not made for a number of blocks: as many as cost little
+    /// speed.
+    fn finish_fixed(&self, stages: &Stages) -> Option<Cut> {
+        let with = |contexts| self.finish(stages, contexts * self.room.blocks_per_ctx());
+        let one = with(1)?;
+        if !self.room.from_disk {
+            return Some(one);
+        }
+        let more = [KV_CTX_MAX, KV_CTX_MAX / 2, KV_CTX_MAX / 4, KV_CTX_MAX / 8].map(with);
+        let near = more.into_iter().flatten().find(|cut| self.is_nearly(cut, &one));
+        Some(near.unwrap_or(one))
     }
 
     /// The number of blocks that every stage can hold, and the stages' budgets; `None` if that is
-    /// less than one context.
-    fn finish(&self, stages: &Stages) -> Option<Cut> {
-        let limit = KV_CTX_MAX * self.room.blocks_per_ctx();
+    /// less than one context. Where weights are left on the disk, more blocks than the cut was made for would
+    /// take their place in memory.
+    fn finish(&self, stages: &Stages, blocks: u64) -> Option<Cut> {
+        let most = KV_CTX_MAX * self.room.blocks_per_ctx();
+        let limit = if self.room.from_disk { blocks } else { most };
         let allowed = self.room.allowed_blocks(stages);
         let fit = allowed.iter().copied().min()?.min(limit);
         let blocks = fit - fit % self.room.blocks_together();
@@ -239,20 +269,23 @@ impl Planner<'_> {
             return None;
         }
         let limiting = (0..stages.len()).rev().min_by_key(|&stage| allowed[stage])?;
-        let budget = |(_, layers): &(usize, Range<u32>)| StageBudget {
+        let budget = |(member, layers): &(usize, Range<u32>)| StageBudget {
             own_bytes: self.room.layout.stage_bytes(layers.clone()),
+            disk_bytes: self.room.disk_bytes(*member, layers, blocks),
             scratch_bytes: self.room.scratch_bytes(layers),
             kv_bytes: blocks * self.room.block_bytes(layers),
         };
-        let slowness = stages.iter().map(|(member, layers)| self.work.slowness(*member, layers));
+        let missing = |stage: &(usize, Range<u32>)| self.room.missing(stage.0, &stage.1, blocks);
+        let slowness =
+            stages.iter().map(|stage| self.work.slowness(stage.0, &stage.1, missing(stage)));
         let predicted =
-            stages.iter().map(|(member, layers)| self.work.predicted_ns(*member, layers));
+            stages.iter().map(|stage| self.work.predicted_ns(stage.0, &stage.1, missing(stage)));
         Some(Cut {
             layers: stages.iter().map(|(_, layers)| layers.clone()).collect(),
             members: stages.iter().map(|(member, _)| *member).collect(),
             kv_blocks: u32::try_from(blocks).ok()?,
             limiting_stage: limiting,
-            kv_is_limited_by_memory: allowed[limiting] < limit,
+            kv_is_limited_by_memory: allowed[limiting] < limit || limit < most,
             stages: stages.iter().map(budget).collect(),
             predicted_ns: predicted.collect(),
             slowness: slowness.fold(Slowness::default(), Slowness::max),

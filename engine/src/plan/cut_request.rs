@@ -21,6 +21,8 @@ pub struct Member {
     pub macs_per_s: u64,
     /// Compute threads.
     pub threads: u32,
+    /// Whether its weights need not fit its memory: what does not is read from its disk when it is needed.
+    pub weights_from_disk: bool,
 }
 
 /// What is asked of a plan.

@@ -24,11 +24,11 @@ pub enum PlanError {
     )]
     CutLayers { found: String, sum: u64, layers: u32 },
     #[error(
-        "stage {stage} (layers {first} to {last}) misses {}: it needs {} for its weights, {} to \
-         compute and {} for the KV cache of one context of {ctx_size} positions, and {limit}. All \
-         workers together may use {}, and the model needs {}. {}, or lower --ctx-size",
-        Bytes(*missing), Bytes(*weights), Bytes(*scratch), Bytes(*kv), Bytes(*total_allowance),
-        Bytes(*total_needed), limit.remedy()
+        "stage {stage} (layers {first} to {last}) misses {}: it needs {} for {}, {} to compute and {} \
+         for the KV cache of one context of {ctx_size} positions, and {limit}. All workers together \
+         may use {}, and the model needs {}. {}, or lower --ctx-size",
+        Bytes(*missing), Bytes(*weights), of_weights(*is_from_disk), Bytes(*scratch), Bytes(*kv),
+        Bytes(*total_allowance), Bytes(*total_needed), limit.remedy(*is_from_disk)
     )]
     Memory {
         stage: usize,
@@ -36,6 +36,7 @@ pub enum PlanError {
         last: u32,
         missing: u64,
         weights: u64,
+        is_from_disk: bool,
         scratch: u64,
         kv: u64,
         ctx_size: u32,
@@ -56,14 +57,28 @@ pub enum MemoryLimit {
     Machine(u64),
 }
 
+/// What the weights are that a stage needs memory for.
+fn of_weights(is_from_disk: bool) -> &'static str {
+    if is_from_disk {
+        "those of its weights that cannot be left on the disk"
+    } else {
+        "its weights"
+    }
+}
+
 impl MemoryLimit {
-    /// What the operator can do.
-    fn remedy(self) -> &'static str {
-        match self {
-            MemoryLimit::KvCache(_) => "Raise --kv-memory or leave it out, add a worker",
+    /// What the operator can do. `is_from_disk` if weights are left on the disk already.
+    fn remedy(self, is_from_disk: bool) -> String {
+        let first = match self {
+            MemoryLimit::KvCache(_) => {
+                return "Raise --kv-memory or leave it out, add a worker".into();
+            }
             MemoryLimit::Own(_) => "Raise --memory or the limit of its cgroup, add a worker",
             MemoryLimit::Machine(_) => "Add a worker or memory, give it more with --memory",
-        }
+        };
+        let slow =
+            ", have it read what does not fit from its disk, slowly, with --weights-from-disk";
+        format!("{first}{}", if is_from_disk { "" } else { slow })
     }
 }
 

@@ -27,6 +27,13 @@ pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
 /// Rows of a decode step that count as few: up to about so many, a step takes as long as reading the weights
 /// does, and of a mixture's experts only those are read that these rows choose.
 pub const FEW_ROWS: u32 = 4;
+/// Rows of a decode step that count as many: of a dense model it multiplies longer than it reads, of a mixture it
+/// may still read longer.
+pub const MANY_ROWS: u32 = 32;
+/// Rows of a prompt that are computed together, at most and unless configured.
+pub const PREFILL_ROWS: u32 = 256;
+/// Numbers of rows that every cut is weighed for: their sums are kept.
+const WEIGHED_ROWS: [u32; 4] = [1, FEW_ROWS, MANY_ROWS, PREFILL_ROWS];
 
 /// Which part of a model a slice holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +68,8 @@ pub struct SliceTensor {
     pub source: ByteRange,
     /// Where the slice file has it; a multiple of [`SLICE_ALIGNMENT`].
     pub at: u64,
+    /// Whether it is of experts, of which a forward reads those that its rows choose.
+    pub is_of_experts: bool,
 }
 
 /// What a slice file consists of, in order.
@@ -132,13 +141,13 @@ pub struct Skipped {
 
 /// What several layers are together.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+pub(super) struct Sum {
     /// Bytes of the tensors.
-    bytes: u64,
-    /// Those that are read to compute one row.
-    bytes_per_row: u64,
-    /// Those that are read to compute [`FEW_ROWS`] rows together.
-    bytes_of_few_rows: u64,
+    pub(super) bytes: u64,
+    /// Those of experts.
+    pub(super) expert_bytes: u64,
+    /// Those that are read to compute so many rows together, in the order of [`WEIGHED_ROWS`].
+    pub(super) bytes_read: [u64; WEIGHED_ROWS.len()],
     /// Multiplications to compute one row.
     macs_per_row: u64,
     /// Bytes of a KV block of each type, in the order of [`KvType::ALL`].
@@ -194,8 +203,8 @@ impl ModelLayout {
         }
         let blocks = blocks.into_values().zip(&arch.layers).map(|(tensors, shape)| {
             let cost = Cost::new(shape.feed_forward, tensors.iter().copied());
-            let tensors = tensors.into_iter().map(|(tensor, _)| tensor);
-            Slice::new(tensors.chain(rope_freqs.iter().copied()).collect(), cost)
+            let rope_freqs = rope_freqs.iter().map(|tensor| (*tensor, false));
+            Slice::new(tensors.into_iter().chain(rope_freqs).collect(), cost)
         });
         let blocks: Vec<Slice> = blocks.collect();
         let rope_bytes = rope_freqs.iter().map(|tensor| tensor.len).sum();
@@ -303,15 +312,30 @@ impl ModelLayout {
     /// Bytes that a stage with these layers reads to decode one token: its layers and the head, but
     /// of the embedding one row only.
     pub fn stage_bytes_per_token(&self, layers: Range<u32>) -> u64 {
-        let read = self.sum(&layers, |sum| sum.bytes_per_row);
-        read + self.bytes_beside_layers(&layers, 1)
+        self.stage_bytes_read(layers, 1)
     }
 
-    /// Bytes that a stage with these layers reads to decode [`FEW_ROWS`] tokens together: as
+    /// Bytes that a stage with these layers reads to decode so many tokens together: as
     /// [`stage_bytes_per_token`](Self::stage_bytes_per_token), and more only of experts and embedding.
-    pub fn stage_bytes_of_few_rows(&self, layers: Range<u32>) -> u64 {
-        let read = self.sum(&layers, |sum| sum.bytes_of_few_rows);
-        read + self.bytes_beside_layers(&layers, FEW_ROWS)
+    pub fn stage_bytes_read(&self, layers: Range<u32>, rows: u32) -> u64 {
+        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
+        self.stage_prefill_bytes_read(layers, rows) + head
+    }
+
+    /// Bytes that a stage with these layers reads to compute so many tokens of a prompt together: without
+    /// the head.
+    pub fn stage_prefill_bytes_read(&self, layers: Range<u32>, rows: u32) -> u64 {
+        let row = self.embedding.bytes / u64::from(self.vocab);
+        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
+        self.layers_read(&layers, rows) + embedding + self.shared_bytes(&layers)
+    }
+
+    /// Bytes that so many rows together read of the layers' own.
+    pub(super) fn layers_read(&self, layers: &Range<u32>, rows: u32) -> u64 {
+        match WEIGHED_ROWS.iter().position(|&weighed| weighed == rows) {
+            Some(at) => self.sum(layers, |sum| sum.bytes_read[at]),
+            None => layers.clone().map(|layer| self.layer_cost(layer).bytes_read(rows)).sum(),
+        }
     }
 
     /// Multiplications of a stage with these layers for one token that is decoded, attention scores
@@ -359,20 +383,12 @@ impl ModelLayout {
         own.map(|&layer| self.shapes[layer as usize].kv_block_bytes(kv_type)).sum()
     }
 
-    /// Bytes that a stage with these layers reads for so many tokens beside the layers' own.
-    fn bytes_beside_layers(&self, layers: &Range<u32>, rows: u32) -> u64 {
-        let row = self.embedding.bytes / u64::from(self.vocab);
-        let embedding = if layers.start == 0 { u64::from(rows) * row } else { 0 };
-        let head = if layers.end == self.layers { self.head.bytes } else { 0 };
-        embedding + self.shared_bytes(layers) + head
-    }
-
     /// What all layers of a stage share.
     fn shared_bytes(&self, layers: &Range<u32>) -> u64 {
         if layers.is_empty() { 0 } else { self.rope_bytes }
     }
 
-    fn sum(&self, layers: &Range<u32>, of: impl Fn(&Sum) -> u64) -> u64 {
+    pub(super) fn sum(&self, layers: &Range<u32>, of: impl Fn(&Sum) -> u64) -> u64 {
         of(&self.sums[layers.end as usize]) - of(&self.sums[layers.start as usize])
     }
 
@@ -402,8 +418,10 @@ impl Sum {
         }
         Self {
             bytes: self.bytes + bytes,
-            bytes_per_row: self.bytes_per_row + block.cost.bytes_read(1),
-            bytes_of_few_rows: self.bytes_of_few_rows + block.cost.bytes_read(FEW_ROWS),
+            expert_bytes: self.expert_bytes + block.cost.expert_bytes(),
+            bytes_read: std::array::from_fn(|at| {
+                self.bytes_read[at] + block.cost.bytes_read(WEIGHED_ROWS[at])
+            }),
             macs_per_row: self.macs_per_row + block.cost.macs(1),
             kv_block_bytes,
         }
@@ -414,17 +432,19 @@ impl Slice {
     /// A slice all of which is used for every row.
     fn whole(tensors: Vec<&TensorInfo>) -> Self {
         let cost = Cost::whole(tensors.iter().copied());
-        Self::new(tensors, cost)
+        Self::new(tensors.into_iter().map(|tensor| (tensor, false)).collect(), cost)
     }
 
-    fn new(mut tensors: Vec<&TensorInfo>, cost: Cost) -> Self {
-        tensors.sort_by_key(|tensor| (tensor.part, tensor.offset));
+    /// A slice of these tensors; those with `true` are of experts.
+    fn new(mut tensors: Vec<(&TensorInfo, bool)>, cost: Cost) -> Self {
+        tensors.sort_by_key(|(tensor, _)| (tensor.part, tensor.offset));
         let mut slice = Self { cost, ..Self::default() };
-        for tensor in tensors {
+        for (tensor, is_of_experts) in tensors {
             let at = slice.len.next_multiple_of(SLICE_ALIGNMENT);
             let part = u32::try_from(tensor.part).expect("a model has few parts");
             let source = ByteRange { part, offset: tensor.offset, len: tensor.len };
-            slice.tensors.push(SliceTensor { name: tensor.name.clone(), source, at });
+            let name = tensor.name.clone();
+            slice.tensors.push(SliceTensor { name, source, at, is_of_experts });
             slice.len = at + tensor.len;
             slice.bytes += tensor.len;
         }

@@ -7,9 +7,11 @@
 
 mod cut;
 mod cut_request;
+mod disk;
 mod error;
 mod findings;
 mod fingerprint;
+mod from_disk;
 mod layout;
 mod names;
 mod objective;
@@ -27,7 +29,8 @@ pub use error::{Bytes, MemoryLimit, PlanError};
 pub use findings::Findings;
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{
-    BLOCK_LEN, ByteRange, FEW_ROWS, ModelLayout, SLICE_ALIGNMENT, SliceId, SlicePiece, SliceTensor,
+    BLOCK_LEN, ByteRange, FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS, SLICE_ALIGNMENT, SliceId,
+    SlicePiece, SliceTensor,
 };
 pub use objective::Objective;
 pub use room::scratch_bytes;

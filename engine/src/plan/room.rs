@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::cut_request::{CutRequest, Member};
+use super::disk::slices_in_memory;
 use super::layout::{BLOCK_LEN, ModelLayout};
 use super::partition::Stages;
 use crate::arch::layer::LayerShape;
@@ -47,6 +48,10 @@ pub(super) struct Room<'a> {
     pub(super) pool_of: Vec<usize>,
     /// Bytes of each pool.
     pub(super) pools: Vec<u64>,
+    /// Whether members that may leave weights on the disk do so.
+    pub(super) from_disk: bool,
+    /// What such a member must have in memory of a stage without experts.
+    pub(super) slices_in_memory: u64,
     /// Bytes of buffers of the last stage and of each other one: all layers are looked at for them, which
     /// is too much to do for every stage that is thought of.
     scratch_of_last: u64,
@@ -78,7 +83,17 @@ impl<'a> Room<'a> {
         }
         let scratch = |layers: Range<u32>| scratch_bytes(layout, &layers, request.rows_max);
         let (scratch_of_last, scratch_of_others) = (scratch(0..layout.layers), scratch(0..0));
-        Self { layout, members, request, pool_of, pools, scratch_of_last, scratch_of_others }
+        Self {
+            layout,
+            members,
+            request,
+            pool_of,
+            pools,
+            from_disk: false,
+            slices_in_memory: slices_in_memory(layout),
+            scratch_of_last,
+            scratch_of_others,
+        }
     }
 
     /// Blocks that are given out together.
@@ -92,9 +107,9 @@ impl<'a> Room<'a> {
         blocks.next_multiple_of(self.blocks_together())
     }
 
-    /// Weights and scratch.
-    pub(super) fn fixed_bytes(&self, layers: &Range<u32>) -> u64 {
-        self.layout.stage_bytes(layers.clone()) + self.scratch_bytes(layers)
+    /// Weights that must be in memory, and scratch.
+    pub(super) fn fixed_bytes(&self, member: usize, layers: &Range<u32>) -> u64 {
+        self.weights_bytes(member, layers) + self.scratch_bytes(layers)
     }
 
     /// As the function of that name.
@@ -112,9 +127,10 @@ impl<'a> Room<'a> {
         limit == 0 || blocks * self.block_bytes(layers) <= limit
     }
 
-    /// Bytes of a stage with so many blocks.
-    pub(super) fn need(&self, layers: &Range<u32>, blocks: u64) -> u64 {
-        self.fixed_bytes(layers).saturating_add(blocks.saturating_mul(self.block_bytes(layers)))
+    /// Bytes of a stage with so many blocks on the member.
+    pub(super) fn need(&self, member: usize, layers: &Range<u32>, blocks: u64) -> u64 {
+        let kv = blocks.saturating_mul(self.block_bytes(layers));
+        self.fixed_bytes(member, layers).saturating_add(kv)
     }
 
     /// Bytes that the stages take of each pool.
@@ -122,7 +138,7 @@ impl<'a> Room<'a> {
         let mut taken = vec![0u64; self.pools.len()];
         for (member, layers) in stages {
             let pool = &mut taken[self.pool_of[*member]];
-            *pool = pool.saturating_add(self.need(layers, blocks));
+            *pool = pool.saturating_add(self.need(*member, layers, blocks));
         }
         taken
     }

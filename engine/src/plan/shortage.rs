@@ -11,14 +11,14 @@ impl Room<'_> {
     pub(super) fn nearest_miss(&self) -> Stages {
         let blocks = self.blocks_per_ctx();
         let cost = |member: usize, layers: Range<u32>| {
-            Some(self.need(&layers, blocks).saturating_sub(self.part(member)))
+            Some(self.need(member, &layers, blocks).saturating_sub(self.part(member)))
         };
         partition(self.members.len(), self.layout.layers, &cost)
             .expect("without limits every cut is possible")
     }
 
     /// The member's equal part of its pool.
-    fn part(&self, member: usize) -> u64 {
+    pub(super) fn part(&self, member: usize) -> u64 {
         let pool = self.pool_of[member];
         let sharers = self.pool_of.iter().filter(|&&other| other == pool).count() as u64;
         self.pools[pool] / sharers
@@ -36,11 +36,14 @@ impl Room<'_> {
             kv_short.max(taken[pool].saturating_sub(self.pools[pool]))
         };
         let worst = (0..stages.len())
-            .max_by_key(|&stage| (short(&stages[stage]), self.need(&stages[stage].1, blocks)))
+            .max_by_key(|&stage| {
+                let (member, layers) = &stages[stage];
+                (short(&stages[stage]), self.need(*member, layers, blocks))
+            })
             .expect("a cut has a stage");
-        let (member, layers) = &stages[worst];
-        let (member, pool) = (&self.members[*member], self.pool_of[*member]);
-        let need = self.need(layers, blocks);
+        let (place, layers) = &stages[worst];
+        let (member, pool) = (&self.members[*place], self.pool_of[*place]);
+        let need = self.need(*place, layers, blocks);
         let missing = short(&stages[worst]);
         let kv = blocks * self.block_bytes(layers);
         // What the other workers of the machine leave.
@@ -53,19 +56,20 @@ impl Room<'_> {
         } else {
             MemoryLimit::Machine(allowance)
         };
-        let total_needed = stages.iter().map(|(_, layers)| self.need(layers, blocks)).sum();
+        let needs = stages.iter().map(|(member, layers)| self.need(*member, layers, blocks));
         PlanError::Memory {
             stage: worst,
             first: layers.start,
             last: layers.end - 1,
             missing,
-            weights: self.layout.stage_bytes(layers.clone()),
+            weights: self.weights_bytes(*place, layers),
+            is_from_disk: self.is_from_disk(*place),
             scratch: self.scratch_bytes(layers),
             kv,
             ctx_size: self.request.ctx_size,
             limit,
             total_allowance: self.pools.iter().fold(0, |sum: u64, pool| sum.saturating_add(*pool)),
-            total_needed,
+            total_needed: needs.sum(),
         }
     }
 }

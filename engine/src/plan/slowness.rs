@@ -5,8 +5,11 @@
 //! | work | a stage's time |
 //! |---|---|
 //! | decode of few rows | bytes that it reads, the head's included, over its worker's bandwidth |
-//! | decode of many rows | multiplications, the head's included, over its worker's multiplications per second |
-//! | prefill | multiplications without the head: of a prompt only the last token is sampled after |
+//! | decode of many rows | the longer of that for so many rows and multiplications, the head's included, over its worker's multiplications per second |
+//! | prefill | the same without the head: of a prompt only the last token is sampled after |
+//!
+//! Of a dense model the multiplications are longer in the last two; of a mixture's experts many rows read nearly
+//! all, and each expert has few of the rows.
 
 /// How long the slowest stage takes for each kind of work, in millionths of the time that it would take if
 /// all workers together had the work parted at will: 1,000,000 is perfect, 2,000,000 twice as slow.
@@ -14,7 +17,7 @@
 pub struct Slowness {
     /// Of decode steps of few rows, which read the weights.
     pub few_rows: u64,
-    /// Of decode steps of many rows, which multiply.
+    /// Of decode steps of many rows, which multiply, or read a mixture's experts.
     pub many_rows: u64,
     /// Of prompts, which multiply and need no head.
     pub prefill: u64,

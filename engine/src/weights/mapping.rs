@@ -51,6 +51,8 @@ pub(super) struct MappedTensor {
     /// Where in the mapping it lies.
     pub(super) range: Range<usize>,
     is_populated: AtomicBool,
+    /// It need not be in memory as a whole.
+    is_on_disk: AtomicBool,
 }
 
 impl Mapping {
@@ -78,6 +80,7 @@ impl MappedTensor {
             mapping: Arc::clone(mapping),
             range,
             is_populated: AtomicBool::new(false),
+            is_on_disk: AtomicBool::new(false),
         }
     }
 
@@ -89,6 +92,16 @@ impl MappedTensor {
     /// Notes that its pages were read in.
     pub(super) fn set_populated(&self) {
         self.is_populated.store(true, Ordering::Release);
+    }
+
+    /// Whether it is read from the disk as it is needed.
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.is_on_disk.load(Ordering::Acquire)
+    }
+
+    /// Says whether it is.
+    pub(super) fn set_on_disk(&self, is_on_disk: bool) {
+        self.is_on_disk.store(is_on_disk, Ordering::Release);
     }
 }
 

@@ -19,6 +19,7 @@
 //! [`Weights::read_again`] has the rest forgotten first. The system places a mapping so that huge
 //! pages of the file are huge pages of memory, wherever in the file it begins.
 
+mod disk;
 mod error;
 #[allow(unsafe_code, reason = "a signal's handler is given and called by the system")]
 mod lost_pages;
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Advice;
 
+pub use disk::OnDisk;
 pub use error::MapError;
 pub use lost_pages::end_on_lost_pages;
 pub use resident::{MappedSlice, Resident};
@@ -60,6 +62,8 @@ pub struct Weights {
     mappings: Vec<Arc<Mapping>>,
     places: HashMap<String, Place>,
     mappings_made: u64,
+    /// Whether some tensors are read from the disk as they are needed.
+    is_on_disk: bool,
 }
 
 /// Where a tensor of a stage lies in memory: found once by name, good for the same [`Weights`] only.
@@ -164,7 +168,8 @@ impl Weights {
             (tensor.name.clone(), place)
         };
         let places = tensors().map(place).collect();
-        Self { slices, mappings, places, mappings_made: mapper.mappings_made }
+        let mappings_made = mapper.mappings_made;
+        Self { slices, mappings, places, mappings_made, is_on_disk: false }
     }
 
     /// Its slices, in the order in which they were asked for.
@@ -198,7 +203,7 @@ impl Weights {
         self.spans(|_| true).iter().map(|span| span.range.len() as u64).sum()
     }
 
-    /// Those of [`mapped_bytes`](Self::mapped_bytes) that were not read in yet.
+    /// Those of [`mapped_bytes`](Self::mapped_bytes) that are to be read in and were not yet.
     pub fn bytes_to_populate(&self) -> u64 {
         self.new_spans().iter().map(|span| span.range.len() as u64).sum()
     }
@@ -226,10 +231,10 @@ impl Weights {
     }
 
     fn new_spans(&self) -> Vec<Span<'_>> {
-        self.spans(|tensor| !tensor.is_populated())
+        self.spans(|tensor| !tensor.is_populated() && !tensor.is_on_disk())
     }
 
-    /// Reads every page in that was not before, in the order of the file, so that no forward waits
+    /// Reads every page in that was not before and is to be in memory, in the order of the file, so that no forward waits
     /// for the disk. Adds bytes to `progress` as they come; returns all of them, which are
     /// [`bytes_to_populate`](Self::bytes_to_populate).
     ///
@@ -245,7 +250,8 @@ impl Weights {
                 populated += piece.len() as u64;
             }
         }
-        self.slices.iter().flat_map(|slice| &slice.tensors).for_each(|t| t.set_populated());
+        let tensors = self.slices.iter().flat_map(|slice| &slice.tensors);
+        tensors.filter(|tensor| !tensor.is_on_disk()).for_each(|tensor| tensor.set_populated());
         populated
     }
 

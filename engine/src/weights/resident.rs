@@ -64,9 +64,11 @@ impl Resident {
         self.slices.remove(&id)
     }
 
-    /// Bytes of all that are held; a tensor that two slices share counts once.
+    /// Bytes of all that are held in memory; a tensor that two slices share counts once, one that is read from
+    /// the disk as it is needed does not.
     pub fn bytes(&self) -> u64 {
         let tensors = self.slices().flat_map(|slice| &slice.tensors);
+        let tensors = tensors.filter(|tensor| !tensor.is_on_disk());
         let places: BTreeMap<_, _> =
             tensors.map(|tensor| (Arc::as_ptr(tensor), tensor.range.len() as u64)).collect();
         places.values().sum()

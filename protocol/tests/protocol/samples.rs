@@ -36,6 +36,7 @@ pub fn hello() -> Hello {
         isa: "avx2".to_owned(),
         version: "0.1.0".to_owned(),
         local: false,
+        weights_from_disk: true,
     }
 }
 
@@ -66,6 +67,7 @@ pub fn assign() -> Assign {
         rows_max: 512,
         kv_type: KvType::Q8_0,
         hidden: 4096,
+        from_disk: true,
     };
     let links = PlanLinks {
         epoch: EPOCH,

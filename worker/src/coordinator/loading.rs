@@ -7,6 +7,7 @@ use crate::counters::Counters;
 use crate::peers::outbox::fault;
 use crate::stage::compute::Seat;
 use crate::stage::load::{StageFacts, memory_needed};
+use crate::stage::on_disk;
 use crate::stage::progress;
 use crate::stage::resident::Residents;
 use crate::units::show_size;
@@ -92,17 +93,23 @@ async fn load(
             };
             failed(code, &error.to_string())
         })?;
+    model.leave_on_disk(spec.from_disk);
+    context.counters.extend_load(model.weights.bytes_to_populate());
     let needed = memory_needed(&model, &config);
     // What is locked counts against a limit that is not known here: nothing else is kept beside it.
     let short = if context.loader.locks() { u64::MAX } else { residents.shortage(needed) };
     let given = context.compute.give_away(short).await;
     let (loader, compute) = (context.loader.clone(), context.compute.clone());
     let (spec, fetched_bytes) = (spec.clone(), model.fetched_bytes);
+    let allowance = context.config.allowance();
     let loaded = spawn_blocking(move || {
         drop(given);
         let short = residents.make_room(needed);
         if short > 0 {
             tracing::warn!("this stage takes {} more than there may be", show_size(short));
+        }
+        if model.weights.is_on_disk() {
+            tracing::warn!("{}", on_disk::warning(&model, &config, allowance));
         }
         let files = std::mem::take(&mut model.files);
         let stage = loader.load(model, &config, |bytes| residents.reserve(bytes))?;

@@ -131,6 +131,7 @@ fn hello(context: &Context, advertise: SocketAddr, measured: Measured) -> Hello 
         isa: config.simd.name().to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         local: config.child,
+        weights_from_disk: config.weights_from_disk,
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod compute;
 pub mod execute;
 pub mod load;
+pub mod on_disk;
 pub mod progress;
 pub mod resident;
 pub mod stages;

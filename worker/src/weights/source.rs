@@ -13,6 +13,7 @@ use crate::convert::slice_key;
 use crate::counters::Counters;
 use crate::weights::model_files::{ModelFiles, PartFile};
 use crate::weights::slice_store::{ChunkSource, Length, SliceStore, StoreError, Stored, Wanted};
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs;
 use std::io::Read;
@@ -57,6 +58,18 @@ pub struct Model {
     pub files: Vec<(SliceId, Stored)>,
 }
 
+impl Model {
+    /// Leaves on the disk what may be, if `from_disk` says so; otherwise all is to be read in.
+    pub fn leave_on_disk(&mut self, from_disk: bool) {
+        let Model { layout, weights, .. } = self;
+        let slices: Vec<SliceId> = weights.slices().iter().map(|slice| slice.id()).collect();
+        let tensors = slices.iter().flat_map(|slice| layout.slice_tensors(*slice));
+        let on_disk = tensors.filter(|tensor| layout.may_be_on_disk(tensor.is_of_experts));
+        let on_disk: BTreeSet<&str> = on_disk.map(|tensor| tensor.name.as_str()).collect();
+        weights.leave_on_disk(|name| from_disk && on_disk.contains(name));
+    }
+}
+
 /// Why there are no weights.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -74,7 +87,7 @@ fn refused(error: impl Display) -> SourceError {
 
 /// Finds the weights of `layers`, fetching them if they are nowhere here. Slices that are `held` are taken
 /// as they are; where their files were changed since, nothing that is held is. What is hashed, verified
-/// or fetched advances `counters`.
+/// or fetched advances `counters`; what is to be read in then is not counted yet.
 ///
 /// # Errors
 ///
@@ -103,7 +116,6 @@ pub async fn open<S: ChunkSource>(
         return Box::pin(open(files, layers, places, slices, counters, &Resident::new())).await;
     }
     counters.mappings.fetch_add(model.weights.mappings_made(), Relaxed);
-    counters.extend_load(model.weights.bytes_to_populate());
     Ok(model)
 }
 
@@ -248,11 +260,11 @@ async fn fetch_model<S: ChunkSource>(
     let missing = slices.iter().copied().filter(|slice| held.get(*slice).is_none());
     let missing: Vec<SliceId> = missing.collect();
     counters.extend_load(missing.iter().map(|slice| layout.slice_len(*slice)).sum());
-    for slice in missing {
+    let wanted = missing.into_iter().map(|slice| {
         let length = Length::Exactly(layout.slice_len(slice));
-        let wanted = Wanted { fingerprint: files.fingerprint, slice: slice_key(slice), length };
-        stored.push((slice, store.ensure(source, wanted, counters).await?));
-    }
+        (slice, Wanted { fingerprint: files.fingerprint, slice: slice_key(slice), length })
+    });
+    stored.extend(store.ensure_all(source, wanted, counters).await?);
     let fetched_bytes = stored.iter().map(|(_, stored)| stored.fetched_bytes).sum();
     let held = held.clone();
     blocking(move || {

@@ -109,6 +109,8 @@ impl Setting {
         counters.begin_load(0);
         let held = Resident::new();
         let model = open(&self.files, layers, &self.places, &self.source, &counters, &held).await?;
+        // As whoever loads it does.
+        counters.extend_load(model.weights.bytes_to_populate());
         model.weights.populate(&counters.loaded);
         let (done, total) = counters.load();
         assert!(done == total && total > 0, "{done} of {total} bytes were counted");

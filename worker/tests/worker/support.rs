@@ -196,6 +196,7 @@ impl Coordinator {
             rows_max: 32,
             kv_type: KvType::F16,
             hidden: HIDDEN,
+            from_disk: false,
         };
         let links = PlanLinks {
             epoch: PlanEpoch(epoch),

@@ -32,6 +32,7 @@ fn rig(script: &str) -> (TempDir, PathBuf, LocalWorkers, Tokens) {
         kv_memory: None,
         huge_pages: Some("force".to_owned()),
         mlock: true,
+        weights_from_disk: true,
         idle_timeout: Duration::from_secs(2),
         model_dir: dir.path().to_owned(),
         state_dirs: vec![child],
@@ -66,6 +67,7 @@ async fn a_child_gets_flags_and_a_token_and_ends_with_its_stdin() {
     assert!(flags.starts_with("join 127.0.0.1:7400 --child --name local-1 "), "{flags}");
     assert!(flags.contains("--threads 3") && flags.contains("--memory 1073741824"), "{flags}");
     assert!(flags.contains("--huge-pages force") && flags.contains("--mlock"), "{flags}");
+    assert!(flags.contains("--weights-from-disk"), "{flags}");
     assert!(!flags.contains("--kv-memory") && !flags.contains("wly1."), "{flags}");
     trigger.ask();
     timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();

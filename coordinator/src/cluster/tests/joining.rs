@@ -1,6 +1,7 @@
 //! From the first `Hello` to a plan that is served.
 
 use super::*;
+use woolly_engine::plan::scratch_bytes;
 use woolly_protocol::forward::CacheLimits;
 
 #[test]
@@ -66,6 +67,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
         rows_max: 256,
         chunks_max: 256,
         vocab: layout().vocab,
+        reads: Reads::default(),
     };
     assert_eq!(limits, expected);
     assert_eq!(stages[1].layers, 5..8);
@@ -150,6 +152,29 @@ fn a_model_too_big_for_the_workers_is_said_once_and_helped_by_another() {
     cluster.handle_hello(s(2), B, &hello(B)).unwrap();
     let todo = actions(&mut cluster);
     assert!(places(&todo).iter().any(|(id, ..)| *id == B), "{todo:?}");
+}
+
+#[test]
+fn a_worker_that_may_read_from_its_disk_is_told_when_it_has_to() {
+    let layout = layout();
+    let kv = 256 * layout.kv_block_bytes(0..8, KvType::F16);
+    let needs = layout.stage_bytes(0..8) + scratch_bytes(&layout, &(0..8), 256) + kv;
+    let told = |memory_bytes| {
+        let mut cluster = cluster_of(config(1));
+        let hello = Hello { memory_bytes, weights_from_disk: true, ..hello(A) };
+        cluster.handle_hello(s(0), A, &hello).unwrap();
+        let (mut from_disk, mut said) = (None, String::new());
+        while let Some(action) = cluster.poll_action() {
+            match action {
+                Action::Assign { assign, .. } => from_disk = Some(assign.stage.from_disk),
+                Action::Announce(line) => said += &line,
+                _ => {}
+            }
+        }
+        (from_disk, said.contains("stay on its disk"))
+    };
+    assert_eq!(told(needs), (Some(false), false));
+    assert_eq!(told(needs - (1 << 20)), (Some(true), true));
 }
 
 fn refusal(hello: &Hello) -> String {

@@ -11,7 +11,7 @@ mod time;
 
 use super::{Action, Cluster, ClusterConfig, PlacementConfig, StageInfo, Timeouts};
 use crate::ids::LaneId;
-use crate::scheduler::{Awaited, PlanLimits};
+use crate::scheduler::{Awaited, PlanLimits, Reads};
 use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;
@@ -126,6 +126,7 @@ pub(crate) fn hello(id: WorkerId) -> Hello {
         isa: "scalar".to_owned(),
         version: "0.1.0".to_owned(),
         local: false,
+        weights_from_disk: false,
     }
 }
 

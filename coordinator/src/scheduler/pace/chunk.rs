@@ -4,7 +4,7 @@
 //! times the slowest stage's `t(c)`, and once each other stage's and the links'. Small chunks fill and
 //! drain a deep pipeline soon, large ones repeat less of what a pass costs whatever its rows.
 
-use super::curve::shape;
+use super::shape::Shape;
 use super::times::StageTimes;
 
 /// Sizes that are compared, beside all rows that a microbatch may have.
@@ -37,6 +37,7 @@ struct Size {
     others: f64,
     /// Microbatches in flight that keep the slowest stage busy.
     in_flight: usize,
+    shape: Shape,
 }
 
 impl Chunks {
@@ -75,19 +76,20 @@ impl Size {
         let (stages, overhead) = (times.stages(), times.overhead());
         let guess = |stage| times.mixed(stage, stages, rows as f64);
         let (slowest, all) = times.through(guess).unwrap_or_else(|| {
-            let one = shape(rows as f64);
+            let one = times.shape.at(rows as f64);
             (one, one * stages as f64)
         });
         let in_flight = times.in_flight(slowest, in_flight_max);
         let every = slowest.max((all + overhead) / in_flight as f64);
-        Self { rows, every, others: all - slowest + overhead, in_flight }
+        let shape = times.shape;
+        Self { rows, every, others: all - slowest + overhead, in_flight, shape }
     }
 
     /// Seconds until so many rows are computed.
     fn cost(&self, left: usize) -> f64 {
-        let Self { rows, every, others, .. } = *self;
+        let Self { rows, every, others, shape, .. } = *self;
         // The last chunk has what is left; it may be the only one.
-        let rest = shape((left % rows) as f64) / shape(rows as f64);
+        let rest = shape.at((left % rows) as f64) / shape.at(rows as f64);
         match left / rows {
             0 => (every + others) * rest,
             full if left.is_multiple_of(rows) => every * full as f64 + others,
@@ -105,7 +107,7 @@ mod tests {
     /// So many stages, each of which was seen to take `6 + rows` milliseconds; and what a round takes
     /// outside them, in milliseconds.
     fn times(stages: u32, overhead: f64) -> StageTimes {
-        let mut times = StageTimes::new(stages);
+        let mut times = StageTimes::new(stages, Shape::default());
         for rows in [8, 16, 24, 32, 48, 64, 96, 128, 256] {
             let (overlap, time) = (stages as f32, Duration::from_millis(6 + u64::from(rows)));
             for stage in 0..times.stages() {
@@ -148,5 +150,17 @@ mod tests {
         let far = chunks.choose(&times, (256, 65), 20_480).0;
         assert_eq!(first, near);
         assert!(far > first, "{far}");
+    }
+
+    #[test]
+    fn before_anything_is_measured_a_mixture_has_larger_chunks_than_a_dense_model() {
+        let chosen = |shape: Shape, left| {
+            Chunks::default().choose(&StageTimes::new(8, shape), (256, 65), left).0
+        };
+        // The square root of 6 × 2,048 ÷ 7 is 42; nearly all of 128 experts are read eleven times as often as
+        // the 8 of one row, which makes it 139.
+        assert_eq!(chosen(Shape::default(), 2048), 48);
+        assert_eq!(chosen(Shape::mixture(), 2048), 128);
+        assert!(chosen(Shape::mixture(), 512) >= 2 * chosen(Shape::default(), 512));
     }
 }

@@ -4,6 +4,7 @@
 //! of its last five samples, so that a hiccup leaves no trace and a change is believed after three.
 //! Between buckets the curve is interpolated; it never falls with the rows.
 
+use super::shape::Shape;
 use std::cell::OnceCell;
 use std::time::Duration;
 
@@ -11,21 +12,12 @@ use std::time::Duration;
 const WINDOW: usize = 5;
 /// Part of the way that a bucket goes towards the median at each sample, once its window is full.
 const FOLLOW: f32 = 0.25;
-/// Rows that cost as much as reading the weights once: the shape of a curve that nobody has measured,
-/// `time ∝ WEIGHTS_IN_ROWS + rows`. Q4_K on AVX-512 takes 1, 1.35, 2.05 and 4.1 times as long for
-/// 1, 4, 8 and 16 rows, and 76 times for 512.
-const WEIGHTS_IN_ROWS: f64 = 6.0;
 /// Two points must be this far apart in rows before a slope is drawn through them.
 const SLOPE_SPAN: f64 = 1.5;
 /// Points at an end of the curve that its slope is drawn through.
 const SLOPE_POINTS: usize = 4;
 /// A point speaks for rows within this factor.
 const NEAR: f64 = 1.2;
-
-/// What a stage takes for so many rows, if nothing at all is measured, up to a factor.
-pub(in crate::scheduler) fn shape(rows: f64) -> f64 {
-    WEIGHTS_IN_ROWS + rows
-}
 
 /// Samples of about the same number of rows.
 #[derive(Clone, Debug)]
@@ -82,9 +74,16 @@ pub(in crate::scheduler) struct Curve {
     /// (rows, seconds) of each bucket, ascending in both. Drawn when somebody looks: a stage reports
     /// every microbatch, and its curve is looked at now and then.
     points: OnceCell<Vec<(f64, f64)>>,
+    /// How it goes on where nothing was measured.
+    shape: Shape,
 }
 
 impl Curve {
+    /// Nothing was measured yet.
+    pub(in crate::scheduler) fn new(shape: Shape) -> Self {
+        Self { shape, ..Self::default() }
+    }
+
     /// One measurement. Zero time is no measurement.
     pub(in crate::scheduler) fn observe(&mut self, now: Duration, rows: u32, time: Duration) {
         if time.is_zero() || rows == 0 {
@@ -149,14 +148,27 @@ impl Curve {
             (Some(low), Some(high)) => Some(between(low, *high, rows)),
             (None, Some(first)) => {
                 let end = SLOPE_POINTS.min(points.len());
-                Some(beyond(*first, &points[..end], rows))
+                Some(self.beyond(*first, &points[..end], rows))
             }
             (Some(last), None) => {
                 let start = points.len().saturating_sub(SLOPE_POINTS);
-                Some(beyond(last, &points[start..], rows))
+                Some(self.beyond(last, &points[start..], rows))
             }
             (None, None) => None,
         }
+    }
+
+    /// Past the end of the curve at `end`: the slope of the points there if they are far enough apart,
+    /// else the usual shape. Neither below constant time nor above time in proportion to the rows.
+    fn beyond(&self, end: (f64, f64), points: &[(f64, f64)], rows: f64) -> f64 {
+        let (first, last) = (points[0], points[points.len() - 1]);
+        let guess = if last.0 >= first.0 * SLOPE_SPAN {
+            end.1 + (last.1 - first.1) / (last.0 - first.0) * (rows - end.0)
+        } else {
+            end.1 * self.shape.at(rows) / self.shape.at(end.0)
+        };
+        let proportional = end.1 * rows / end.0;
+        guess.clamp(proportional.min(end.1), proportional.max(end.1))
     }
 }
 
@@ -166,19 +178,6 @@ pub(in crate::scheduler) fn between(low: (f64, f64), high: (f64, f64), rows: f64
         return high.1;
     }
     low.1 + (high.1 - low.1) * (rows - low.0) / (high.0 - low.0)
-}
-
-/// Past the end of the curve at `end`: the slope of the points there if they are far enough apart,
-/// else the usual shape. Neither below constant time nor above time in proportion to the rows.
-fn beyond(end: (f64, f64), points: &[(f64, f64)], rows: f64) -> f64 {
-    let (first, last) = (points[0], points[points.len() - 1]);
-    let guess = if last.0 >= first.0 * SLOPE_SPAN {
-        end.1 + (last.1 - first.1) / (last.0 - first.0) * (rows - end.0)
-    } else {
-        end.1 * shape(rows) / shape(end.0)
-    };
-    let proportional = end.1 * rows / end.0;
-    guess.clamp(proportional.min(end.1), proportional.max(end.1))
 }
 
 #[cfg(test)]

@@ -246,6 +246,7 @@ fn candidates(stages: usize, present: usize, most: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shape::Shape;
     use super::super::times::Measured;
     use super::*;
 
@@ -253,7 +254,7 @@ mod tests {
 
     /// Two stages with a time in microseconds for each (overlap, rows).
     fn measured(samples: &[(u32, u32, u64)]) -> StageTimes {
-        let mut times = StageTimes::new(2);
+        let mut times = StageTimes::new(2, Shape::default());
         for (overlap, rows, us) in samples {
             let (rows, overlap, time) = (*rows, *overlap as f32, Duration::from_micros(*us));
             for stage in 0..2 {
@@ -278,8 +279,8 @@ mod tests {
 
     #[test]
     fn without_measurements_there_is_a_group_for_each_stage() {
-        assert_eq!(chosen(&StageTimes::new(2), 8), 2);
-        assert_eq!(chosen(&StageTimes::new(2), 1), 1);
+        assert_eq!(chosen(&StageTimes::new(2, Shape::default()), 8), 2);
+        assert_eq!(chosen(&StageTimes::new(2, Shape::default()), 1), 1);
     }
 
     #[test]
@@ -350,5 +351,31 @@ mod tests {
         // Slow links want more than one on its way.
         let more = candidates(32, 33, 64);
         assert!([36, 40, 48, 64].iter().all(|groups| more.contains(groups)), "{more:?}");
+    }
+
+    #[test]
+    fn rows_that_were_not_measured_are_guessed_by_what_a_mixture_reads() {
+        let period = |shape: Shape, groups: usize| {
+            let mut times = StageTimes::new(2, shape);
+            for stage in 0..2 {
+                let time = Duration::from_micros(1000);
+                let of = Measured { rows: 8, has_prefill: false, overlap: 1.0, time };
+                times.observe(NOW, stage, of);
+            }
+            let found = predict(&times, NOW, 8, groups).unwrap();
+            (found.period * 1e6).round()
+        };
+        // Four rows take 10 ÷ 14 of eight, but they read 33 experts' bytes and not 56.
+        assert_eq!(period(Shape::default(), 2), (2000.0_f64 * 10.0 / 14.0).round());
+        let mixture = period(Shape::mixture(), 2);
+        assert!((1130.0..1170.0).contains(&mixture), "{mixture}");
+        // And one row of eight groups is an eighth of its time and not half of it.
+        let dense = period(Shape::default(), 8);
+        assert!(period(Shape::mixture(), 8) < 0.5 * dense, "{dense}");
+        // One group for each stage is the best guess whatever the shape.
+        for shape in [Shape::default(), Shape::mixture()] {
+            let least = (1..=8).map(|groups| period(shape, groups)).fold(f64::MAX, f64::min);
+            assert_eq!(period(shape, 2), least);
+        }
     }
 }

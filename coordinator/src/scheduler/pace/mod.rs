@@ -9,16 +9,18 @@ mod chunk;
 mod curve;
 mod grouping;
 mod prefill_budget;
+mod shape;
 mod times;
 mod traffic;
 
 pub(super) use prefill_budget::{Allowance, CHUNK_MIN};
 pub use traffic::StageTiming;
 
-use super::limits::{ItlTarget, PlanLimits, to_usize};
+use super::limits::{ItlTarget, PlanLimits, Reads, to_usize};
 use chunk::Chunks;
 use grouping::{Grouping, predict};
 use prefill_budget::{Budget, DecodeLoad};
+use shape::Shape;
 use std::time::Duration;
 use times::{Measured, StageTimes};
 use traffic::Traffic;
@@ -88,9 +90,9 @@ impl Share {
 
 impl Pace {
     /// A plan of so many stages begins: nothing that was measured before holds.
-    pub(super) fn begin(&mut self, now: Duration, stages: u32) {
+    pub(super) fn begin(&mut self, now: Duration, stages: u32, reads: Reads) {
         self.traffic.clear(now);
-        self.times = StageTimes::new(stages);
+        self.times = StageTimes::new(stages, Shape::new(reads));
         self.grouping = Grouping::default();
         self.decode_groups = 0;
         self.budget = Budget::default();
@@ -246,7 +248,7 @@ mod tests {
         let timing = StageTiming { microbatch: MicrobatchId(1), compute: ms(1), wait: ms(1) };
         let mut pace = Pace::default();
         assert!(!pace.observe(ms(0), 0, &timing), "no plan");
-        pace.begin(ms(0), 2);
+        pace.begin(ms(0), 2, Reads::default());
         assert!(!pace.observe(ms(0), 0, &timing), "nothing was sent");
         pace.sent(ms(0), Sent { microbatch: MicrobatchId(1), rows: 1, decode_rows: 1 });
         assert!(!pace.observe(ms(1), 2, &timing), "no such stage");

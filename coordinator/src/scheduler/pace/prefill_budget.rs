@@ -27,7 +27,8 @@ pub(in crate::scheduler) const CHUNK_MIN: usize = 2;
 /// How many times more rows than were ever measured with prefill may be used: past its end a curve is
 /// a guess.
 const GROWTH: usize = 2;
-/// Rows of a microbatch beside decodes while nothing was measured.
+/// Rows of a microbatch beside decodes while nothing was measured, of a dense model; of a mixture as many as take
+/// as long.
 const ROWS_UNMEASURED: usize = 64;
 /// The set point before any gap is known, as a part of the target.
 const SET_POINT_FIRST: f64 = 0.9;
@@ -226,7 +227,7 @@ impl Budget {
                 found
             }
             None => {
-                let rows = ROWS_UNMEASURED.min(load.rows_max);
+                let rows = times.shape.as_dense(ROWS_UNMEASURED).min(load.rows_max);
                 let in_flight = times.in_flight(f64::INFINITY, to_usize(plan.in_flight_max));
                 let (rows_first, in_flight_max) = (rows, in_flight);
                 Allowance { rows, rows_first, in_flight, in_flight_max, one: false }

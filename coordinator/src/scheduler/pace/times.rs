@@ -8,7 +8,8 @@
 //! Microbatches with prefill rows have curves of their own: the head computes their sampled rows
 //! only, and their rows attend to more positions.
 
-use super::curve::{Curve, between, shape};
+use super::curve::{Curve, between};
+use super::shape::Shape;
 use crate::scheduler::limits::to_usize;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Levels {
     ranges: Vec<(usize, (f64, f64))>,
     /// The curves, in the same order.
     curves: Vec<Curve>,
+    shape: Shape,
 }
 
 impl Levels {
@@ -61,7 +63,7 @@ impl Levels {
     fn observe(&mut self, now: Duration, overlap: usize, rows: u32, time: Duration) {
         let place = self.place(overlap).unwrap_or_else(|place| {
             self.ranges.insert(place, (overlap, (0.0, 0.0)));
-            self.curves.insert(place, Curve::default());
+            self.curves.insert(place, Curve::new(self.shape));
             place
         });
         self.curves[place].observe(now, rows, time);
@@ -87,13 +89,16 @@ pub(in crate::scheduler) struct StageTimes {
     /// Seconds that a microbatch spends outside the stages: the last few, and where the next goes.
     overheads: Vec<f64>,
     next_overhead: usize,
+    /// What stages take where nothing is known.
+    pub(super) shape: Shape,
 }
 
 impl StageTimes {
-    /// A plan about which nothing is known.
-    pub(in crate::scheduler) fn new(stages: u32) -> Self {
-        let stages = vec![StageCurves::default(); to_usize(stages)];
-        Self { stages, ..Self::default() }
+    /// A plan about which nothing is known but the shape of its stages' curves.
+    pub(in crate::scheduler) fn new(stages: u32, shape: Shape) -> Self {
+        let levels = Levels { shape, ..Levels::default() };
+        let stage = StageCurves { decode: levels.clone(), mixed: levels };
+        Self { stages: vec![stage; to_usize(stages)], shape, ..Self::default() }
     }
 
     /// Stages of the plan.
@@ -209,7 +214,7 @@ impl StageTimes {
         };
         let cautious = |levels: &Levels, most: f64| {
             let end = rows.min(most);
-            Some(of(levels, rows)?.max(of(levels, end)? * shape(rows) / shape(end)))
+            Some(of(levels, rows)?.max(of(levels, end)? * self.shape.at(rows) / self.shape.at(end)))
         };
         let mixed = nearest(&curves.mixed, overlap, rows).map(|(_, range)| range);
         let decode = nearest(&curves.decode, overlap, rows).map(|(_, range)| range);
@@ -303,7 +308,7 @@ fn estimate_near(
 /// How many times longer `rows` take than the rows at the end of a decode curve, by the curves of
 /// prefill; by the usual shape if these do not know so many rows.
 fn growth(mixed: &Levels, overlap: usize, (end, at_end): (f64, f64), rows: f64) -> f64 {
-    let usual = shape(rows) / shape(end);
+    let usual = mixed.shape.at(rows) / mixed.shape.at(end);
     let Some((_, range)) = nearest(mixed, overlap, rows) else { return usual };
     let seconds = |rows| estimate(mixed, overlap, rows, Duration::ZERO).map(|found| found.seconds);
     match (within(range, rows), within(range, end), seconds(rows), seconds(end)) {
@@ -340,7 +345,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1);
 
     fn times(samples: &[(u32, f32, u64)]) -> StageTimes {
-        let mut times = StageTimes::new(3);
+        let mut times = StageTimes::new(3, Shape::default());
         for (rows, overlap, us) in samples {
             let (rows, overlap, time) = (*rows, *overlap, Duration::from_micros(*us));
             times.observe(NOW, 0, Measured { rows, has_prefill: false, overlap, time });
@@ -412,7 +417,7 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_covers_the_links() {
-        let mut times = StageTimes::new(8);
+        let mut times = StageTimes::new(8, Shape::default());
         assert_eq!(times.in_flight(0.01, 65), 9, "no link is known");
         times.observe_overhead(0.035);
         assert_eq!([times.in_flight(0.01, 65), times.in_flight(0.1, 65)], [12, 9]);
@@ -421,7 +426,7 @@ mod tests {
 
     #[test]
     fn decode_rows_are_fresh_for_a_minute() {
-        let mut times = StageTimes::new(1);
+        let mut times = StageTimes::new(1, Shape::default());
         let time = Duration::from_millis(1);
         times.observe(NOW, 0, Measured { rows: 8, has_prefill: false, overlap: 1.0, time });
         assert!(times.decode_is_fresh(NOW + FRESH_FOR, 8.0));
@@ -431,7 +436,7 @@ mod tests {
 
     #[test]
     fn the_overhead_is_the_least_of_late() {
-        let mut times = StageTimes::new(1);
+        let mut times = StageTimes::new(1, Shape::default());
         assert_eq!(times.overhead(), 0.0);
         times.observe_overhead(0.001);
         (0..OVERHEADS - 1).for_each(|_| times.observe_overhead(0.005));

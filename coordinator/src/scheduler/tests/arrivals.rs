@@ -6,7 +6,7 @@ use super::greedy;
 use super::rng::{Rng, mix};
 use super::toy::{FRAGILE_SEED, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
-use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, SchedulerConfig};
+use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, Reads, SchedulerConfig};
 use std::time::Duration;
 use woolly_protocol::ids::PlanEpoch;
 
@@ -47,6 +47,7 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> P
         rows_max: rng.pick(&[1, 2, 8, 33, 256]),
         chunks_max: rng.pick(&[1, 2, 5, 64]),
         vocab: 1 << 17,
+        reads: Reads::default(),
     };
     if let Some(first) = first {
         (limits.ctx_size, limits.extent_len) = (first.ctx_size, first.extent_len);

@@ -17,7 +17,7 @@ pub(crate) mod toy;
 mod turns;
 
 use super::sequence::Phase;
-use super::{PlanLimits, PrefixCache, Scheduler, SchedulerConfig, Step};
+use super::{PlanLimits, PrefixCache, Reads, Scheduler, SchedulerConfig, Step};
 use crate::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,6 +40,7 @@ fn plan() -> PlanLimits {
         rows_max: 256,
         chunks_max: 256,
         vocab: 1 << 17,
+        reads: Reads::default(),
     }
 }
 

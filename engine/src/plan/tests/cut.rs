@@ -21,6 +21,7 @@ pub(super) fn member(machine: u8, memory_bytes: u64, read_bytes_per_s: u64) -> M
         read_bytes_per_s,
         macs_per_s: 0,
         threads: 2,
+        weights_from_disk: false,
     }
 }
 

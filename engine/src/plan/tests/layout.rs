@@ -147,7 +147,7 @@ fn stages_are_weighed() {
     assert_eq!(layout.stage_bytes(0..1), embedding + block);
     assert_eq!(layout.stage_bytes(0..3), embedding + 3 * block + head);
     assert_eq!(layout.stage_bytes_per_token(0..3), embedding / VOCAB + 3 * block + head);
-    let few = layout.stage_bytes_of_few_rows(0..3);
+    let few = layout.stage_bytes_read(0..3, 4);
     assert_eq!(few, 4 * (embedding / VOCAB) + 3 * block + head, "all but embeddings are read once");
     let macs = HIDDEN * (64 + 32 + 32 + 64 + 96 + 96) + 96 * 64;
     assert_eq!(layout.stage_prefill_macs_per_token(0..3), 3 * macs, "a prompt needs no head");

@@ -1,8 +1,10 @@
 //! Layouts of small models, cuts over invented workers, fingerprints of small files.
 
 mod cut;
+mod disk;
 mod fingerprint;
 mod layout;
+mod mixture;
 mod objective;
 
 use super::ModelLayout;

@@ -78,40 +78,44 @@ impl Shape {
                 tensors.push((format!("blk.{layer}.{part}.weight"), shape, ty));
             }
         }
-        ModelLayout::new(&self.header(&tensors)).unwrap()
-    }
-
-    /// A file's header; of the file's data nothing but its length is known.
-    fn header(&self, tensors: &[(String, Vec<u64>, TensorType)]) -> Gguf {
-        let number = |raw: Raw, key: &str, value: u32| raw.string(key).u32(4).u32(value);
-        let mut raw = Raw::new(tensors.len() as u64, 8);
-        raw = raw.string("general.architecture").u32(8).string("llama");
         let numbers = [
-            ("llama.block_count", self.layers.len() as u32),
-            ("llama.context_length", 131_072),
-            ("llama.embedding_length", self.hidden as u32),
-            ("llama.feed_forward_length", self.ffn as u32),
-            ("llama.attention.head_count", self.heads),
-            ("llama.attention.head_count_kv", self.kv_heads),
+            ("block_count", self.layers.len() as u64),
+            ("context_length", 131_072),
+            ("embedding_length", self.hidden),
+            ("feed_forward_length", self.ffn),
+            ("attention.head_count", self.heads.into()),
+            ("attention.head_count_kv", self.kv_heads.into()),
         ];
-        raw = numbers.into_iter().fold(raw, |raw, (key, value)| number(raw, key, value));
-        let epsilon = "llama.attention.layer_norm_rms_epsilon";
-        raw = raw.string(epsilon).u32(6).u32(1e-5f32.to_bits());
-        let mut offset = 0;
-        for (name, shape, ty) in tensors {
-            raw = raw.tensor(name, shape, *ty as u32, offset);
-            let rows: u64 = shape[1..].iter().product();
-            offset += (rows * ty.row_bytes(shape[0] as usize) as u64).next_multiple_of(32);
-        }
-        let bytes = raw.data(0).0;
-        let file_size = bytes.len() as u64 + offset;
-        Gguf::from_headers(vec![HeaderPart { file_name: "m.gguf".into(), bytes, file_size }])
-            .unwrap()
+        ModelLayout::new(&header("llama", &numbers, &tensors)).unwrap()
     }
 }
 
+/// The header of a model with these numbers; of its data nothing but the length is known.
+pub(super) fn header(
+    architecture: &str,
+    numbers: &[(&str, u64)],
+    tensors: &[(String, Vec<u64>, TensorType)],
+) -> Gguf {
+    let mut raw = Raw::new(tensors.len() as u64, 2 + numbers.len() as u64);
+    raw = raw.string("general.architecture").u32(8).string(architecture);
+    for (key, value) in numbers {
+        raw = raw.string(format!("{architecture}.{key}")).u32(4).u32(*value as u32);
+    }
+    let epsilon = format!("{architecture}.attention.layer_norm_rms_epsilon");
+    raw = raw.string(&epsilon).u32(6).u32(1e-5f32.to_bits());
+    let mut offset = 0;
+    for (name, shape, ty) in tensors {
+        raw = raw.tensor(name, shape, *ty as u32, offset);
+        let rows: u64 = shape[1..].iter().product();
+        offset += (rows * ty.row_bytes(shape[0] as usize) as u64).next_multiple_of(32);
+    }
+    let bytes = raw.data(0).0;
+    let file_size = bytes.len() as u64 + offset;
+    Gguf::from_headers(vec![HeaderPart { file_name: "m.gguf".into(), bytes, file_size }]).unwrap()
+}
+
 /// So many workers, each on a machine of its own.
-fn equal(count: u8) -> Vec<Member> {
+pub(super) fn equal(count: u8) -> Vec<Member> {
     let speeds = |member| Member { macs_per_s: 100_000_000_000, ..member };
     (0..count).map(|machine| speeds(member(machine, 64 * GIB, 20_000_000_000))).collect()
 }
@@ -120,7 +124,7 @@ fn best(layout: &ModelLayout, members: &[Member], objective: Objective) -> Cut {
     checked(layout, members, &CutRequest { objective, ..request() })
 }
 
-fn by_hand(layout: &ModelLayout, members: &[Member], counts: &[u32]) -> Cut {
+pub(super) fn by_hand(layout: &ModelLayout, members: &[Member], counts: &[u32]) -> Cut {
     let request = CutRequest { cut: Some(counts.to_vec()), ..request() };
     cut(layout, members, &request).unwrap_or_else(|error| panic!("{error}"))
 }

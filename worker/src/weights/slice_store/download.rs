@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use woolly_protocol::limits::SLICE_CHUNK;
 use woolly_protocol::slices::{SliceKey, SliceManifest};
 
-/// Chunks asked for at a time: enough to keep a link of 1 Gbit/s and 30 ms busy.
+/// Chunks of a slice asked for at a time, each by a stream of its own: as many as the connection's window holds,
+/// which keeps a link of 1 Gbit/s and 30 ms busy. More of them, and a window for more, were no faster (docs/memory.md).
 const FETCHES_IN_FLIGHT: usize = 4;
 /// How often a chunk that came damaged, late or not at all is asked for again.
 const REFETCHES_MAX: u32 = 3;

@@ -40,7 +40,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::task::JoinSet;
 
+/// Slices that are fetched at a time: one is on its way while another is hashed or made durable.
+const SLICES_AT_ONCE: usize = 2;
 /// How often a worker looks whether another one has finished the download that it waits for.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
@@ -123,6 +126,38 @@ impl SliceStore {
         let used = self.in_use.add(&manifest);
         self.has_compared(&manifest);
         Ok(Stored { path, length: manifest.length, fetched_bytes, _lock: lock, _used: used })
+    }
+
+    /// The same for several, some at a time: while one is being hashed by the coordinator or made durable here,
+    /// another is on its way. In any order; `name` is handed back with each.
+    ///
+    /// # Errors
+    ///
+    /// The first that is met; what was fetched of the others stays.
+    pub async fn ensure_all<S: ChunkSource, N: Send + 'static>(
+        &self,
+        source: &Arc<S>,
+        wanted: impl IntoIterator<Item = (N, Wanted)>,
+        counters: &Arc<Counters>,
+    ) -> Result<Vec<(N, Stored)>, StoreError> {
+        let (mut wanted, mut stored) = (wanted.into_iter(), Vec::new());
+        let mut fetches = JoinSet::new();
+        loop {
+            while fetches.len() < SLICES_AT_ONCE
+                && let Some((name, wanted)) = wanted.next()
+            {
+                let (store, source) = (self.clone(), Arc::clone(source));
+                let counters = Arc::clone(counters);
+                fetches.spawn(async move {
+                    Ok::<_, StoreError>((name, store.ensure(&source, wanted, &counters).await?))
+                });
+            }
+            match fetches.join_next().await {
+                None => return Ok(stored),
+                Some(Ok(fetched)) => stored.push(fetched?),
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
     }
 
     async fn look_up(

@@ -9,11 +9,12 @@
 use super::error::StoreError;
 use super::files::{self, CHUNK_LEN, Manifest};
 use crate::counters::Counters;
+use crate::machine::direct::Direct;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -22,8 +23,6 @@ use std::time::{Duration, Instant, SystemTime};
 const BYTES_PER_S_MAX: u64 = 50_000_000;
 /// The longest sleep: the end of the worker is noticed after it.
 const NAP: Duration = Duration::from_secs(1);
-/// What direct reads have to be aligned to.
-const ALIGNMENT: usize = 4096;
 
 /// The slices in use, by the name of their content.
 #[derive(Debug, Default)]
@@ -170,34 +169,6 @@ fn heal(path: &Path, file: &File, at: u64, len: usize, expected: &[u8; 32]) -> i
         "chunk {chunk} of {shown} was damaged on the disk: it is written again from memory"
     );
     Ok(())
-}
-
-/// A file opened past the page cache, where the file system can do that.
-struct Direct {
-    file: Option<File>,
-}
-
-impl Direct {
-    fn open(path: &PathBuf) -> Direct {
-        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_DIRECT;
-        Direct { file: OpenOptions::new().read(true).custom_flags(flags).open(path).ok() }
-    }
-
-    /// `len` bytes as the disk has them; as the cache has them if the disk cannot be asked.
-    fn read(&self, cached: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; len.next_multiple_of(ALIGNMENT) + ALIGNMENT];
-        let skip = buffer.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        let room = &mut buffer[skip..skip + len.next_multiple_of(ALIGNMENT)];
-        let whole = |file: &File| file.read_at(room, at).is_ok_and(|count| count >= len);
-        if self.file.as_ref().is_some_and(whole) {
-            buffer.drain(..skip);
-            buffer.truncate(len);
-            return Ok(buffer);
-        }
-        let mut bytes = vec![0; len];
-        cached.read_exact_at(&mut bytes, at)?;
-        Ok(bytes)
-    }
 }
 
 #[cfg(test)]

@@ -197,6 +197,47 @@ async fn s_05_every_name_is_64_hexadecimal_digits() {
 }
 
 #[tokio::test]
+async fn another_slice_is_on_its_way_while_one_waits() {
+    let (_dir, store) = store();
+    // One chunk of the first comes only after a while; the second is whole before.
+    let (slow, quick) = (Fake::new(three_chunks()), Fake::new(content(99)));
+    let both = Arc::new(Both { slow: slow.misbehave(1, Bad::Lost, 3), quick });
+    let of = |slice, length| (slice, Wanted { slice, ..wanted(length) });
+    let all = [of(LAYER, three_chunks().len()), of(SliceKey::Head, 99)];
+    let stored = store.ensure_all(&both, all, &Arc::default()).await.unwrap();
+    let order: Vec<_> = stored.iter().map(|(slice, _)| *slice).collect();
+    assert_eq!(order, [SliceKey::Head, LAYER], "the quick one overtakes");
+    // What was fetched of one stays when the other cannot be had.
+    let (_dir, store) = self::store();
+    let refused = Fake::new(three_chunks()).misbehave(0, Bad::Refused, 9);
+    let both = Arc::new(Both { slow: refused, quick: Fake::new(content(99)) });
+    assert!(store.ensure_all(&both, all, &Arc::default()).await.is_err());
+    assert!(names(&store, "slice").len() <= 1);
+}
+
+/// Two slices of one model.
+struct Both {
+    slow: Arc<Fake>,
+    quick: Arc<Fake>,
+}
+
+impl Both {
+    fn of(&self, slice: SliceKey) -> &Fake {
+        if slice == LAYER { &self.slow } else { &self.quick }
+    }
+}
+
+impl ChunkSource for Both {
+    async fn manifest(&self, slice: SliceKey) -> Result<SliceManifest, FetchError> {
+        self.of(slice).manifest(slice).await
+    }
+
+    async fn chunk(&self, slice: SliceKey, chunk: u32) -> Result<Vec<u8>, FetchError> {
+        self.of(slice).chunk(slice, chunk).await
+    }
+}
+
+#[tokio::test]
 async fn s_06_two_workers_fetch_the_same_slice_once() {
     let (_dir, store) = store();
     let fake = Fake::new(content(9 * CHUNK_LEN as usize));
