@@ -36,7 +36,8 @@ impl Scheduler {
             return None;
         }
         let mut builder = std::mem::take(&mut self.builder);
-        builder.begin(self.in_flight.back(), self.extent_len());
+        let groups = self.caches.groups().len();
+        builder.begin(self.in_flight.back(), (groups, self.caches.extent_len()));
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills && !(share.decode_only && builder.decodes > 0) {
             if let Some(rows) =
@@ -58,6 +59,7 @@ impl Scheduler {
         self.pace.sent(now, Sent { microbatch, rows, decode_rows });
         self.next_microbatch.0 += 1;
         self.offer(&filled);
+        self.leave_behind(&in_flight.chunks);
         filled.clear();
         self.builder.filled = filled;
         self.in_flight.push_back(in_flight);
