@@ -23,7 +23,6 @@ use super::blocks::Blocks;
 use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
 use super::prefix_key::Name;
 use std::ops::Range;
-use woolly_engine::plan::window_blocks;
 use woolly_protocol::ids::BlockId;
 use woolly_protocol::limits::{BLOCK_LEN, CACHE_GROUPS_MAX};
 
@@ -177,9 +176,9 @@ impl Caches {
     fn most(&self, group: &Group, rows: usize, longest: usize) -> usize {
         let all = self.extents_for(longest);
         group.window.map_or(all, |window| {
-            let (rows, len) = (to_u32(rows.min(self.rows).max(1)), to_u32(self.extent_len()));
-            let blocks = usize::try_from(window_blocks(window, rows, len)).unwrap_or(usize::MAX);
-            (blocks / self.per_extent()).min(all)
+            // As the planner counts: the window before the chunk, the chunk, and the ends of both.
+            let positions = to_usize(window) + rows.clamp(1, self.rows.max(1));
+            (positions.saturating_sub(2).div_ceil(self.extent_len()) + 1).min(all)
         })
     }
 
@@ -257,9 +256,10 @@ impl Caches {
         let per_extent = self.per_extent();
         for (group, table) in self.groups.iter_mut().zip(tables) {
             let first = table.first / per_extent;
-            for index in full.start.max(first)..full.end {
-                let extent = group.blocks.extent_of(table.blocks[(index - first) * per_extent]);
-                group.blocks.name(extent, names[index]);
+            let held = full.start.max(first)..full.end;
+            let blocks = table.blocks.iter().step_by(per_extent).skip(held.start - first);
+            for (block, name) in blocks.zip(&names[held]) {
+                group.blocks.name(group.blocks.extent_of(*block), *name);
             }
         }
     }

@@ -58,7 +58,7 @@ impl Scheduler {
         sequence.phase = Phase::Running;
         sequence.reserved = extents;
         self.reserved += extents;
-        self.adopt(id);
+        self.adopt(id, usize::MAX);
     }
 
     /// What a sequence's claims follow from: the rows that it computes now, and how long it gets at most.

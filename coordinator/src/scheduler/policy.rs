@@ -4,6 +4,7 @@ use super::Scheduler;
 use super::limits::{PlanLimits, to_u32, to_usize};
 use super::memory::Grown;
 use super::pace::{Allowance, CHUNK_MIN, Load, Sent};
+use super::prefix::EXTENTS_AHEAD;
 use super::sequence::Phase;
 use super::step::{Room, Step, StepBuilder};
 use std::time::Duration;
@@ -149,7 +150,7 @@ impl Scheduler {
         while builder.rows() < room.rows {
             let Some((rank, id)) = self.running.prefilling_after(after) else { break };
             after = Some(rank);
-            self.adopt(id);
+            self.adopt(id, EXTENTS_AHEAD);
             let sequence = self.sequence(id);
             let rows = sequence.pending().min(room.rows - builder.rows());
             if !builder.fits(room, sequence, rows) || self.grow(id, rows) == Grown::Waits {

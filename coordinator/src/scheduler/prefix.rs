@@ -32,7 +32,7 @@ use woolly_protocol::ids::SequenceId;
 /// Extents that one who computes a prompt looks at, at each border between two, for what others have
 /// computed meanwhile. It looked at all when it started; where a group lacks what its window needs,
 /// looking at all again and again would take the square of a prompt's length.
-const EXTENTS_AHEAD: usize = 64;
+pub(super) const EXTENTS_AHEAD: usize = 64;
 
 impl Scheduler {
     /// Names the full extents of a sequence's log; `false` without a cache.
@@ -50,8 +50,8 @@ impl Scheduler {
     }
 
     /// Lets a sequence hold the extents that the cache has for its next positions, instead of
-    /// computing them.
-    pub(super) fn adopt(&mut self, id: SequenceId) {
+    /// computing them. Looks at the next `ahead` of them.
+    pub(super) fn adopt(&mut self, id: SequenceId, ahead: usize) {
         let len = self.caches.extent_len();
         let sequence = self.sequence(id);
         let open = !sequence.sent.is_multiple_of(len) || sequence.pending() <= len;
@@ -62,7 +62,6 @@ impl Scheduler {
         // One position at least is left to compute.
         let names = &sequence.names[..(sequence.compute_end() - 1) / len];
         let from = sequence.sent / len;
-        let ahead = if from == 0 { usize::MAX } else { EXTENTS_AHEAD };
         let hit = self.caches.hit(names, from, ahead);
         if hit == from {
             return;

@@ -57,6 +57,9 @@ struct StageSim {
     link_free_at: u64,
 }
 
+/// A block that a microbatch names: its cache group, itself, whose it is.
+type Use = (usize, BlockId, SequenceId);
+
 struct Sim {
     rng: Rng,
     /// Draws what is about reports.
@@ -81,7 +84,7 @@ struct Sim {
     /// When the scheduler is called again at the latest.
     timer: Option<u64>,
     /// Blocks of the microbatches in flight with their cache group, and whose they are.
-    in_flight: VecDeque<(MicrobatchId, Vec<(usize, BlockId, SequenceId)>)>,
+    in_flight: VecDeque<(MicrobatchId, Vec<Use>)>,
     clients: Vec<Client>,
     by_id: BTreeMap<SequenceId, usize>,
 }

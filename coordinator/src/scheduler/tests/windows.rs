@@ -68,36 +68,64 @@ fn a_sequence_claims_what_it_may_hold_and_less_once_it_decodes() {
     assert_eq!(scheduler.sequence(short).tables[0].claimed, 1, "it ends before its 32nd position");
 }
 
-/// Runs as many sequences of full length as the plan has room for, and one more that waits.
-fn full_contexts(window: u32) {
+/// Runs as many sequences of full length as the plan has room for, until the first ends. The most blocks that
+/// were held in each group.
+fn full_contexts(window: u32, prompt: u32) -> Vec<usize> {
     let (ctx_size, sequences) = (8192, 16);
     let most = u32::try_from(window_blocks(window, 256, 32)).unwrap();
     let blocks = (sequences * most, sequences * ctx_size / 32);
     let limits = PlanLimits { ctx_size, rows_max: 256, in_flight_max: 4, ..plan() };
     let mut scheduler = serving(with_window(window, blocks, limits));
-    for _ in 0..=sequences {
-        submit(&mut scheduler, 4096, 4096);
+    for _ in 0..sequences {
+        submit(&mut scheduler, prompt, ctx_size - prompt);
     }
     assert_eq!(scheduler.counts().running, sequences as usize, "all at once");
-    let (mut in_flight, mut decoding) = (Vec::new(), 0);
-    while scheduler.counts().waiting > 0 {
-        in_flight.extend(std::iter::from_fn(|| scheduler.poll_step(T0)));
-        scheduler.handle_sampled(T0, answer_of(&in_flight.remove(0))).unwrap();
-        decoding = decoding.max(scheduler.running.decoding());
+    if prompt > ctx_size / 2 {
+        submit(&mut scheduler, prompt, ctx_size - prompt);
+        assert_eq!(scheduler.counts().waiting, 1, "there is no room for another");
     }
-    assert_eq!(decoding, sequences as usize, "all decode at once");
+    let all = scheduler.sequences.len();
+    let (mut in_flight, mut most_held) = (Vec::new(), vec![0; 2]);
+    while scheduler.tally.preemptions == 0 && scheduler.sequences.len() == all {
+        in_flight.extend(std::iter::from_fn(|| scheduler.poll_step(T0)));
+        let held = held(&scheduler);
+        most_held.iter_mut().zip(held).for_each(|(most, held)| *most = held.max(*most));
+        scheduler.handle_sampled(T0, answer_of(&in_flight.remove(0))).unwrap();
+    }
     assert_books_balance(&scheduler);
     assert_eq!(scheduler.counts().preemptions, 0);
+    most_held
+}
+
+/// Prompts nearly as long as the context start together; and sequences that begin short grow until each is as
+/// long as the context. Either way nobody is preempted.
+fn check_full_contexts(window: u32) {
+    full_contexts(window, 8000);
+    let most_held = full_contexts(window, 64);
+    assert_eq!(most_held[1], 16 * 256, "sixteen whole contexts at a time");
+    assert!(most_held[0] <= 17 * window_blocks(window, 1, 32) as usize, "{most_held:?}");
+}
+
+#[test]
+fn claims_are_what_the_planner_has_blocks_for() {
+    for (window, rows, extent_len) in [(1, 1, 32), (128, 256, 32), (512, 256, 96), (33, 7, 64)] {
+        let limits = PlanLimits { rows_max: rows, extent_len, ctx_size: 1 << 17, ..plan() };
+        let limits = with_window(window, (10_000, 100_000), limits);
+        let mut scheduler = serving(limits);
+        let id = submit(&mut scheduler, 10_000, 10_000);
+        let blocks = scheduler.sequence(id).tables[0].claimed * scheduler.caches.per_extent();
+        assert_eq!(blocks as u64, window_blocks(window, rows, extent_len));
+    }
 }
 
 #[test]
 fn as_many_full_contexts_run_at_once_as_the_blocks_of_gpt_oss_are_for() {
-    full_contexts(128);
+    check_full_contexts(128);
 }
 
 #[test]
 fn as_many_full_contexts_run_at_once_as_the_blocks_of_gemma3_are_for() {
-    full_contexts(512);
+    check_full_contexts(512);
 }
 
 fn caching(limits: PlanLimits) -> Scheduler {
@@ -149,7 +177,7 @@ fn requests_that_arrive_together_share_what_is_computed_in_front_of_them() {
         submit(&mut scheduler, 200, 3);
     }
     let steps = run_out(&mut scheduler, Vec::new());
-    let rows: u32 = steps.iter().flat_map(|step| chunks(step)).map(|chunk| chunk.2).sum();
+    let rows: u32 = steps.iter().flat_map(chunks).map(|chunk| chunk.2).sum();
     assert!(rows <= 200 + 2 * (32 + 8) + 3 * 3, "{rows} rows");
     assert_eq!(held(&scheduler), [0, 0]);
 }
