@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use woolly_coordinator::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use woolly_coordinator::scheduler::{
-    PlanLimits, Reads, Scheduler, SchedulerConfig, StageTiming, Step,
+    CacheBlocks, PlanLimits, Reads, Scheduler, SchedulerConfig, StageTiming, Step,
 };
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::sampling::{Sampled, SampledRow, SampledToken, SamplingOptions};
@@ -46,7 +46,7 @@ impl Load {
             stages: STAGES,
             in_flight_max: STAGES + 1,
             ctx_size: 8192,
-            kv_blocks: 1 << 20,
+            caches: CacheBlocks::all_positions(1 << 20),
             extent_len: 32,
             rows_max: 256,
             chunks_max: 256,

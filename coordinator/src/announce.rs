@@ -128,6 +128,16 @@ pub fn kv_line(
     )
 }
 
+/// What there is beside it for layers that see the last `window` tokens only.
+pub fn window_line(window: u32, blocks: u32, sequences: u64) -> String {
+    format!(
+        "  layers that see the last {} tokens: {} blocks of 32, enough for {} sequences of any length at once",
+        show_count(u64::from(window)),
+        show_count(u64::from(blocks)),
+        show_count(sequences),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,5 +191,7 @@ mod tests {
     fn kv_is_told_in_tokens() {
         let line = kv_line("q8_0", 131_072, 32, 8192, "stage 1");
         assert!(line.contains("131,072 tokens in 4,096 blocks of 32"), "{line}");
+        let line = window_line(128, 208, 16);
+        assert!(line.contains("last 128 tokens: 208 blocks of 32, enough for 16"), "{line}");
     }
 }

@@ -21,7 +21,7 @@ pub struct Status {
     pub waiting: usize,
     /// See `waiting`.
     pub running: usize,
-    /// KV blocks free and in all.
+    /// KV blocks free and in all, of all cache groups.
     pub kv_blocks_free: u32,
     /// See `kv_blocks_free`.
     pub kv_blocks: u32,
@@ -63,7 +63,7 @@ pub struct StageStatus {
     pub layer_end: u32,
     /// Bytes of the model mapped.
     pub mapped_bytes: u64,
-    /// KV blocks.
+    /// KV blocks, of all cache groups.
     pub kv_blocks: u32,
     /// Loaded and linked.
     pub ready: bool,
@@ -99,11 +99,11 @@ pub struct Counts {
     pub in_flight_since: Option<Duration>,
     /// When the sequence that waits longest arrived.
     pub waiting_since: Option<Duration>,
-    /// KV blocks that nobody holds; 0 without a plan.
+    /// KV blocks of all cache groups that nobody holds; 0 without a plan.
     pub kv_blocks_free: u32,
     /// Those among them that the prefix cache keeps until they are needed.
     pub kv_blocks_cached: u32,
-    /// KV blocks in all; 0 without a plan.
+    /// KV blocks of all cache groups in all; 0 without a plan.
     pub kv_blocks: u32,
     /// Sequences preempted since the start.
     pub preemptions: u64,

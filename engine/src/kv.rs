@@ -10,7 +10,9 @@
 //! lanes; values with the head's width side by side, for the same reason. A tile holds halves, or
 //! signed bytes followed by one half per 32 values of a position: the scale.
 //!
-//! Only the coordinator allocates blocks. What a slot holds before it is written is never used.
+//! Layers that forget by the same rule are one cache group: they have as many blocks as each other, and a
+//! sequence has one block table for all of them. Only the coordinator allocates blocks. What a slot holds
+//! before it is written is never used.
 
 use crate::limits::BLOCK_LEN;
 use crate::memory::Buffer;
@@ -49,11 +51,53 @@ impl KvType {
     }
 }
 
+/// The blocks of one cache group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupBlocks {
+    /// Positions that its layers remember, the present one included; `None` remembers all.
+    pub window: Option<u32>,
+    /// Blocks of 32 positions for each of its layers.
+    pub count: u32,
+}
+
+impl GroupBlocks {
+    /// The place in the sequence of the first block that a row at `position` reads.
+    pub fn first_read(&self, position: u32) -> u32 {
+        let begin = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        begin / BLOCK_LEN as u32
+    }
+}
+
+/// A sequence's blocks in one cache group.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockTable<'a> {
+    /// The place of the first in the sequence: 0 unless a window has left blocks behind.
+    pub first: u32,
+    /// In order of position, without a gap.
+    pub blocks: &'a [u32],
+}
+
+impl<'a> BlockTable<'a> {
+    /// A table of all blocks of a sequence.
+    pub fn whole(blocks: &'a [u32]) -> Self {
+        Self { first: 0, blocks }
+    }
+
+    /// The block at `place` in the sequence.
+    ///
+    /// # Panics
+    ///
+    /// If the table does not have it.
+    #[inline(always)]
+    pub fn block(&self, place: usize) -> u32 {
+        self.blocks[place - self.first as usize]
+    }
+}
+
 /// The cache of all layers of a stage.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<Layer>,
-    blocks: usize,
     shape: CacheShape,
 }
 
@@ -78,19 +122,24 @@ impl CacheShape {
 
 #[derive(Debug)]
 struct Layer {
+    /// Its cache group.
+    group: usize,
+    blocks: u32,
     keys: Buffer<u8>,
     values: Buffer<u8>,
 }
 
 impl Cache {
-    /// An empty cache of `blocks` blocks for each of `layers` layers.
+    /// An empty cache. Of each layer `layers` says its cache group and how many blocks that has.
     ///
     /// The memory is zeroed lazily by the system; pages are touched when a block is first written.
-    pub fn new(layers: usize, blocks: usize, shape: CacheShape) -> Self {
-        let len = blocks * shape.kv_heads * shape.ty.tile_bytes(shape.head_dim);
-        let layers =
-            (0..layers).map(|_| Layer { keys: Buffer::new(len), values: Buffer::new(len) });
-        Self { layers: layers.collect(), blocks, shape }
+    pub fn new(layers: impl Iterator<Item = (usize, u32)>, shape: CacheShape) -> Self {
+        let of_block = shape.kv_heads * shape.ty.tile_bytes(shape.head_dim);
+        let layer = |(group, blocks): (usize, u32)| {
+            let len = blocks as usize * of_block;
+            Layer { group, blocks, keys: Buffer::new(len), values: Buffer::new(len) }
+        };
+        Self { layers: layers.map(layer).collect(), shape }
     }
 
     /// Bytes of the whole cache.
@@ -107,9 +156,14 @@ impl Cache {
         self.layers.iter().try_for_each(|l| l.keys.lock().and_then(|()| l.values.lock()))
     }
 
-    /// Blocks per layer.
-    pub fn blocks(&self) -> usize {
-        self.blocks
+    /// Blocks of a layer.
+    pub fn blocks(&self, layer: usize) -> u32 {
+        self.layers[layer].blocks
+    }
+
+    /// The cache group of a layer.
+    pub fn group(&self, layer: usize) -> usize {
+        self.layers[layer].group
     }
 
     /// Fills every slot with NaN: what is read without having been written shows.
@@ -123,13 +177,13 @@ impl Cache {
 
     /// The cache of one layer, for reading.
     pub fn layer(&self, layer: usize) -> LayerCache<'_> {
-        let Layer { keys, values } = &self.layers[layer];
+        let Layer { keys, values, .. } = &self.layers[layer];
         LayerCache { keys, values, shape: self.shape }
     }
 
     /// The keys and the values of one layer, for writing.
     pub fn layer_mut(&mut self, layer: usize) -> (CacheShape, &mut [u8], &mut [u8]) {
-        let Layer { keys, values } = &mut self.layers[layer];
+        let Layer { keys, values, .. } = &mut self.layers[layer];
         (self.shape, keys, values)
     }
 }

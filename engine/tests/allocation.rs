@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, KvType};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, SampleParams};
@@ -40,7 +40,7 @@ fn stage(model: &str, threads: usize, on_disk: bool) -> Stage {
     let config = StageConfig {
         layers: 0..layout.layers,
         ctx_size: 512,
-        kv_blocks: 32,
+        caches: layout.equal_caches(32),
         rows_max: 64,
         chunks_max: 4,
         kv_type: KvType::F16,
@@ -51,11 +51,22 @@ fn stage(model: &str, threads: usize, on_disk: bool) -> Stage {
 /// One token for each of two sequences, sampled with every option.
 fn step(stage: &mut Stage, position: u32, out: &mut Vec<woolly_engine::sampler::RowResult>) {
     let tables: [Vec<u32>; 2] = [(0..16).collect(), (16..32).collect()];
-    let chunks = tables.each_ref().map(|table| ChunkRef {
+    let groups = &stage.limits().caches;
+    // Where a window has left blocks behind, the table begins later.
+    let of_group = |table: &'_ Vec<u32>| -> Vec<(u32, Vec<u32>)> {
+        let first = groups.iter().map(|group| group.first_read(position));
+        first.map(|first| (first, table[first as usize..].to_vec())).collect()
+    };
+    let held = tables.each_ref().map(of_group);
+    let tables = held.each_ref().map(|held| {
+        let tables = held.iter().map(|(first, blocks)| BlockTable { first: *first, blocks });
+        tables.collect::<Vec<_>>()
+    });
+    let chunks = tables.each_ref().map(|tables| ChunkRef {
         position,
         token_count: 1,
         sample_rows: 1,
-        block_table: table,
+        tables,
     });
     let progress = AtomicU64::new(0);
     let requests = [RowRequest::Sample { params: &PARAMS, top: 0 }; 2];
@@ -70,9 +81,13 @@ fn step(stage: &mut Stage, position: u32, out: &mut Vec<woolly_engine::sampler::
 
 #[test]
 fn a_decode_step_allocates_nothing() {
-    // Dense, and a mixture with a shared expert, whose experts may be on the disk.
-    let models =
-        [("granite-tiny.gguf", false), ("tiny-qwen2moe.gguf", false), ("tiny-qwen2moe.gguf", true)];
+    // Dense; a mixture with a shared expert, whose experts may be on the disk; two cache groups.
+    let models = [
+        ("granite-tiny.gguf", false),
+        ("tiny-qwen2moe.gguf", false),
+        ("tiny-qwen2moe.gguf", true),
+        ("tiny-gpt-oss.gguf", false),
+    ];
     for ((model, on_disk), threads) in models.map(|m| [(m, 1), (m, 2)]).concat() {
         let run = std::thread::spawn(move || {
             let mut stage = stage(model, threads, on_disk);

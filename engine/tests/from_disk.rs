@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, KvType};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::stage::{Input, Stage, StageConfig};
@@ -35,7 +35,7 @@ fn stage(model: &str, on_disk: bool) -> Stage {
     let config = StageConfig {
         layers: all,
         ctx_size: 64,
-        kv_blocks: 2,
+        caches: layout.equal_caches(2),
         rows_max: 16,
         chunks_max: 1,
         kv_type: KvType::F16,
@@ -46,9 +46,10 @@ fn stage(model: &str, on_disk: bool) -> Stage {
 /// The bits of all logits of a prompt of 16 tokens and of 4 tokens after it.
 fn logits(mut stage: Stage) -> Vec<u32> {
     let mut bits = Vec::new();
+    let tables = vec![BlockTable::whole(&[0, 1]); stage.limits().caches.len()];
     for (position, count) in [(0, 16), (16, 1), (17, 1), (18, 2)] {
-        let (token_count, block_table) = (count, &[0, 1][..]);
-        let chunks = [ChunkRef { position, token_count, sample_rows: count, block_table }];
+        let (token_count, sample_rows) = (count, count);
+        let chunks = [ChunkRef { position, token_count, sample_rows, tables: &tables }];
         let batch = Batch::new(&chunks, stage.limits()).expect("a good batch");
         let tokens: Vec<u32> = (position..position + count).map(|at| (at * 37) % 200).collect();
         stage.forward(&batch, Input::Tokens(&tokens), &AtomicU64::new(0)).expect("it computes");

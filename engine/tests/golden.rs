@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, KvType};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowToken};
@@ -79,7 +79,7 @@ fn load(path: &Path) -> Stage {
     let config = StageConfig {
         layers: 0..layout.layers,
         ctx_size: 2048,
-        kv_blocks: 64,
+        caches: layout.equal_caches(64),
         rows_max: CHUNK,
         chunks_max: 1,
         kv_type: KvType::F16,
@@ -90,13 +90,14 @@ fn load(path: &Path) -> Stage {
 /// The score of every token after the first, with the two most likely tokens of its position.
 fn score(stage: &mut Stage, tokens: &[u32]) -> Vec<RowToken> {
     let table: Vec<u32> = (0..64).collect();
+    let tables = vec![BlockTable::whole(&table); stage.limits().caches.len()];
     let mut scored = Vec::new();
     let rows = &tokens[..tokens.len() - 1];
     for (index, chunk) in rows.chunks(CHUNK).enumerate() {
         let count = chunk.len() as u32;
         let position = (index * CHUNK) as u32;
         let chunks =
-            [ChunkRef { position, token_count: count, sample_rows: count, block_table: &table }];
+            [ChunkRef { position, token_count: count, sample_rows: count, tables: &tables }];
         let batch = Batch::new(&chunks, stage.limits()).expect("a good batch");
         stage.forward(&batch, Input::Tokens(chunk), &AtomicU64::new(0)).expect("it computes");
         let requests: Vec<RowRequest<'_>> = (0..chunk.len())

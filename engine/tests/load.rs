@@ -66,7 +66,7 @@ fn load_path(path: &Path) -> Result<Stage, String> {
     let config = StageConfig {
         layers: 0..1,
         ctx_size: 64,
-        kv_blocks: 2,
+        caches: layout.equal_caches(2),
         rows_max: 4,
         chunks_max: 1,
         kv_type: KvType::F16,

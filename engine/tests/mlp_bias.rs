@@ -5,7 +5,7 @@ use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::write::GgufWriter;
 use woolly_engine::gguf::{Array, Gguf, Value};
 use woolly_engine::kernels::Level;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, KvType};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::quant::TensorType;
@@ -77,7 +77,8 @@ fn logits(writer: &GgufWriter, token: u32, level: Level) -> Vec<f32> {
     let path = folder.path().join("model.gguf");
     writer.write(&path).expect("the model can be written");
     let mut stage = load(&path, level);
-    let chunks = [ChunkRef { position: 0, token_count: 1, sample_rows: 1, block_table: &[0] }];
+    let tables = [BlockTable::whole(&[0])];
+    let chunks = [ChunkRef { position: 0, token_count: 1, sample_rows: 1, tables: &tables }];
     let batch = Batch::new(&chunks, stage.limits()).expect("a good batch");
     stage
         .forward(&batch, Input::Tokens(&[token]), &std::sync::atomic::AtomicU64::new(0))
@@ -95,7 +96,7 @@ fn load(path: &Path, level: Level) -> Stage {
     let config = StageConfig {
         layers: 0..1,
         ctx_size: 64,
-        kv_blocks: 2,
+        caches: layout.equal_caches(2),
         rows_max: 4,
         chunks_max: 1,
         kv_type: KvType::F16,

@@ -13,6 +13,7 @@ mod sharing;
 mod start;
 mod strangers;
 mod wild_files;
+mod windows;
 
 use serde_json::{Value, json};
 use woolly_tests::cluster::Cluster;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 use woolly_engine::batch::ChunkRef;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, GroupBlocks, KvType};
 use woolly_engine::plan::SliceId;
 use woolly_engine::sampler::{RowRequest, RowResult, RowToken, SampleParams, TokenMask};
 use woolly_engine::stage::{Stage, StageConfig};
@@ -77,25 +77,38 @@ impl Work {
         self.forward.microbatch
     }
 
-    /// Its chunks, with their tables in the one cache group that a stage has.
+    /// The block tables of its chunks, those of one chunk together: one for each cache group.
     ///
     /// # Errors
     ///
-    /// It has other cache groups.
-    pub fn chunks(&self) -> Result<Vec<ChunkRef<'_>>, Failure> {
-        let [CacheTables::Blocks(tables)] = &self.forward.caches[..] else {
-            let groups = self.forward.caches.len();
-            let why = format!("expected one cache group of blocks, found {groups} groups");
-            return Err(Failure::bad_message(why));
-        };
-        let chunks = self.forward.chunks.iter().zip(tables.tables());
-        let chunk = |(chunk, blocks): (&Chunk, _)| ChunkRef {
+    /// A cache group is not of blocks.
+    pub fn tables(&self) -> Result<Vec<BlockTable<'_>>, Failure> {
+        let Forward { chunks, caches, .. } = &self.forward;
+        let mut tables = vec![BlockTable::whole(&[]); chunks.len() * caches.len()];
+        for (group, of_group) in caches.iter().enumerate() {
+            let CacheTables::Blocks(of_group) = of_group else {
+                return Err(Failure::bad_message("expected cache groups of blocks, found slots"));
+            };
+            let places = tables.iter_mut().skip(group).step_by(caches.len());
+            for (table, (span, blocks)) in places.zip(of_group.spans.iter().zip(of_group.tables()))
+            {
+                *table = BlockTable { first: span.first, blocks: bytemuck::cast_slice(blocks) };
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Its chunks with their [`tables`](Self::tables).
+    pub fn chunks<'a>(&self, tables: &'a [BlockTable<'a>]) -> Vec<ChunkRef<'a>> {
+        let groups = self.forward.caches.len().max(1);
+        let chunks = self.forward.chunks.iter().zip(tables.chunks_exact(groups));
+        let chunk = |(chunk, tables): (&Chunk, _)| ChunkRef {
             position: chunk.position,
             token_count: chunk.token_count,
             sample_rows: u32::from(chunk.sample_rows),
-            block_table: bytemuck::cast_slice(blocks),
+            tables,
         };
-        Ok(chunks.map(chunk).collect())
+        chunks.map(chunk).collect()
     }
 
     /// Token ids or hidden states.
@@ -201,18 +214,22 @@ pub fn slice_key(slice: SliceId) -> SliceKey {
 ///
 /// The sentence to print: the cache groups are not those that the engine computes.
 pub fn stage_config(spec: &StageSpec) -> Result<StageConfig, String> {
-    let [CacheLimits::Blocks(BlockLimits { count, window: None })] = spec.caches[..] else {
+    let blocks = spec.caches.iter().map(|cache| match *cache {
+        CacheLimits::Blocks(BlockLimits { count, window }) => Some(GroupBlocks { window, count }),
+        CacheLimits::Slots(_) => None,
+    });
+    let Some(caches) = blocks.collect() else {
         let groups: Vec<String> = spec.caches.iter().map(cache_name).collect();
         return Err(format!(
-            "this worker's version computes stages with one cache group, of blocks that remember all \
-             positions; the plan has {}: update this worker",
+            "this worker's version computes stages with cache groups of blocks; the plan has {}: update this \
+             worker",
             groups.join(" and ")
         ));
     };
     Ok(StageConfig {
         layers: spec.layer_first..spec.layer_end,
         ctx_size: spec.ctx_size,
-        kv_blocks: count,
+        caches,
         rows_max: spec.rows_max as usize,
         chunks_max: CHUNKS_PER_MICROBATCH_MAX,
         kv_type: match spec.kv_type {

@@ -3,14 +3,14 @@
 use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::Plan;
-use crate::scheduler::{PlanLimits, Reads};
+use crate::scheduler::{CacheBlocks, PlanLimits, Reads};
 use std::ops::Range;
 use std::time::Duration;
 use woolly_engine::plan::KvType;
 use woolly_protocol::control::{
     Assign, KvType as WireKvType, ModelSource, Neighbour, PlanLinks, StageSpec,
 };
-use woolly_protocol::forward::CacheLimits;
+use woolly_protocol::forward::{BlockLimits, CacheLimits};
 use woolly_protocol::limits::{
     CHUNKS_PER_MICROBATCH_MAX, FORWARD_PAYLOAD_MAX, ROWS_PER_MICROBATCH_MAX,
 };
@@ -49,7 +49,7 @@ impl Placement {
                 layer_first: start,
                 layer_end: end,
                 ctx_size: limits.ctx_size,
-                caches: vec![CacheLimits::all_positions(limits.kv_blocks)],
+                caches: limits.caches.groups().iter().copied().map(CacheLimits::Blocks).collect(),
                 rows_max: limits.rows_max,
                 kv_type,
                 hidden: self.config.layout.hidden,
@@ -73,12 +73,14 @@ impl Placement {
         let (stages, rows_max) = (number(plan.stages.len()), self.rows_of(plan, members));
         // All that are in flight fit the window of each link.
         let most = forwards_in_window(rows_max, self.config.layout.hidden).max(stages + 1);
+        let groups = plan.cut.caches.iter();
+        let groups = groups.map(|group| BlockLimits { count: group.count, window: group.window });
         PlanLimits {
             epoch: plan.epoch,
             stages,
             in_flight_max: PlanLimits::in_flight_max(stages).min(most),
             ctx_size: self.config.ctx_size,
-            kv_blocks: plan.cut.kv_blocks,
+            caches: CacheBlocks::new(groups),
             extent_len: self.config.extent_len,
             rows_max,
             chunks_max: number(CHUNKS_PER_MICROBATCH_MAX),

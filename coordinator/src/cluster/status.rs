@@ -5,12 +5,12 @@ use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::{Plan, StageInfo};
 use super::worker::StageState;
-use crate::announce::kv_line;
+use crate::announce::{kv_line, window_line};
 use crate::ids::LaneId;
 use crate::status::{StageStatus, Status};
 use crate::units::show_size;
 use std::ops::Range;
-use woolly_engine::plan::KV_CTX_MAX;
+use woolly_engine::plan::{BLOCK_LEN, KV_CTX_MAX, window_blocks};
 
 impl Cluster {
     /// The present state of a lane. What its scheduler knows (sequences and free blocks) is left at 0.
@@ -42,7 +42,7 @@ impl Placement {
                 layer_first: stage.layers.start,
                 layer_end: stage.layers.end,
                 mapped_bytes: stage.ready.as_ref().map_or(0, |ready| ready.mapped_bytes),
-                kv_blocks: plan.cut.kv_blocks,
+                kv_blocks: plan.cut.blocks(),
                 ready: stage.ready.is_some(),
             })
             .collect();
@@ -58,7 +58,7 @@ impl Placement {
             stages,
             kv_tokens: plan.cut.kv_positions(),
             ctx_size: self.config.ctx_size,
-            kv_blocks: plan.cut.kv_blocks,
+            kv_blocks: plan.cut.blocks(),
             kv_type: self.config.kv_type.name(),
             ..Status::default()
         }
@@ -107,7 +107,19 @@ impl Placement {
         };
         let (ty, len) = (self.config.kv_type.name(), self.config.extent_len);
         lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.config.ctx_size, &limited_by));
+        lines.extend(self.window_lines(plan));
         lines
+    }
+
+    /// What there is for layers with a window.
+    fn window_lines(&self, plan: &Plan) -> impl Iterator<Item = String> {
+        let (ctx_size, rows, len) = (self.config.ctx_size, self.rows_max(), self.config.extent_len);
+        plan.cut.caches.iter().filter_map(move |group| {
+            let window = group.window?;
+            let of_ctx = u64::from(ctx_size.next_multiple_of(len) / BLOCK_LEN);
+            let of_sequence = window_blocks(window, rows, len).min(of_ctx);
+            Some(window_line(window, group.count, u64::from(group.count) / of_sequence))
+        })
     }
 
     /// What a plan is announced with when it is served.
@@ -123,7 +135,7 @@ impl Placement {
                 stage.name,
                 layers(&stage.layers),
                 show_size(stage.ready.mapped_bytes),
-                plan.cut.kv_blocks,
+                plan.cut.blocks(),
                 stage.ready.load_ms / 1000,
                 stage.ready.load_ms % 1000 / 100,
             ));

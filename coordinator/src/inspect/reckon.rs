@@ -4,7 +4,7 @@ use super::report::{Cache, Format, Group, Memory, Parameters, Roles, Unused};
 use crate::scheduler::ROWS_PER_STEP;
 use std::collections::{BTreeMap, HashSet};
 use woolly_engine::gguf::survey::SurveyTensor;
-use woolly_engine::plan::{BLOCK_LEN, Findings, KvType, ModelLayout, scratch_bytes};
+use woolly_engine::plan::{BLOCK_LEN, Findings, KvType, ModelLayout, scratch_bytes, window_blocks};
 
 /// Tensors by their type, most bytes first.
 pub fn formats(tensors: &[SurveyTensor]) -> Vec<Format> {
@@ -118,8 +118,10 @@ fn groups(
         let first = group.layers.first().copied().unwrap_or(0) as usize;
         let window = layout.layer_shapes()[first].kind().window;
         let all = context.div_ceil(BLOCK_LEN);
-        // A window that does not begin with a block reaches into one more.
-        let blocks = window.map_or(all, |window| all.min(window.div_ceil(BLOCK_LEN) + 1));
+        let of_window = |window| window_blocks(window, ROWS_PER_STEP as u32, BLOCK_LEN);
+        let blocks = window.map_or(all, |window| {
+            u32::try_from(of_window(window)).map_or(all, |blocks| blocks.min(all))
+        });
         let said = Group {
             layers: group.layers.len(),
             window,

@@ -95,13 +95,13 @@ fn a_mixture_with_windows_is_said_in_lines() {
         "chat          chatml template of 178 bytes",
         "              MXFP4      12 tensors    102 KiB  35.6 %",
         "weights       embedding 25.3 KiB, layers 117 KiB, experts 118 KiB, head 25.6 KiB",
-        "cache         f16: 1 KiB per token, 544 KiB per sequence of 1,024 (2 layers keep 64 positions)",
+        "cache         f16: 1 KiB per token, 672 KiB per sequence of 1,024 (2 layers keep 320 positions)",
     ] {
         assert!(lines.lines().any(|have| have == line), "{line}\n\n{lines}");
     }
     let groups = &report.memory.unwrap().cache[0].groups;
     let said: Vec<_> = groups.iter().map(|g| (g.layers, g.window, g.positions)).collect();
-    assert_eq!(said, [(2, Some(32), 64), (2, None, 1024)]);
+    assert_eq!(said, [(2, Some(32), 320), (2, None, 1024)]);
 }
 
 #[test]

@@ -21,7 +21,7 @@
 //! [`handle_plan`](Scheduler::handle_plan).
 
 use super::Scheduler;
-use super::blocks::Blocks;
+use super::caches::Caches;
 use super::limits::{PlanLimits, Reads};
 use super::sequence::Phase;
 use crate::generation::{Failure, GenerationEvent};
@@ -64,8 +64,7 @@ impl Scheduler {
         if let Some(hold) = self.hold.take() {
             self.recovered.push_back(Recovered::Plan(now.saturating_sub(hold.since)));
         }
-        let blocks = Blocks::new(plan.extents(), plan.blocks_per_extent());
-        self.forget_names(blocks);
+        self.forget_names(Caches::new(&plan, self.config.rows_per_step));
         self.plan = Some(plan);
         self.hands_over = false;
         self.pace.begin(now, plan.stages, plan.reads);
@@ -79,7 +78,7 @@ impl Scheduler {
     pub fn handle_pipeline_lost(&mut self, now: Duration) {
         let Some(limits) = self.plan.take() else { return };
         self.set_back();
-        self.forget_names(Blocks::new(0, 1));
+        self.forget_names(Caches::default());
         self.pace.begin(now, 0, Reads::default());
         self.hands_over = false;
         self.tally.failovers += 1;
@@ -184,12 +183,12 @@ impl Scheduler {
     }
 
     /// What the blocks of the plan before held is gone, whatever its name was.
-    fn forget_names(&mut self, blocks: Blocks) {
+    fn forget_names(&mut self, caches: Caches) {
         #[cfg(debug_assertions)]
         if woolly_protocol::failpoint::planted("keep-old-prefix-names") {
-            return self.blocks.keep_names(blocks);
+            return self.caches.keep_names(caches);
         }
-        self.blocks = blocks;
+        self.caches = caches;
     }
 
     fn lose(&mut self, now: Duration, id: SequenceId, message: String) {

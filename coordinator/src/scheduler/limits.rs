@@ -2,9 +2,10 @@
 
 use super::prefix_key::PrefixCache;
 use std::time::Duration;
+use woolly_protocol::forward::BlockLimits;
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::limits::{
-    BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, IN_FLIGHT_MAX, KV_BLOCKS_MAX,
+    BLOCK_LEN, CACHE_GROUPS_MAX, CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, IN_FLIGHT_MAX, KV_BLOCKS_MAX,
     PENALTY_TOKENS_MAX, ROWS_PER_MICROBATCH_MAX, STAGES_MAX,
 };
 
@@ -81,8 +82,8 @@ pub struct PlanLimits {
     pub in_flight_max: u32,
     /// Positions of one sequence at most.
     pub ctx_size: u32,
-    /// KV blocks of [`BLOCK_LEN`] positions, the same on every stage.
-    pub kv_blocks: u32,
+    /// KV blocks of [`BLOCK_LEN`] positions for each cache group, the same on every stage.
+    pub caches: CacheBlocks,
     /// Positions of an extent, which is given out as a whole: a multiple of [`BLOCK_LEN`]. Blocks beyond the last
     /// whole extent stay unused.
     pub extent_len: u32,
@@ -135,6 +136,40 @@ impl Reads {
     }
 }
 
+/// The blocks of each cache group of a plan, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheBlocks {
+    groups: [BlockLimits; CACHE_GROUPS_MAX],
+    count: usize,
+}
+
+impl CacheBlocks {
+    /// These groups.
+    ///
+    /// # Panics
+    ///
+    /// If there is none, or more than the wire carries: the planner makes no such plan.
+    pub fn new(groups: impl IntoIterator<Item = BlockLimits>) -> Self {
+        let mut all = Self { groups: [BlockLimits { count: 0, window: None }; _], count: 0 };
+        for group in groups {
+            all.groups[all.count] = group;
+            all.count += 1;
+        }
+        assert!(all.count > 0, "a plan has a cache group");
+        all
+    }
+
+    /// One group, whose layers remember all positions.
+    pub fn all_positions(count: u32) -> Self {
+        Self::new([BlockLimits { count, window: None }])
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[BlockLimits] {
+        &self.groups[..self.count]
+    }
+}
+
 /// Microbatches that a plan lets be in flight beside one for each stage, at least: what links of a
 /// long round take is not known before the plan is served.
 const ON_THEIR_WAY: u32 = 8;
@@ -147,20 +182,20 @@ impl PlanLimits {
         (stages + stages.max(ON_THEIR_WAY)).min(to_u32(IN_FLIGHT_MAX))
     }
 
-    /// Positions that the longest sequence can have: the context, or all blocks if they are fewer.
+    /// Positions that the longest sequence can have: the context, or all blocks of a group that remembers
+    /// all positions if they are fewer.
     pub fn positions_max(&self) -> usize {
-        let in_blocks = u64::from(self.extents()) * u64::from(self.extent_len);
-        usize::try_from(in_blocks.min(u64::from(self.ctx_size))).expect("at most CTX_MAX")
+        let full = self.caches.groups().iter().filter(|group| group.window.is_none());
+        let in_blocks = full.map(|group| {
+            u64::from(group.count / self.blocks_per_extent()) * u64::from(self.extent_len)
+        });
+        let most = in_blocks.fold(u64::from(self.ctx_size), u64::min);
+        usize::try_from(most).expect("at most CTX_MAX")
     }
 
     /// Blocks of an extent.
     pub(super) fn blocks_per_extent(&self) -> u32 {
         self.extent_len / BLOCK_LEN
-    }
-
-    /// Whole extents.
-    pub(super) fn extents(&self) -> u32 {
-        self.kv_blocks / self.blocks_per_extent()
     }
 
     /// Positions that a sequence with penalties can have: what it counts has to fit a message.
@@ -180,12 +215,16 @@ impl PlanLimits {
             "1 to {IN_FLIGHT_MAX} microbatches are in flight: {self:?}"
         );
         assert!(within(self.ctx_size, to_usize(CTX_MAX)), "context beyond the wire: {self:?}");
+        let groups = || self.caches.groups().iter();
         assert!(
-            within(self.kv_blocks, to_usize(KV_BLOCKS_MAX)),
+            groups().all(|group| within(group.count, to_usize(KV_BLOCKS_MAX))),
             "blocks beyond the wire: {self:?}"
         );
         let whole = self.extent_len >= BLOCK_LEN && self.extent_len.is_multiple_of(BLOCK_LEN);
-        assert!(whole && self.extents() >= 1, "blocks are given out in whole extents: {self:?}");
+        assert!(
+            whole && groups().all(|group| group.count >= self.blocks_per_extent()),
+            "blocks are given out in whole extents: {self:?}"
+        );
         assert!(within(self.rows_max, ROWS_PER_MICROBATCH_MAX), "rows beyond the wire: {self:?}");
         assert!(
             within(self.chunks_max, CHUNKS_PER_MICROBATCH_MAX),

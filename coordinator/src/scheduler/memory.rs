@@ -1,11 +1,11 @@
 //! Blocks: who starts, who grows, who is preempted, and when blocks come back.
 
 use super::Scheduler;
-use super::limits::{blocks_for, to_usize};
+use super::blocks::Blocks;
 use super::sequence::Phase;
+use super::step::SentChunk;
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
-use woolly_protocol::limits::BLOCK_LEN;
 
 /// Free extents of blocks that a start leaves for each running sequence to grow.
 const HEADROOM_PER_RUNNING: usize = 1;
@@ -25,12 +25,15 @@ impl Scheduler {
     /// Starts waiting sequences in the order of [`Waiting`](super::queue::Waiting), as long as their
     /// blocks are free.
     ///
-    /// A lone sequence starts in any case: longer ones than all blocks are refused at the door.
+    /// A lone sequence starts in any case, once those that left have given back what they claimed: longer
+    /// ones than all blocks are refused at the door.
     pub(super) fn admit(&mut self, now: Duration) {
         let may_start = self.plan.is_some() && !self.hands_over;
         while may_start && self.running.len() < self.config.running_max && self.preempting == 0 {
             let Some(id) = self.waiting.front() else { return };
-            if !self.running.is_empty() && !self.has_blocks_to_start(id) {
+            let has_room =
+                self.has_claims(id) && (self.running.is_empty() || self.has_blocks_to_start(id));
+            if !has_room {
                 return;
             }
             self.start(now, id);
@@ -47,21 +50,37 @@ impl Scheduler {
             self.next_rank
         });
         self.running.start(rank, id);
-        let extents = self.extents_for(self.sequence(id).compute_end());
-        let sequence = self.sequence_mut(id);
+        let (rows, longest) = self.claims(id);
+        let extents = self.caches.extents_for(rows);
+        let sequence = self.sequences.get_mut(&id).expect("it waited");
+        self.caches.claim(&mut sequence.tables, rows, longest);
         sequence.rank = Some(rank);
         sequence.phase = Phase::Running;
         sequence.reserved = extents;
         self.reserved += extents;
-        self.adopt(id);
+        self.adopt(id, usize::MAX);
     }
 
+    /// What a sequence's claims follow from: the rows that it computes now, and how long it gets at most.
+    fn claims(&self, id: SequenceId) -> (usize, usize) {
+        let longest = self.plan.map_or(0, |plan| plan.positions_max());
+        let sequence = self.sequence(id);
+        (sequence.compute_end(), sequence.longest(longest))
+    }
+
+    fn has_claims(&self, id: SequenceId) -> bool {
+        let (rows, longest) = self.claims(id);
+        self.caches.has_claims(rows, longest)
+    }
+
+    /// Whether the group that remembers all positions has blocks for it.
     fn has_blocks_to_start(&mut self, id: SequenceId) -> bool {
+        let Some(free) = self.caches.full().map(Blocks::free) else { return true };
         let sequence = self.sequence(id);
         let doublings = sequence.preemptions.min(HEADROOM_DOUBLINGS_MAX);
         let headroom = (self.running.len() * HEADROOM_PER_RUNNING) << doublings;
-        let wanted = self.reserved + self.extents_for(sequence.compute_end()) + headroom;
-        wanted <= self.blocks.free() || wanted - self.shared_extents(id) <= self.blocks.free()
+        let wanted = self.reserved + self.caches.extents_for(sequence.compute_end()) + headroom;
+        wanted <= free || wanted - self.shared_extents(id) <= free
     }
 
     /// Gives a running sequence the blocks for its next `rows` rows, if need be from younger ones.
@@ -70,19 +89,33 @@ impl Scheduler {
         if missing == 0 {
             return Grown::Done;
         }
-        let extents = missing.div_ceil(to_usize(self.blocks.per_extent()));
-        while self.blocks.free() < extents {
+        let extents = missing.div_ceil(self.caches.per_extent());
+        while !self.caches.have(extents) {
             let victim = self.youngest_after(id).filter(|_| self.draining == 0);
             let Some(victim) = victim else { return Grown::Waits };
             self.preempt(victim);
         }
-        for _ in 0..extents {
-            let extent = self.blocks.take().expect("so many are free");
-            let ids = self.blocks.ids(extent);
-            self.sequence_mut(id).blocks.extend(ids);
-        }
+        let sequence = self.sequences.get_mut(&id).expect("it runs");
+        self.caches.take(&mut sequence.tables, extents);
         self.use_reserved(id, extents);
         Grown::Done
+    }
+
+    /// What a window leaves behind goes back, now that a microbatch with these chunks is complete. A sequence
+    /// whose prompt is computed goes on row by row and claims less.
+    pub(super) fn leave_behind(&mut self, chunks: &[SentChunk]) {
+        if !self.caches.has_windows() {
+            return;
+        }
+        let longest = self.plan.map_or(0, |plan| plan.positions_max());
+        for chunk in chunks {
+            let sequence = self.sequences.get_mut(&chunk.sequence).expect("it is in flight");
+            self.caches.leave_behind(&mut sequence.tables, sequence.sent);
+            if sequence.pending() == 0 {
+                let longest = sequence.longest(longest);
+                self.caches.claim(&mut sequence.tables, 1, longest);
+            }
+        }
     }
 
     /// A running sequence holds extents that were counted on for it when it started.
@@ -99,7 +132,7 @@ impl Scheduler {
         let rank = self.sequence(id).rank.expect("it runs");
         let mut younger = self.running.younger(rank);
         let youngest = younger.clone().next_back()?;
-        younger.any(|id| !self.sequence(id).blocks.is_empty()).then_some(youngest)
+        younger.any(|id| self.sequence(id).blocks_held() > 0).then_some(youngest)
     }
 
     /// Takes a running sequence's blocks and makes it wait at the front.
@@ -109,11 +142,11 @@ impl Scheduler {
         self.preempting += 1;
         let sequence = self.sequence_mut(id);
         sequence.phase = Phase::Preempting;
-        if !sequence.blocks.is_empty() {
+        if sequence.blocks_held() > 0 {
             sequence.preemptions += 1;
             self.tally.preemptions += 1;
         }
-        self.draining += self.sequence(id).blocks.len();
+        self.draining += self.sequence(id).blocks_held();
         self.settle(id);
     }
 
@@ -126,7 +159,7 @@ impl Scheduler {
             Phase::Running => {
                 self.backlog.ended(now);
                 self.leave_running(id);
-                self.draining += self.sequence(id).blocks.len();
+                self.draining += self.sequence(id).blocks_held();
             }
             Phase::Preempting => self.preempting -= 1,
             Phase::Ended => return,
@@ -155,18 +188,15 @@ impl Scheduler {
         if sequence.in_flight > 0 || !matches!(phase, Phase::Preempting | Phase::Ended) {
             return;
         }
-        let blocks = std::mem::take(&mut sequence.blocks);
+        let held = sequence.blocks_held();
+        let tables = std::mem::take(&mut sequence.tables);
         sequence.sent = 0;
         // The pause is no gap that fewer rows of prefill would have made shorter.
         sequence.token_at = None;
         sequence.offered = 0;
         let (key, rank) = (sequence.request.key, sequence.rank);
-        self.draining -= blocks.len();
-        // The last first: the next to take some gets them in the old order, and what is kept of a
-        // prefix is given up from its end.
-        for first in blocks.iter().step_by(to_usize(self.blocks.per_extent())).rev() {
-            self.blocks.release(self.blocks.extent_of(*first));
-        }
+        self.draining -= held;
+        self.caches.take_back(tables);
         if phase == Phase::Ended {
             self.sequences.remove(&id);
         } else {
@@ -174,15 +204,5 @@ impl Scheduler {
             self.sequence_mut(id).phase = Phase::Waiting;
             self.waiting.add(id, key, rank);
         }
-    }
-
-    /// Extents that hold so many positions.
-    fn extents_for(&self, positions: usize) -> usize {
-        blocks_for(positions).div_ceil(to_usize(self.blocks.per_extent()))
-    }
-
-    /// Positions of an extent.
-    pub(super) fn extent_len(&self) -> usize {
-        to_usize(self.blocks.per_extent() * BLOCK_LEN)
     }
 }

@@ -18,7 +18,7 @@
 //! first, in chunks; the chunks of one prompt follow each other through the stages. While prompts
 //! wait to be computed, decode leaves them a quarter. `docs/scheduling.md` has the arithmetic.
 //!
-//! Blocks are taken as sequences grow. When none is left the youngest running sequence is
+//! Blocks are taken as sequences grow, of each cache group (`caches.rs`). When none is left the youngest running sequence is
 //! preempted: it gives its blocks back, waits at the front, and is later computed again from its
 //! token log, without sampling anything that was sampled before. When a pipeline is lost this happens to
 //! all of them, see `failover.rs`.
@@ -47,6 +47,7 @@
 mod account;
 mod backlog;
 mod blocks;
+mod caches;
 mod failover;
 mod limits;
 mod memory;
@@ -64,7 +65,7 @@ mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use limits::{ItlTarget, PlanLimits, ROWS_PER_STEP, Reads, SchedulerConfig};
+pub use limits::{CacheBlocks, ItlTarget, PlanLimits, ROWS_PER_STEP, Reads, SchedulerConfig};
 pub use pace::StageTiming;
 pub use prefix_key::PrefixCache;
 pub use round_trips::Awaited;
@@ -74,7 +75,7 @@ pub use step::Step;
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, Refusal};
 use crate::status::{Counts, Recovered};
 use backlog::Backlog;
-use blocks::Blocks;
+use caches::Caches;
 use failover::{Hold, Replay};
 use pace::Pace;
 use queue::Waiting;
@@ -102,7 +103,7 @@ pub struct Scheduler {
     round_trips: RoundTrips,
     /// When the last answer came.
     answered_at: Duration,
-    blocks: Blocks,
+    caches: Caches,
     /// Looked up several times per token; what it is iterated for does not depend on the order.
     sequences: FxHashMap<SequenceId, Sequence>,
     waiting: Waiting,
@@ -114,7 +115,7 @@ pub struct Scheduler {
     /// Sequences in [`Phase::Preempting`].
     preempting: usize,
     /// Extents that running sequences will still take for what they had to compute when
-    /// they started.
+    /// they started, of the group that remembers all positions.
     reserved: usize,
     /// When those that have not ended fail, soonest first.
     deadlines: BTreeSet<(Duration, SequenceId)>,
@@ -148,7 +149,7 @@ impl Scheduler {
             replay: Replay::default(),
             round_trips: RoundTrips::default(),
             answered_at: Duration::ZERO,
-            blocks: Blocks::new(0, 1),
+            caches: Caches::default(),
             sequences: FxHashMap::default(),
             waiting: Waiting::default(),
             running: Running::default(),
@@ -246,9 +247,10 @@ impl Scheduler {
         if self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended) {
             self.running.leave_ready(id);
             if planted("leak-block-on-cancel") {
-                let extent = limits::to_usize(self.blocks.per_extent());
-                let blocks = &mut self.sequence_mut(id).blocks;
-                blocks.truncate(blocks.len().saturating_sub(extent));
+                let extent = self.caches.per_extent();
+                for table in &mut self.sequence_mut(id).tables {
+                    table.blocks.truncate(table.blocks.len().saturating_sub(extent));
+                }
             }
             self.end(now, id);
             self.admit(now);
@@ -321,8 +323,6 @@ impl Scheduler {
     /// What is held at this moment.
     pub fn counts(&self) -> Counts {
         let oldest = self.waiting.oldest().map(|id| self.sequences[&id].arrived);
-        let per_extent = self.blocks.per_extent();
-        let blocks = |extents: usize| limits::to_u32(extents) * per_extent;
         let tally = &self.tally;
         Counts {
             waiting: self.waiting.len() + self.preempting,
@@ -333,11 +333,11 @@ impl Scheduler {
             in_flight: self.in_flight.len(),
             in_flight_since: self.in_flight.front().map(|in_flight| in_flight.sent_at),
             waiting_since: oldest,
-            kv_blocks_free: blocks(self.blocks.free()),
-            kv_blocks_cached: blocks(self.blocks.idle()),
-            kv_blocks: self.blocks.count() * per_extent,
+            kv_blocks_free: self.caches.blocks(blocks::Blocks::free),
+            kv_blocks_cached: self.caches.blocks(blocks::Blocks::idle),
+            kv_blocks: self.caches.blocks(|blocks| limits::to_usize(blocks.count())),
             preemptions: tally.preemptions,
-            evictions: self.blocks.evictions(),
+            evictions: self.caches.evictions(),
             prefix_hit_tokens: tally.prefix_hit_tokens,
             prompt_tokens: tally.prompt_tokens,
             expired: tally.expired,

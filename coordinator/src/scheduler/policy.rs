@@ -4,6 +4,7 @@ use super::Scheduler;
 use super::limits::{PlanLimits, to_u32, to_usize};
 use super::memory::Grown;
 use super::pace::{Allowance, CHUNK_MIN, Load, Sent};
+use super::prefix::EXTENTS_AHEAD;
 use super::sequence::Phase;
 use super::step::{Room, Step, StepBuilder};
 use std::time::Duration;
@@ -36,7 +37,8 @@ impl Scheduler {
             return None;
         }
         let mut builder = std::mem::take(&mut self.builder);
-        builder.begin(self.in_flight.back(), self.extent_len());
+        let groups = self.caches.groups().len();
+        builder.begin(self.in_flight.back(), (groups, self.caches.extent_len()));
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills && !(share.decode_only && builder.decodes > 0) {
             if let Some(rows) =
@@ -58,6 +60,7 @@ impl Scheduler {
         self.pace.sent(now, Sent { microbatch, rows, decode_rows });
         self.next_microbatch.0 += 1;
         self.offer(&filled);
+        self.leave_behind(&in_flight.chunks);
         filled.clear();
         self.builder.filled = filled;
         self.in_flight.push_back(in_flight);
@@ -147,7 +150,7 @@ impl Scheduler {
         while builder.rows() < room.rows {
             let Some((rank, id)) = self.running.prefilling_after(after) else { break };
             after = Some(rank);
-            self.adopt(id);
+            self.adopt(id, EXTENTS_AHEAD);
             let sequence = self.sequence(id);
             let rows = sequence.pending().min(room.rows - builder.rows());
             if !builder.fits(room, sequence, rows) || self.grow(id, rows) == Grown::Waits {

@@ -14,6 +14,12 @@
 //! pipeline that breaks takes all blocks with it. So requests with one prefix that arrive together
 //! compute it once: the first does, and the others look again at each extent's border.
 //!
+//! # Windows
+//!
+//! Layers with a window read the last positions only: of a prefix they need the extents that the next row
+//! reads, while the other groups need all. An extent has one name in all groups. The longest prefix is taken
+//! of which every group has what it needs.
+//!
 //! # What is never shared
 //!
 //! Open extents, and the extent of a log's last token, whose logits are wanted. A sequence that scores
@@ -21,14 +27,17 @@
 //! new plan begins with an empty cache.
 
 use super::Scheduler;
-use super::limits::to_usize;
-use std::iter::zip;
 use woolly_protocol::ids::SequenceId;
+
+/// Extents that one who computes a prompt looks at, at each border between two, for what others have
+/// computed meanwhile. It looked at all when it started; where a group lacks what its window needs,
+/// looking at all again and again would take the square of a prompt's length.
+pub(super) const EXTENTS_AHEAD: usize = 64;
 
 impl Scheduler {
     /// Names the full extents of a sequence's log; `false` without a cache.
     fn name_extents(&mut self, id: SequenceId) -> bool {
-        let len = self.extent_len();
+        let len = self.caches.extent_len();
         let prefix_cache = self.config.prefix_cache;
         let sequence = self.sequence_mut(id);
         let Some(root) = prefix_cache.root(sequence.request.key) else { return false };
@@ -41,30 +50,26 @@ impl Scheduler {
     }
 
     /// Lets a sequence hold the extents that the cache has for its next positions, instead of
-    /// computing them.
-    pub(super) fn adopt(&mut self, id: SequenceId) {
-        let len = self.extent_len();
+    /// computing them. Looks at the next `ahead` of them.
+    pub(super) fn adopt(&mut self, id: SequenceId, ahead: usize) {
+        let len = self.caches.extent_len();
         let sequence = self.sequence(id);
         let open = !sequence.sent.is_multiple_of(len) || sequence.pending() <= len;
         if open || sequence.request.score_prompt || !self.name_extents(id) {
             return;
         }
-        let mut adopted = 0;
-        loop {
-            let sequence = self.sequences.get_mut(&id).expect("it was there above");
-            // One position at least is left to compute.
-            if sequence.pending() <= len {
-                break;
-            }
-            let Some((extent, _)) = self.blocks.find(&sequence.names[sequence.sent / len]) else {
-                break;
-            };
-            self.blocks.hold(extent);
-            sequence.blocks.extend(self.blocks.ids(extent));
-            sequence.sent += len;
-            sequence.offered += 1;
-            adopted += 1;
+        let sequence = self.sequences.get_mut(&id).expect("it was there above");
+        // One position at least is left to compute.
+        let names = &sequence.names[..(sequence.compute_end() - 1) / len];
+        let from = sequence.sent / len;
+        let hit = self.caches.hit(names, from, ahead);
+        if hit == from {
+            return;
         }
+        let adopted = hit - from;
+        self.caches.adopt(&mut sequence.tables, names, from..hit);
+        sequence.sent = hit * len;
+        sequence.offered += adopted;
         let sequence = self.sequence_mut(id);
         if sequence.preemptions == 0 && !sequence.was_set_back {
             sequence.cached_tokens += adopted * len;
@@ -73,32 +78,28 @@ impl Scheduler {
         self.use_reserved(id, adopted);
     }
 
-    /// Extents that a waiting sequence would find and that others hold: they cost nothing.
+    /// Extents that a waiting sequence would find and that others hold, of the group that remembers all: they
+    /// cost nothing.
     pub(super) fn shared_extents(&mut self, id: SequenceId) -> usize {
         if self.sequence(id).request.score_prompt || !self.name_extents(id) {
             return 0;
         }
         let sequence = self.sequence(id);
-        let most = (sequence.compute_end() - 1) / self.extent_len();
-        let found = sequence.names[..most].iter().map_while(|name| self.blocks.find(name));
-        found.filter(|(_, held)| *held).count()
+        let names = &sequence.names[..(sequence.compute_end() - 1) / self.caches.extent_len()];
+        let hit = self.caches.hit(names, 0, usize::MAX);
+        self.caches.shared(&names[..hit])
     }
 
     /// Gives the extents that a microbatch fills their names: whoever comes later may share them.
     pub(super) fn offer(&mut self, filled: &[SequenceId]) {
-        let len = self.extent_len();
+        let len = self.caches.extent_len();
         for id in filled {
             if !self.name_extents(*id) {
                 continue;
             }
             let sequence = self.sequences.get_mut(id).expect("it was there above");
             let full = sequence.sent / len;
-            let per_extent = to_usize(self.blocks.per_extent());
-            let firsts = sequence.blocks.iter().step_by(per_extent);
-            for (first, name) in zip(firsts, &sequence.names).take(full).skip(sequence.offered) {
-                let extent = self.blocks.extent_of(*first);
-                self.blocks.name(extent, *name);
-            }
+            self.caches.name(&sequence.tables, &sequence.names, sequence.offered..full);
             sequence.offered = full;
         }
     }

@@ -1,11 +1,11 @@
 //! One prompt with its completion: the token log, what of it was sent, and what it asks to sample.
 
-use super::limits::{blocks_for, to_u32};
+use super::caches::Table;
+use super::limits::{blocks_for, to_u32, to_usize};
 use super::prefix_key::Name;
 use crate::generation::{GenerationRequest, TokenEvent};
 use std::time::Duration;
 use woolly_protocol::failpoint::planted;
-use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{SampledToken, SamplingParams};
 
 /// A sequence's place among all that have started.
@@ -35,8 +35,8 @@ pub(super) struct Sequence {
     pub(super) prompt_len: usize,
     /// Positions sent into the pipeline since the sequence last (re)started.
     pub(super) sent: usize,
-    /// Blocks in order of position.
-    pub(super) blocks: Vec<BlockId>,
+    /// What it holds in each cache group; all end with the same position. Empty unless it has started.
+    pub(super) tables: Vec<Table>,
     /// Microbatches in flight that hold a chunk of this sequence.
     pub(super) in_flight: u32,
     pub(super) phase: Phase,
@@ -84,7 +84,7 @@ impl Sequence {
             prompt_len: tokens.len(),
             tokens,
             sent: 0,
-            blocks: Vec::new(),
+            tables: Vec::new(),
             in_flight: 0,
             phase: Phase::Waiting,
             rank: None,
@@ -124,7 +124,18 @@ impl Sequence {
 
     /// Blocks that are missing before so many more rows can be sent.
     pub(super) fn blocks_missing(&self, rows: usize) -> usize {
-        blocks_for(self.sent + rows).saturating_sub(self.blocks.len())
+        let end = self.tables.first().map_or(0, Table::end);
+        blocks_for(self.sent + rows).saturating_sub(end)
+    }
+
+    /// Blocks that it holds in all groups.
+    pub(super) fn blocks_held(&self) -> usize {
+        self.tables.iter().map(|table| table.blocks.len()).sum()
+    }
+
+    /// Positions that it has at most when it ends, of `positions_max` that the plan allows.
+    pub(super) fn longest(&self, positions_max: usize) -> usize {
+        (self.prompt_len + to_usize(self.request.max_tokens)).min(positions_max)
     }
 
     /// Prompt rows that are scored; 0 if none were asked for.
@@ -196,7 +207,7 @@ impl Sequence {
         if planted("send-before-commit") && self.output_len() > 0 {
             self.tokens.pop();
         }
-        self.blocks.clear();
+        self.tables.clear();
         std::mem::take(&mut self.sent)
     }
 

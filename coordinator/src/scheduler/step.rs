@@ -9,8 +9,8 @@ use woolly_protocol::failpoint::planted;
 use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::limits::{
-    FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, PENALTY_TOKENS_MAX, ROWS_PER_MICROBATCH_MAX,
-    SAMPLING_ARCHIVE_MAX,
+    CACHE_GROUPS_MAX, FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, PENALTY_TOKENS_MAX,
+    ROWS_PER_MICROBATCH_MAX, SAMPLING_ARCHIVE_MAX,
 };
 use woolly_protocol::sampling::{RowMode, SampleBy, Sampling, SamplingParams, SamplingRow};
 
@@ -103,7 +103,8 @@ impl Room {
         if sequence.samples_after(rows) {
             sampling_bytes += ROW_BYTES + PARAMS_BYTES + sequence.sampling_entries() * ENTRY_BYTES;
         }
-        let block_ids = blocks_for(sequence.sent + rows);
+        let end = blocks_for(sequence.sent + rows);
+        let block_ids = sequence.tables.iter().map(|table| end - table.first).sum();
         Self { rows, chunks: 1, block_ids, sampling_bytes }
     }
 }
@@ -141,8 +142,8 @@ pub(super) struct InFlight {
     /// What the answer may hold: the target of each scored row (`None` if it is sampled) and the
     /// greatest number of other tokens.
     pub(super) asked: Vec<(Option<u32>, u8)>,
-    /// Block ids that it names.
-    blocks: usize,
+    /// Block ids that it names of each cache group.
+    blocks: [usize; CACHE_GROUPS_MAX],
 }
 
 /// A microbatch in the making. One is used for all: what a microbatch was made of comes back to it when
@@ -152,23 +153,26 @@ pub(super) struct StepBuilder {
     used: Room,
     pub(super) decodes: usize,
     chunks: Vec<Chunk>,
-    tables: BlockTables,
+    /// Of each cache group.
+    tables: Vec<BlockTables>,
     tokens: Vec<u32>,
     params: Vec<SamplingParams>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
     asked: Vec<(Option<u32>, u8)>,
-    /// Chunks and block ids that are likely.
-    expected: (usize, usize),
+    /// Chunks, and block ids of each cache group, that are likely.
+    expected: (usize, [usize; CACHE_GROUPS_MAX]),
     /// Positions of an extent, and the sequences that filled one.
     extent_len: usize,
     pub(super) filled: Vec<SequenceId>,
 }
 
 impl StepBuilder {
-    /// Begins a microbatch. With its first chunk it takes room for about as many as `like` has.
-    pub(super) fn begin(&mut self, like: Option<&InFlight>, extent_len: usize) {
-        self.expected = like.map_or((0, 0), |like| (like.chunks.len(), like.blocks));
+    /// Begins a microbatch for so many cache groups and extents of this length. With its first chunk it takes
+    /// room for about as many as `like` has.
+    pub(super) fn begin(&mut self, like: Option<&InFlight>, (groups, extent_len): (usize, usize)) {
+        self.expected = like.map_or_else(Default::default, |like| (like.chunks.len(), like.blocks));
+        self.tables.resize_with(groups, BlockTables::default);
         self.extent_len = extent_len;
         self.used = Room::default();
         self.decodes = 0;
@@ -179,10 +183,13 @@ impl StepBuilder {
         let Step { forward, tokens, sampling } = step;
         self.chunks = emptied(forward.chunks);
         self.tokens = emptied(tokens);
-        if let Some(CacheTables::Blocks(tables)) = forward.caches.into_iter().next() {
-            let BlockTables { blocks, spans } = tables;
-            self.tables = BlockTables { blocks: emptied(blocks), spans: emptied(spans) };
-        }
+        self.tables.clear();
+        self.tables.extend(forward.caches.into_iter().filter_map(|tables| match tables {
+            CacheTables::Blocks(BlockTables { blocks, spans }) => {
+                Some(BlockTables { blocks: emptied(blocks), spans: emptied(spans) })
+            }
+            CacheTables::Slots(_) => None,
+        }));
         if let Some(Sampling { params, rows, .. }) = sampling {
             (self.params, self.rows) = (emptied(params), emptied(rows));
         }
@@ -201,9 +208,11 @@ impl StepBuilder {
         self.params.reserve(chunks);
         self.rows.reserve(chunks);
         self.sent.reserve(chunks);
-        self.tables.spans.reserve(chunks);
-        // A block more now and then: sequences grow.
-        self.tables.blocks.reserve(blocks + blocks / 8);
+        for (tables, blocks) in self.tables.iter_mut().zip(blocks) {
+            tables.spans.reserve(chunks);
+            // A block more now and then: sequences grow.
+            tables.blocks.reserve(blocks + blocks / 8);
+        }
     }
 
     /// Rows so far.
@@ -242,7 +251,9 @@ impl StepBuilder {
             token_count: to_u32(rows),
             sample_rows: u16::try_from(sent.answer_rows()).expect("at most 2,048 rows"),
         });
-        self.tables.push(0, &sequence.blocks[..blocks_for(end)]);
+        for (tables, table) in self.tables.iter_mut().zip(&sequence.tables) {
+            tables.push(to_u32(table.first), &table.blocks[..blocks_for(end) - table.first]);
+        }
         self.tokens.extend_from_slice(&sequence.tokens[sequence.sent..end]);
         if planted("skip-last-token-in-replay") && sequence.was_set_back && samples && rows > 1 {
             self.tokens.pop();
@@ -266,6 +277,10 @@ impl StepBuilder {
         if self.chunks.is_empty() {
             return None;
         }
+        let mut blocks = [0; CACHE_GROUPS_MAX];
+        for (blocks, tables) in blocks.iter_mut().zip(&self.tables) {
+            *blocks = tables.blocks.len();
+        }
         let in_flight = InFlight {
             microbatch,
             sent_at: now,
@@ -277,13 +292,13 @@ impl StepBuilder {
                 self.asked.extend(self.rows.iter().map(asked));
                 take(&mut self.asked)
             },
-            blocks: self.tables.blocks.len(),
+            blocks,
         };
         let epoch = plan.epoch;
         let (params, masks, rows) = (take(&mut self.params), Vec::new(), take(&mut self.rows));
         let sampling =
             (!rows.is_empty()).then_some(Sampling { epoch, microbatch, params, masks, rows });
-        let caches = vec![CacheTables::Blocks(take(&mut self.tables))];
+        let caches = self.tables.drain(..).map(CacheTables::Blocks).collect();
         let forward = Forward { epoch, microbatch, chunks: take(&mut self.chunks), caches };
         Some((Step { forward, tokens: take(&mut self.tokens), sampling }, in_flight))
     }

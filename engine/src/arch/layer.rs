@@ -109,6 +109,16 @@ pub enum Forgetting {
     After(u32),
 }
 
+impl Forgetting {
+    /// Positions that are remembered, the present one included; `None` remembers all.
+    pub fn window(self) -> Option<u32> {
+        match self {
+            Self::Never => None,
+            Self::After(window) => Some(window),
+        }
+    }
+}
+
 /// Layers that remember alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheGroup {

@@ -4,16 +4,19 @@
 //! type of the cache has one hash. Cache and buffers are filled with NaN first, so that a slot read
 //! before it was written shows as well.
 
+mod blocks;
+mod groups;
 mod model;
 
 use crate::batch::{Batch, ChunkRef};
 use crate::gguf::Gguf;
 use crate::kernels::Level;
-use crate::kv::KvType;
-use crate::plan::ModelLayout;
+use crate::kv::{BlockTable, GroupBlocks, KvType};
+use crate::plan::{BLOCK_LEN, ModelLayout, window_blocks};
 use crate::pool::Pool;
 use crate::stage::{Input, Stage, StageConfig};
 use crate::weights::{Resident, Weights};
+use blocks::{BlockPool, Held};
 use model::Kind;
 pub use model::{Random, factor_places, weights};
 use std::ops::Range;
@@ -40,7 +43,8 @@ struct Run {
     tokens: Vec<u32>,
     done: usize,
     chunk: usize,
-    table: Vec<u32>,
+    /// What it holds in each cache group.
+    held: Vec<Held>,
 }
 
 impl Run {
@@ -55,7 +59,7 @@ fn tokens(seed: u64, len: usize, vocab: u32) -> Vec<u32> {
 }
 
 /// The stages of the model at `path`, cut evenly.
-fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
+fn stages(path: &Path, point: &Point, ctx: usize, caches: &[GroupBlocks]) -> Vec<Stage> {
     let gguf = Gguf::open(path).expect("the model opens");
     let layout = ModelLayout::new(&gguf).expect("its layout is known");
     let pool = Pool::with_level(point.threads, point.level);
@@ -69,7 +73,7 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
             let config = StageConfig {
                 layers,
                 ctx_size: ctx as u32,
-                kv_blocks: blocks as u32,
+                caches: caches.to_vec(),
                 rows_max: ctx + 3 * 64,
                 chunks_max: 4,
                 kv_type: point.kv,
@@ -85,52 +89,62 @@ fn stages(path: &Path, point: &Point, ctx: usize, blocks: usize) -> Vec<Stage> {
         .collect()
 }
 
-/// The sequences: the one that counts, and others of other lengths and chunks beside it. Their
-/// blocks are interleaved and not in order.
-fn sequences(point: &Point, len: usize, vocab: u32) -> (Vec<Run>, usize) {
+/// The sequences: the one that counts, and others of other lengths and chunks beside it; and the blocks
+/// of each cache group, with a window no more than all of them need at once.
+fn sequences(point: &Point, len: usize, layout: &ModelLayout) -> (Vec<Run>, Vec<GroupBlocks>) {
     let chunk = if point.chunk == 0 { len } else { point.chunk };
-    let mut runs = vec![Run { tokens: tokens(7, len, vocab), done: 0, chunk, table: Vec::new() }];
+    let held = vec![Held::default(); layout.cache_groups().len()];
+    let of = |tokens, chunk| Run { tokens, done: 0, chunk, held: held.clone() };
+    let mut runs = vec![of(tokens(7, len, layout.vocab), chunk)];
     for i in 0..point.beside {
-        let tokens = tokens(100 + i as u64, 60 + 25 * i, vocab);
-        runs.push(Run { tokens, done: 0, chunk: [1, 5, 64][i % 3], table: Vec::new() });
+        let tokens = tokens(100 + i as u64, 60 + 25 * i, layout.vocab);
+        runs.push(of(tokens, [1, 5, 64][i % 3]));
     }
-    let per_run = len.max(110).div_ceil(Stage::BLOCK_LEN);
-    let blocks = per_run * runs.len();
-    for (i, run) in runs.iter_mut().enumerate() {
-        run.table =
-            (0..per_run).map(|b| (blocks - 1 - (b * (point.beside + 1) + i)) as u32).collect();
+    let per_run = len.max(110).div_ceil(Stage::BLOCK_LEN) as u64;
+    let mut caches = layout.equal_caches(0);
+    for group in &mut caches {
+        let of_window =
+            |window| window_blocks(window, chunk.max(64) as u32, BLOCK_LEN).min(per_run);
+        let each = group.window.map_or(per_run, of_window);
+        group.count = each as u32 * runs.len() as u32;
     }
-    (runs, blocks)
+    (runs, caches)
 }
 
 /// BLAKE3 of the logits' bits of all positions of the sequence that counts.
 fn hash(path: &Path, point: Point, len: usize) -> blake3::Hash {
-    let vocab = {
-        let gguf = Gguf::open(path).expect("the model opens");
-        ModelLayout::new(&gguf).expect("its layout is known").vocab
-    };
-    let (mut runs, blocks) = sequences(&point, len, vocab);
+    let gguf = Gguf::open(path).expect("the model opens");
+    let layout = ModelLayout::new(&gguf).expect("its layout is known");
+    let (mut runs, caches) = sequences(&point, len, &layout);
+    let mut pool = BlockPool::new(&caches);
     // The longest of the others has 110 tokens.
-    let mut stages = stages(path, &point, len.max(110), blocks);
+    let mut stages = stages(path, &point, len.max(110), &caches);
     let mut hasher = blake3::Hasher::new();
     while runs[0].done < len {
-        step(&mut stages, &mut runs, &mut hasher);
+        step(&mut stages, &mut runs, &mut pool, &mut hasher);
     }
     hasher.finalize()
 }
 
 /// One forward through all stages.
-fn step(stages: &mut [Stage], runs: &mut [Run], hasher: &mut blake3::Hasher) {
+fn step(stages: &mut [Stage], runs: &mut [Run], pool: &mut BlockPool, hasher: &mut blake3::Hasher) {
     let progress = AtomicU64::new(0);
     // The sequence that counts comes last, so that its rows do not start at 0.
     let order: Vec<usize> = (0..runs.len()).rev().filter(|i| !runs[*i].next().is_empty()).collect();
+    for i in &order {
+        let end = runs[*i].next().end;
+        pool.grow(&mut runs[*i].held, end);
+    }
+    let tables: Vec<Vec<BlockTable<'_>>> =
+        order.iter().map(|i| runs[*i].held.iter().map(Held::table).collect()).collect();
     let chunks: Vec<ChunkRef<'_>> = order
         .iter()
-        .map(|i| ChunkRef {
+        .zip(&tables)
+        .map(|(i, tables)| ChunkRef {
             position: runs[*i].done as u32,
             token_count: runs[*i].next().len() as u32,
             sample_rows: if *i == 0 { runs[*i].next().len() as u32 } else { 0 },
-            block_table: &runs[*i].table,
+            tables,
         })
         .collect();
     let batch = Batch::new(&chunks, stages[0].limits()).expect("a good batch");
@@ -151,6 +165,8 @@ fn step(stages: &mut [Stage], runs: &mut [Run], hasher: &mut blake3::Hasher) {
     .expect("the last stage has logits");
     for i in order {
         runs[i].done = runs[i].next().end;
+        let done = runs[i].done;
+        pool.leave_behind(&mut runs[i].held, done);
     }
 }
 

@@ -9,7 +9,7 @@ use super::matmul::{Product, matmul};
 use super::matrix::Matrix;
 use super::*;
 use crate::invariance::Random;
-use crate::kv::{Cache, CacheShape, KvType};
+use crate::kv::{BlockTable, Cache, CacheShape, KvType};
 use crate::limits::BLOCK_LEN;
 use crate::pool::Pool;
 use crate::quant::{TensorType, dequantize_row};
@@ -318,7 +318,8 @@ fn fill_cache(
         angles: &vec![[1.0, 0.0]; keys.len()],
         pairs: 1,
     };
-    let chunk = QueryChunk { first_row: 0, rows: keys.len(), position: 0, block_table: table };
+    let table = BlockTable::whole(table);
+    let chunk = QueryChunk { first_row: 0, rows: keys.len(), position: 0, table };
     let mut q = vec![0.0; keys.len() * shape.heads * shape.head_dim];
     let (mut k, v) = (keys.concat(), values.concat());
     let chunks = std::iter::once(chunk);
@@ -357,7 +358,8 @@ fn check_attention(ty: KvType, shape: AttentionShape, positions: usize, sinks: O
     let (keys, values) = (rows(positions, kv_heads * dim), rows(positions, kv_heads * dim));
     let blocks = positions.div_ceil(BLOCK_LEN);
     let table: Vec<u32> = (0..blocks as u32).rev().collect();
-    let mut cache = Cache::new(1, blocks, CacheShape { kv_heads, head_dim: dim, ty });
+    let shape_of_cache = CacheShape { kv_heads, head_dim: dim, ty };
+    let mut cache = Cache::new(std::iter::once((0, blocks as u32)), shape_of_cache);
     cache.poison();
     fill_cache(&mut cache, &shape, &table, &keys, &values);
     let [keys, values] = [keys, values]
@@ -366,7 +368,11 @@ fn check_attention(ty: KvType, shape: AttentionShape, positions: usize, sinks: O
         let q: Vec<f32> = rows(count, width).concat();
         let out = at_every_level(|pool| {
             let mut out = vec![f32::NAN; count * width];
-            let chunk = QueryChunk { first_row: 0, rows: count, position, block_table: &table };
+            // Blocks that no row reads are not in the table.
+            let begin = (position + 1).saturating_sub(shape.window.unwrap_or(usize::MAX));
+            let first = begin / BLOCK_LEN;
+            let table = BlockTable { first: first as u32, blocks: &table[first..] };
+            let chunk = QueryChunk { first_row: 0, rows: count, position, table };
             let chunks = std::iter::once(chunk);
             attend(pool, (&shape, sinks), cache.layer(0), chunks, &q, &mut out);
             out

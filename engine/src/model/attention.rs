@@ -137,13 +137,14 @@ impl FullAttention {
             angles: run.angles(shape.rope),
             pairs: run.ropes.pairs(),
         };
-        store(pool, &rotation, run.chunks(), cache.layer_mut(index), (q, k, v));
+        let group = cache.group(index);
+        store(pool, &rotation, run.chunks(group), cache.layer_mut(index), (q, k, v));
         let attended = &mut s.attended[..count * shape.q_width()];
         attend(
             pool,
             (&heads, self.sinks.as_deref()),
             cache.layer(index),
-            run.chunks(),
+            run.chunks(group),
             q,
             attended,
         );

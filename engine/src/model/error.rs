@@ -24,6 +24,11 @@ pub enum LoadError {
     Attention(String),
     #[error("layers {}..{} are not part of a model with {layers}", range.start, range.end)]
     Layers { range: Range<u32>, layers: u32 },
+    #[error(
+        "the layers of the model remember {expected}; the plan has blocks for {found}: coordinator and worker \
+         must be of one version and serve one model"
+    )]
+    CacheGroups { expected: String, found: String },
     #[error("a stage needs at least one position, block, row and chunk")]
     Empty,
 }

@@ -26,8 +26,11 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// The batch's chunks with their rows.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = QueryChunk<'a>> + Clone + use<'a> {
+    /// The batch's chunks with their rows, and their tables in a cache group.
+    pub(super) fn chunks(
+        &self,
+        group: usize,
+    ) -> impl Iterator<Item = QueryChunk<'a>> + Clone + use<'a> {
         let mut end = 0;
         self.batch.chunks().iter().map(move |chunk| {
             let first_row = end;
@@ -36,7 +39,7 @@ impl<'a> Run<'a> {
                 first_row,
                 rows: chunk.token_count as usize,
                 position: chunk.position as usize,
-                block_table: chunk.block_table,
+                table: chunk.tables[group],
             }
         })
     }

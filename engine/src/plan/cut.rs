@@ -18,6 +18,7 @@ use super::room::Room;
 use super::slowness::{Slowness, within_percent};
 use super::speeds::Speeds;
 use super::work::Work;
+use crate::kv::GroupBlocks;
 
 /// Contexts of `ctx_size` positions that the KV cache holds at most.
 pub const KV_CTX_MAX: u64 = 16;
@@ -51,8 +52,11 @@ pub struct Cut {
     /// The member of each stage, as an index into those given; ascending. Members that are not
     /// named are spares.
     pub members: Vec<usize>,
-    /// Blocks of the KV cache, on every stage.
+    /// Blocks of the KV cache that hold all positions of sequences, on every stage: what their number
+    /// and length is counted in, also where layers with a window have fewer.
     pub kv_blocks: u32,
+    /// Blocks of each cache group, on every stage.
+    pub caches: Vec<GroupBlocks>,
     /// The stage whose memory decided the number of blocks, the last such; if the limit of
     /// [`KV_CTX_MAX`] contexts did, the stage that uses most of its memory.
     pub limiting_stage: usize,
@@ -70,6 +74,11 @@ impl Cut {
     /// Positions that the KV cache holds.
     pub fn kv_positions(&self) -> u64 {
         u64::from(self.kv_blocks) * u64::from(BLOCK_LEN)
+    }
+
+    /// Blocks of all cache groups.
+    pub fn blocks(&self) -> u32 {
+        self.caches.iter().fold(0, |sum, group| sum.saturating_add(group.count))
     }
 
     /// Layers of each stage, as [`CutRequest::previous`] wants them.
@@ -264,7 +273,7 @@ impl Planner<'_> {
         let limit = if self.room.from_disk { blocks } else { most };
         let allowed = self.room.allowed_blocks(stages);
         let fit = allowed.iter().copied().min()?.min(limit);
-        let blocks = fit - fit % self.room.blocks_together();
+        let blocks = fit - fit % self.room.shares.together();
         if blocks < self.room.blocks_per_ctx() {
             return None;
         }
@@ -273,7 +282,7 @@ impl Planner<'_> {
             own_bytes: self.room.layout.stage_bytes(layers.clone()),
             disk_bytes: self.room.disk_bytes(*member, layers, blocks),
             scratch_bytes: self.room.scratch_bytes(layers),
-            kv_bytes: blocks * self.room.block_bytes(layers),
+            kv_bytes: self.room.kv_bytes(layers, blocks),
         };
         let missing = |stage: &(usize, Range<u32>)| self.room.missing(stage.0, &stage.1, blocks);
         let slowness =
@@ -284,6 +293,7 @@ impl Planner<'_> {
             layers: stages.iter().map(|(_, layers)| layers.clone()).collect(),
             members: stages.iter().map(|(member, _)| *member).collect(),
             kv_blocks: u32::try_from(blocks).ok()?,
+            caches: self.room.shares.caches(blocks)?,
             limiting_stage: limiting,
             kv_is_limited_by_memory: allowed[limiting] < limit || limit < most,
             stages: stages.iter().map(budget).collect(),

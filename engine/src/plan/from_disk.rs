@@ -30,7 +30,7 @@ impl Room<'_> {
         }
         let (all, paged) =
             (self.layout.stage_bytes(layers.clone()), self.layout.stage_disk_bytes(layers.clone()));
-        let others = self.scratch_bytes(layers) + blocks.saturating_mul(self.block_bytes(layers));
+        let others = self.scratch_bytes(layers).saturating_add(self.kv_bytes(layers, blocks));
         let misses = all.saturating_add(others).saturating_sub(self.part(member)).min(paged);
         let part = u128::from(misses) * u128::from(ALL) / u128::from(paged.max(1));
         u64::try_from(part).unwrap_or(ALL)

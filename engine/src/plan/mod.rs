@@ -5,6 +5,7 @@
 //! * [`cut`] places contiguous layers on workers so that the slowest stage is fast, by an [`Objective`].
 //! * [`fingerprint`] names a model by its bytes.
 
+mod caches;
 mod cut;
 mod cut_request;
 mod disk;
@@ -22,7 +23,8 @@ mod slowness;
 mod speeds;
 mod work;
 
-pub use crate::kv::KvType;
+pub use crate::kv::{GroupBlocks, KvType};
+pub use caches::window_blocks;
 pub use cut::{Cut, KV_CTX_MAX, StageBudget, cut};
 pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};

@@ -1,15 +1,16 @@
 //! What fits: the memory that workers have, and what stages take of it.
 //!
 //! A stage fits if `weights + scratch + KV ≤ allowance`. KV is the same number of blocks on every
-//! stage, at least one context and at most [`KV_CTX_MAX`](super::KV_CTX_MAX) of them. Workers of one
-//! machine share its memory unless they have memory of their own.
+//! stage, at least one context and at most [`KV_CTX_MAX`](super::KV_CTX_MAX) of them. Blocks here are whole
+//! ones, see `caches.rs`. Workers of one machine share its memory unless they have memory of their own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::caches::Shares;
 use super::cut_request::{CutRequest, Member};
 use super::disk::slices_in_memory;
-use super::layout::{BLOCK_LEN, ModelLayout};
+use super::layout::ModelLayout;
 use super::partition::Stages;
 use crate::arch::layer::LayerShape;
 use crate::limits::LOGIT_ROWS;
@@ -52,6 +53,8 @@ pub(super) struct Room<'a> {
     pub(super) from_disk: bool,
     /// What such a member must have in memory of a stage without experts.
     pub(super) slices_in_memory: u64,
+    /// The cache groups.
+    pub(super) shares: Shares,
     /// Bytes of buffers of the last stage and of each other one: all layers are looked at for them, which
     /// is too much to do for every stage that is thought of.
     scratch_of_last: u64,
@@ -83,12 +86,15 @@ impl<'a> Room<'a> {
         }
         let scratch = |layers: Range<u32>| scratch_bytes(layout, &layers, request.rows_max);
         let (scratch_of_last, scratch_of_others) = (scratch(0..layout.layers), scratch(0..0));
+        let CutRequest { ctx_size, rows_max, block_len, .. } = *request;
+        let shares = Shares::new(layout, request.kv_type, (ctx_size, rows_max, block_len));
         Self {
             layout,
             members,
             request,
             pool_of,
             pools,
+            shares,
             from_disk: false,
             slices_in_memory: slices_in_memory(layout),
             scratch_of_last,
@@ -96,15 +102,9 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Blocks that are given out together.
-    pub(super) fn blocks_together(&self) -> u64 {
-        u64::from((self.request.block_len / BLOCK_LEN).max(1))
-    }
-
     /// Blocks that hold one context.
     pub(super) fn blocks_per_ctx(&self) -> u64 {
-        let blocks = u64::from(self.request.ctx_size.div_ceil(BLOCK_LEN));
-        blocks.next_multiple_of(self.blocks_together())
+        self.shares.per_ctx()
     }
 
     /// Weights that must be in memory, and scratch.
@@ -117,20 +117,20 @@ impl<'a> Room<'a> {
         if layers.end == self.layout.layers { self.scratch_of_last } else { self.scratch_of_others }
     }
 
-    pub(super) fn block_bytes(&self, layers: &Range<u32>) -> u64 {
-        self.layout.kv_block_bytes(layers.clone(), self.request.kv_type)
+    /// Bytes of the KV cache of a stage with so many blocks.
+    pub(super) fn kv_bytes(&self, layers: &Range<u32>, blocks: u64) -> u64 {
+        self.shares.bytes(layers, blocks)
     }
 
     /// Whether the member's own limit on KV allows `blocks` of them.
     pub(super) fn kv_allowed(&self, member: usize, layers: &Range<u32>, blocks: u64) -> bool {
         let limit = self.members[member].kv_memory_bytes;
-        limit == 0 || blocks * self.block_bytes(layers) <= limit
+        limit == 0 || self.kv_bytes(layers, blocks) <= limit
     }
 
     /// Bytes of a stage with so many blocks on the member.
     pub(super) fn need(&self, member: usize, layers: &Range<u32>, blocks: u64) -> u64 {
-        let kv = blocks.saturating_mul(self.block_bytes(layers));
-        self.fixed_bytes(member, layers).saturating_add(kv)
+        self.fixed_bytes(member, layers).saturating_add(self.kv_bytes(layers, blocks))
     }
 
     /// Bytes that the stages take of each pool.
@@ -146,16 +146,22 @@ impl<'a> Room<'a> {
     /// Blocks that each stage could hold beside its weights; 0 if not even those fit.
     pub(super) fn allowed_blocks(&self, stages: &Stages) -> Vec<u64> {
         let fixed = self.taken(stages, 0);
-        let mut per_block = vec![0u64; self.pools.len()];
+        let mut per_block = vec![Vec::new(); self.pools.len()];
         for (member, layers) in stages {
-            per_block[self.pool_of[*member]] += self.block_bytes(layers);
+            let (bytes, sum) =
+                (self.shares.block_bytes(layers), &mut per_block[self.pool_of[*member]]);
+            sum.resize(bytes.len(), 0);
+            for (sum, bytes) in sum.iter_mut().zip(bytes) {
+                *sum += bytes;
+            }
         }
         let allowed = |(member, layers): &(usize, Range<u32>)| {
             let pool = self.pool_of[*member];
-            let shared = self.pools[pool].saturating_sub(fixed[pool]) / per_block[pool];
+            let left = self.pools[pool].saturating_sub(fixed[pool]);
+            let shared = self.shares.within(left, &per_block[pool]);
             match self.members[*member].kv_memory_bytes {
                 0 => shared,
-                own => shared.min(own / self.block_bytes(layers)),
+                own => shared.min(self.shares.within(own, &self.shares.block_bytes(layers))),
             }
         };
         stages.iter().map(allowed).collect()

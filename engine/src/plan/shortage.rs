@@ -30,7 +30,7 @@ impl Room<'_> {
         let taken = self.taken(stages, blocks);
         let short = |(member, layers): &(usize, Range<u32>)| {
             let pool = self.pool_of[*member];
-            let kv = blocks * self.block_bytes(layers);
+            let kv = self.kv_bytes(layers, blocks);
             let kv_limit = self.members[*member].kv_memory_bytes;
             let kv_short = if kv_limit == 0 { 0 } else { kv.saturating_sub(kv_limit) };
             kv_short.max(taken[pool].saturating_sub(self.pools[pool]))
@@ -45,7 +45,7 @@ impl Room<'_> {
         let (member, pool) = (&self.members[*place], self.pool_of[*place]);
         let need = self.need(*place, layers, blocks);
         let missing = short(&stages[worst]);
-        let kv = blocks * self.block_bytes(layers);
+        let kv = self.kv_bytes(layers, blocks);
         // What the other workers of the machine leave.
         let allowance = self.pools[pool].saturating_sub(taken[pool] - need);
         let kv_limit = member.kv_memory_bytes;

@@ -8,7 +8,7 @@ mod testing;
 
 use crate::batch::{Batch, BatchLimits};
 use crate::kernels::elementwise;
-use crate::kv::{Cache, KvType};
+use crate::kv::{Cache, GroupBlocks, KvType};
 use crate::limits::{BLOCK_LEN, LOGIT_ROWS};
 use crate::memory::{Buffer, LockError};
 use crate::model::embedding::Embedding;
@@ -31,8 +31,8 @@ pub struct StageConfig {
     pub layers: Range<u32>,
     /// Positions of a sequence.
     pub ctx_size: u32,
-    /// Blocks of 32 positions in the cache.
-    pub kv_blocks: u32,
+    /// Blocks of each cache group of the model, in its order, whether a layer of the stage is in it or not.
+    pub caches: Vec<GroupBlocks>,
     /// Rows of a batch.
     pub rows_max: usize,
     /// Chunks of a batch.

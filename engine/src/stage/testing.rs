@@ -4,6 +4,7 @@
 use super::Stage;
 use crate::kernels::attention::cache::{Rotation, store};
 use crate::kernels::attention::heads::QueryChunk;
+use crate::kv::BlockTable;
 use crate::limits::BLOCK_LEN;
 
 impl Stage {
@@ -25,7 +26,7 @@ impl Stage {
         let values: Vec<f32> = (len..2 * len).map(number).collect();
         let angles = [[1.0, 0.0]; BLOCK_LEN];
         for layer in 0..self.layers.len() {
-            for block in 0..self.limits.kv_blocks {
+            for block in 0..self.cache.blocks(layer) {
                 let mut keys: Vec<f32> = (0..len).map(number).collect();
                 let mut q = vec![0.0; len * attention.group()];
                 let rotation = Rotation {
@@ -38,9 +39,9 @@ impl Stage {
                     angles: &angles,
                     pairs: 1,
                 };
-                let table = [block];
-                let chunk =
-                    QueryChunk { first_row: 0, rows: BLOCK_LEN, position: 0, block_table: &table };
+                let block = [block];
+                let table = BlockTable::whole(&block);
+                let chunk = QueryChunk { first_row: 0, rows: BLOCK_LEN, position: 0, table };
                 let to = self.cache.layer_mut(layer);
                 let rows = (&mut q[..], &mut keys[..], &values[..]);
                 store(&self.pool, &rotation, std::iter::once(chunk), to, rows);

@@ -181,10 +181,11 @@ impl Bench<'_> {
 
     fn stage_config(&self, kv_type: KvType) -> StageConfig {
         let batch_max = self.cases.iter().map(|case| case.batch).max().unwrap_or(1);
+        let blocks = u32::try_from(blocks(self.cases)).expect("checked with the memory");
         StageConfig {
             layers: 0..self.layout.layers,
             ctx_size: self.cases.iter().map(Case::positions).max().unwrap_or(1),
-            kv_blocks: u32::try_from(blocks(self.cases)).expect("checked with the memory"),
+            caches: self.layout.equal_caches(blocks),
             rows_max: batch_max.max(CHUNK_ROWS) as usize,
             chunks_max: batch_max as usize,
             kv_type,

@@ -4,6 +4,7 @@ use super::figures::{CHUNK_ROWS, Case};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use woolly_engine::batch::{Batch, ChunkRef};
+use woolly_engine::kv::BlockTable;
 use woolly_engine::sampler::{RowRequest, RowResult, SampleParams};
 use woolly_engine::stage::{Input, Stage};
 
@@ -62,9 +63,13 @@ impl Runner {
     ///
     /// The stage cannot take it, or the logits are not finite.
     pub fn run(&mut self, case: &Case) -> Result<Duration, String> {
-        let tables: Vec<Vec<u32>> = (0..case.batch)
+        let blocks: Vec<Vec<u32>> = (0..case.batch)
             .map(|i| (i * case.blocks_each()..(i + 1) * case.blocks_each()).collect())
             .collect();
+        // Layers with a window keep all positions, too: a test begins at any depth.
+        let groups = self.stage.limits().caches.len();
+        let tables: Vec<Vec<BlockTable<'_>>> =
+            blocks.iter().map(|blocks| vec![BlockTable::whole(blocks); groups]).collect();
         let tokens: Vec<u32> = self.random_tokens().take(case.tokens() as usize).collect();
         let begin = Instant::now();
         if case.prefill {
@@ -76,12 +81,17 @@ impl Runner {
     }
 
     /// Chunk by chunk; of the last one the last row is sampled, as for a request.
-    fn prefill(&mut self, case: &Case, table: &[u32], tokens: &[u32]) -> Result<(), String> {
+    fn prefill(
+        &mut self,
+        case: &Case,
+        tables: &[BlockTable<'_>],
+        tokens: &[u32],
+    ) -> Result<(), String> {
         let mut rest = tokens;
         for (position, token_count) in case.chunks() {
             let (now, later) = rest.split_at(token_count as usize);
             let sample_rows = u32::from(later.is_empty());
-            let chunk = ChunkRef { position, token_count, sample_rows, block_table: table };
+            let chunk = ChunkRef { position, token_count, sample_rows, tables };
             self.step(&[chunk], now)?;
             rest = later;
         }
@@ -89,12 +99,16 @@ impl Runner {
     }
 
     /// One token of each sequence after another, each the one that was sampled before.
-    fn decode(&mut self, case: &Case, tables: &[Vec<u32>], first: &[u32]) -> Result<(), String> {
+    fn decode(
+        &mut self,
+        case: &Case,
+        tables: &[Vec<BlockTable<'_>>],
+        first: &[u32],
+    ) -> Result<(), String> {
         let mut tokens = first.to_vec();
         for position in case.depth..case.positions() {
-            let chunk =
-                |table| ChunkRef { position, token_count: 1, sample_rows: 1, block_table: table };
-            let chunks: Vec<ChunkRef<'_>> = tables.iter().map(|table| chunk(table)).collect();
+            let chunk = |tables| ChunkRef { position, token_count: 1, sample_rows: 1, tables };
+            let chunks: Vec<ChunkRef<'_>> = tables.iter().map(|tables| chunk(tables)).collect();
             self.step(&chunks, &tokens)?;
             for (token, result) in tokens.iter_mut().zip(&self.results) {
                 *token = result.token().map_or(0, |chosen| chosen.token);

@@ -13,7 +13,8 @@ pub fn compute(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Computed
 }
 
 fn run(stage: &mut Stage, work: &Work, progress: &AtomicU64) -> Result<Computed, Failure> {
-    let chunks = work.chunks()?;
+    let tables = work.tables()?;
+    let chunks = work.chunks(&tables);
     let batch = Batch::new(&chunks, stage.limits()).map_err(Failure::bad_message)?;
     work.check_sampling(stage.vocab())?;
     let payload = work.payload();

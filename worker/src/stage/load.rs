@@ -146,8 +146,7 @@ impl Loader {
 
 /// Bytes that a stage will take beside what is in memory already.
 pub fn memory_needed(model: &Model, config: &StageConfig) -> u64 {
-    let block = model.layout.kv_block_bytes(config.layers.clone(), config.kv_type);
-    let kv = block * u64::from(config.kv_blocks);
+    let kv = model.layout.kv_bytes(&config.layers, config.kv_type, &config.caches);
     let rows = u32::try_from(config.rows_max).unwrap_or(u32::MAX);
     model.weights.bytes_to_populate() + kv + scratch_bytes(&model.layout, &config.layers, rows)
 }

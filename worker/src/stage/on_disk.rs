@@ -25,8 +25,8 @@ impl Reads {
     fn new(model: &Model, config: &StageConfig, allowance: u64) -> Reads {
         let (layout, layers) = (&model.layout, || config.layers.clone());
         let rows = u32::try_from(config.rows_max).unwrap_or(u32::MAX);
-        let block = layout.kv_block_bytes(layers(), config.kv_type);
-        let own = block * u64::from(config.kv_blocks) + scratch_bytes(layout, &layers(), rows);
+        let kv = layout.kv_bytes(&layers(), config.kv_type, &config.caches);
+        let own = kv + scratch_bytes(layout, &layers(), rows);
         let all = layout.stage_disk_bytes(layers());
         let in_memory = layout.stage_bytes(layers()) - all + own;
         let missing = all.saturating_sub(allowance.saturating_sub(in_memory));

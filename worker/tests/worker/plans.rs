@@ -216,7 +216,7 @@ async fn assignments_that_cannot_be_taken_are_refused() {
     let window = CacheLimits::Blocks(BlockLimits { count: 4, window: Some(32) });
     let all = CacheLimits::all_positions(4);
     for (caches, says) in [
-        (vec![window], "4 blocks with a window of 32 positions"),
+        (vec![window], "the plan has blocks for a window of 32 positions"),
         (vec![all, CacheLimits::Slots(3)], "4 blocks and 3 state slots"),
     ] {
         let mut assign = coordinator.assign(2);

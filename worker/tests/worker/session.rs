@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use woolly_engine::batch::{Batch, ChunkRef};
 use woolly_engine::gguf::Gguf;
-use woolly_engine::kv::KvType;
+use woolly_engine::kv::{BlockTable, KvType};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::pool::Pool;
 use woolly_engine::sampler::{RowRequest, RowToken};
@@ -28,18 +28,20 @@ pub const PROMPT: [u32; 5] = [1, 7, 30, 2, 19];
 /// What the engine itself says about the prompt's last row.
 pub fn expected(coordinator: &Coordinator) -> RowToken {
     let gguf = Gguf::open(&coordinator.model).unwrap();
-    let slices = ModelLayout::new(&gguf).unwrap().stage_slices(0..LAYERS);
+    let layout = ModelLayout::new(&gguf).unwrap();
+    let slices = layout.stage_slices(0..LAYERS);
     let weights = Weights::from_model(&gguf, &slices, &Resident::new()).unwrap();
     let config = StageConfig {
         layers: 0..LAYERS,
         ctx_size: 64,
-        kv_blocks: 4,
+        caches: layout.equal_caches(4),
         rows_max: 32,
         chunks_max: 1,
         kv_type: KvType::F16,
     };
     let mut stage = Stage::load(&gguf, weights, &config, Pool::on_this_thread(1)).unwrap();
-    let chunks = [ChunkRef { position: 0, token_count: 5, sample_rows: 1, block_table: &[0] }];
+    let tables = [BlockTable::whole(&[0])];
+    let chunks = [ChunkRef { position: 0, token_count: 5, sample_rows: 1, tables: &tables }];
     let batch = Batch::new(&chunks, stage.limits()).unwrap();
     stage.forward(&batch, Input::Tokens(&PROMPT), &AtomicU64::new(0)).unwrap();
     let mut out = Vec::new();

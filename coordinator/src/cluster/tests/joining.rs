@@ -1,6 +1,7 @@
 //! From the first `Hello` to a plan that is served.
 
 use super::*;
+use crate::scheduler::CacheBlocks;
 use woolly_engine::plan::scratch_bytes;
 use woolly_protocol::forward::CacheLimits;
 
@@ -62,7 +63,7 @@ fn a_plan_is_served_when_all_stages_are_ready() {
         stages: 2,
         in_flight_max: 10,
         ctx_size: 8192,
-        kv_blocks: blocks,
+        caches: CacheBlocks::all_positions(blocks),
         extent_len: 32,
         rows_max: 256,
         chunks_max: 256,

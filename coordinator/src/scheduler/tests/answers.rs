@@ -140,7 +140,8 @@ fn a_mask_that_allows_nothing_fails_its_request_under_a_name_of_its_own() {
 
 #[test]
 fn a_failure_amid_chunks_in_flight_gives_the_blocks_back_at_the_end() {
-    let mut scheduler = serving(PlanLimits { rows_max: 4, kv_blocks: 5, ..plan() });
+    let mut scheduler =
+        serving(PlanLimits { rows_max: 4, caches: CacheBlocks::all_positions(5), ..plan() });
     let mut request = greedy((0..6).collect(), 1);
     request.score_prompt = true;
     scheduler.handle_request(T0, request).unwrap();

@@ -6,8 +6,10 @@ use super::greedy;
 use super::rng::{Rng, mix};
 use super::toy::{FRAGILE_SEED, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
-use crate::scheduler::{ItlTarget, PlanLimits, PrefixCache, Reads, SchedulerConfig};
+use crate::scheduler::{CacheBlocks, ItlTarget, PlanLimits, PrefixCache, Reads, SchedulerConfig};
 use std::time::Duration;
+use woolly_engine::plan::window_blocks;
+use woolly_protocol::forward::BlockLimits;
 use woolly_protocol::ids::PlanEpoch;
 
 /// Stages at most.
@@ -42,7 +44,7 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> P
         stages,
         in_flight_max: u32::try_from(rng.range(1, u64::from(stages) + 1)).unwrap(),
         ctx_size: rng.pick(&[40, 97, 160, 256]),
-        kv_blocks: rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64]),
+        caches: CacheBlocks::all_positions(rng.pick(&[1, 4, 6, 8, 8, 12, 16, 64])),
         extent_len: 32,
         rows_max: rng.pick(&[1, 2, 8, 33, 256]),
         chunks_max: rng.pick(&[1, 2, 5, 64]),
@@ -52,14 +54,48 @@ pub(super) fn limits(rng: &mut Rng, epoch: u32, first: Option<&PlanLimits>) -> P
     if let Some(first) = first {
         (limits.ctx_size, limits.extent_len) = (first.ctx_size, first.extent_len);
         let least = first.ctx_size.div_ceil(first.extent_len) * first.extent_len / 32;
-        limits.kv_blocks = limits.kv_blocks.max(least);
+        limits.caches = CacheBlocks::all_positions(limits.caches.groups()[0].count.max(least));
         return limits;
     }
-    if limits.kv_blocks >= 12 {
+    if limits.caches.groups()[0].count >= 12 {
         limits.extent_len = 32 * (1 + epoch.wrapping_add(limits.ctx_size) % 3);
     }
     limits.ctx_size = u32::try_from(limits.positions_max()).unwrap();
     limits
+}
+
+/// The windows of the cache groups of a history's model: `None` remembers all.
+pub(super) fn windows(rng: &mut Rng) -> Vec<Option<u32>> {
+    let window = Some(rng.pick(&[1, 5, 32, 33, 64, 100]));
+    let other = Some(rng.pick(&[2, 40]));
+    rng.pick(&[
+        &[window, None][..],
+        &[window, None],
+        &[None, window],
+        &[window],
+        &[other, window, None],
+    ])
+    .to_vec()
+}
+
+/// The same plan for a model with these windows: often with no more blocks there than one sequence needs.
+pub(super) fn with_windows(
+    limits: PlanLimits,
+    windows: &[Option<u32>],
+    rows_per_step: usize,
+    rng: &mut Rng,
+) -> PlanLimits {
+    let rows = limits.rows_max.min(u32::try_from(rows_per_step).unwrap());
+    let full = limits.caches.groups()[0].count;
+    let groups = windows.iter().map(|window| {
+        let count = window.map_or(full, |window| {
+            let of_ctx = limits.ctx_size.div_ceil(limits.extent_len) * limits.extent_len / 32;
+            let most = window_blocks(window, rows, limits.extent_len).min(of_ctx.into());
+            u32::try_from(most).unwrap() * rng.pick(&[1, 1, 2, 3, 10])
+        });
+        BlockLimits { count, window: *window }
+    });
+    PlanLimits { caches: CacheBlocks::new(groups), ..limits }
 }
 
 /// A request: lengths, parameters, whose it is and how long it may take.

@@ -9,7 +9,7 @@ fn s(seconds: u64) -> Duration {
 }
 
 fn next_plan() -> PlanLimits {
-    PlanLimits { epoch: PlanEpoch(2), stages: 3, kv_blocks: 40, ..plan() }
+    PlanLimits { epoch: PlanEpoch(2), stages: 3, caches: CacheBlocks::all_positions(40), ..plan() }
 }
 
 /// What clients were told, without what it means.

@@ -7,6 +7,7 @@
 use super::rng::Rng;
 use super::{Step, answer_of, greedy, plan};
 use crate::generation::GenerationEvent;
+use crate::scheduler::CacheBlocks;
 use crate::scheduler::{PlanLimits, Scheduler, SchedulerConfig, StageTiming};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -84,7 +85,7 @@ impl Flow {
             stages: count,
             in_flight_max: PlanLimits::in_flight_max(count),
             ctx_size: 65_536,
-            kv_blocks: 100_000,
+            caches: CacheBlocks::all_positions(100_000),
             ..plan()
         };
         let mut scheduler = Scheduler::new(config);

@@ -9,7 +9,8 @@ fn free(scheduler: &Scheduler) -> u32 {
 
 #[test]
 fn blocks_are_taken_as_the_sequence_grows() {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 10, rows_max: 32, ..plan() });
+    let mut scheduler =
+        serving(PlanLimits { caches: CacheBlocks::all_positions(10), rows_max: 32, ..plan() });
     submit(&mut scheduler, 63, 40);
     let first = step(&mut scheduler);
     assert_eq!(free(&scheduler), 9);
@@ -27,7 +28,7 @@ fn blocks_are_taken_as_the_sequence_grows() {
 
 #[test]
 fn the_end_gives_the_blocks_back() {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 10, ..plan() });
+    let mut scheduler = serving(PlanLimits { caches: CacheBlocks::all_positions(10), ..plan() });
     let id = submit(&mut scheduler, 40, 1);
     let prompt = step(&mut scheduler);
     answer(&mut scheduler, &prompt);
@@ -39,7 +40,8 @@ fn the_end_gives_the_blocks_back() {
 
 /// Two sequences of two blocks each fill a plan of four; the older one needs four at its end.
 fn two_that_fill_the_plan() -> (Scheduler, Vec<Step>) {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 4, in_flight_max: 1, ..plan() });
+    let mut scheduler =
+        serving(PlanLimits { caches: CacheBlocks::all_positions(4), in_flight_max: 1, ..plan() });
     submit(&mut scheduler, 31, 90);
     submit(&mut scheduler, 31, 90);
     let steps = vec![step(&mut scheduler)];
@@ -81,7 +83,7 @@ fn the_oldest_never_waits_for_blocks() {
 
 #[test]
 fn blocks_in_flight_come_back_with_the_answer() {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 4, ..plan() });
+    let mut scheduler = serving(PlanLimits { caches: CacheBlocks::all_positions(4), ..plan() });
     let id = submit(&mut scheduler, 100, 5);
     let prompt = step(&mut scheduler);
     assert_eq!(free(&scheduler), 0);
@@ -110,7 +112,8 @@ fn a_waiting_sequence_that_is_cancelled_is_forgotten() {
 
 #[test]
 fn nobody_starts_into_blocks_that_are_promised() {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 8, rows_max: 32, ..plan() });
+    let mut scheduler =
+        serving(PlanLimits { caches: CacheBlocks::all_positions(8), rows_max: 32, ..plan() });
     submit(&mut scheduler, 32 * 5, 5);
     submit(&mut scheduler, 32 * 4, 5);
     assert_eq!((scheduler.counts().running, scheduler.counts().waiting), (1, 1));
@@ -123,7 +126,12 @@ fn nobody_starts_into_blocks_that_are_promised() {
 
 #[test]
 fn a_stream_of_new_requests_starves_nobody() {
-    let mut scheduler = serving(PlanLimits { kv_blocks: 8, in_flight_max: 2, stages: 2, ..plan() });
+    let mut scheduler = serving(PlanLimits {
+        caches: CacheBlocks::all_positions(8),
+        in_flight_max: 2,
+        stages: 2,
+        ..plan()
+    });
     // The old one needs seven of the eight blocks at its end.
     let old = submit(&mut scheduler, 60, 150);
     let mut in_flight = Vec::new();
@@ -146,7 +154,7 @@ fn a_stream_of_new_requests_starves_nobody() {
 
 #[test]
 fn what_can_never_fit_is_refused_with_the_numbers() {
-    let by_blocks = PlanLimits { kv_blocks: 2, ..plan() };
+    let by_blocks = PlanLimits { caches: CacheBlocks::all_positions(2), ..plan() };
     let mut scheduler = serving(by_blocks);
     let refusal = scheduler.handle_request(T0, greedy(vec![1; 64], 1)).unwrap_err();
     assert_eq!(refusal, Refusal::TooLong { prompt_tokens: 64, positions_max: 64 });
@@ -180,7 +188,13 @@ fn a_full_queue_refuses() {
 
 #[test]
 fn nobody_starts_before_a_preempted_sequence_waits() {
-    let limits = PlanLimits { kv_blocks: 10, rows_max: 4, stages: 2, in_flight_max: 2, ..plan() };
+    let limits = PlanLimits {
+        caches: CacheBlocks::all_positions(10),
+        rows_max: 4,
+        stages: 2,
+        in_flight_max: 2,
+        ..plan()
+    };
     let mut scheduler = serving(limits);
     let old = submit(&mut scheduler, 127, 150);
     let preempted = submit(&mut scheduler, 129, 100);

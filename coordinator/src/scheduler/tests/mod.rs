@@ -15,9 +15,11 @@ mod sim_clients;
 mod speed;
 pub(crate) mod toy;
 mod turns;
+mod windows;
 
+use super::caches::Table;
 use super::sequence::Phase;
-use super::{PlanLimits, PrefixCache, Reads, Scheduler, SchedulerConfig, Step};
+use super::{CacheBlocks, PlanLimits, PrefixCache, Reads, Scheduler, SchedulerConfig, Step};
 use crate::generation::{GenerationEvent, GenerationRequest, KeyId, ModelId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ fn plan() -> PlanLimits {
         stages: 1,
         in_flight_max: 2,
         ctx_size: 1024,
-        kv_blocks: 1000,
+        caches: CacheBlocks::all_positions(1000),
         extent_len: 32,
         rows_max: 256,
         chunks_max: 256,
@@ -108,15 +110,15 @@ fn token(row: &mut SampledRow) -> &mut SampledToken {
     token
 }
 
-/// The tables of the one cache group.
-fn tables(forward: &Forward) -> &BlockTables {
-    let [CacheTables::Blocks(tables)] = &forward.caches[..] else { panic!("{forward:?}") };
+/// The tables of a cache group.
+fn tables(forward: &Forward, group: usize) -> &BlockTables {
+    let CacheTables::Blocks(tables) = &forward.caches[group] else { panic!("{forward:?}") };
     tables
 }
 
-/// The blocks of a chunk's sequence.
+/// The blocks of a chunk's sequence in the first cache group.
 fn table(forward: &Forward, chunk: usize) -> &[BlockId] {
-    tables(forward).tables().nth(chunk).expect("one table per chunk")
+    tables(forward, 0).tables().nth(chunk).expect("one table per chunk")
 }
 
 fn events(scheduler: &mut Scheduler) -> Vec<(SequenceId, GenerationEvent)> {
@@ -161,7 +163,7 @@ fn assert_books_balance(scheduler: &Scheduler) {
         assert_eq!(s.waiting.contains(*id), waits, "{id} is {:?}", sequence.phase);
         let by_rank = sequence.rank.and_then(|rank| s.running.of_rank(rank));
         assert_eq!(by_rank == Some(*id), runs, "{id} is {:?}", sequence.phase);
-        assert!(!waits || (sequence.blocks.is_empty() && sequence.in_flight == 0), "{id} holds");
+        assert!(!waits || (sequence.tables.is_empty() && sequence.in_flight == 0), "{id} holds");
         let prefills = s.running.prefills().filter(|prefills| prefills == id).count();
         let queues = prefills + s.running.times_ready(*id);
         assert!(queues <= usize::from(runs), "{id} is in {queues} queues");
@@ -179,26 +181,44 @@ fn assert_books_balance(scheduler: &Scheduler) {
     assert!(s.in_flight.len() <= plan && s.running.len() <= s.config.running_max);
 }
 
-/// Every extent is held by whom it is counted for, or idle, or free; what is open belongs
-/// to one sequence; and what was reserved is what is missing.
+/// Every extent of each group is held by whom it is counted for, or idle, or free; what is open belongs
+/// to one sequence; and what was reserved or claimed is what is missing.
 fn assert_blocks_balance(s: &Scheduler) {
-    let per_extent = s.blocks.per_extent() as usize;
-    let mut holders: BTreeMap<_, Vec<(SequenceId, usize)>> = BTreeMap::new();
     let (mut draining, mut reserved) = (0, 0);
     for (id, sequence) in &s.sequences {
-        assert!(sequence.blocks.len().is_multiple_of(per_extent), "{id} holds part of an extent");
-        for (index, blocks) in sequence.blocks.chunks_exact(per_extent).enumerate() {
-            let extent = s.blocks.extent_of(blocks[0]);
-            assert!(s.blocks.ids(extent).eq(blocks.iter().copied()), "an extent in another order");
-            holders.entry(extent).or_default().push((*id, index));
-        }
+        let ends: Vec<_> = sequence.tables.iter().map(Table::end).collect();
+        assert!(ends.windows(2).all(|pair| pair[0] == pair[1]), "{id} has tables to {ends:?}");
         if matches!(sequence.phase, Phase::Preempting | Phase::Ended) {
-            draining += sequence.blocks.len();
+            draining += sequence.blocks_held();
         }
         reserved += sequence.reserved;
     }
     assert_eq!(draining, s.draining, "blocks on their way back");
     assert_eq!(reserved, s.reserved, "extents that were reserved");
+    (0..s.caches.groups().len()).for_each(|index| assert_group_balances(s, index));
+}
+
+fn assert_group_balances(s: &Scheduler, index: usize) {
+    let (group, per_extent) = (&s.caches.groups()[index], s.caches.per_extent());
+    let mut holders: BTreeMap<_, Vec<(SequenceId, usize)>> = BTreeMap::new();
+    let mut claimed = 0;
+    for (id, sequence) in &s.sequences {
+        let Some(table) = sequence.tables.get(index) else { continue };
+        claimed += table.claimed;
+        let is_whole = |blocks: usize| blocks.is_multiple_of(per_extent);
+        assert!(is_whole(table.blocks.len()), "{id} holds part of an extent");
+        assert!(is_whole(table.first) && (table.first == 0 || group.window.is_some()));
+        let extents = table.blocks.len() / per_extent;
+        assert!(group.window.is_none() || extents <= table.claimed, "{id} holds more than claimed");
+        for (at, blocks) in table.blocks.chunks_exact(per_extent).enumerate() {
+            let extent = group.blocks.extent_of(blocks[0]);
+            let ids = group.blocks.ids(extent);
+            assert!(ids.eq(blocks.iter().copied()), "an extent in another order");
+            holders.entry(extent).or_default().push((*id, table.first / per_extent + at));
+        }
+    }
+    assert_eq!(claimed, group.claimed, "extents that are claimed");
+    assert!(claimed <= group.blocks.count() as usize, "more is claimed than there is");
     for (extent, held) in &holders {
         let end = |index: &usize| (index + 1) * per_extent * 32;
         let content = |(id, index): &(SequenceId, usize)| {
@@ -215,5 +235,5 @@ fn assert_blocks_balance(s: &Scheduler) {
     }
     let counted: BTreeMap<_, _> =
         holders.iter().map(|(extent, held)| (*extent, held.len() as u32)).collect();
-    s.blocks.assert_consistent(&counted);
+    group.blocks.assert_consistent(&counted);
 }

@@ -144,7 +144,8 @@ fn scored_prompts_are_computed_whole() {
 
 #[test]
 fn the_end_of_the_prefix_that_was_not_used_for_longest_goes_first() {
-    let mut scheduler = caching(PrefixCache::Key, PlanLimits { kv_blocks: 6, ..plan() });
+    let mut scheduler =
+        caching(PrefixCache::Key, PlanLimits { caches: CacheBlocks::all_positions(6), ..plan() });
     let ask = |scheduler: &mut Scheduler, first: u32, tokens: u32| {
         let prompt = (first..first + tokens).collect();
         scheduler.handle_request(T0, greedy(prompt, 1)).unwrap();
@@ -163,7 +164,8 @@ fn the_end_of_the_prefix_that_was_not_used_for_longest_goes_first() {
 
 #[test]
 fn idle_blocks_never_stop_anyone_from_starting() {
-    let mut scheduler = caching(PrefixCache::Key, PlanLimits { kv_blocks: 4, ..plan() });
+    let mut scheduler =
+        caching(PrefixCache::Key, PlanLimits { caches: CacheBlocks::all_positions(4), ..plan() });
     submit_as(&mut scheduler, 0, 127, 1);
     finish(&mut scheduler);
     assert_eq!(scheduler.counts().kv_blocks_cached, 3);
@@ -174,7 +176,8 @@ fn idle_blocks_never_stop_anyone_from_starting() {
 
 #[test]
 fn a_shared_prefix_lets_more_start_at_a_time() {
-    let mut scheduler = caching(PrefixCache::Key, PlanLimits { kv_blocks: 16, ..plan() });
+    let mut scheduler =
+        caching(PrefixCache::Key, PlanLimits { caches: CacheBlocks::all_positions(16), ..plan() });
     submit_as(&mut scheduler, 0, 260, 40);
     while scheduler.counts().prefilling > 0 {
         let prompt = step(&mut scheduler);
@@ -191,7 +194,7 @@ fn a_shared_prefix_lets_more_start_at_a_time() {
 
 #[test]
 fn a_preempted_sequence_finds_what_is_left_of_its_own() {
-    let limits = PlanLimits { kv_blocks: 8, in_flight_max: 1, ..plan() };
+    let limits = PlanLimits { caches: CacheBlocks::all_positions(8), in_flight_max: 1, ..plan() };
     let mut scheduler = caching(PrefixCache::Key, limits);
     let log = |first: u32| (first..first + 70).collect::<Vec<u32>>();
     scheduler.handle_request(T0, greedy(log(0), 90)).unwrap();
@@ -216,7 +219,7 @@ fn a_new_plan_begins_with_an_empty_cache() {
 
 #[test]
 fn extents_of_several_blocks_are_shared_as_a_whole() {
-    let limits = PlanLimits { kv_blocks: 43, extent_len: 96, ..plan() };
+    let limits = PlanLimits { caches: CacheBlocks::all_positions(43), extent_len: 96, ..plan() };
     let mut scheduler = caching(PrefixCache::Key, limits);
     assert_eq!(scheduler.counts().kv_blocks, 42, "14 whole extents of three blocks");
     submit_as(&mut scheduler, 0, 200, 1);

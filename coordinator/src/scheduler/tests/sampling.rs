@@ -151,7 +151,12 @@ fn a_prompt_of_one_token_has_nothing_to_score() {
 
 #[test]
 fn a_score_is_not_asked_for_twice() {
-    let limits = PlanLimits { kv_blocks: 4, in_flight_max: 1, rows_max: 48, ..plan() };
+    let limits = PlanLimits {
+        caches: CacheBlocks::all_positions(4),
+        in_flight_max: 1,
+        rows_max: 48,
+        ..plan()
+    };
     let mut scheduler = serving(limits);
     submit(&mut scheduler, 31, 60);
     scheduler.handle_request(T0, scoring(63, 20)).unwrap();
@@ -163,16 +168,18 @@ fn a_score_is_not_asked_for_twice() {
 
 #[test]
 fn long_counts_are_spread_over_microbatches() {
-    let limits = PlanLimits { ctx_size: 1 << 20, kv_blocks: 1 << 20, ..plan() };
+    let limits =
+        PlanLimits { ctx_size: 1 << 20, caches: CacheBlocks::all_positions(1 << 20), ..plan() };
     let room = Room::whole(&limits, 256);
     let mut request = greedy((0..u32::try_from(PENALTY_TOKENS_MAX).unwrap()).collect(), 2);
     request.sampling.repetition_penalty = 1.5;
     let mut builder = StepBuilder::default();
-    builder.begin(None, 32);
+    builder.begin(None, (1, 32));
     for id in 1..=256 {
         let mut sequence = Sequence::new(request.clone(), T0);
         sequence.sent = PENALTY_TOKENS_MAX - 1;
-        sequence.blocks = (0..PENALTY_TOKENS_MAX as u32 / 32).map(BlockId).collect();
+        let blocks = (0..PENALTY_TOKENS_MAX as u32 / 32).map(BlockId).collect();
+        sequence.tables = vec![Table { blocks, ..Table::default() }];
         if !builder.fits(room, &sequence, 1) {
             break;
         }
@@ -185,14 +192,16 @@ fn long_counts_are_spread_over_microbatches() {
 
 #[test]
 fn long_block_tables_are_spread_over_microbatches() {
-    let limits = PlanLimits { ctx_size: 1 << 20, kv_blocks: 1 << 20, ..plan() };
+    let limits =
+        PlanLimits { ctx_size: 1 << 20, caches: CacheBlocks::all_positions(1 << 20), ..plan() };
     let room = Room::whole(&limits, 256);
     let mut builder = StepBuilder::default();
-    builder.begin(None, 32);
+    builder.begin(None, (1, 32));
     for id in 1..=256 {
         let mut sequence = Sequence::new(greedy(vec![1; 1 << 19], 2), T0);
         sequence.sent = (1 << 19) - 1;
-        sequence.blocks = (0..1 << 14).map(BlockId).collect();
+        let blocks = (0..1 << 14).map(BlockId).collect();
+        sequence.tables = vec![Table { blocks, ..Table::default() }];
         if !builder.fits(room, &sequence, 1) {
             break;
         }

@@ -8,11 +8,11 @@ use super::rng::{Rng, mix};
 use super::sim_clients::{Client, Met};
 use super::toy::{self, ToyStage, VOCAB};
 use super::{arrivals, assert_books_balance};
-use crate::scheduler::{PlanLimits, Scheduler, StageTiming, Step};
+use crate::scheduler::{CacheBlocks, PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
-use woolly_protocol::forward::{CacheLimits, Forward, ForwardLimits};
+use woolly_protocol::forward::{BlockLimits, CacheLimits, Forward, ForwardLimits};
 use woolly_protocol::frame::Message;
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId};
 use woolly_protocol::sampling::{Sampled, Sampling};
@@ -57,6 +57,9 @@ struct StageSim {
     link_free_at: u64,
 }
 
+/// A block that a microbatch names: its cache group, itself, whose it is.
+type Use = (usize, BlockId, SequenceId);
+
 struct Sim {
     rng: Rng,
     /// Draws what is about reports.
@@ -68,6 +71,11 @@ struct Sim {
     agenda: BTreeMap<(u64, u64), (u32, Happening)>,
     epoch: u32,
     limits: PlanLimits,
+    /// Of the model's cache groups.
+    windows: Vec<Option<u32>>,
+    /// Draws how many blocks there are for those with a window.
+    blocks: Rng,
+    rows_per_step: usize,
     scheduler: Scheduler,
     /// The next plan is waiting for the present one to be drained.
     handing_over: bool,
@@ -75,20 +83,23 @@ struct Sim {
     samplings: BTreeMap<MicrobatchId, Sampling>,
     /// When the scheduler is called again at the latest.
     timer: Option<u64>,
-    /// Blocks of the microbatches in flight and whose they are.
-    in_flight: VecDeque<(MicrobatchId, Vec<(BlockId, SequenceId)>)>,
+    /// Blocks of the microbatches in flight with their cache group, and whose they are.
+    in_flight: VecDeque<(MicrobatchId, Vec<Use>)>,
     clients: Vec<Client>,
     by_id: BTreeMap<SequenceId, usize>,
 }
 
 impl Sim {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, windows: Vec<Option<u32>>) -> Self {
         let mut rng = Rng(seed);
         let mut more = Rng(mix(seed));
         let config = arrivals::config(&mut rng, &mut more);
         let mut sim = Self {
             tight: seed.is_multiple_of(5),
             limits: arrivals::limits(&mut rng, 1, None),
+            windows,
+            blocks: Rng(mix(seed + 2)),
+            rows_per_step: config.rows_per_step,
             handing_over: false,
             now: 0,
             order: 0,
@@ -235,15 +246,22 @@ impl Sim {
         self.handing_over = false;
         self.limits = arrivals::limits(&mut self.rng, self.epoch, first.as_ref());
         if self.tight {
-            self.limits = PlanLimits { ctx_size: 256, kv_blocks: 8, extent_len: 32, ..self.limits };
+            let caches = CacheBlocks::all_positions(8);
+            self.limits = PlanLimits { ctx_size: 256, caches, extent_len: 32, ..self.limits };
         }
+        self.limits = arrivals::with_windows(
+            self.limits,
+            &self.windows,
+            self.rows_per_step,
+            &mut self.blocks,
+        );
         self.in_flight.clear();
         self.samplings.clear();
-        let blocks = self.limits.kv_blocks;
+        let groups = self.limits.caches;
         self.stages = toy::cut(self.limits.stages as usize)
             .into_iter()
             .map(|layers| StageSim {
-                model: ToyStage::new(layers, blocks),
+                model: ToyStage::of_groups(layers, groups.groups()),
                 queue: VecDeque::new(),
                 busy: false,
                 base_us: self.rng.range(1, 400),
@@ -292,11 +310,12 @@ impl Sim {
 
     fn check_step(&mut self, step: &Step) {
         let forward = &step.forward;
-        let blocks = CacheLimits::all_positions(self.limits.kv_blocks);
+        let groups = self.limits.caches;
+        let caches: Vec<_> = groups.groups().iter().copied().map(CacheLimits::Blocks).collect();
         let limits = ForwardLimits {
             rows_max: self.limits.rows_max,
             ctx_size: self.limits.ctx_size,
-            caches: &[blocks],
+            caches: &caches,
             hidden: 1,
             first_stage: true,
         };
@@ -307,18 +326,29 @@ impl Sim {
             sampling.check_against(forward.sample_rows(), VOCAB as u32).unwrap();
         }
         assert_eq!(forward.sample_rows() > 0, step.sampling.is_some(), "a sampling if asked for");
-        let chunks = || forward.chunks.iter().zip(super::tables(forward).tables());
-        let held = chunks()
-            .flat_map(|(chunk, table)| table.iter().map(|block| (*block, chunk.sequence)))
-            .collect();
-        self.in_flight.push_back((forward.microbatch, held));
+        let chunks = |group| {
+            let tables = super::tables(forward, group);
+            forward.chunks.iter().zip(tables.spans.iter().zip(tables.tables()))
+        };
+        let held = (0..caches.len()).flat_map(|group| {
+            chunks(group).flat_map(move |(chunk, (_, table))| {
+                table.iter().map(move |block| (group, *block, chunk.sequence))
+            })
+        });
+        self.in_flight.push_back((forward.microbatch, held.collect()));
         assert!(self.in_flight.len() <= self.limits.in_flight_max as usize, "in flight");
-        // What is written now may be read by others later, and by nobody yet.
-        for (chunk, table) in chunks() {
-            let written = &table[chunk.position as usize / 32..];
-            for (block, sequence) in self.in_flight.iter().flat_map(|(_, held)| held) {
-                let shared = *sequence != chunk.sequence && written.contains(block);
-                assert!(!shared, "{block} is written while another sequence uses it");
+        // What is written now may be read by others later, and by nobody yet. What a window has left
+        // behind may still be on its way to be read: before it is written, as stages keep the order.
+        for (group, BlockLimits { window, .. }) in groups.groups().iter().enumerate() {
+            let since = window.map_or(0, |_| self.in_flight.len() - 1);
+            let in_flight = || self.in_flight.iter().skip(since).flat_map(|(_, held)| held);
+            for (chunk, (span, table)) in chunks(group) {
+                let written = &table[(chunk.position / 32 - span.first) as usize..];
+                for (of, block, sequence) in in_flight() {
+                    let shared =
+                        *of == group && *sequence != chunk.sequence && written.contains(block);
+                    assert!(!shared, "{block} is written while another sequence uses it");
+                }
             }
         }
     }
@@ -387,7 +417,7 @@ impl Sim {
         met.stale += counts.stale_answers;
         met.recomputed += counts.recomputed_tokens;
         for client in &self.clients {
-            client.judge(met);
+            client.judge(&self.windows, met);
         }
     }
 }
@@ -400,7 +430,11 @@ fn seeds() -> Range<u64> {
 }
 
 fn history(seed: u64, met: &mut Met) {
-    let mut sim = Sim::new(seed);
+    history_with(seed, vec![None], met);
+}
+
+fn history_with(seed: u64, windows: Vec<Option<u32>>, met: &mut Met) {
+    let mut sim = Sim::new(seed, windows);
     sim.run();
     sim.judge(met);
 }
@@ -430,4 +464,22 @@ fn seeded_histories_end_as_if_each_request_were_alone() {
 #[test]
 fn seed_1655_a_sequence_without_blocks_stayed_when_an_older_one_was_preempted() {
     history(1655, &mut Met::default());
+}
+
+#[test]
+fn histories_of_models_with_windows_end_as_if_each_request_were_alone() {
+    let mut met = Met::default();
+    for seed in seeds() {
+        let run = std::panic::AssertUnwindSafe(|| {
+            let windows = arrivals::windows(&mut Rng(mix(seed + 3)));
+            history_with(seed, windows, &mut met);
+        });
+        assert!(std::panic::catch_unwind(run).is_ok(), "seed {seed} fails, see above");
+    }
+    assert!(met.preemptions > 100, "{} preemptions", met.preemptions);
+    assert!(met.recomputed > 20_000, "{} positions computed again", met.recomputed);
+    assert!(met.cancelled > 300, "{} cancels", met.cancelled);
+    assert!(met.tokens > 20_000, "{} tokens", met.tokens);
+    assert!(met.cached > 10_000, "{} cached tokens", met.cached);
+    assert!(met.evictions > 1_000, "{} evictions", met.evictions);
 }

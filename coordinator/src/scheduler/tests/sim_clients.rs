@@ -34,7 +34,8 @@ pub(super) struct Met {
 }
 
 impl Client {
-    pub(super) fn judge(&self, met: &mut Met) {
+    /// Of a model with these windows.
+    pub(super) fn judge(&self, windows: &[Option<u32>], met: &mut Met) {
         if self.id.is_none() {
             assert!(self.refusal.is_some(), "a request without an answer");
             met.refused += 1;
@@ -53,7 +54,7 @@ impl Client {
         met.lost += usize::from(lost);
         met.cancelled += usize::from(self.cancelled);
         met.failed += usize::from(told.last() == Some(&toy::failed("model_numerics")));
-        let alone = toy::expected(&self.request, self.positions_max);
+        let alone = toy::expected_with(windows, &self.request, self.positions_max);
         let agrees = match (lost || expired, self.cancelled) {
             (true, _) => alone.starts_with(&told[..told.len() - 1]),
             (false, true) => alone.starts_with(&told),

@@ -9,7 +9,8 @@ use super::rng::mix;
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, TokenEvent};
 use std::collections::BTreeMap;
 use std::ops::Range;
-use woolly_protocol::forward::Forward;
+use woolly_protocol::forward::{BlockLimits, Forward, TableSpan};
+use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{
     RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingParams, SamplingRow,
 };
@@ -25,7 +26,20 @@ const POISON: u64 = 0x0bad_0bad_0bad_0bad;
 
 /// One stage: its layers with their KV slots.
 pub(crate) struct ToyStage {
-    layers: Vec<(u64, Vec<[u64; 32]>)>,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    index: u64,
+    /// Its cache group.
+    group: usize,
+    window: Option<u32>,
+    slots: Vec<[u64; 32]>,
+}
+
+/// The cache group of a layer: they take turns.
+fn group_of(layer: usize, groups: usize) -> usize {
+    layer % groups
 }
 
 /// The layers of each of so many stages.
@@ -34,33 +48,53 @@ pub(crate) fn cut(stages: usize) -> Vec<Range<usize>> {
 }
 
 impl ToyStage {
-    /// A stage whose slots were never written.
+    /// A stage whose slots were never written, with one cache group that remembers all positions.
     pub(crate) fn new(layers: Range<usize>, blocks: u32) -> Self {
-        let layer = |index| (index as u64, vec![[POISON; 32]; blocks as usize]);
+        Self::of_groups(layers, &[BlockLimits { count: blocks, window: None }])
+    }
+
+    /// One whose layers are in these groups by turns.
+    pub(crate) fn of_groups(layers: Range<usize>, groups: &[BlockLimits]) -> Self {
+        let layer = |index: usize| {
+            let group = group_of(index, groups.len());
+            let BlockLimits { count, window } = groups[group];
+            Layer { index: index as u64, group, window, slots: vec![[POISON; 32]; count as usize] }
+        };
         Self { layers: layers.map(layer).collect() }
     }
 
-    /// Computes a microbatch: one value per row in, one per row out.
+    /// Computes a microbatch: one value per row in, one per row out. A layer writes the slots of all rows
+    /// before it reads any, as real ones do.
     pub(crate) fn forward(&mut self, forward: &Forward, rows: &[u64]) -> Vec<u64> {
-        let mut out = Vec::new();
-        for (chunk, table) in forward.chunks.iter().zip(super::tables(forward).tables()) {
-            for position in chunk.position..chunk.position + chunk.token_count {
-                let place = |position: u32| {
-                    let block = table[position as usize / 32];
-                    (block.0 as usize, position as usize % 32)
+        let mut values = rows.to_vec();
+        for layer in &mut self.layers {
+            let tables = super::tables(forward, layer.group);
+            let chunks = || forward.chunks.iter().zip(tables.spans.iter().zip(tables.tables()));
+            let place = |(span, table): (&TableSpan, &[BlockId]), position: u32| {
+                let block = table[position as usize / 32 - span.first as usize];
+                (block.0 as usize, position as usize % 32)
+            };
+            let positions = || {
+                chunks().flat_map(|(chunk, table)| {
+                    let end = chunk.position + chunk.token_count;
+                    (chunk.position..end).map(move |position| (table, position))
+                })
+            };
+            assert_eq!(positions().count(), rows.len(), "rows of the payload");
+            for ((table, position), value) in positions().zip(&values) {
+                let (block, offset) = place(table, position);
+                layer.slots[block][offset] = slot_value(layer.index, position, *value);
+            }
+            for ((table, position), value) in positions().zip(&mut values) {
+                let begin = layer.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                let slot = |position| {
+                    let (block, offset) = place(table, position);
+                    layer.slots[block][offset]
                 };
-                let mut value = rows[out.len()];
-                for (index, slots) in &mut self.layers {
-                    let (block, offset) = place(position);
-                    slots[block][offset] = slot_value(*index, position, value);
-                    let read = (0..=position).map(|p| slots[place(p).0][place(p).1]);
-                    value = read.fold(0, fold);
-                }
-                out.push(value);
+                *value = (begin..=position).map(slot).fold(0, fold);
             }
         }
-        assert_eq!(out.len(), rows.len(), "rows of the payload");
-        out
+        values
     }
 }
 
@@ -117,17 +151,31 @@ fn hash_params(params: &SamplingParams) -> u64 {
     words.fold(0, fold)
 }
 
-/// All events of a request that runs alone and undisturbed, computed without blocks or chunks.
+/// All events of a request that runs alone and undisturbed, computed without blocks or chunks, of a model
+/// whose layers remember all positions.
 pub(crate) fn expected(request: &GenerationRequest, positions_max: usize) -> Vec<GenerationEvent> {
-    let mut run = Alone { request, layers: vec![0; LAYERS], position: 0, events: Vec::new() };
+    expected_with(&[None], request, positions_max)
+}
+
+/// The same of one with these windows.
+pub(crate) fn expected_with(
+    windows: &[Option<u32>],
+    request: &GenerationRequest,
+    positions_max: usize,
+) -> Vec<GenerationEvent> {
+    let layers = (0..LAYERS).map(|layer| (windows[group_of(layer, windows.len())], Vec::new()));
+    let layers = layers.collect();
+    let mut run = Alone { request, layers, sums: vec![0; LAYERS], position: 0, events: Vec::new() };
     run.all(positions_max);
     run.events
 }
 
 struct Alone<'a> {
     request: &'a GenerationRequest,
-    /// The fold of each layer so far.
-    layers: Vec<u64>,
+    /// The window of each layer, and its slots if there is one.
+    layers: Vec<(Option<u32>, Vec<u64>)>,
+    /// The fold of each layer's slots so far.
+    sums: Vec<u64>,
     position: u32,
     events: Vec<GenerationEvent>,
 }
@@ -173,9 +221,19 @@ impl Alone<'_> {
 
     fn compute(&mut self, token: u32) -> u64 {
         let mut value = u64::from(token);
-        for (index, sum) in self.layers.iter_mut().enumerate() {
-            *sum = fold(*sum, slot_value(index as u64, self.position, value));
-            value = *sum;
+        for (index, ((window, slots), sum)) in
+            self.layers.iter_mut().zip(&mut self.sums).enumerate()
+        {
+            let slot = slot_value(index as u64, self.position, value);
+            value = match *window {
+                None => fold(*sum, slot),
+                Some(window) => {
+                    slots.push(slot);
+                    let begin = slots.len().saturating_sub(window as usize);
+                    slots[begin..].iter().copied().fold(0, fold)
+                }
+            };
+            *sum = value;
         }
         self.position += 1;
         value

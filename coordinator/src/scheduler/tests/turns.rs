@@ -35,7 +35,7 @@ fn a_flood_of_one_key_does_not_hold_up_another() {
 
 #[test]
 fn who_was_preempted_goes_before_any_key_in_turn() {
-    let limits = PlanLimits { kv_blocks: 8, in_flight_max: 1, ..plan() };
+    let limits = PlanLimits { caches: CacheBlocks::all_positions(8), in_flight_max: 1, ..plan() };
     let config = SchedulerConfig { prefix_cache: PrefixCache::Off, ..SchedulerConfig::default() };
     let mut scheduler = configured(config, limits);
     for (key, token) in [(1, 1), (2, 2), (3, 3)] {

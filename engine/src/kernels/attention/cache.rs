@@ -91,7 +91,7 @@ pub fn store<'a, C>(
                 // SAFETY: as above.
                 let k = unsafe { k.part(range.clone()) };
                 rotation.apply(pool.level(), row, k, rotation.k_norm);
-                let block = chunk.block_table[block];
+                let block = chunk.table.block(block);
                 let slot = Slot { block, offset: position % BLOCK_LEN, kv_head };
                 // SAFETY: no other chunk writes to this block, and no other unit of this chunk.
                 unsafe { write_slot(&shape, slot, (k, &keys), (&v[range], &values)) };

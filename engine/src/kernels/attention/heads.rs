@@ -1,6 +1,7 @@
 //! Shapes of attention: the heads of a layer, and the rows of one sequence.
 
 use crate::kernels::accumulate::COLUMNS;
+use crate::kv::BlockTable;
 use crate::limits::BLOCK_LEN;
 
 /// Positions whose scores are taken together: one block of the cache.
@@ -60,6 +61,6 @@ pub struct QueryChunk<'a> {
     pub rows: usize,
     /// Position of the first row.
     pub position: usize,
-    /// Blocks of the sequence.
-    pub block_table: &'a [u32],
+    /// Blocks of the sequence in the layer's cache group.
+    pub table: BlockTable<'a>,
 }

@@ -178,10 +178,11 @@ impl Task<'_> {
         let end = self.end(self.rows.end - 1).min(start + RANGE);
         let begin = (self.begin(self.rows.start) / TILE * TILE).max(start);
         for start in (begin..end).step_by(TILE) {
-            let block = self.chunk.block_table[start / TILE];
-            let ahead = self.chunk.block_table[..end.div_ceil(TILE)].get(start / TILE + AHEAD);
+            let block = self.chunk.table.block(start / TILE);
+            let ahead = start / TILE + AHEAD;
+            let ahead = (ahead < end.div_ceil(TILE)).then(|| self.chunk.table.block(ahead));
             if let Some(ahead) = ahead {
-                ask_for(self.cache.keys(*ahead, self.kv_head));
+                ask_for(self.cache.keys(ahead, self.kv_head));
             }
             // Rows that see none of the tile are passed over; those that see all go together.
             let sees = |row: &usize| self.end(*row) > start && self.begin(*row) < start + TILE;
@@ -191,7 +192,7 @@ impl Task<'_> {
             let seeing = first..first + rows * group;
             self.scores(scratch, block, seeing.clone());
             if let Some(ahead) = ahead {
-                ask_for(self.cache.values(*ahead, self.kv_head));
+                ask_for(self.cache.values(ahead, self.kv_head));
             }
             let count = TILE.min(end - start);
             let values = self.cache.values(block, self.kv_head);

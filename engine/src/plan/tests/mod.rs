@@ -1,5 +1,6 @@
 //! Layouts of small models, cuts over invented workers, fingerprints of small files.
 
+mod caches;
 mod cut;
 mod disk;
 mod fingerprint;
