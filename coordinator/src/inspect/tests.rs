@@ -55,7 +55,11 @@ fn every_model_of_the_fixtures_can_be_served_and_its_numbers_are_those_of_its_la
         let memory = report.memory.as_ref().expect("its layout is known");
         let layers = 0..layout.layers;
         assert_eq!(report.parameters.total, layout.parameters);
-        assert_eq!(report.layers.count, Some(layout.layers.into()));
+        let skipped = layout.skipped;
+        assert_eq!(report.layers.count, Some((layout.layers + skipped.layers).into()));
+        assert_eq!(report.layers.nextn, u64::from(skipped.layers));
+        let unused = (report.unused.tensors, report.unused.bytes);
+        assert_eq!(unused, (skipped.tensors as u64, skipped.bytes), "{}", path.display());
         let kinds: usize = report.layers.kinds.iter().map(|kind| kind.count).sum();
         assert_eq!(kinds, layout.layers as usize);
         assert_eq!(memory.weights, layout.stage_bytes(layers.clone()));
@@ -63,7 +67,8 @@ fn every_model_of_the_fixtures_can_be_served_and_its_numbers_are_those_of_its_la
         let roles = &report.roles;
         let all = roles.embedding + roles.layers + roles.experts + roles.head + roles.other;
         let formats: u64 = report.formats.iter().map(|format| format.bytes).sum();
-        assert_eq!((all, formats), (memory.weights, memory.weights), "{}", path.display());
+        let bytes = memory.weights + skipped.bytes;
+        assert_eq!((all, formats), (bytes, bytes), "{}", path.display());
         let ctx = report.context.reckoned.unwrap();
         assert_eq!(ctx, layout.ctx_train.min(8192));
         for (cache, ty) in memory.cache.iter().zip(KvType::ALL) {

@@ -11,8 +11,8 @@ use super::families::{Family, Scales, Windows};
 use super::keys::Keys;
 use super::mixture;
 pub use super::mixture::{ExpertNumbers, FFN_MAX};
-pub use super::rope_scaling::RopeScaling;
 use super::rope_scaling::rope_scaling;
+pub use super::rope_scaling::{CTX_TRAIN_MAX, RopeScaling};
 use crate::gguf::{Gguf, GgufError, Metadata, Problem, Shown, TensorInfo};
 
 /// Layers of a model.
@@ -25,8 +25,6 @@ pub const HEADS_MAX: u32 = 4096;
 pub const HEAD_DIM_MAX: u32 = 1024;
 /// Tokens of a vocabulary.
 pub const VOCAB_MAX: u32 = 1 << 20;
-/// Positions that a model can be trained on.
-pub const CTX_TRAIN_MAX: u32 = 1 << 30;
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
 const TOKENS_KEY: &str = "tokenizer.ggml.tokens";
@@ -200,10 +198,10 @@ impl HyperParameters {
 /// Layers that are computed, and those behind them that are not.
 fn layer_counts(keys: &Keys<'_>, family: &Family) -> Result<(u32, u32), GgufError> {
     let all = keys.number("block_count", 1..=LAYERS_MAX)?;
-    let skipped = match family.may_predict_further {
-        true => keys.opt_number("nextn_predict_layers", 0..=all - 1)?.unwrap_or(0),
-        false => 0,
-    };
+    if !family.may_predict_further {
+        return Ok((all, 0));
+    }
+    let skipped = keys.opt_number("nextn_predict_layers", 0..=all - 1)?.unwrap_or(0);
     Ok((all - skipped, skipped))
 }
 

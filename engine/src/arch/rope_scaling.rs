@@ -2,9 +2,11 @@
 //! keys under `rope.scaling`. Knows no tensor and no frequency.
 
 use super::families::Family;
-use super::hyper::CTX_TRAIN_MAX;
 use super::keys::Keys;
 use crate::gguf::{GgufError, Shown};
+
+/// Positions that a model can be trained on.
+pub const CTX_TRAIN_MAX: u32 = 1 << 30;
 
 /// How rotary positions are stretched beyond the trained context.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,8 @@
 
 use std::ops::Range;
 
-use super::layout::{ModelLayout, SliceId};
+use super::layout::ModelLayout;
+use super::slice::SliceId;
 
 /// How many times as long as from memory a byte takes from a disk: 2 GB/s beside 32.
 pub(super) const SLOWER: u64 = 16;

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use super::error::PlanError;
 use super::names::{file_type, model_name};
+use super::slice::{ByteRange, SLICE_ALIGNMENT, Skipped, SliceId, SlicePiece, SliceTensor};
 use crate::arch::error::ArchError;
 use crate::arch::layer::{CacheGroup, LayerShape};
 use crate::arch::tensors::{self, Role};
@@ -20,8 +21,6 @@ use crate::arch::{Arch, Cost};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::kv::KvType;
 
-/// Bytes that tensors of a slice file are aligned to.
-pub const SLICE_ALIGNMENT: u64 = 32;
 /// Positions of a KV block.
 pub const BLOCK_LEN: u32 = crate::limits::BLOCK_LEN as u32;
 /// Rows of a decode step that count as few: up to about so many, a step takes as long as reading the weights
@@ -34,52 +33,6 @@ pub const MANY_ROWS: u32 = 32;
 pub const PREFILL_ROWS: u32 = 256;
 /// Numbers of rows that every cut is weighed for: their sums are kept.
 const WEIGHED_ROWS: [u32; 4] = [1, FEW_ROWS, MANY_ROWS, PREFILL_ROWS];
-
-/// Which part of a model a slice holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum SliceId {
-    /// The part file with this index up to its tensor data: metadata and tensor table.
-    Header(u32),
-    /// The token embedding.
-    Embedding,
-    /// The layer with this index, and the rotary frequencies if the model has any.
-    Layer(u32),
-    /// The last norm and the output matrix (the embedding's own if tied).
-    Head,
-}
-
-/// Bytes of a model's part file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteRange {
-    /// Index of the part.
-    pub part: u32,
-    /// First byte.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u64,
-}
-
-/// A tensor and its place in a slice file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SliceTensor {
-    /// Name in the model.
-    pub name: String,
-    /// Where the model file has it.
-    pub source: ByteRange,
-    /// Where the slice file has it; a multiple of [`SLICE_ALIGNMENT`].
-    pub at: u64,
-    /// Whether it is of experts, of which a forward reads those that its rows choose.
-    pub is_of_experts: bool,
-}
-
-/// What a slice file consists of, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlicePiece {
-    /// Bytes of the model.
-    Source(ByteRange),
-    /// This many zeros.
-    Zeros(u64),
-}
 
 /// The tensors of a model sorted into slices, and the arithmetic of stages.
 #[derive(Clone, Debug)]
@@ -126,17 +79,6 @@ pub struct ModelLayout {
     /// Bytes of the rotary frequencies.
     rope_bytes: u64,
     head: Slice,
-}
-
-/// Layers that predict tokens further ahead, which are not computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// How many.
-    pub layers: u32,
-    /// Their tensors.
-    pub tensors: usize,
-    /// Bytes of those.
-    pub bytes: u64,
 }
 
 /// What several layers are together.

@@ -19,6 +19,7 @@ mod objective;
 mod partition;
 mod room;
 mod shortage;
+mod slice;
 mod slowness;
 mod speeds;
 mod work;
@@ -30,12 +31,10 @@ pub use cut_request::{CutRequest, Member};
 pub use error::{Bytes, MemoryLimit, PlanError};
 pub use findings::Findings;
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
-pub use layout::{
-    BLOCK_LEN, ByteRange, FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS, SLICE_ALIGNMENT, SliceId,
-    SlicePiece, SliceTensor,
-};
+pub use layout::{BLOCK_LEN, FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS};
 pub use objective::Objective;
 pub use room::scratch_bytes;
+pub use slice::{ByteRange, SLICE_ALIGNMENT, Skipped, SliceId, SlicePiece, SliceTensor};
 pub use slowness::Slowness;
 
 #[cfg(test)]
