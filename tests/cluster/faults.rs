@@ -139,9 +139,12 @@ fn a_killed_last_worker_leaves_its_layers_to_the_other() {
 }
 
 #[test]
-fn a_mixture_goes_on_too() {
-    let model = fixtures::committed("tiny-qwen2moe");
-    lose_of(&model, 3, 1, |cluster| cluster.workers[1].kill());
+fn layers_of_every_kind_go_on_too() {
+    let mixtures = ["qwen2moe", "granitemoe-shared", "glm4moe", "minimax-m2", "bailingmoe2"];
+    for model in mixtures.into_iter().chain(["hunyuan-moe", "gpt-oss", "gemma3", "phi3"]) {
+        let model = fixtures::committed(&format!("tiny-{model}"));
+        lose_of(&model, 3, 1, |cluster| cluster.workers[1].kill());
+    }
 }
 
 #[test]

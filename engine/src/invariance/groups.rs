@@ -1,5 +1,5 @@
-//! Layers with a window keep few blocks, and the bits are those of a cache that keeps all: for a sequence that
-//! is computed again from its start, and for one that begins with another's prefix.
+//! Each kind of layer for a sequence that is computed again from its start, and for one that begins with
+//! another's prefix. Layers with a window keep few blocks, and the bits are those of a cache that keeps all.
 
 use super::blocks::{BlockPool, Held};
 use super::{Point, fixture, plain, stages, tokens};
@@ -12,6 +12,18 @@ use crate::stage::{Input, Stage};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
+/// Models with layers of every kind; the first two have windows of 32.
+const MODELS: [&str; 8] = [
+    "tiny-gpt-oss",
+    "tiny-gemma3",
+    "tiny-granitemoe-shared",
+    "tiny-phi3",
+    "tiny-glm4moe",
+    "tiny-minimax-m2",
+    "tiny-bailingmoe2",
+    "tiny-hunyuan-moe",
+];
+const WINDOWED: &[&str] = MODELS.split_at(2).0;
 const LEN: usize = 210;
 /// Extents of the prefix that is shared.
 const SHARED: usize = 4;
@@ -25,11 +37,12 @@ struct Model {
 
 impl Model {
     /// With blocks of a window for two sequences in chunks of up to `rows`, or for all positions.
-    fn new(point: Point, rows: usize, keeps_all: bool) -> Self {
-        let path = fixture("tiny-gpt-oss.gguf");
+    fn new(name: &str, point: Point, rows: usize, keeps_all: bool) -> Self {
+        let path = fixture(&format!("{name}.gguf"));
         let layout = ModelLayout::new(&Gguf::open(&path).expect("it opens")).expect("known");
         let mut caches = layout.equal_caches(2 * LEN.div_ceil(32) as u32);
-        assert_eq!(caches.iter().filter(|group| group.window == Some(32)).count(), 1);
+        let windows = caches.iter().filter(|group| group.window == Some(32)).count();
+        assert_eq!(windows, usize::from(WINDOWED.contains(&name)));
         for group in &mut caches {
             let Some(window) = group.window.filter(|_| !keeps_all) else { continue };
             let most = window_blocks(window, rows as u32, BLOCK_LEN).min(LEN.div_ceil(32) as u64);
@@ -95,20 +108,20 @@ fn prefix_of(held: &[Held], caches: &[GroupBlocks], end: usize) -> Vec<Held> {
 }
 
 #[test]
-fn a_window_that_gives_blocks_back_has_the_bits_of_one_that_keeps_all() {
-    for kv in KvType::ALL {
+fn what_was_preempted_has_the_bits_of_what_was_not_and_windows_those_of_a_cache_that_keeps_all() {
+    for (name, kv) in MODELS.iter().flat_map(|name| KvType::ALL.map(|kv| (name, kv))) {
         let point = plain(Level::best(), kv);
-        let mut whole = Model::new(point, LEN, true);
+        let mut whole = Model::new(name, point, LEN, true);
         let mut held = whole.nothing();
         let expected = whole.rows(&mut held, 0..LEN);
         let row = expected.len() / LEN;
-        for (chunk, stages) in [(1, 1), (7, 2), (32, 1), (LEN, 4)] {
-            let mut model = Model::new(Point { stages, ..point }, chunk, false);
+        for (chunk, stages) in [(1, 1), (7, 2), (32, 1), (LEN, 3)] {
+            let mut model = Model::new(name, Point { stages, ..point }, chunk, false);
             // Preempted half-way: all blocks go back, and it begins again.
             let mut held = model.nothing();
             let half = LEN / 2;
             let first = model.chunks(&mut held, 0..half, chunk);
-            assert_eq!(first, expected[..half * row], "chunks of {chunk}");
+            assert!(first == expected[..half * row], "{name}, chunks of {chunk}");
             model.pool.take_back(&mut held);
             // What others leave there is not what was there before.
             let mut other = model.nothing();
@@ -117,26 +130,29 @@ fn a_window_that_gives_blocks_back_has_the_bits_of_one_that_keeps_all() {
             model.tokens.reverse();
             model.pool.take_back(&mut other);
             let again = model.chunks(&mut held, 0..LEN, chunk);
-            assert!(again == expected, "in chunks of {chunk} on {stages} stages, resumed");
+            assert!(again == expected, "{name} in chunks of {chunk} on {stages} stages, resumed");
         }
     }
 }
 
 #[test]
-fn a_prefix_needs_the_last_positions_of_a_window_only() {
+fn after_a_prefix_the_bits_are_the_same_and_a_window_needs_its_last_positions_only() {
     let point = plain(Level::best(), KvType::F16);
-    let mut whole = Model::new(point, LEN, true);
-    let mut held = whole.nothing();
-    let expected = whole.rows(&mut held, 0..LEN);
-    let row = expected.len() / LEN;
-    let end = SHARED * BLOCK_LEN as usize;
-    for chunk in [1, 7, 32] {
-        let mut model = Model::new(point, chunk, false);
-        let mut first = model.nothing();
-        model.chunks(&mut first, 0..end, chunk);
-        let mut second = prefix_of(&first, &model.caches, end);
-        assert!(second.iter().any(|held| held.first > 0), "a window left blocks behind");
-        let rest = model.chunks(&mut second, end..LEN, chunk);
-        assert!(rest == expected[end * row..], "in chunks of {chunk} after a prefix");
+    for name in MODELS {
+        let mut whole = Model::new(name, point, LEN, true);
+        let mut held = whole.nothing();
+        let expected = whole.rows(&mut held, 0..LEN);
+        let row = expected.len() / LEN;
+        let end = SHARED * BLOCK_LEN as usize;
+        for chunk in [1, 7, 32] {
+            let mut model = Model::new(name, point, chunk, false);
+            let mut first = model.nothing();
+            model.chunks(&mut first, 0..end, chunk);
+            let mut second = prefix_of(&first, &model.caches, end);
+            let left_behind = second.iter().any(|held| held.first > 0);
+            assert_eq!(left_behind, WINDOWED.contains(&name), "{name}");
+            let rest = model.chunks(&mut second, end..LEN, chunk);
+            assert!(rest == expected[end * row..], "{name} in chunks of {chunk} after a prefix");
+        }
     }
 }
