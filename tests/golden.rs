@@ -25,7 +25,10 @@ fn token_ids_of_every_golden_file_are_equal() {
             if !text.parses_special() {
                 let begin = usize::from(tokens.first().copied() == tokenizer.bos());
                 let decoded = tokenizer.decode(&tokens[begin..]);
-                assert_eq!(decoded.trim_start(), text.text, "{model}.{} back to text", text.name);
+                // Some vocabularies put a space in front.
+                let is_same = |found: &str| found == text.text;
+                let is_back = is_same(&decoded) || decoded.strip_prefix(' ').is_some_and(is_same);
+                assert!(is_back, "{model}.{} comes back as {decoded:?}", text.name);
             }
             files += 1;
         }

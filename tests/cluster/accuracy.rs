@@ -101,6 +101,12 @@ fn smollm2_agrees_with_llama_cpp() {
     compare("smollm2-135m", fixtures::smollm2(), 0.12);
 }
 
+/// Beyond its windows, too.
+#[test]
+fn gemma3_agrees_with_llama_cpp() {
+    compare("gemma-3-270m", fixtures::gemma3(), 0.1);
+}
+
 #[test]
 fn qwen_agrees_with_llama_cpp() {
     match fixtures::qwen() {

@@ -1,4 +1,4 @@
-//! Models and golden files: where they are, and fetching the one that is not committed.
+//! Models and golden files: where they are, and fetching those that are not committed.
 
 use crate::source::workspace_root;
 use sha2::{Digest, Sha256};
@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 /// SmolLM2-135M-Instruct, Q4_1.
 const SMOLLM2_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+/// gemma-3-270m, Q4_K_M.
+const GEMMA3_SHA256: &str = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818";
 /// `models/granite-tiny.gguf`.
 const GRANITE_TINY_SHA256: &str =
     "1e3527b0893b82732928565f3e96fb899a41b05574862ec07f546f4ef155c867";
@@ -53,7 +55,13 @@ pub fn granite_tiny() -> &'static Path {
 /// SmolLM2-135M-Instruct; fetched by the first test that needs it, kept for the next time, checked.
 pub fn smollm2() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| checked(fetch_smollm2(), SMOLLM2_SHA256))
+    PATH.get_or_init(|| checked(fetch("fetch_model.sh"), SMOLLM2_SHA256))
+}
+
+/// gemma-3-270m, Q4_K_M; fetched by the first test that needs it, kept for the next time, checked.
+pub fn gemma3() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| checked(fetch("fetch_gemma3_270m.sh"), GEMMA3_SHA256))
 }
 
 /// Qwen2.5-Coder-1.5B-Instruct if `WOOLLY_TEST_MODELS` names a folder that has it.
@@ -70,14 +78,15 @@ pub fn qwen() -> Option<&'static Path> {
 pub fn model_of_golden(name: &str) -> Option<PathBuf> {
     match name {
         "smollm2-135m" => Some(smollm2().to_owned()),
+        "gemma-3-270m" => Some(gemma3().to_owned()),
         "granite-tiny" => Some(granite_tiny().to_owned()),
         "qwen2.5-coder-1.5b" => qwen().map(Path::to_owned),
         tiny => Some(committed(tiny)),
     }
 }
 
-fn fetch_smollm2() -> PathBuf {
-    let script = workspace_root().join("tests/scripts/fetch_model.sh");
+fn fetch(script: &str) -> PathBuf {
+    let script = workspace_root().join("tests/scripts").join(script);
     let out = Command::new(&script).stderr(std::process::Stdio::inherit()).output();
     let out = out.unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
     assert!(out.status.success(), "{} failed ({}); see above", script.display(), out.status);

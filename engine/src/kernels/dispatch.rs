@@ -13,6 +13,8 @@ use super::{Isa, Level};
 use crate::quant::TensorType;
 #[cfg(all(target_arch = "x86_64", not(test)))]
 use std::sync::LazyLock;
+#[cfg(test)]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tokens that share one pass over the weights.
 pub const FEW: usize = skinny::TOKENS;
@@ -276,12 +278,36 @@ pub fn gemv(level: Level, ty: TensorType) -> Option<&'static Gemv> {
 fn takes_rows_alone() -> bool {
     #[cfg(test)]
     {
-        use std::sync::atomic::{AtomicU64, Ordering};
         static CALLS: AtomicU64 = AtomicU64::new(0);
-        CALLS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+        in_turn(&CALLS)
     }
     #[cfg(not(test))]
     !*HALVES_VECTORS
+}
+
+/// Whether panels of neighbouring rows that follow each other are the faster way through memory here: with
+/// superblocks they are, on some processors. The unit tests take both ways in turn.
+pub fn reads_panels(ty: TensorType) -> bool {
+    if ty.block_len() < 256 {
+        return false;
+    }
+    #[cfg(test)]
+    {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        in_turn(&CALLS)
+    }
+    #[cfg(all(target_arch = "x86_64", not(test)))]
+    {
+        *HALVES_VECTORS
+    }
+    #[cfg(not(any(target_arch = "x86_64", test)))]
+    false
+}
+
+/// Yes and no in turn.
+#[cfg(test)]
+fn in_turn(calls: &AtomicU64) -> bool {
+    calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
 }
 
 /// Whether this processor computes 512 bits in two halves (AMD's family 19h, Zen 4): there the work of

@@ -6,7 +6,7 @@
 
 use super::activations::part::Part;
 use super::activations::{Activations, Forms};
-use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels};
+use super::dispatch::{FEW, Kernels, Many, float_kernels, kernels, reads_panels};
 use super::floats::{self, Operands};
 #[cfg(target_arch = "x86_64")]
 use super::gemv::{self, GROUPS_MAX, ROWS};
@@ -20,6 +20,9 @@ use super::{Level, gemm, per_level, scalar};
 use crate::pool::{Pool, Shared};
 use crate::quant::GROUP;
 use std::ops::Range;
+
+/// Panels ahead of the one at hand that are asked for where panels follow each other.
+const PANELS_AHEAD: usize = 2;
 
 /// Products that a kernel for float weights computes together at most.
 const FLOATS_MAX: usize = 24;
@@ -243,7 +246,8 @@ impl Job<'_> {
     /// A few tokens: weights are read from memory once, and unpacked once for each [`FEW`].
     ///
     /// Each lane takes neighbouring rows one after the other, so that the processor sees as many long
-    /// streams through memory as there are lanes, and reads ahead in each.
+    /// streams through memory as there are lanes, and reads ahead in each; or, where that many are too many for
+    /// it, panels follow each other and it sees one.
     fn few(&self, level: Level, kernels: &Kernels, scratch: &mut Scratch, rows: Range<usize>) {
         let tokens = self.activations.rows();
         #[cfg(target_arch = "x86_64")]
@@ -256,8 +260,14 @@ impl Job<'_> {
         let (count, length) = (rows.len(), rows.len() / lanes);
         // The unit's products, token by token.
         let gathered = &mut scratch.sums[..tokens * count];
+        let panels = reads_panels(self.matrix.ty);
         let product = |first: usize, step: usize, left: usize, sums: &mut [f32]| {
-            let stream = Stream { left: left * row_bytes, jump: (lanes - 1) * length * row_bytes };
+            let stream = if panels {
+                Stream::OfPanels(PANELS_AHEAD * lanes * row_bytes)
+            } else {
+                let jump = (lanes - 1) * length * row_bytes;
+                Stream::OfLanes { left: left * row_bytes, jump }
+            };
             let base = self.matrix.bytes[first * row_bytes..].as_ptr();
             for first in (0..tokens).step_by(FEW) {
                 let kernel = kernels.few[FEW.min(tokens - first) - 1];
@@ -272,10 +282,12 @@ impl Job<'_> {
             }
         };
         for i in 0..length {
-            product(rows.start + i, length, length - i, &mut sums);
+            // A lane's first row, and from one lane's row to the next.
+            let (first, step) = if panels { (i * lanes, 1) } else { (i, length) };
+            product(rows.start + first, step, length - i, &mut sums);
             for (token, sums) in sums.chunks_exact(lanes).take(tokens).enumerate() {
                 for (lane, sum) in sums.iter().enumerate() {
-                    gathered[token * count + lane * length + i] = *sum;
+                    gathered[token * count + first + lane * step] = *sum;
                 }
             }
         }

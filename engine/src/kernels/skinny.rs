@@ -3,7 +3,7 @@
 //! One panel of rows at a time; weights are read once for up to [`TOKENS`] tokens.
 
 use super::formats::{Format, Sink};
-use super::simd::{Rows, Simd};
+use super::simd::{Rows, Simd, prefetch_far};
 use super::tile::{FIELDS, OFFSET_SUM, SCALE, SUMS, Tile};
 use std::marker::PhantomData;
 
@@ -14,13 +14,19 @@ pub const TOKENS: usize = 8;
 /// streams push each other out of the nearest cache.
 const AHEAD: usize = 512;
 
-/// How a lane's stream through memory goes on after the row at hand.
+/// How a panel's way through memory goes on.
 #[derive(Clone, Copy)]
-pub struct Stream {
-    /// Bytes from the start of this row to the end of the lane's rows.
-    pub left: usize,
-    /// Bytes from there to where the lane's rows of the next unit of work begin.
-    pub jump: usize,
+pub enum Stream {
+    /// Each lane takes neighbouring rows one after the other.
+    OfLanes {
+        /// Bytes from the start of a lane's row to the end of its rows.
+        left: usize,
+        /// Bytes from there to where the lane's rows of the next unit of work begin.
+        jump: usize,
+    },
+    /// The lanes have neighbouring rows, and panels follow each other: so many bytes further on is what is asked
+    /// for to the second cache, line after line, and each lane's next blocks from there to the nearest.
+    OfPanels(usize),
 }
 
 /// The running sums of `T` tokens.
@@ -32,6 +38,8 @@ struct Sums<S: Simd, F: Format, const T: usize> {
     /// The blocks that are being unpacked, and how far from them what is asked for lies.
     rows: Rows,
     ahead: usize,
+    /// What is asked for to the second cache, if it is: the share of these blocks begins there.
+    far: Option<*const u8>,
     format: PhantomData<F>,
 }
 
@@ -121,6 +129,12 @@ impl<S: Simd, F: Format, const T: usize> Sums<S, F, T> {
     fn prefetch(&self, g: usize) {
         const LINE: usize = 64;
         let (groups, bytes) = (F::BLOCKS * F::GROUPS, F::BLOCKS * F::BYTES);
+        if let Some(far) = self.far {
+            let share = S::LANES * bytes / groups;
+            for line in 0..share.div_ceil(LINE) {
+                prefetch_far(far.wrapping_add(g * share + line * LINE));
+            }
+        }
         for row in g * S::LANES / groups..(g + 1) * S::LANES / groups {
             for line in 0..bytes.div_ceil(LINE) {
                 // SAFETY: an address that does not exist is passed over.
@@ -188,16 +202,22 @@ pub(super) unsafe fn panel<S: Simd, F: Format, const T: usize>(
             acc: [S::splat_f(0.0); T],
             rows,
             ahead: 0,
+            far: None,
             format: PhantomData,
         };
+        let first = rows.at(0, 0);
         let mut rows = rows;
         let blocks = tile.groups / F::GROUPS;
         for step in 0..blocks / F::BLOCKS {
             sums.rows = rows;
-            sums.ahead = if step * F::BLOCKS * F::BYTES + AHEAD < stream.left {
-                AHEAD
-            } else {
-                AHEAD + stream.jump
+            let done = step * F::BLOCKS * F::BYTES;
+            (sums.ahead, sums.far) = match stream {
+                Stream::OfLanes { left, .. } if done + AHEAD < left => (AHEAD, None),
+                Stream::OfLanes { jump, .. } => (AHEAD + jump, None),
+                Stream::OfPanels(far) => {
+                    let far = first.wrapping_add(far + S::LANES * done);
+                    (F::BLOCKS * F::BYTES, Some(far))
+                }
             };
             F::unpack::<S, _>(rows, &mut sums);
             sums.y = sums.y.add(F::BLOCKS * F::GROUPS * FIELDS * tile.width);
