@@ -9,7 +9,7 @@ use woolly_tests::cluster::{Cluster, Setup};
 use woolly_tests::fixtures;
 
 /// A completion of made-up tokens that does not end before `max_tokens`.
-fn request(model: &str, prompt: Vec<u32>, max_tokens: u32) -> Value {
+pub(super) fn request(model: &str, prompt: Vec<u32>, max_tokens: u32) -> Value {
     json!({
         "model": model,
         "prompt": prompt,

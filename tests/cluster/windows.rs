@@ -2,6 +2,7 @@
 //! there is, whatever is found of a prefix and whoever is lost.
 
 use super::model_id;
+use super::sharing::request;
 use serde_json::{Value, json};
 use std::thread;
 use std::time::Duration;
@@ -17,18 +18,6 @@ const CTX: &str = "512";
 fn tokens(seed: usize, count: usize) -> Vec<u32> {
     let token = |at: usize| u32::try_from(20 + (seed * 7919 + at * 104_729) % 340).unwrap();
     (0..count).map(token).collect()
-}
-
-fn request(model: &str, prompt: Vec<u32>, max_tokens: u32) -> Value {
-    json!({
-        "model": model,
-        "prompt": prompt,
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "ignore_eos": true,
-        "logprobs": 2,
-        "stream_options": { "include_usage": true },
-    })
 }
 
 /// Requests that together need more than twice the blocks that there are.
