@@ -39,6 +39,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
         &[
             "metrics",
             "trust",
+            "guides",
             "models",
             "scheduler",
             "links",

@@ -13,6 +13,7 @@ pub mod driver;
 pub mod epochs;
 pub mod exit;
 pub mod generation;
+pub mod guides;
 pub mod http;
 pub mod ids;
 pub mod inspect;

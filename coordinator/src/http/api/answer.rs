@@ -121,7 +121,7 @@ async fn collect(choices: &mut Choices) -> Result<Vec<WholeChoice>, ApiError> {
     let mut whole = vec![WholeChoice::default(); choices.count()];
     while let Some(next) = choices.next().await {
         let (index, deltas) = next?;
-        deltas.into_iter().flatten().for_each(|delta| whole[index].add(delta));
+        deltas.into_iter().for_each(|delta| whole[index].add(delta));
     }
     Ok(whole)
 }

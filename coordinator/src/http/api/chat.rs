@@ -6,10 +6,10 @@ use super::openai::{self, Envelope, Names};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::ids::random;
+use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
-use crate::http::input::job::{self, Job, Wanted};
+use crate::http::input::job::Job;
 use crate::http::input::known::{self, Place};
-use crate::http::input::tokens::{self, Encoded};
 use crate::http::input::{messages, sampling, stopping, template_options};
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
@@ -20,7 +20,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
-use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
+use woolly_engine::tokenizer::Tokenizer;
 
 const NAMES: Names =
     Names { id: "chatcmpl", whole: "chat.completion", chunk: "chat.completion.chunk" };
@@ -46,7 +46,7 @@ fn parse(
 ) -> Result<(Job, ChatEncoder), ApiError> {
     known::take(&mut fields, &[Place::Body, Place::Chat])?;
     let messages = messages::take(&mut fields)?;
-    let options = template_options::take(&mut fields, &messages, caller.model.template.get())?;
+    let template = template_options::take(&mut fields, &messages, caller.model.template.get())?;
     let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), random()?)?;
     let stopping = stopping::take(&mut fields)?;
     let logprobs = fields.bool("logprobs")?.unwrap_or(false);
@@ -57,31 +57,14 @@ fn parse(
     }
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
     fields.finish()?;
-    stopping.check_not_zero()?;
-    let ctx = job::context(gateway)?;
-    let tokens = tokens::of_messages(&caller.model, &messages, options, ctx)?;
-    if tokens.is_empty() {
-        let text = "The model's chat template makes no tokens of these messages: there is nothing to \
-                    answer. Send a message whose content is not empty.";
-        return Err(ApiError::invalid("messages", text));
-    }
-    let detokenizer = Detokenizer::new(&caller.model.tokenizer);
-    let channels = caller.model.channels.clone();
-    let encoded = Encoded { tokens, echo: None, detokenizer, channels };
-    let seed = sampling.seed;
-    let wanted = Wanted {
-        sampling,
-        stopping,
-        max_tokens_default: ctx,
-        top_logprobs: logprobs.then_some(top.unwrap_or(0)),
-        score_prompt: false,
-        key: caller.key,
-    };
-    let choices = vec![wanted.choice(gateway, &caller.model, 0, encoded, ctx)?];
+    let top_logprobs = logprobs.then_some(top.unwrap_or(0));
+    let grammar = None;
+    let asked =
+        Conversation { messages, template, sampling, stopping, top_logprobs, grammar, stream };
+    let tokenizer = Arc::clone(&caller.model.tokenizer);
+    let job = asked.job(gateway, caller.model, caller.key)?;
     let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
-    let encoder =
-        ChatEncoder { envelope, logprobs, tokenizer: Arc::clone(&caller.model.tokenizer) };
-    Ok((Job { model: caller.model, choices, stream, seed }, encoder))
+    Ok((job, ChatEncoder { envelope, logprobs, tokenizer }))
 }
 
 /// Writes the answer to a conversation.
@@ -149,7 +132,8 @@ impl Encoder for ChatEncoder {
                 choice.delta.content = Some(text);
                 choice.logprobs = self.logprobs(logprobs);
             }
-            Delta::End { reason } => choice.finish_reason = Some(openai::finish_reason(*reason)),
+            Delta::End { end } => choice.finish_reason = Some(openai::finish_reason(end)),
+            Delta::Reasoning { .. } | Delta::ToolCall { .. } | Delta::Arguments { .. } => return,
         }
         self.envelope.chunk(choice, usage, events);
     }
@@ -169,7 +153,7 @@ impl Encoder for ChatEncoder {
                 index,
                 message: Message { role: ASSISTANT, content: &choice.text, refusal: () },
                 logprobs: self.logprobs(&choice.logprobs),
-                finish_reason: choice.reason.map(openai::finish_reason),
+                finish_reason: choice.end.as_ref().map(openai::finish_reason),
             })
             .collect();
         self.envelope.whole(&choices, usage)

@@ -127,7 +127,8 @@ impl Encoder for CompletionsEncoder {
                 choice.text = text;
                 choice.logprobs = self.logprobs(logprobs);
             }
-            Delta::End { reason } => choice.finish_reason = Some(openai::finish_reason(*reason)),
+            Delta::End { end } => choice.finish_reason = Some(openai::finish_reason(end)),
+            Delta::Reasoning { .. } | Delta::ToolCall { .. } | Delta::Arguments { .. } => return,
         }
         self.envelope.chunk(choice, usage, events);
     }
@@ -147,7 +148,7 @@ impl Encoder for CompletionsEncoder {
                 index,
                 text: &choice.text,
                 logprobs: self.logprobs(&choice.logprobs),
-                finish_reason: choice.reason.map(openai::finish_reason),
+                finish_reason: choice.end.as_ref().map(openai::finish_reason),
             })
             .collect();
         self.envelope.whole(&choices, usage)

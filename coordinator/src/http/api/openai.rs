@@ -1,10 +1,10 @@
 //! What OpenAI's two ways to generate have in common: some fields, the envelope of an answer, usage, and
 //! how a stream ends.
 
-use crate::generation::FinishReason;
 use crate::http::error::ApiError;
 use crate::http::ids::{random, unix_seconds};
 use crate::http::input::fields::Fields;
+use crate::http::output::delta::End;
 use crate::http::output::sse::Events;
 use crate::http::usage::Usage;
 use serde::Serialize;
@@ -58,10 +58,11 @@ pub fn take_top_logprobs(fields: &mut Fields, name: &str) -> Result<Option<u8>, 
 }
 
 /// OpenAI's word for why a choice ended.
-pub fn finish_reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
+pub fn finish_reason(end: &End) -> &'static str {
+    match end {
+        End::Stop | End::StopString(_) => "stop",
+        End::Length => "length",
+        End::ToolCalls => "tool_calls",
     }
 }
 

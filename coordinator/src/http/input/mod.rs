@@ -9,8 +9,10 @@
 //! | `known/` | the table of fields that are accepted without acting on them |
 //! | `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
 //! | `tokens.rs` | conversations and texts → token ids |
+//! | `conversation.rs` | what a conversation asks for, in no API's words |
 //! | `job.rs` | all of it → choices that are ready to start |
 
+pub mod conversation;
 pub mod fields;
 pub mod job;
 pub mod json;

@@ -25,6 +25,27 @@ pub struct Encoded {
     pub channels: Option<Channels>,
 }
 
+/// A conversation in tokens, to be answered.
+///
+/// # Errors
+///
+/// As [`of_messages`]; 400 if there is nothing to answer.
+pub fn of_conversation(
+    model: &ServedModel,
+    messages: &Messages,
+    options: TemplateOptions,
+    ctx: u32,
+) -> Result<Encoded, ApiError> {
+    let tokens = of_messages(model, messages, options, ctx)?;
+    if tokens.is_empty() {
+        let text = "The model's chat template makes no tokens of these messages: there is nothing to \
+                    answer. Send a message whose content is not empty.";
+        return Err(ApiError::invalid("messages", text));
+    }
+    let detokenizer = Detokenizer::new(&model.tokenizer);
+    Ok(Encoded { tokens, echo: None, detokenizer, channels: model.channels.clone() })
+}
+
 /// The tokens of a conversation as the model's template writes it.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! One choice of an answer: the events of its generation in, deltas out.
 
-use super::delta::{Delta, Deltas, Logprobs};
+use super::delta::{Delta, Deltas, End, Logprobs};
 use super::text::CompletionText;
-use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::generation::{Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
 use crate::http::usage::Usage;
 use std::sync::Arc;
@@ -94,7 +94,10 @@ impl Choice {
             self.usage.cached_tokens = Some(u64::from(cached_tokens));
             return Ok(Deltas::default());
         }
-        let start = (!std::mem::replace(&mut self.started, true)).then_some(Delta::Start);
+        let mut deltas = Deltas::new();
+        if !std::mem::replace(&mut self.started, true) {
+            deltas.push(Delta::Start);
+        }
         let (more, ended) = match event {
             GenerationEvent::Scored(events) => {
                 self.scored(events, tokenizer);
@@ -104,7 +107,7 @@ impl Choice {
             GenerationEvent::Finished { reason, cached_tokens } => {
                 self.usage.cached_tokens = Some(u64::from(cached_tokens));
                 let new = self.text.finish();
-                (new.text, Some(if new.stopped { FinishReason::Stop } else { reason }))
+                (new.text, Some(new.stopped.map_or(reason.into(), End::StopString)))
             }
             GenerationEvent::Failed(failure) => return Err(failure.into()),
             GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
@@ -117,13 +120,15 @@ impl Choice {
         if ended.is_some() || !text.is_empty() {
             logprobs = std::mem::take(&mut self.held);
         }
-        let says = !text.is_empty() || !logprobs.is_empty();
-        if ended.is_some() {
+        if !text.is_empty() || !logprobs.is_empty() {
+            deltas.push(Delta::Text { text, logprobs });
+        }
+        if let Some(end) = ended {
             self.finished = true;
             self.generation = None;
+            deltas.push(Delta::End { end });
         }
-        let text = says.then_some(Delta::Text { text, logprobs });
-        Ok([start, text, ended.map(|reason| Delta::End { reason })])
+        Ok(deltas)
     }
 
     /// The prompt's tokens from the second on; before the first one nothing is reported.
@@ -140,11 +145,7 @@ impl Choice {
     }
 
     /// The next token of the completion: its text, and why the completion ends with it, if it does.
-    fn token(
-        &mut self,
-        event: TokenEvent,
-        tokenizer: &Tokenizer,
-    ) -> (String, Option<FinishReason>) {
+    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (String, Option<End>) {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);
@@ -157,6 +158,6 @@ impl Choice {
             self.held.offsets.push(new.offset);
             self.held.tokens.push(event);
         }
-        (new.text, new.stopped.then_some(FinishReason::Stop))
+        (new.text, new.stopped.map(End::StopString))
     }
 }

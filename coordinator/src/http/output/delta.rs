@@ -6,6 +6,10 @@
 use crate::generation::{FinishReason, TokenEvent};
 
 /// What comes next in one choice of an answer.
+///
+/// A choice begins with `Start` and ends with `End`. Between them text, reasoning and tool calls follow each
+/// other as the model writes them; the arguments of a tool call come after its beginning, before the next
+/// call's.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delta {
     /// The engine's first word on this choice; the others follow.
@@ -17,11 +21,54 @@ pub enum Delta {
         /// Tokens up to the end of the text, if log-probabilities were asked for.
         logprobs: Logprobs,
     },
+    /// More of what the model thinks before it answers.
+    Reasoning {
+        /// Whole characters.
+        text: String,
+    },
+    /// The model begins to call a tool.
+    ToolCall {
+        /// Which call of this choice: 0, 1, …
+        call: usize,
+        /// Names the call in the messages that follow: 9 letters and digits, as Mistral's templates want it.
+        id: String,
+        /// The function.
+        name: String,
+    },
+    /// More of the arguments of a call.
+    Arguments {
+        /// Which call.
+        call: usize,
+        /// JSON text; all pieces together are one object, unless the answer was cut off.
+        text: String,
+    },
     /// The choice is complete.
     End {
         /// Why.
-        reason: FinishReason,
+        end: End,
     },
+}
+
+/// Why a choice is complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The model ended it with a token of its own.
+    Stop,
+    /// A stop string of the request was complete.
+    StopString(String),
+    /// `max_tokens` or the context is full.
+    Length,
+    /// The model waits for what its tool calls give.
+    ToolCalls,
+}
+
+impl From<FinishReason> for End {
+    fn from(reason: FinishReason) -> End {
+        match reason {
+            FinishReason::Stop => End::Stop,
+            FinishReason::Length => End::Length,
+        }
+    }
 }
 
 /// Tokens of an answer with their log-probabilities, in order.
@@ -50,18 +97,33 @@ impl Logprobs {
     }
 }
 
-/// What one event adds to a choice, in order: a start, a text and an end at most.
-pub type Deltas = [Option<Delta>; 3];
+/// What one event adds to a choice, in order.
+pub type Deltas = Vec<Delta>;
+
+/// A tool call of an answer that is given whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Names it in the messages that follow.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// JSON text of an object, unless the answer was cut off.
+    pub arguments: String,
+}
 
 /// One choice of an answer that is given whole: all its deltas in one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WholeChoice {
     /// Its text.
     pub text: String,
+    /// What the model thought.
+    pub reasoning: String,
+    /// Tools that it calls, in order.
+    pub tool_calls: Vec<ToolCall>,
     /// Its tokens, if log-probabilities were asked for.
     pub logprobs: Logprobs,
     /// Why it ended; `None` before it has.
-    pub reason: Option<FinishReason>,
+    pub end: Option<End>,
 }
 
 impl WholeChoice {
@@ -73,7 +135,16 @@ impl WholeChoice {
                 self.text.push_str(&text);
                 self.logprobs.extend(logprobs);
             }
-            Delta::End { reason } => self.reason = Some(reason),
+            Delta::Reasoning { text } => self.reasoning.push_str(&text),
+            Delta::ToolCall { id, name, .. } => {
+                self.tool_calls.push(ToolCall { id, name, arguments: String::new() });
+            }
+            Delta::Arguments { call, text } => {
+                if let Some(call) = self.tool_calls.get_mut(call) {
+                    call.arguments.push_str(&text);
+                }
+            }
+            Delta::End { end } => self.end = Some(end),
         }
     }
 }

@@ -75,7 +75,7 @@ impl<E: Encoder> Stream<E> {
             match deltas {
                 Some(Ok((index, deltas))) => {
                     let usage = self.choices.usage();
-                    for delta in deltas.iter().flatten() {
+                    for delta in &deltas {
                         self.encoder.delta(index, delta, usage, &mut events);
                     }
                 }

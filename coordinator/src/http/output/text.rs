@@ -15,8 +15,8 @@ pub struct NewText {
     pub text: String,
     /// Characters of the completion before this token, those not yet handed on included.
     pub offset: usize,
-    /// A stop string is complete: the completion ends here.
-    pub stopped: bool,
+    /// The stop string that is complete: the completion ends here.
+    pub stopped: Option<String>,
     /// The token is not part of the answer: it is counted, and nothing is said of it.
     pub hidden: bool,
 }
@@ -66,7 +66,7 @@ impl CompletionText {
     pub fn finish(&mut self) -> NewText {
         let piece = self.detokenizer.finish();
         let mut new = self.pass(piece);
-        if !new.stopped {
+        if new.stopped.is_none() {
             new.text.push_str(&self.stops.finish());
         }
         new
@@ -86,32 +86,33 @@ pub struct StopMatcher {
     stops: Arc<[String]>,
     /// The end of the text so far that a stop string could begin with.
     held: String,
-    stopped: bool,
+    /// The one that was complete.
+    stopped: Option<String>,
 }
 
 impl StopMatcher {
     /// A matcher for these strings, none of them empty.
     pub fn new(stops: Arc<[String]>) -> StopMatcher {
-        StopMatcher { stops, held: String::new(), stopped: false }
+        StopMatcher { stops, held: String::new(), stopped: None }
     }
 
-    /// Adds a piece: the text that may be handed on, and whether a stop string is complete. Text
-    /// after a stop string, and the string itself, are never handed on.
-    pub fn push(&mut self, piece: String) -> (String, bool) {
-        if self.stopped {
-            return (String::new(), true);
+    /// Adds a piece: the text that may be handed on, and the stop string that is complete. Text after a
+    /// stop string, and the string itself, are never handed on.
+    pub fn push(&mut self, piece: String) -> (String, Option<String>) {
+        if self.stopped.is_some() {
+            return (String::new(), self.stopped.clone());
         }
         if self.stops.is_empty() {
-            return (piece, false);
+            return (piece, None);
         }
         self.held.push_str(&piece);
-        if let Some(start) = self.first_match() {
-            self.stopped = true;
+        if let Some((start, end)) = self.first_match() {
+            self.stopped = Some(self.held[start..end].to_owned());
             self.held.truncate(start);
-            return (std::mem::take(&mut self.held), true);
+            return (std::mem::take(&mut self.held), self.stopped.clone());
         }
         let kept = self.held.split_off(self.hold_from());
-        (std::mem::replace(&mut self.held, kept), false)
+        (std::mem::replace(&mut self.held, kept), None)
     }
 
     /// The end of the text: what was held back is no stop string.
@@ -119,13 +120,13 @@ impl StopMatcher {
         std::mem::take(&mut self.held)
     }
 
-    /// Where the stop string begins that is complete first; of two, the longer.
-    fn first_match(&self) -> Option<usize> {
+    /// Where the stop string begins and ends that is complete first; of two, the longer.
+    fn first_match(&self) -> Option<(usize, usize)> {
         let found = |stop: &String| {
             let start = self.held.find(stop.as_str())?;
             Some((start + stop.len(), start))
         };
-        self.stops.iter().filter_map(found).min().map(|(_, start)| start)
+        self.stops.iter().filter_map(found).min().map(|(end, start)| (start, end))
     }
 
     /// Where the longest end of the text begins that a stop string begins with.
@@ -155,7 +156,7 @@ mod tests {
         for piece in pieces {
             let (text, stopped) = matcher.push((*piece).to_owned());
             passed.push(text);
-            if stopped {
+            if stopped.is_some() {
                 return (passed, true);
             }
         }

@@ -1,7 +1,6 @@
 //! Another API than OpenAI's: a function for its fields and an encoder for its answers, and nothing else.
 
 use super::support::*;
-use crate::generation::FinishReason;
 use crate::http::api::answer::{Caller, answer};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
@@ -9,7 +8,7 @@ use crate::http::input::fields::Fields;
 use crate::http::input::job::{Job, Wanted, context};
 use crate::http::input::prompts::Prompt;
 use crate::http::input::{sampling, stopping, tokens};
-use crate::http::output::delta::{Delta, WholeChoice};
+use crate::http::output::delta::{Delta, End, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
 use crate::http::routes::guarded;
@@ -34,10 +33,10 @@ impl Encoder for Parrot {
                     &json!({"type": "text", "text": text, "used": usage.completion_tokens}),
                 );
             }
-            Delta::End { reason } => {
-                let whole = *reason == FinishReason::Stop;
-                events.message(&json!({"type": "end", "whole": whole}));
+            Delta::End { end } => {
+                events.message(&json!({"type": "end", "whole": *end == End::Stop}));
             }
+            Delta::Reasoning { .. } | Delta::ToolCall { .. } | Delta::Arguments { .. } => {}
         }
     }
 
