@@ -121,6 +121,7 @@ impl Load {
                 top_p: 0.9,
                 ..SamplingOptions::greedy()
             },
+            guided: None,
             stop_tokens: Arc::clone(&self.stop_tokens),
             key: KeyId(self.asked % 4),
             time_limit: None,

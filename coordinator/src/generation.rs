@@ -6,6 +6,7 @@
 
 pub use crate::ids::{GenerationId, KeyId, LaneId, ModelId};
 
+use crate::guides::Guided;
 use crate::metrics::Metrics;
 use crate::status::Status;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct GenerationRequest {
     pub top_logprobs: Option<u8>,
     /// How tokens are chosen; the gateway has checked the ranges.
     pub sampling: SamplingOptions,
+    /// What the completion has to be; `None` leaves it to the model.
+    pub guided: Option<Guided>,
     /// Tokens that end the generation (reported as the last token). Empty with `ignore_eos`; one list
     /// for all requests of a model.
     pub stop_tokens: Arc<[u32]>,

@@ -254,6 +254,9 @@ impl SamplingParams {
 }
 
 impl TokenMask {
+    /// Bytes of an entry in an archive, its list apart.
+    pub const ARCHIVED_BYTES: usize = size_of::<rkyv::Archived<TokenMask>>();
+
     fn check(&self, check: Check) -> Result<(), MessageError> {
         let ids = match self {
             Self::Bits(words) => {

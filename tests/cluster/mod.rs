@@ -5,6 +5,7 @@ mod answers;
 mod bad_models;
 mod equality;
 mod faults;
+mod guided;
 mod joining;
 mod load;
 mod memory;

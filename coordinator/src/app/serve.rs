@@ -15,6 +15,7 @@ use crate::driver::{Driver, DriverConfig, Inputs, LaneConfig, Outputs};
 use crate::epochs::EpochCounter;
 use crate::exit::Fatal;
 use crate::generation::{EngineHandle, ModelId, seam};
+use crate::guides::Pool;
 use crate::http::GatewayConfig;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
@@ -156,7 +157,9 @@ impl Server {
         let ready_text =
             ready_lines(&http_addresses, &models.first().name, self.args.access.curl_key());
         let (look_at_model, (news, heard)) = (Arc::<Notify>::default(), mpsc::channel(1));
+        let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
+            guides,
             metrics: Arc::clone(engine.metrics()),
             announcer,
             look_at_model: Arc::clone(&look_at_model),
@@ -180,7 +183,8 @@ impl Server {
             driver: Task::spawn("the driver", |stopped| {
                 let (links, models) = (link_events, heard);
                 let (drain, deadline, stop) = (asked, expired, stopped);
-                driver.run(Inputs { commands, links, models, drain, deadline, stop })
+                let guides = answered;
+                driver.run(Inputs { commands, links, models, guides, drain, deadline, stop })
             }),
         };
         tasks.run(ending).await

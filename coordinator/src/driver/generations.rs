@@ -1,15 +1,25 @@
 //! The generations under way and the channels that tell them what happens.
 
 use crate::generation::{Failure, GenerationEvent, KeyId};
+use crate::guides::Guide;
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use woolly_protocol::ids::SequenceId;
 
-/// One channel per sequence that has not ended.
+/// One channel per sequence that has not ended, and its guide, if it has one.
 #[derive(Debug, Default)]
 pub struct Generations {
-    channels: FxHashMap<SequenceId, (KeyId, mpsc::Sender<GenerationEvent>)>,
+    channels: FxHashMap<SequenceId, Underway>,
+}
+
+/// A generation under way.
+#[derive(Debug)]
+struct Underway {
+    key: KeyId,
+    events: mpsc::Sender<GenerationEvent>,
+    /// `None` without a grammar, and while the guide is asked.
+    guide: Option<Guide>,
 }
 
 /// What came of telling a generation something.
@@ -25,20 +35,42 @@ pub enum Told {
 
 impl Generations {
     /// A sequence of a key was accepted.
-    pub fn add(&mut self, id: SequenceId, key: KeyId, events: mpsc::Sender<GenerationEvent>) {
-        self.channels.insert(id, (key, events));
+    pub fn add(
+        &mut self,
+        id: SequenceId,
+        key: KeyId,
+        events: mpsc::Sender<GenerationEvent>,
+        guide: Option<Guide>,
+    ) {
+        self.channels.insert(id, Underway { key, events, guide });
+    }
+
+    /// The guide of a sequence, which is to be asked.
+    pub fn take_guide(&mut self, id: SequenceId) -> Option<Guide> {
+        self.channels.get_mut(&id)?.guide.take()
+    }
+
+    /// The guide has answered. Whether anyone still listens.
+    pub fn return_guide(&mut self, id: SequenceId, guide: Guide) -> bool {
+        match self.channels.get_mut(&id) {
+            Some(underway) => {
+                underway.guide = Some(guide);
+                true
+            }
+            None => false,
+        }
     }
 
     /// The client is gone. Whose generation that was; `None` if it is not known any more.
     pub fn remove(&mut self, id: SequenceId) -> Option<KeyId> {
-        self.channels.remove(&id).map(|(key, _)| key)
+        self.channels.remove(&id).map(|underway| underway.key)
     }
 
     /// Tells a generation. Never waits: its channel holds all events that it can get.
     pub fn tell(&mut self, id: SequenceId, event: GenerationEvent) -> Told {
         let last = matches!(event, GenerationEvent::Finished { .. } | GenerationEvent::Failed(_));
-        let Some((key, events)) = self.channels.get(&id) else { return Told::Heard };
-        let (key, sent) = (*key, events.try_send(event));
+        let Some(underway) = self.channels.get(&id) else { return Told::Heard };
+        let (key, sent) = (underway.key, underway.events.try_send(event));
         if last || sent.is_err() {
             self.channels.remove(&id);
         }
@@ -57,10 +89,10 @@ impl Generations {
 
     /// Ends all that are left; says which, and whose.
     pub fn fail_all(&mut self, failure: &Failure) -> Vec<(SequenceId, KeyId)> {
-        let fail = |(id, (key, events)): (SequenceId, (KeyId, mpsc::Sender<GenerationEvent>))| {
+        let fail = |(id, underway): (SequenceId, Underway)| {
             // A client that is gone needs no answer.
-            let _ = events.try_send(GenerationEvent::Failed(failure.clone()));
-            (id, key)
+            let _ = underway.events.try_send(GenerationEvent::Failed(failure.clone()));
+            (id, underway.key)
         };
         self.channels.drain().map(fail).collect()
     }
@@ -85,7 +117,7 @@ mod tests {
     fn a_generation_ends_with_its_last_event() {
         let (sender, mut events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), KEY, sender);
+        generations.add(SequenceId(1), KEY, sender, None);
         assert_eq!(generations.tell(SequenceId(1), token()), Told::Heard);
         assert_eq!(generations.tell(SequenceId(1), finished()), Told::Ended(KEY));
         assert!(generations.channels.is_empty());
@@ -99,7 +131,7 @@ mod tests {
     fn a_closed_channel_cancels_its_sequence_once() {
         let (sender, events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), KEY, sender);
+        generations.add(SequenceId(1), KEY, sender, None);
         drop(events);
         assert_eq!(generations.tell(SequenceId(1), token()), Told::Gone(KEY));
         assert!(generations.channels.is_empty());
@@ -110,7 +142,7 @@ mod tests {
     fn all_that_are_left_are_told_of_the_end() {
         let (sender, mut events) = mpsc::channel(2);
         let mut generations = Generations::default();
-        generations.add(SequenceId(1), KEY, sender);
+        generations.add(SequenceId(1), KEY, sender, None);
         let failure = Failure { code: "shutting_down", message: "the end".to_owned() };
         assert_eq!(generations.fail_all(&failure), [(SequenceId(1), KEY)]);
         assert_eq!(events.try_recv(), Ok(GenerationEvent::Failed(failure)));

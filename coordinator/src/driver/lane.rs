@@ -7,6 +7,7 @@ use super::generations::{Generations, Told};
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{PlacementConfig, StageInfo};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, LaneId, Refusal};
+use crate::guides::{Guide, Next};
 use crate::metrics::Metrics;
 use crate::models::ServedModel;
 use crate::models::last_plan::LastPlan;
@@ -103,10 +104,29 @@ impl Lane {
         request: GenerationRequest,
         events: mpsc::Sender<GenerationEvent>,
     ) -> Result<SequenceId, Refusal> {
-        let key = request.key;
+        let (key, guided) = (request.key, request.guided.clone());
         let id = self.scheduler.handle_request(now, request)?;
-        self.generations.add(id, key, events);
+        let guide = guided.and_then(|guided| guided.take());
+        self.generations.add(id, key, events, guide);
         Ok(id)
+    }
+
+    /// A guide that is to be asked what may come after a token of its generation.
+    pub fn poll_question(&mut self) -> Option<(SequenceId, Guide, u32)> {
+        loop {
+            let (id, token) = self.scheduler.poll_question()?;
+            // Without one the generation has ended.
+            if let Some(guide) = self.generations.take_guide(id) {
+                return Some((id, guide, token));
+            }
+        }
+    }
+
+    /// A guide has answered.
+    pub fn handle_next(&mut self, now: Duration, id: SequenceId, guide: Guide, next: Next) {
+        if self.generations.return_guide(id, guide) {
+            self.scheduler.handle_next(now, id, next);
+        }
     }
 
     /// The client is gone. Whose generation that was, if it is known.

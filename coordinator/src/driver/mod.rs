@@ -9,6 +9,7 @@
 //! belongs to one lane for ever.
 
 mod generations;
+mod guides;
 mod lane;
 mod members;
 mod pipeline;
@@ -25,6 +26,7 @@ use crate::exit::Fatal;
 use crate::generation::{
     Command, Failure, GenerationEvent, GenerationId, GenerationRequest, LaneId, ModelId, Refusal,
 };
+use crate::guides::Answered;
 use crate::links::LinkEvent;
 use crate::models::last_plan::Seats;
 use crate::models::watch::ModelNews;
@@ -77,6 +79,7 @@ enum Event {
     Command(Command),
     Link(LinkEvent),
     Model(ModelId, ModelNews),
+    Guide(Box<Answered>),
     Epochs(Range<u32>),
     Drain,
     Deadline,
@@ -123,6 +126,7 @@ impl Driver {
                 Event::Deadline => self.end_generations(),
                 Event::Link(event) => self.link_event(event),
                 Event::Command(command) => self.command(command),
+                Event::Guide(answered) => self.guided(*answered),
                 Event::Time => {
                     let now = self.now();
                     self.members.cluster.handle_timeout(now);
@@ -137,6 +141,8 @@ impl Driver {
                     self.link_event(event);
                 } else if let Ok(command) = inputs.commands.try_recv() {
                     self.command(command);
+                } else if let Ok(answered) = inputs.guides.try_recv() {
+                    self.guided(answered);
                 } else {
                     break;
                 }
@@ -162,6 +168,7 @@ impl Driver {
             Some(epochs) = self.reserved.1.recv() => Event::Epochs(epochs),
             Some(event) = inputs.links.recv() => Event::Link(event),
             Some(command) = inputs.commands.recv() => Event::Command(command),
+            Some(answered) = inputs.guides.recv() => Event::Guide(Box::new(answered)),
             () = wait_until(deadline) => Event::Time,
         }
     }
@@ -329,6 +336,7 @@ impl Driver {
                 self.act(action);
             }
             let now = self.now();
+            self.ask_guides();
             for lane in self.lanes.values_mut() {
                 match lane.settle(now, |key| self.router.end(key)) {
                     Ok(busy) => settled &= !busy,

@@ -9,6 +9,7 @@ use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::LogFormat;
 use crate::epochs::EpochCounter;
 use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, seam};
+use crate::guides::Pool;
 use crate::links::testing::{TestCluster, hello};
 use crate::models::last_plan::LastPlan;
 use crate::models::{ModelFacts, ServedModel, Template};
@@ -102,8 +103,10 @@ impl Rig {
         }
         let ((ask, drain), (expire, deadline), (halt, stop)) = (shutdown(), shutdown(), shutdown());
         let (news, models) = mpsc::channel(1);
-        let inputs = Inputs { commands, links, models, drain, deadline, stop };
+        let (pool, guides) = Pool::new(Arc::clone(engine.metrics()));
+        let inputs = Inputs { commands, links, models, guides, drain, deadline, stop };
         let outputs = Outputs {
+            guides: pool,
             metrics: Arc::clone(engine.metrics()),
             announcer: Announcer(LogFormat::Json),
             look_at_model: Arc::default(),
@@ -257,6 +260,7 @@ fn request(max_tokens: u32) -> GenerationRequest {
         max_tokens,
         top_logprobs: None,
         sampling: SamplingOptions::greedy(),
+        guided: None,
         key: KeyId::default(),
         time_limit: None,
         stop_tokens: Arc::default(),

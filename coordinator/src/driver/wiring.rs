@@ -5,6 +5,7 @@ use crate::announce::Announcer;
 use crate::cluster::ClusterConfig;
 use crate::epochs::EpochCounter;
 use crate::generation::{Command, ModelId};
+use crate::guides::{Answered, Pool};
 use crate::links::LinkEvent;
 use crate::metrics::Metrics;
 use crate::models::watch::ModelNews;
@@ -36,6 +37,8 @@ pub struct Inputs {
     /// Of those who read and look after the models' files. A fingerprint may take a while: workers are
     /// welcome before, and get their stages after.
     pub models: mpsc::Receiver<(ModelId, ModelNews)>,
+    /// What guides have answered: each generation has one answer on its way at most.
+    pub guides: mpsc::Receiver<Answered>,
     /// No new generations from now on.
     pub drain: Shutdown,
     /// Those that still run end now.
@@ -51,6 +54,8 @@ pub struct Outputs {
     pub metrics: Arc<Metrics>,
     /// To people.
     pub announcer: Announcer,
+    /// To the guides of generations.
+    pub guides: Pool,
     /// To those who look after the models' files: a look is needed.
     pub look_at_model: Arc<Notify>,
     /// Where numbers for plans are reserved.

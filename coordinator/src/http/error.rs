@@ -271,6 +271,7 @@ impl From<Failure> for ApiError {
             "shutting_down" => Problem::ShuttingDown,
             "pipeline_lost" => Problem::PipelineLost,
             "request_timeout" => Problem::Expired,
+            "grammar_limit" => Problem::Invalid,
             _ => Problem::Internal,
         };
         let mut error = ApiError::new(problem, failure.message);

@@ -37,6 +37,8 @@ pub struct Metrics {
     first_token: Histogram,
     /// Between two tokens of a choice.
     between_tokens: Histogram,
+    /// Until a grammar says what may come next.
+    masks: Histogram,
     failovers: Failovers,
 }
 
@@ -113,6 +115,11 @@ impl Metrics {
     /// What the scheduler holds.
     pub fn scheduler(&self, counts: Counts) {
         self.lock().counts = counts;
+    }
+
+    /// A grammar has said what may come next.
+    pub fn mask(&self, took: Duration) {
+        self.masks.observe(took);
     }
 
     /// Completion requests that came to this end.

@@ -146,6 +146,7 @@ impl Metrics {
         let histograms = [
             ("time_to_first_token", "From a request's arrival to a first token", &self.first_token),
             ("time_between_tokens", "Between two tokens of a choice", &self.between_tokens),
+            ("mask", "Until a grammar says which tokens may come next", &self.masks),
         ];
         for (what, help, histogram) in histograms {
             let name = format!("woolly_{what}_seconds");

@@ -5,6 +5,7 @@
 
 use super::channels::Channels;
 use super::template::Template;
+use crate::guides::{GrammarError, Guides};
 use crate::ids::ModelId;
 use std::sync::{Arc, OnceLock};
 use woolly_engine::tokenizer::Tokenizer;
@@ -42,6 +43,8 @@ pub struct ServedModel {
     pub end_tokens: Arc<[u32]>,
     /// The messages inside an answer, if its format has several.
     pub channels: Option<Channels>,
+    /// What compiles grammars for its vocabulary: made for the first that is asked for.
+    guides: OnceLock<Result<Guides, GrammarError>>,
     /// Messages to text.
     pub template: Template,
     /// For `/v1/models`.
@@ -76,10 +79,21 @@ impl ServedModel {
             tokenizer,
             end_tokens,
             channels,
+            guides: OnceLock::new(),
             template,
             facts,
             fingerprint,
         }
+    }
+
+    /// What compiles grammars for its vocabulary. The first call takes half a second for a large one.
+    ///
+    /// # Errors
+    ///
+    /// The vocabulary is too large for grammars.
+    pub fn guides(&self) -> Result<&Guides, GrammarError> {
+        let made = self.guides.get_or_init(|| Guides::new(Arc::clone(&self.tokenizer)));
+        made.as_ref().map_err(Clone::clone)
     }
 
     /// Whether a client that asks for `name` means this model. Letters may be large or small, and

@@ -134,14 +134,21 @@ impl Scheduler {
             return;
         }
         let sequence = self.sequence_mut(id);
-        if sequence.scored.is_empty() || sequence.scored_count < sequence.score_end() {
+        if sequence.scored.is_empty() || sequence.scored_count < sequence.score_end {
             return;
         }
-        let scored = std::mem::take(&mut sequence.scored);
+        let mut scored = std::mem::take(&mut sequence.scored);
+        // A row scores the token that follows: those of the prompt's come first.
+        let first = sequence.score_end - scored.len();
+        let forced = scored.split_off((sequence.prompt_len - 1).saturating_sub(first));
         let scores_only = sequence.request.max_tokens == 0;
-        self.events.push_back((id, GenerationEvent::Scored(scored)));
-        if scores_only {
-            self.finish(now, id, FinishReason::Length);
+        let ends = sequence.ends;
+        if !scored.is_empty() {
+            self.events.push_back((id, GenerationEvent::Scored(scored)));
+        }
+        self.events.extend(forced.into_iter().map(|token| (id, GenerationEvent::Token(token))));
+        if let Some(reason) = ends.or(scores_only.then_some(FinishReason::Length)) {
+            self.finish(now, id, reason);
         }
     }
 
@@ -158,11 +165,8 @@ impl Scheduler {
         let cached = sequence.cached_tokens;
         let tells = cached > 0 && sequence.output_len() == 0;
         sequence.commit(now, row.token);
-        let positions_max = plan.positions_max_with(super::has_penalties(&sequence.request));
-        let stopped = sequence.request.stop_tokens.contains(&row.token);
-        let full = sequence.tokens.len() >= positions_max
-            || sequence.output_len() >= super::limits::to_usize(sequence.request.max_tokens);
-        let runs = sequence.phase == Phase::Running;
+        let ends = sequence.ends_with(row.token, &plan);
+        let token = row.token;
         if sequence.replays_since.is_some() {
             self.note_replayed(now, id, true);
         }
@@ -171,12 +175,9 @@ impl Scheduler {
             self.events.push_back((id, GenerationEvent::Prefilled { cached_tokens }));
         }
         self.events.push_back((id, GenerationEvent::Token(token_event(row))));
-        if stopped {
-            self.finish(now, id, FinishReason::Stop);
-        } else if full {
-            self.finish(now, id, FinishReason::Length);
-        } else if runs {
-            self.running.make_ready(id);
+        match ends {
+            Some(reason) => self.finish(now, id, reason),
+            None => self.go_on(id, token),
         }
     }
 
@@ -185,13 +186,13 @@ impl Scheduler {
         self.sequences.get(&id).is_some_and(|sequence| sequence.phase != Phase::Ended)
     }
 
-    fn finish(&mut self, now: Duration, id: SequenceId, reason: FinishReason) {
+    pub(super) fn finish(&mut self, now: Duration, id: SequenceId, reason: FinishReason) {
         let cached_tokens = super::limits::to_u32(self.sequence(id).cached_tokens);
         self.events.push_back((id, GenerationEvent::Finished { reason, cached_tokens }));
         self.end(now, id);
     }
 
-    fn fail(&mut self, now: Duration, id: SequenceId, failure: Failure) {
+    pub(super) fn fail(&mut self, now: Duration, id: SequenceId, failure: Failure) {
         self.events.push_back((id, GenerationEvent::Failed(failure)));
         self.end(now, id);
     }

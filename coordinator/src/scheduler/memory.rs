@@ -110,8 +110,12 @@ impl Scheduler {
         let longest = self.plan.map_or(0, |plan| plan.positions_max());
         for chunk in chunks {
             let sequence = self.sequences.get_mut(&chunk.sequence).expect("it is in flight");
+            // One that a later chunk of the same microbatch has preempted gives all back, and all is counted.
+            if sequence.phase != Phase::Running {
+                continue;
+            }
             self.caches.leave_behind(&mut sequence.tables, sequence.sent);
-            if sequence.pending() == 0 {
+            if sequence.unsent() == 0 {
                 let longest = sequence.longest(longest);
                 self.caches.claim(&mut sequence.tables, 1, longest);
             }

@@ -8,7 +8,8 @@
 //! After any `handle_*`, call until each returns `None`:
 //!
 //! 1. [`poll_step`](Scheduler::poll_step): a microbatch for stage 0 and its `Sampling`;
-//! 2. [`poll_event`](Scheduler::poll_event): a token, an end or a failure for a generation.
+//! 2. [`poll_event`](Scheduler::poll_event): a token, an end or a failure for a generation;
+//! 3. [`poll_question`](Scheduler::poll_question): what a generation's guide is to be asked.
 //!
 //! # Policy
 //!
@@ -49,6 +50,7 @@ mod backlog;
 mod blocks;
 mod caches;
 mod failover;
+mod guided;
 mod limits;
 mod memory;
 mod pace;
@@ -121,6 +123,8 @@ pub struct Scheduler {
     deadlines: BTreeSet<(Duration, SequenceId)>,
     backlog: Backlog,
     events: VecDeque<(SequenceId, GenerationEvent)>,
+    /// What guides are to be asked.
+    questions: VecDeque<(SequenceId, u32)>,
     recovered: VecDeque<Recovered>,
     /// Numbers are never used again, not even under another plan.
     next_sequence: SequenceId,
@@ -160,6 +164,7 @@ impl Scheduler {
             deadlines: BTreeSet::new(),
             backlog: Backlog::default(),
             events: VecDeque::new(),
+            questions: VecDeque::new(),
             recovered: VecDeque::new(),
             next_sequence: SequenceId(1),
             next_microbatch: MicrobatchId(1),
@@ -222,7 +227,10 @@ impl Scheduler {
         let id = self.next_sequence;
         self.next_sequence.0 += 1;
         let sequence = Sequence::new(request, now);
-        if sequence.request.score_prompt && sequence.score_end() == 0 {
+        let wants_tokens = sequence.request.max_tokens > 0;
+        let guided = sequence.request.guided.as_ref().filter(|_| wants_tokens);
+        let guided = guided.map(|guided| guided.first().clone());
+        if sequence.request.score_prompt && sequence.score_end == 0 {
             self.events.push_back((id, GenerationEvent::Scored(Vec::new())));
         }
         if sequence.compute_end() == 0 {
@@ -237,6 +245,9 @@ impl Scheduler {
         }
         self.sequences.insert(id, sequence);
         self.waiting.add(id, key, None);
+        if let Some(first) = guided {
+            self.take_next(now, id, first);
+        }
         self.admit(now);
         Ok(id)
     }

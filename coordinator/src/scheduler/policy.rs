@@ -42,7 +42,7 @@ impl Scheduler {
         self.add_decodes(&mut builder, decode_room, share.groups);
         if prefills && !(share.decode_only && builder.decodes > 0) {
             if let Some(rows) =
-                self.rows_with_prefill(&plan, share.prefill, room.rows, builder.decodes)
+                self.rows_with_prefill(&plan, share.prefill, room.rows, builder.decode_rows)
             {
                 self.add_prefills(&mut builder, room.with_rows(rows));
             }
@@ -50,7 +50,7 @@ impl Scheduler {
             self.add_decodes(&mut builder, room, share.groups);
         }
 
-        let (rows, decode_rows) = (to_u32(builder.rows()), to_u32(builder.decodes));
+        let (rows, decode_rows) = (to_u32(builder.rows()), to_u32(builder.decode_rows));
         let microbatch = self.next_microbatch;
         let made = builder.finish(&plan, microbatch, now);
         let mut filled = std::mem::take(&mut builder.filled);
@@ -67,7 +67,8 @@ impl Scheduler {
         Some(step)
     }
 
-    /// The newest token of sequences that wait for their next one, longest wait first.
+    /// The newest tokens of sequences that wait for their next one, longest wait first: one each, and those
+    /// before it that were not sampled.
     ///
     /// Takes only this microbatch's share of all decoding sequences, so that they stay spread over
     /// the groups; and none while all groups are in flight, so that those who wait join one group
@@ -84,14 +85,15 @@ impl Scheduler {
         while builder.decodes < share {
             let Some(id) = self.running.pop_ready() else { break };
             let sequence = self.sequence_mut(id);
-            if !builder.fits(room, sequence, 1) {
+            let rows = sequence.pending();
+            if !builder.fits(room, sequence, rows) {
                 self.running.return_ready(id);
                 break;
             }
-            if sequence.blocks_missing(1) == 0 {
-                builder.push(id, sequence, 1);
-            } else if self.grow(id, 1) == Grown::Done {
-                builder.push(id, self.sequence_mut(id), 1);
+            if sequence.blocks_missing(rows) == 0 {
+                builder.push(id, sequence, rows);
+            } else if self.grow(id, rows) == Grown::Done {
+                builder.push(id, self.sequence_mut(id), rows);
             } else {
                 // Blocks make this gap long, not rows of prefill.
                 self.sequence_mut(id).token_at = None;
@@ -99,6 +101,7 @@ impl Scheduler {
                 continue;
             }
             builder.decodes += 1;
+            builder.decode_rows += rows;
         }
         for id in skipped.into_iter().rev() {
             // A sequence further back in the queue may be older and have taken its blocks.
@@ -153,11 +156,15 @@ impl Scheduler {
             self.adopt(id, EXTENTS_AHEAD);
             let sequence = self.sequence(id);
             let rows = sequence.pending().min(room.rows - builder.rows());
+            if rows == 0 {
+                // All but the row after which a token is sampled, and its guide is still asked.
+                continue;
+            }
             if !builder.fits(room, sequence, rows) || self.grow(id, rows) == Grown::Waits {
                 continue;
             }
             builder.push(id, self.sequence_mut(id), rows);
-            if self.sequence(id).pending() == 0 {
+            if self.sequence(id).unsent() == 0 {
                 self.running.prefilled(rank);
             }
         }

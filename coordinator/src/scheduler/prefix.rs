@@ -23,7 +23,7 @@
 //! # What is never shared
 //!
 //! Open extents, and the extent of a log's last token, whose logits are wanted. A sequence that scores
-//! its prompt wants the logits of every token and finds nothing; others may find what it computed. A
+//! its prompt, or tokens that it did not sample, wants the logits of every token and finds nothing; others may find what it computed. A
 //! new plan begins with an empty cache.
 
 use super::Scheduler;
@@ -55,7 +55,7 @@ impl Scheduler {
         let len = self.caches.extent_len();
         let sequence = self.sequence(id);
         let open = !sequence.sent.is_multiple_of(len) || sequence.pending() <= len;
-        if open || sequence.request.score_prompt || !self.name_extents(id) {
+        if open || sequence.wants_scores() || !self.name_extents(id) {
             return;
         }
         let sequence = self.sequences.get_mut(&id).expect("it was there above");
@@ -81,7 +81,7 @@ impl Scheduler {
     /// Extents that a waiting sequence would find and that others hold, of the group that remembers all: they
     /// cost nothing.
     pub(super) fn shared_extents(&mut self, id: SequenceId) -> usize {
-        if self.sequence(id).request.score_prompt || !self.name_extents(id) {
+        if self.sequence(id).wants_scores() || !self.name_extents(id) {
             return 0;
         }
         let sequence = self.sequence(id);

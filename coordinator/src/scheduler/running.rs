@@ -54,6 +54,16 @@ impl Running {
         self.prefilling.remove(&rank);
     }
 
+    /// Whether a sequence has more than its newest tokens to send.
+    pub(super) fn is_prefilling(&self, rank: Rank) -> bool {
+        self.prefilling.contains_key(&rank)
+    }
+
+    /// A running sequence has many tokens to send that were not sampled.
+    pub(super) fn catch_up(&mut self, rank: Rank, id: SequenceId) {
+        self.prefilling.insert(rank, id);
+    }
+
     /// All that a sequence has to compute is sent.
     pub(super) fn prefilled(&mut self, rank: Rank) {
         self.prefilling.remove(&rank);

@@ -1,12 +1,13 @@
 //! One prompt with its completion: the token log, what of it was sent, and what it asks to sample.
 
 use super::caches::Table;
-use super::limits::{blocks_for, to_u32, to_usize};
+use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
 use super::prefix_key::Name;
-use crate::generation::{GenerationRequest, TokenEvent};
+use crate::generation::{FinishReason, GenerationRequest, TokenEvent};
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::failpoint::planted;
-use woolly_protocol::sampling::{SampledToken, SamplingParams};
+use woolly_protocol::sampling::{SampledToken, SamplingParams, TokenMask};
 
 /// A sequence's place among all that have started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +24,15 @@ pub(super) enum Phase {
     Preempting,
     /// Finished, failed or cancelled; known only until nothing of it is in flight.
     Ended,
+}
+
+/// Which tokens may be chosen next.
+#[derive(Clone, Debug)]
+pub(super) enum Allowed {
+    /// The guide has not said it yet: nothing can be sampled.
+    Awaited,
+    /// These; `None` is all.
+    Known(Option<Arc<TokenMask>>),
 }
 
 /// A sequence. Its token log is the truth: everything else can be computed again from it.
@@ -65,10 +75,17 @@ pub(super) struct Sequence {
     pub(super) token_at: Option<Duration>,
     /// When it fails if it has not ended.
     pub(super) deadline: Option<Duration>,
-    /// Prompt rows whose score has come back.
+    /// The first row that has to be scored and was not.
     pub(super) scored_count: usize,
-    /// Those scores until they are reported, all at once.
+    /// Where the rows end that have to be scored: those of the prompt, and later those whose following token
+    /// was not sampled.
+    pub(super) score_end: usize,
+    /// Their scores until they are reported, all at once.
     pub(super) scored: Vec<TokenEvent>,
+    /// What its guide has said of the next token.
+    pub(super) allowed: Allowed,
+    /// Nothing is sampled any more: it ends so, when what has to be scored has come back.
+    pub(super) ends: Option<FinishReason>,
     /// Tokens of prompt and completion with their number, ascending; empty unless a repetition
     /// penalty reads it.
     prompt_counts: Vec<(u32, u32)>,
@@ -80,6 +97,7 @@ pub(super) struct Sequence {
 impl Sequence {
     pub(super) fn new(mut request: GenerationRequest, arrived: Duration) -> Self {
         let tokens = std::mem::take(&mut request.prompt);
+        let score_end = if request.score_prompt { tokens.len() - 1 } else { 0 };
         let mut sequence = Self {
             prompt_len: tokens.len(),
             tokens,
@@ -100,7 +118,10 @@ impl Sequence {
             token_at: None,
             deadline: request.time_limit.map(|limit| arrived + limit),
             scored_count: 0,
+            score_end,
             scored: Vec::new(),
+            allowed: Allowed::Known(None),
+            ends: None,
             prompt_counts: Vec::new(),
             output_counts: Vec::new(),
             request,
@@ -111,15 +132,30 @@ impl Sequence {
         sequence
     }
 
-    /// Positions that have to be computed for the next result. The last token of a prompt that is
-    /// only scored is not among them: nobody asks what follows it.
+    /// Positions that have to be computed for the next result. The last token of what is only scored is not
+    /// among them: nobody asks what follows it.
     pub(super) fn compute_end(&self) -> usize {
-        if self.request.max_tokens == 0 { self.prompt_len - 1 } else { self.tokens.len() }
+        self.tokens.len() - usize::from(!self.samples())
     }
 
-    /// Rows that can be sent now.
+    /// Rows that can be sent now: the one that is sampled after only when it is known what may be.
     pub(super) fn pending(&self) -> usize {
+        self.unsent() - usize::from(self.awaits_guide()).min(self.unsent())
+    }
+
+    /// Rows that are to be computed for the next result.
+    pub(super) fn unsent(&self) -> usize {
         self.compute_end() - self.sent
+    }
+
+    /// Whether its guide is asked what may come next.
+    pub(super) fn awaits_guide(&self) -> bool {
+        matches!(self.allowed, Allowed::Awaited)
+    }
+
+    /// Whether another token is wanted.
+    fn samples(&self) -> bool {
+        self.request.max_tokens > 0 && self.ends.is_none()
     }
 
     /// Blocks that are missing before so many more rows can be sent.
@@ -138,23 +174,31 @@ impl Sequence {
         (self.prompt_len + to_usize(self.request.max_tokens)).min(positions_max)
     }
 
-    /// Prompt rows that are scored; 0 if none were asked for.
-    pub(super) fn score_end(&self) -> usize {
-        if self.request.score_prompt { self.prompt_len - 1 } else { 0 }
-    }
-
     /// Rows among the next `rows` that have to be scored: those that were not before a preemption.
     pub(super) fn rows_to_score(&self, rows: usize) -> std::ops::Range<usize> {
         let first = self.sent.max(self.scored_count);
-        first..(self.sent + rows).min(self.score_end()).max(first)
+        first..(self.sent + rows).min(self.score_end).max(first)
+    }
+
+    /// Whether rows are to be computed that a cache cannot give: their logits are wanted.
+    pub(super) fn wants_scores(&self) -> bool {
+        self.request.score_prompt || self.scored_count < self.score_end
     }
 
     /// Whether a new token is sampled after the next `rows` rows.
     pub(super) fn samples_after(&self, rows: usize) -> bool {
-        self.request.max_tokens > 0 && self.sent + rows == self.tokens.len()
+        self.samples() && self.sent + rows == self.tokens.len()
     }
 
-    /// The token that follows a prompt row, which is scored.
+    /// Which tokens may be chosen after its last one; `None` is all.
+    pub(super) fn mask(&self) -> Option<&TokenMask> {
+        match &self.allowed {
+            Allowed::Awaited => None,
+            Allowed::Known(mask) => mask.as_deref(),
+        }
+    }
+
+    /// The token that follows a row, which is scored.
     pub(super) fn score_target(&self, index: usize) -> u32 {
         self.tokens[index + 1]
     }
@@ -189,6 +233,17 @@ impl Sequence {
         }
         if self.request.sampling.counts_output() {
             count(&mut self.output_counts, token);
+        }
+    }
+
+    /// Why it ends with this token, its newest, if it does.
+    pub(super) fn ends_with(&self, token: u32, plan: &PlanLimits) -> Option<FinishReason> {
+        let positions_max = plan.positions_max_with(has_penalties(&self.request));
+        let is_full = self.tokens.len() >= positions_max
+            || self.output_len() >= to_usize(self.request.max_tokens);
+        match self.request.stop_tokens.contains(&token) {
+            true => Some(FinishReason::Stop),
+            false => is_full.then_some(FinishReason::Length),
         }
     }
 

@@ -9,10 +9,12 @@ use woolly_protocol::failpoint::planted;
 use woolly_protocol::forward::{BlockTables, CacheTables, Chunk, Forward};
 use woolly_protocol::ids::{MicrobatchId, SequenceId};
 use woolly_protocol::limits::{
-    CACHE_GROUPS_MAX, FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, PENALTY_TOKENS_MAX,
+    CACHE_GROUPS_MAX, FORWARD_ARCHIVE_MAX, LOGIT_BIAS_MAX, MASK_WORDS_MAX, PENALTY_TOKENS_MAX,
     ROWS_PER_MICROBATCH_MAX, SAMPLING_ARCHIVE_MAX,
 };
-use woolly_protocol::sampling::{RowMode, SampleBy, Sampling, SamplingParams, SamplingRow};
+use woolly_protocol::sampling::{
+    RowMode, SampleBy, Sampling, SamplingParams, SamplingRow, TokenMask,
+};
 
 /// One microbatch for stage 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +33,8 @@ const ROW_BYTES: usize = SamplingRow::ARCHIVED_BYTES;
 const PARAMS_BYTES: usize = SamplingParams::ARCHIVED_BYTES + 3 * 8;
 /// Archive bytes of one entry of a list of parameters.
 const ENTRY_BYTES: usize = 8;
+/// Archive bytes of a mask without its list, which may begin with padding.
+const MASK_BYTES: usize = TokenMask::ARCHIVED_BYTES + 8;
 /// Archive bytes kept free in a `Sampling` for its header and padding.
 const SLACK_BYTES: usize = 64 << 10;
 /// Block ids of one microbatch: what fits a `Forward` beside its chunks.
@@ -39,7 +43,9 @@ const BLOCK_IDS_MAX: usize = (FORWARD_ARCHIVE_MAX - SLACK_BYTES) / 4;
 /// The largest chunk alone: every row scored, the last one sampled with full lists.
 const CHUNK_SAMPLING_BYTES_MAX: usize = ROWS_PER_MICROBATCH_MAX * ROW_BYTES
     + PARAMS_BYTES
-    + (LOGIT_BIAS_MAX + 2 * PENALTY_TOKENS_MAX) * ENTRY_BYTES;
+    + (LOGIT_BIAS_MAX + 2 * PENALTY_TOKENS_MAX) * ENTRY_BYTES
+    + MASK_BYTES
+    + MASK_WORDS_MAX * 8;
 /// The quarter that decode leaves to prefill holds any chunk, so that none is put off for ever.
 const _: () = assert!(CHUNK_SAMPLING_BYTES_MAX <= (SAMPLING_ARCHIVE_MAX - SLACK_BYTES) / 4);
 
@@ -102,6 +108,7 @@ impl Room {
         let mut sampling_bytes = sequence.rows_to_score(rows).len() * ROW_BYTES;
         if sequence.samples_after(rows) {
             sampling_bytes += ROW_BYTES + PARAMS_BYTES + sequence.sampling_entries() * ENTRY_BYTES;
+            sampling_bytes += sequence.mask().map_or(0, mask_bytes);
         }
         let end = blocks_for(sequence.sent + rows);
         let block_ids = sequence.tables.iter().map(|table| end - table.first).sum();
@@ -152,11 +159,14 @@ pub(super) struct InFlight {
 pub(super) struct StepBuilder {
     used: Room,
     pub(super) decodes: usize,
+    /// Rows of those that decode: one each, and more after tokens that were not sampled.
+    pub(super) decode_rows: usize,
     chunks: Vec<Chunk>,
     /// Of each cache group.
     tables: Vec<BlockTables>,
     tokens: Vec<u32>,
     params: Vec<SamplingParams>,
+    masks: Vec<TokenMask>,
     rows: Vec<SamplingRow>,
     sent: Vec<SentChunk>,
     asked: Vec<(Option<u32>, u8)>,
@@ -175,7 +185,7 @@ impl StepBuilder {
         self.tables.resize_with(groups, BlockTables::default);
         self.extent_len = extent_len;
         self.used = Room::default();
-        self.decodes = 0;
+        (self.decodes, self.decode_rows) = (0, 0);
     }
 
     /// A microbatch was sent: its lists are used again.
@@ -239,7 +249,8 @@ impl StepBuilder {
         self.rows.extend(targets.map(|mode| SamplingRow { top_logprobs, mode }));
         if samples {
             let params = to_u32(self.params.len());
-            let by = SampleBy { params, position: to_u32(sequence.tokens.len()), mask: None };
+            let mask = sequence.mask().map(|mask| self.mask(mask));
+            let by = SampleBy { params, position: to_u32(sequence.tokens.len()), mask };
             self.rows.push(SamplingRow { top_logprobs, mode: RowMode::Sample(by) });
             self.params.push(sequence.sampling_params());
         }
@@ -267,6 +278,15 @@ impl StepBuilder {
         sequence.in_flight += 1;
     }
 
+    /// The place of a mask, which stands once for all rows that have it.
+    fn mask(&mut self, mask: &TokenMask) -> u32 {
+        let known = self.masks.iter().position(|known| known == mask);
+        to_u32(known.unwrap_or_else(|| {
+            self.masks.push(mask.clone());
+            self.masks.len() - 1
+        }))
+    }
+
     /// The microbatch and what to remember of it; `None` if it is empty.
     pub(super) fn finish(
         &mut self,
@@ -287,7 +307,7 @@ impl StepBuilder {
             rows: to_u32(self.used.rows),
             chunks: take(&mut self.sent),
             decodes: self.decodes > 0,
-            prefills: self.used.rows > self.decodes,
+            prefills: self.used.rows > self.decode_rows,
             asked: {
                 self.asked.extend(self.rows.iter().map(asked));
                 take(&mut self.asked)
@@ -295,13 +315,23 @@ impl StepBuilder {
             blocks,
         };
         let epoch = plan.epoch;
-        let (params, masks, rows) = (take(&mut self.params), Vec::new(), take(&mut self.rows));
+        let (params, masks) = (take(&mut self.params), take(&mut self.masks));
+        let rows = take(&mut self.rows);
         let sampling =
             (!rows.is_empty()).then_some(Sampling { epoch, microbatch, params, masks, rows });
         let caches = self.tables.drain(..).map(CacheTables::Blocks).collect();
         let forward = Forward { epoch, microbatch, chunks: take(&mut self.chunks), caches };
         Some((Step { forward, tokens: take(&mut self.tokens), sampling }, in_flight))
     }
+}
+
+/// Archive bytes of a mask.
+fn mask_bytes(mask: &TokenMask) -> usize {
+    MASK_BYTES
+        + match mask {
+            TokenMask::Only(ids) | TokenMask::AllBut(ids) => 4 * ids.len(),
+            TokenMask::Bits(words) => 8 * words.len(),
+        }
 }
 
 /// A list that holds nothing, with the room that it had.

@@ -146,10 +146,21 @@ impl Tokenizer {
         if options.add_special && self.add_bos {
             out.extend(self.bos());
         }
-        self.encode_into(text, options.parse_special, None, &mut out)?;
+        self.encode_into(text, options.parse_special, (None, true), &mut out)?;
         if options.add_special && self.add_eos {
             out.extend(self.eos());
         }
+        Ok(out)
+    }
+
+    /// The tokens of a text that goes on where another ends: nothing is put before or after it, and the
+    /// texts of control tokens are ordinary text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let mut out = Vec::new();
+        self.encode_into(text, false, (None, false), &mut out)?;
         Ok(out)
     }
 
@@ -164,7 +175,7 @@ impl Tokenizer {
         if self.add_bos {
             out.extend(self.bos());
         }
-        self.encode_into(prompt.marked_text(), true, prompt.mark(), &mut out)?;
+        self.encode_into(prompt.marked_text(), true, (prompt.mark(), true), &mut out)?;
         if self.add_bos && out.len() > 1 && Some(out[1]) == self.bos() {
             out.remove(0);
         }
@@ -172,12 +183,12 @@ impl Tokenizer {
     }
 
     /// Appends the tokens of `text`. The character `mark` keeps special tokens from being found
-    /// across it and is itself no text.
+    /// across it and is itself no text; `begins` if no other text stands before it.
     fn encode_into(
         &self,
         text: &str,
         parse_special: bool,
-        mark: Option<char>,
+        (mark, begins): (Option<char>, bool),
         out: &mut Vec<u32>,
     ) -> Result<(), TokenizerError> {
         if text.len() > TEXT_BYTES_MAX {
@@ -185,7 +196,7 @@ impl Tokenizer {
         }
         let mut bpe_scratch = bpe::Scratch::default();
         let mut spm_scratch = spm::Scratch::default();
-        let mut after_special = true;
+        let mut after_special = begins;
         self.specials.split(text, parse_special, |fragment| {
             let text = match fragment {
                 Fragment::Special(token) => {

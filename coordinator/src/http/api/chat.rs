@@ -10,7 +10,7 @@ use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::Job;
 use crate::http::input::known::{self, Place};
-use crate::http::input::{messages, sampling, stopping, template_options};
+use crate::http::input::{constraint, messages, sampling, stopping, template_options};
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -49,6 +49,7 @@ fn parse(
     let template = template_options::take(&mut fields, &messages, caller.model.template.get())?;
     let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), random()?)?;
     let stopping = stopping::take(&mut fields)?;
+    let constraint = constraint::take(&mut fields)?;
     let logprobs = fields.bool("logprobs")?.unwrap_or(false);
     let top = openai::take_top_logprobs(&mut fields, "top_logprobs")?;
     if !logprobs && top.is_some_and(|top| top > 0) {
@@ -58,9 +59,8 @@ fn parse(
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
     fields.finish()?;
     let top_logprobs = logprobs.then_some(top.unwrap_or(0));
-    let grammar = None;
     let asked =
-        Conversation { messages, template, sampling, stopping, top_logprobs, grammar, stream };
+        Conversation { messages, template, sampling, stopping, top_logprobs, constraint, stream };
     let tokenizer = Arc::clone(&caller.model.tokenizer);
     let job = asked.job(gateway, caller.model, caller.key)?;
     let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;

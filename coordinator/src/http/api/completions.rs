@@ -9,7 +9,7 @@ use crate::http::ids::random;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
-use crate::http::input::{prompts, sampling, stopping, tokens};
+use crate::http::input::{constraint, prompts, sampling, stopping, tokens};
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -51,6 +51,7 @@ fn parse(
     check_count(gateway, prompts.len())?;
     let sampling = sampling::take(&mut fields, vocab, random()?)?;
     let stopping = stopping::take(&mut fields)?;
+    let constraint = constraint::take(&mut fields)?;
     let top_logprobs = openai::take_top_logprobs(&mut fields, "logprobs")?;
     let echo = fields.bool("echo")?.unwrap_or(false);
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
@@ -59,6 +60,7 @@ fn parse(
         stopping.check_not_zero()?;
     }
     let ctx = job::context(gateway)?;
+    let guided = constraint.map(|asked| asked.compile(&caller.model, None)).transpose()?;
     let seed = sampling.seed;
     let wanted = Wanted {
         sampling,
@@ -66,6 +68,7 @@ fn parse(
         max_tokens_default: MAX_TOKENS_DEFAULT,
         top_logprobs,
         score_prompt: echo && top_logprobs.is_some(),
+        guided,
         key: caller.key,
     };
     let mut choices = Vec::with_capacity(prompts.len());

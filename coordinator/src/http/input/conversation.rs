@@ -3,13 +3,13 @@
 //!
 //! It knows nothing of the fields that a client wrote, or of how the answer is written down.
 
+use super::constraint::Constraint;
 use super::job::{self, Job, Wanted};
 use super::messages::Messages;
 use super::stopping::StopConditions;
 use super::template_options::TemplateOptions;
 use super::tokens;
 use crate::generation::KeyId;
-use crate::guides::Grammar;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::models::ServedModel;
@@ -30,7 +30,7 @@ pub struct Conversation {
     /// Alternatives to report per token; `None` reports no log-probability.
     pub top_logprobs: Option<u8>,
     /// What the answer has to be; `None` leaves it to the model.
-    pub grammar: Option<Grammar>,
+    pub constraint: Option<Constraint>,
     /// Stream the answer.
     pub stream: bool,
 }
@@ -51,6 +51,7 @@ impl Conversation {
         self.stopping.check_not_zero()?;
         let ctx = job::context(gateway)?;
         let encoded = tokens::of_conversation(&model, &self.messages, self.template, ctx)?;
+        let guided = self.constraint.map(|asked| asked.compile(&model, None)).transpose()?;
         let seed = self.sampling.seed;
         let wanted = Wanted {
             sampling: self.sampling,
@@ -58,6 +59,7 @@ impl Conversation {
             max_tokens_default: ctx,
             top_logprobs: self.top_logprobs,
             score_prompt: false,
+            guided,
             key,
         };
         let choices = vec![wanted.choice(gateway, &model, 0, encoded, ctx)?];

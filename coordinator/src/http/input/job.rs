@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::stopping::{MaxTokens, StopConditions};
 use super::tokens::Encoded;
 use crate::generation::{GenerationRequest, KeyId, Refusal};
+use crate::guides::Guided;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::output::choice::ChoicePlan;
@@ -45,6 +46,8 @@ pub struct Wanted {
     pub top_logprobs: Option<u8>,
     /// Report the log-probabilities of the prompt too.
     pub score_prompt: bool,
+    /// What the completion has to be.
+    pub guided: Option<Guided>,
     /// Who asks.
     pub key: KeyId,
 }
@@ -77,6 +80,7 @@ impl Wanted {
             max_tokens,
             top_logprobs: self.top_logprobs,
             sampling: SamplingOptions { choice: index, ..self.sampling.clone() },
+            guided: self.guided.as_ref().filter(|_| max_tokens > 0).map(Guided::again),
             stop_tokens,
             key: self.key,
             time_limit: gateway.config.request_timeout,

@@ -7,11 +7,12 @@
 //! | --- | --- |
 //! | `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/` | the table of fields that are accepted without acting on them |
-//! | `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
 //! | `tokens.rs` | conversations and texts → token ids |
 //! | `conversation.rs` | what a conversation asks for, in no API's words |
 //! | `job.rs` | all of it → choices that are ready to start |
 
+pub mod constraint;
 pub mod conversation;
 pub mod fields;
 pub mod job;

@@ -67,6 +67,7 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
         max_tokens_default: 9,
         top_logprobs: None,
         score_prompt: false,
+        guided: None,
         key: caller.key,
     };
     let choices = vec![wanted.choice(gateway, &caller.model, 0, prompt, ctx)?];

@@ -6,14 +6,17 @@ mod batching;
 mod deep;
 mod failover;
 mod flow;
+mod guided;
 mod memory;
 mod prefix;
 pub(crate) mod rng;
 mod sampling;
 mod sim;
 mod sim_clients;
+mod sim_happenings;
 mod speed;
 pub(crate) mod toy;
+mod toy_guide;
 mod turns;
 mod windows;
 
@@ -55,6 +58,7 @@ fn greedy(prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
         max_tokens,
         top_logprobs: None,
         sampling: SamplingOptions::greedy(),
+        guided: None,
         stop_tokens: Arc::default(),
         key: KeyId(0),
         time_limit: None,
@@ -168,7 +172,8 @@ fn assert_books_balance(scheduler: &Scheduler) {
         let queues = prefills + s.running.times_ready(*id);
         assert!(queues <= usize::from(runs), "{id} is in {queues} queues");
         assert!(!leaving(sequence.phase) || sequence.in_flight > 0, "{id} should have left");
-        assert!(sequence.in_flight > 0 || queues > 0 || !runs, "{id} is forgotten");
+        let asks = sequence.awaits_guide();
+        assert!(sequence.in_flight > 0 || queues > 0 || asks || !runs, "{id} is forgotten");
         let timed = sequence.deadline.is_some_and(|at| s.deadlines.contains(&(at, *id)));
         let wanted = sequence.phase != Phase::Ended;
         assert_eq!(timed, wanted && sequence.deadline.is_some(), "the deadline of {id}");

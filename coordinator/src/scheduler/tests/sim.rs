@@ -6,8 +6,11 @@
 
 use super::rng::{Rng, mix};
 use super::sim_clients::{Client, Met};
+use super::sim_happenings::{Happening, StageSim};
 use super::toy::{self, ToyStage, VOCAB};
+use super::toy_guide::ToyGuide;
 use super::{arrivals, assert_books_balance};
+use crate::guides::Guided;
 use crate::scheduler::{CacheBlocks, PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -21,41 +24,6 @@ use woolly_protocol::sampling::{Sampled, Sampling};
 const SEEDS: Range<u64> = 0..2_000;
 /// A history that takes longer is stuck.
 const EVENTS_MAX: usize = 200_000;
-
-/// What happens at a moment.
-enum Happening {
-    Arrival(usize),
-    Cancel(usize),
-    /// The pipeline is lost.
-    Loss,
-    /// A new plan is served.
-    Plan,
-    /// Another plan is about to take over.
-    HandOver,
-    /// A microbatch with its rows reaches a stage.
-    Reaches(usize, Forward, Vec<u64>),
-    /// A `Sampling` reaches the last stage.
-    Samples(Sampling),
-    /// The scheduler wanted to be called.
-    Time,
-    /// A stage is done with what it computes.
-    Done(usize),
-    /// An answer reaches the coordinator.
-    Answer(Sampled),
-    /// A stage's report reaches the coordinator.
-    Report(PlanEpoch, usize, StageTiming),
-}
-
-/// One stage at work.
-struct StageSim {
-    model: ToyStage,
-    queue: VecDeque<(Forward, Vec<u64>)>,
-    busy: bool,
-    base_us: u64,
-    row_us: u64,
-    /// When its last message arrives: links keep the order.
-    link_free_at: u64,
-}
 
 /// A block that a microbatch names: its cache group, itself, whose it is.
 type Use = (usize, BlockId, SequenceId);
@@ -87,6 +55,7 @@ struct Sim {
     in_flight: VecDeque<(MicrobatchId, Vec<Use>)>,
     clients: Vec<Client>,
     by_id: BTreeMap<SequenceId, usize>,
+    guides: BTreeMap<SequenceId, ToyGuide>,
 }
 
 impl Sim {
@@ -112,10 +81,12 @@ impl Sim {
             in_flight: VecDeque::new(),
             clients: Vec::new(),
             by_id: BTreeMap::new(),
+            guides: BTreeMap::new(),
             reports: Rng(mix(seed + 1)),
             rng,
         };
         sim.at(0, Happening::Plan);
+        let mut guided = Rng(mix(seed + 4));
         let arrivals_end = sim.rng.pick(&[1, 20_000, 200_000]);
         for index in 0..sim.rng.range(1, 28) {
             let index = usize::try_from(index).unwrap();
@@ -123,6 +94,9 @@ impl Sim {
             if sim.tight {
                 request.stop_tokens = std::sync::Arc::default();
                 request.max_tokens = u32::try_from(sim.rng.range(40, 150)).unwrap();
+            }
+            if guided.one_in(3) {
+                request.guided = Some(Guided::scripted(ToyGuide::of(&request).1));
             }
             sim.clients.push(Client {
                 request,
@@ -205,6 +179,7 @@ impl Sim {
             Happening::Report(epoch, stage, timing) => {
                 self.scheduler.handle_timing(self.clock(), epoch, stage, &timing);
             }
+            Happening::Next(id, next) => self.scheduler.handle_next(self.clock(), id, next),
             // Workers drop what belongs to another plan; answers on their way still arrive.
             _ if epoch != self.epoch => {}
             Happening::Reaches(stage, forward, rows) => {
@@ -227,6 +202,9 @@ impl Sim {
         match result {
             Ok(id) => {
                 client.id = Some(id);
+                if client.request.guided.is_some() {
+                    self.guides.insert(id, ToyGuide::of(&client.request).0);
+                }
                 self.by_id.insert(id, index);
             }
             Err(refusal) => client.refusal = Some(refusal),
@@ -288,6 +266,11 @@ impl Sim {
                 let sampling_at = self.now + self.rng.range(1, 2_000);
                 self.at(sampling_at, Happening::Samples(sampling));
             }
+        }
+        while let Some((id, token)) = self.scheduler.poll_question() {
+            let next = self.guides.get_mut(&id).unwrap().next(token);
+            let at = self.now + self.reports.pick(&[1, 20, 100, 5_000]);
+            self.at(at, Happening::Next(id, next));
         }
         while let Some((id, event)) = self.scheduler.poll_event() {
             let client = &mut self.clients[self.by_id[&id]];
@@ -459,11 +442,19 @@ fn seeded_histories_end_as_if_each_request_were_alone() {
     assert!(met.cached > 20_000, "{} cached tokens", met.cached);
     assert!(met.evictions > 300, "{} evictions", met.evictions);
     assert!(met.expired > 100, "{} without time", met.expired);
+    assert!(met.guided > 10_000, "{} tokens under a grammar", met.guided);
+    assert!(met.broken_grammars > 10, "{} grammars that failed", met.broken_grammars);
 }
 
 #[test]
 fn seed_1655_a_sequence_without_blocks_stayed_when_an_older_one_was_preempted() {
     history(1655, &mut Met::default());
+}
+
+#[test]
+fn seed_1410_a_window_left_blocks_behind_of_a_sequence_that_the_same_microbatch_preempted() {
+    let windows = arrivals::windows(&mut Rng(mix(1410 + 3)));
+    history_with(1410, windows, &mut Met::default());
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub(super) struct Met {
     pub(super) cached: u64,
     pub(super) evictions: u64,
     pub(super) expired: usize,
+    /// Tokens of generations with a grammar.
+    pub(super) guided: usize,
+    pub(super) broken_grammars: usize,
     /// Positions that were computed again after a loss.
     pub(super) recomputed: u64,
 }
@@ -45,7 +48,10 @@ impl Client {
             |event: &&GenerationEvent| !matches!(event, GenerationEvent::Prefilled { .. });
         let told: Vec<_> = self.events.iter().filter(prefilled).map(as_if_alone).collect();
         let tokens = told.iter().filter(|event| matches!(event, GenerationEvent::Token(_)));
-        met.tokens += tokens.count();
+        let count = tokens.count();
+        met.tokens += count;
+        met.guided += if self.request.guided.is_some() { count } else { 0 };
+        met.broken_grammars += usize::from(told.last() == Some(&toy::failed("grammar_limit")));
         let scored = |event: &GenerationEvent| matches!(event, GenerationEvent::Scored(_));
         met.scored += usize::from(told.first().is_some_and(scored));
         let expired = told.last() == Some(&toy::failed("request_timeout"));

@@ -6,13 +6,16 @@
 //! the same without blocks, alone.
 
 use super::rng::mix;
+use super::toy_guide::{ToyGuide, choose};
 use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::guides::Next;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use woolly_protocol::forward::{BlockLimits, Forward, TableSpan};
 use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{
     RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingParams, SamplingRow,
+    TokenMask,
 };
 
 /// Layers of the model, as many as the tiny one has whose layout is cut in tests.
@@ -107,14 +110,20 @@ fn fold(sum: u64, slot: u64) -> u64 {
 }
 
 /// What the last stage answers for one row with this output at this position.
-fn answer(row: &SamplingRow, params: &[SamplingParams], position: u32, hidden: u64) -> SampledRow {
+fn answer(
+    row: &SamplingRow,
+    (params, masks): (&[SamplingParams], &[TokenMask]),
+    position: u32,
+    hidden: u64,
+) -> SampledRow {
     let (token, hash, seed) = match &row.mode {
         RowMode::Score(target) => (*target, mix(hidden ^ u64::from(*target)), 1),
         RowMode::Sample(by) => {
             assert_eq!(by.position, position + 1, "the position that is sampled");
             let params = &params[by.params as usize];
             let hash = mix(hidden ^ hash_params(params) ^ mix(by.position.into()));
-            (u32::try_from(hash % VOCAB).unwrap(), hash, params.options.seed)
+            let mask = by.mask.map(|mask| &masks[mask as usize]);
+            (choose(hash, mask), hash, params.options.seed)
         }
     };
     if seed.is_multiple_of(FRAGILE_SEED) && hash.is_multiple_of(FRAGILE_ROW) {
@@ -133,8 +142,8 @@ pub(crate) fn sampled(forward: &Forward, sampling: Option<&Sampling>, hidden: &[
         for back in (0..u32::from(chunk.sample_rows)).rev() {
             let position = chunk.position + chunk.token_count - 1 - back;
             let row = asked.next().expect("as many rows as the chunks ask for");
-            let params = sampling.map_or(&[][..], |sampling| &sampling.params);
-            rows.push(answer(row, params, position, hidden[end - 1 - back as usize]));
+            let lists = sampling.map_or((&[][..], &[][..]), |s| (&s.params, &s.masks));
+            rows.push(answer(row, lists, position, hidden[end - 1 - back as usize]));
         }
     }
     Sampled { epoch: forward.epoch, microbatch: forward.microbatch, rows }
@@ -189,30 +198,74 @@ impl Alone<'_> {
             hidden = self.compute(tokens[index]);
             if self.request.score_prompt && index + 1 < tokens.len() {
                 let mode = RowMode::Score(tokens[index + 1]);
-                let Some(event) = self.ask(mode, &[], hidden) else { return };
+                let Some(event) = self.ask(mode, (&[], &[]), hidden) else { return };
                 scored.push(event);
             }
         }
         if self.request.score_prompt {
             self.events.push(GenerationEvent::Scored(scored));
         }
-        for _ in 0..self.request.max_tokens {
+        let guided = self.request.guided.is_some() && self.request.max_tokens > 0;
+        let (mut guide, mut next) = guided.then(|| ToyGuide::of(self.request)).unzip();
+        let most = positions_max.min(tokens.len() + self.request.max_tokens as usize);
+        while tokens.len() < most {
+            let mask = match next.take() {
+                None => None,
+                Some(Next::Fails(_)) => return self.events.push(failed("grammar_limit")),
+                Some(Next::Ends { forced }) => {
+                    let ends = self.append(&forced, &mut tokens, &mut hidden, most);
+                    return self.finish(ends.unwrap_or(FinishReason::Stop));
+                }
+                Some(Next::Goes { forced, mask }) => {
+                    if let Some(reason) = self.append(&forced, &mut tokens, &mut hidden, most) {
+                        return self.finish(reason);
+                    }
+                    mask.map(|mask| (*mask).clone())
+                }
+            };
             let position = u32::try_from(tokens.len()).unwrap();
-            let mode = RowMode::Sample(SampleBy { params: 0, position, mask: None });
-            let params = [self.params(&tokens)];
-            let Some(event) = self.ask(mode, &params, hidden) else { return };
+            let index = mask.is_some().then_some(0);
+            let mode = RowMode::Sample(SampleBy { params: 0, position, mask: index });
+            let (params, masks) = ([self.params(&tokens)], Vec::from_iter(mask));
+            let Some(event) = self.ask(mode, (&params, &masks), hidden) else { return };
             let token = event.token;
             self.events.push(GenerationEvent::Token(event));
             tokens.push(token);
             if self.request.stop_tokens.contains(&token) {
                 return self.finish(FinishReason::Stop);
             }
-            if tokens.len() == positions_max {
-                break;
-            }
+            next = guide.as_mut().map(|guide| guide.next(token));
             hidden = self.compute(token);
         }
         self.finish(FinishReason::Length);
+    }
+
+    /// Tokens that the grammar forces. Why they end the completion, if they do.
+    fn append(
+        &mut self,
+        forced: &[u32],
+        tokens: &mut Vec<u32>,
+        hidden: &mut u64,
+        most: usize,
+    ) -> Option<FinishReason> {
+        let scores = self.request.top_logprobs.is_some() || self.request.score_prompt;
+        for token in forced {
+            let event = if scores {
+                self.ask(RowMode::Score(*token), (&[], &[]), *hidden)?
+            } else {
+                TokenEvent { token: *token, logprob: 0.0, top: Vec::new() }
+            };
+            self.events.push(GenerationEvent::Token(event));
+            tokens.push(*token);
+            if self.request.stop_tokens.contains(token) {
+                return Some(FinishReason::Stop);
+            }
+            if tokens.len() == most {
+                return Some(FinishReason::Length);
+            }
+            *hidden = self.compute(*token);
+        }
+        None
     }
 
     fn finish(&mut self, reason: FinishReason) {
@@ -239,10 +292,15 @@ impl Alone<'_> {
         value
     }
 
-    fn ask(&mut self, mode: RowMode, params: &[SamplingParams], hidden: u64) -> Option<TokenEvent> {
+    fn ask(
+        &mut self,
+        mode: RowMode,
+        lists: (&[SamplingParams], &[TokenMask]),
+        hidden: u64,
+    ) -> Option<TokenEvent> {
         let top_logprobs = self.request.top_logprobs.unwrap_or(0);
         let row = SamplingRow { top_logprobs, mode };
-        let SampledRow::Token(row) = answer(&row, params, self.position - 1, hidden) else {
+        let SampledRow::Token(row) = answer(&row, lists, self.position - 1, hidden) else {
             self.events.push(failed("model_numerics"));
             return None;
         };

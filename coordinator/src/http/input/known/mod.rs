@@ -204,8 +204,6 @@ mod tests {
         let error = chat(json!({"tool_choice": "required", "tools": function})).unwrap_err();
         assert_eq!(error.body()["error"]["param"], "tools");
         assert_eq!(text(&error), "Woolly has no tools (function calling) yet: leave 'tools' out.");
-        let error = chat(json!({"response_format": {"type": "json_object"}})).unwrap_err();
-        assert!(text(&error).starts_with("Woolly has no structured output yet"), "{error:?}");
         let error = chat(json!({"n": 2})).unwrap_err();
         assert!(text(&error).ends_with("leave 'n' out or set it to 1."), "{error:?}");
     }

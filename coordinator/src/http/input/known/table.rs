@@ -7,7 +7,6 @@ use super::Place::{self, Body, Chat, Completions, Message, Part};
 pub(super) type Row = (Place, &'static str, Accept, &'static str);
 
 const TOOLS: &str = "Woolly has no tools (function calling) yet";
-const STRUCTURED: &str = "Woolly has no structured output yet";
 const CHOICES: &str = "Woolly makes one choice of each prompt yet";
 const SAMPLER: &str = "Woolly does not have this sampler";
 const MEDIA: &str = "Woolly reads and writes text only";
@@ -47,17 +46,11 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "functions", Same(&["[]"]), TOOLS),
     (Body, "function_call", Same(&["\"none\"", "\"auto\""]), TOOLS),
     (Body, "web_search_options", No, TOOLS),
-    // Structured output.
-    (Body, "response_format", Same(&["{\"type\":\"text\"}"]), STRUCTURED),
-    (Body, "grammar", Same(&["\"\""]), STRUCTURED),
-    (Body, "json_schema", No, STRUCTURED),
-    (Body, "structured_outputs", No, STRUCTURED),
-    (Body, "guided_json", No, STRUCTURED),
-    (Body, "guided_regex", No, STRUCTURED),
-    (Body, "guided_choice", No, STRUCTURED),
-    (Body, "guided_grammar", No, STRUCTURED),
-    (Body, "guided_decoding_backend", No, STRUCTURED),
-    (Body, "guided_whitespace_pattern", No, STRUCTURED),
+    // One library does it.
+    (Body, "guided_decoding_backend", Label, NEVER),
+    // Grammars that begin in the middle of an answer.
+    (Body, "grammar_lazy", Same(&["false"]), "a grammar is for the whole answer"),
+    (Body, "grammar_triggers", Same(&["[]"]), "a grammar is for the whole answer"),
     // Other media, other modes.
     (Body, "modalities", Same(&["[\"text\"]"]), MEDIA),
     (Body, "audio", No, MEDIA),
