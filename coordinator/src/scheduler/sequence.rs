@@ -241,9 +241,10 @@ impl Sequence {
         let positions_max = plan.positions_max_with(has_penalties(&self.request));
         let is_full = self.tokens.len() >= positions_max
             || self.output_len() >= to_usize(self.request.max_tokens);
-        match self.request.stop_tokens.contains(&token) {
-            true => Some(FinishReason::Stop),
-            false => is_full.then_some(FinishReason::Length),
+        if self.request.stop_tokens.contains(&token) {
+            Some(FinishReason::Stop)
+        } else {
+            is_full.then_some(FinishReason::Length)
         }
     }
 

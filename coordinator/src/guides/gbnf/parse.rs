@@ -47,9 +47,10 @@ impl<'a> Parser<'a> {
     /// What is wrong if something else stands here.
     fn expected<T>(&self, what: &str) -> Result<T, GbnfError> {
         let found: String = self.rest.chars().take(12).collect();
-        match found.is_empty() {
-            true => self.fails(format!("expected {what}; the grammar ends here")),
-            false => self.fails(format!("expected {what}; found {found:?}")),
+        if found.is_empty() {
+            self.fails(format!("expected {what}; the grammar ends here"))
+        } else {
+            self.fails(format!("expected {what}; found {found:?}"))
         }
     }
 
