@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Real clients with tools, structured output and their own APIs, unchanged, against a running server.
+
+    agents.py HOST:PORT            all of them, side by side
+    agents.py HOST:PORT NAME...    only these
+
+Says for each what it took. The model is small, so nothing is asked for that only a good one could do: tools are called because they must be, and
+answers are what their schema says.
+"""
+import concurrent.futures
+import json
+import sys
+import time
+import traceback
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+QUESTION = "Which brick do you like? Say its colour and size."
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "order_brick",
+        "description": "Orders a brick.",
+        "parameters": {
+            "type": "object",
+            "properties": {"colour": {"enum": ["red", "green", "blue"]}, "size": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["colour", "size"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+class Brick(BaseModel):
+    colour: Literal["red", "green", "blue"]
+    size: Annotated[int, Field(ge=1, le=9)]
+
+
+def check_arguments(text):
+    Brick.model_validate_json(text if isinstance(text, str) else json.dumps(text))
+
+
+def openai_tools(base, model):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base + "/v1", api_key="none")
+    history = [{"role": "user", "content": QUESTION}]
+    common = dict(model=model, tools=[TOOL], temperature=0, max_tokens=200)
+    for choice in ("required", {"type": "function", "function": {"name": "order_brick"}}):
+        answer = client.chat.completions.create(messages=history, tool_choice=choice, **common).choices[0]
+        assert answer.finish_reason == "tool_calls", answer
+        call = answer.message.tool_calls[0]
+        assert call.type == "function" and call.function.name == "order_brick"
+        check_arguments(call.function.arguments)
+        with client.chat.completions.stream(messages=history, tool_choice=choice, **common) as stream:
+            streamed = stream.get_final_completion().choices[0].message.tool_calls
+        assert [c.function.arguments for c in streamed] == [c.function.arguments for c in answer.message.tool_calls]
+    history += [answer.message, {"role": "tool", "tool_call_id": call.id, "content": "Ordered."}]
+    again = client.chat.completions.create(messages=history, tool_choice="none", **common | {"max_tokens": 12})
+    assert again.choices[0].message.content and not again.choices[0].message.tool_calls
+
+
+def openai_parse(base, model):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base + "/v1", api_key="none")
+    messages = [{"role": "user", "content": QUESTION}]
+    answer = client.chat.completions.parse(model=model, messages=messages, response_format=Brick, temperature=1, seed=5, max_tokens=100)
+    assert isinstance(answer.choices[0].message.parsed, Brick)
+    three = client.chat.completions.create(model=model, messages=messages, n=3, seed=7, max_tokens=8)
+    assert sorted(choice.index for choice in three.choices) == [0, 1, 2]
+
+
+def openai_responses(base, model):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base + "/v1", api_key="none")
+    answer = client.responses.create(model=model, input=QUESTION, max_output_tokens=16, temperature=0)
+    assert answer.output_text
+    kinds = []
+    with client.responses.stream(model=model, input=QUESTION, max_output_tokens=16, temperature=0) as stream:
+        kinds = [event.type for event in stream]
+        assert stream.get_final_response().output_text == answer.output_text
+    assert kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete"), kinds
+    assert isinstance(client.responses.parse(model=model, input=QUESTION, text_format=Brick).output_parsed, Brick)
+    tool = {"type": "function", **TOOL["function"], "strict": True}
+    called = client.responses.create(model=model, input=QUESTION, tools=[tool], tool_choice="required", max_output_tokens=200)
+    calls = [item for item in called.output if item.type == "function_call"]
+    check_arguments(calls[0].arguments)
+
+
+def anthropic_messages(base, model):
+    from anthropic import Anthropic
+
+    client = Anthropic(base_url=base, api_key="none")
+    common = dict(model=model, max_tokens=16, temperature=0, messages=[{"role": "user", "content": QUESTION}])
+    answer = client.messages.create(**common)
+    assert answer.content[0].text and answer.stop_reason in ("end_turn", "max_tokens")
+    with client.messages.stream(**common) as stream:
+        assert stream.get_final_text() == answer.content[0].text
+    counted = client.messages.count_tokens(model=model, messages=common["messages"])
+    assert counted.input_tokens == answer.usage.input_tokens
+    function = TOOL["function"]
+    tool = {"name": function["name"], "description": function["description"], "input_schema": function["parameters"]}
+    with client.messages.stream(**common | {"max_tokens": 200}, tools=[tool], tool_choice={"type": "any"}) as stream:
+        final = stream.get_final_message()
+    uses = [block for block in final.content if block.type == "tool_use"]
+    assert final.stop_reason == "tool_use"
+    check_arguments(uses[0].input)
+
+
+def ollama_chat(base, model):
+    from ollama import Client
+
+    client = Client(host=base)
+    assert any(found.model.startswith(model) for found in client.list().models)
+    messages = [{"role": "user", "content": QUESTION}]
+    options = {"temperature": 0, "num_predict": 12}
+    answer = client.chat(model=model, messages=messages, options=options)
+    assert answer.message.content and answer.done
+    streamed = "".join(part.message.content for part in client.chat(model=model, messages=messages, options=options, stream=True))
+    assert streamed == answer.message.content
+    assert client.generate(model=model, prompt=QUESTION, options=options).response
+    shaped = client.chat(model=model, messages=messages, format=Brick.model_json_schema(), options={"num_predict": 100})
+    Brick.model_validate_json(shaped.message.content)
+    assert client.show(model).details and client.ps().models
+
+
+def langchain(base, model):
+    from langchain_openai import ChatOpenAI
+
+    chat = ChatOpenAI(base_url=base + "/v1", api_key="none", model=model, temperature=0, max_tokens=200)
+    bound = chat.bind_tools([TOOL], tool_choice="required")
+    check_arguments(bound.invoke(QUESTION).tool_calls[0]["args"])
+    for method in ("json_schema", "function_calling"):
+        assert isinstance(chat.with_structured_output(Brick, method=method).invoke(QUESTION), Brick), method
+
+
+def instructor_modes(base, model):
+    import instructor
+    from openai import OpenAI
+
+    client = OpenAI(base_url=base + "/v1", api_key="none")
+    for mode in (instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA):
+        made = instructor.from_openai(client, mode=mode).chat.completions.create(
+            model=model, response_model=Brick, messages=[{"role": "user", "content": QUESTION}], max_tokens=200)
+        assert isinstance(made, Brick), mode
+
+
+def pydantic_agent(base, model):
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    found = OpenAIChatModel(model, provider=OpenAIProvider(base_url=base + "/v1", api_key="none"))
+    agent = Agent(found, output_type=Brick, model_settings={"temperature": 0, "max_tokens": 200})
+    assert isinstance(agent.run_sync(QUESTION).output, Brick)
+
+
+CLIENTS = [openai_tools, openai_parse, openai_responses, anthropic_messages, ollama_chat, langchain, instructor_modes, pydantic_agent]
+
+
+def run(client, base, model):
+    begun = time.monotonic()
+    try:
+        client(base, model)
+    except Exception:
+        return client.__name__, time.monotonic() - begun, traceback.format_exc()
+    return client.__name__, time.monotonic() - begun, None
+
+
+def main():
+    import urllib.request
+
+    base, wanted = "http://" + sys.argv[1], sys.argv[2:]
+    model = json.load(urllib.request.urlopen(base + "/v1/models"))["data"][0]["id"]
+    clients = [client for client in CLIENTS if not wanted or client.__name__ in wanted]
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+        for name, seconds, error in pool.map(lambda client: run(client, base, model), clients):
+            print(f"{name}: {'failed' if error else 'passed'} after {seconds:.1f} s")
+            if error:
+                failed.append((name, error))
+    for name, error in failed:
+        print(f"--- {name}\n{error}", file=sys.stderr)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Clients with tools, structured output and their own APIs, unchanged, against a coordinator with two workers, one of which is killed in the
+# middle: openai (Python and Node), anthropic, ollama, LangChain, instructor, pydantic-ai. Installs the packages into target/agents, in the versions
+# of agents_requirements.txt and agents_package.json.
+set -euo pipefail
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$top"
+
+if [ "${WOOLLY_WITHOUT_CLIENTS:-}" = 1 ]; then echo "left out, as WOOLLY_WITHOUT_CLIENTS asks"; exit 0; fi
+
+# Settings of the caller's own clusters must not reach this one.
+for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
+
+cargo build --quiet --workspace
+target=$(cargo metadata --format-version 1 --no-deps |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+
+agents=$target/agents
+python=$agents/bin/python
+if ! cmp --silent tests/scripts/agents_requirements.txt "$agents/requirements.txt"; then
+  python3 -m venv "$agents"
+  if ! "$agents/bin/pip" install --quiet --disable-pip-version-check -r tests/scripts/agents_requirements.txt; then
+    echo "agents_acceptance.sh: the clients cannot be installed; WOOLLY_WITHOUT_CLIENTS=1 leaves this check out" >&2
+    exit 1
+  fi
+  cp tests/scripts/agents_requirements.txt "$agents/requirements.txt"
+fi
+if command -v npm >/dev/null && ! cmp --silent tests/scripts/agents_package.json "$agents/package.json"; then
+  cp tests/scripts/agents_package.json "$agents/package.json"
+  (cd "$agents" && npm install --silent --no-audit --no-fund) || { rm "$agents/package.json"; exit 1; }
+fi
+
+model=$(tests/scripts/fetch_model.sh)
+http=$(python3 deploy/demo.py address)
+state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-agents.XXXXXX")
+"$target/debug/woolly-coordinator" serve --model "$model" --http "$http" --listen 127.0.0.1:0 --workers 2 --local-workers 0 \
+  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
+processes=($!)
+cleanup() {
+  local status=$?
+  kill -TERM "${processes[@]}" 2>/dev/null || true
+  wait 2>/dev/null || true
+  [ "$status" -eq 0 ] || tail -n 40 "$state/stderr" >&2
+  rm -rf "$state"
+  exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+join=
+while [ -z "$join" ]; do
+  kill -0 "${processes[0]}" || exit 1
+  sleep 0.1
+  join=$(grep -m 1 '^woolly-worker join' "$state/stdout" || true)
+done
+for worker in 1 2; do
+  # shellcheck disable=SC2086
+  "$target/debug/"$join --listen 127.0.0.1:0 --threads 1 --name "worker-$worker" --state-dir "$state/worker-$worker" \
+    >"$state/worker-$worker.log" 2>&1 &
+  processes+=($!)
+done
+python3 deploy/demo.py wait "$http" "${processes[@]}"
+
+"$python" tests/scripts/agents.py "$http" &
+clients=$!
+node=
+if [ -d "$agents/node_modules" ]; then
+  cp tests/scripts/agents.mjs "$agents/agents.mjs"
+  node "$agents/agents.mjs" "$http" &
+  node=$!
+else
+  echo "agents_acceptance.sh: without npm, openai-node is left out"
+fi
+# When some of them are in the middle of an answer.
+while kill -0 "$clients" 2>/dev/null; do
+  generated=$(curl -sf "http://$http/metrics" | awk '/^woolly_completion_tokens_total/ { print int($2) }')
+  if [ "${generated:-0}" -ge 200 ]; then break; fi
+  sleep 0.1
+done
+kill -KILL "${processes[2]}"
+echo "worker-2 was killed after $generated tokens"
+wait "$clients"
+[ -z "$node" ] || wait "$node"
+lost=$(curl -sf "http://$http/metrics" | awk '/^woolly_failovers_total/ { print int($2) }')
+if [ "${lost:-0}" -lt 1 ]; then
+  echo "agents_acceptance.sh: no plan was lost: the worker was killed too late" >&2
+  exit 1
+fi
+echo "agents_acceptance.sh: all passed, with a worker killed in the middle"
