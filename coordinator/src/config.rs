@@ -4,6 +4,8 @@ mod access;
 mod cache;
 mod door;
 mod model;
+mod models;
+mod models_command;
 mod naming;
 mod objective;
 mod pace;
@@ -14,6 +16,8 @@ pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
 pub use door::DoorArgs;
 pub use model::ModelArgs;
+pub use models::RuntimeArgs;
+pub use models_command::{LoadArgs, ModelsArgs, ModelsCommand};
 pub use naming::NamingArgs;
 pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
@@ -24,6 +28,7 @@ use crate::bench::config::BenchArgs;
 use crate::exit::Fatal;
 use crate::inspect::config::InspectArgs;
 use crate::units::{parse_duration, parse_size};
+use cache::parse_cache_type;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -71,12 +76,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
-    /// Serve a model over HTTP with the workers that join
+    /// Serve models over HTTP with the workers that join; without one it starts empty
     Serve(Box<ServeArgs>),
     /// Put a load on a running gateway and measure what its clients see
     Bench(BenchArgs),
     /// Say what a model file is, what it takes, and all because of which it would be refused
     Inspect(InspectArgs),
+    /// List, load and unload the models of a running serve
+    Models(ModelsArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
 }
@@ -109,6 +116,9 @@ pub struct ServeArgs {
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub verify: bool,
 
+    /// Which models can be loaded while the server runs.
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     /// Where the HTTP API listens.
     #[command(flatten)]
     pub door: DoorArgs,

@@ -8,8 +8,9 @@ pub use crate::ids::{GenerationId, KeyId, LaneId, ModelId};
 
 use crate::guides::Guided;
 use crate::metrics::Metrics;
-use crate::status::Status;
-use std::sync::Arc;
+use crate::status::{Status, Work};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use woolly_protocol::sampling::SamplingOptions;
@@ -86,7 +87,7 @@ pub enum FinishReason {
 /// Why a generation failed: becomes an OpenAI error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// For programs: `pipeline_lost`, `model_numerics`, `shutting_down`, …
+    /// For programs: `pipeline_lost`, `model_unloaded`, `model_numerics`, `shutting_down`, …
     pub code: &'static str,
     /// For people.
     pub message: String,
@@ -118,6 +119,8 @@ pub enum Refusal {
     },
     /// The prompt has no tokens, so there is nothing to continue (400).
     NoTokens,
+    /// The model is not there any more (404).
+    Unloaded,
     /// No complete pipeline (503).
     NotReady {
         /// What is being waited for.
@@ -150,9 +153,14 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
-    status: watch::Receiver<Status>,
+    work: watch::Receiver<Work>,
+    statuses: Statuses,
     metrics: Arc<Metrics>,
 }
+
+/// How each model that is loaded stands. Clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Statuses(Arc<RwLock<BTreeMap<ModelId, watch::Receiver<Status>>>>);
 
 /// A running generation. Dropping it cancels it.
 #[derive(Debug)]
@@ -165,12 +173,32 @@ pub struct Generation {
 /// Commands that wait for the driver.
 const COMMANDS_MAX: usize = 1024;
 
-/// Both ends of the seam: the gateway's handle, the driver's receiver and the driver's status.
-pub fn seam() -> (EngineHandle, mpsc::Receiver<Command>, watch::Sender<Status>) {
+/// Both ends of the seam: the gateway's handle, the driver's receiver, and where the driver says what is
+/// left to do.
+pub fn seam() -> (EngineHandle, mpsc::Receiver<Command>, watch::Sender<Work>) {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-    let (sender, status) = watch::channel(Status::default());
-    let metrics = Arc::new(Metrics::default());
-    (EngineHandle { commands, status, metrics }, receiver, sender)
+    let (sender, work) = watch::channel(Work::default());
+    let (statuses, metrics) = (Statuses::default(), Arc::new(Metrics::default()));
+    (EngineHandle { commands, work, statuses, metrics }, receiver, sender)
+}
+
+impl Statuses {
+    /// A model is loaded from now on: where its status is told.
+    pub fn add(&self, model: ModelId) -> watch::Sender<Status> {
+        let (sender, status) = watch::channel(Status::default());
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(model, status);
+        sender
+    }
+
+    /// A model is gone.
+    pub fn remove(&self, model: ModelId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&model);
+    }
+
+    /// To be told of a model's changes; `None` if it is not loaded.
+    pub fn watch(&self, model: ModelId) -> Option<watch::Receiver<Status>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&model).cloned()
+    }
 }
 
 impl EngineHandle {
@@ -195,9 +223,24 @@ impl EngineHandle {
         &self.metrics
     }
 
-    /// The present state of the cluster.
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+    /// How a model stands now. Of one that is not there any more only that is said.
+    pub fn status(&self, model: ModelId) -> Status {
+        match self.statuses.watch(model) {
+            Some(status) => status.borrow().clone(),
+            None => Status { detail: "the model was unloaded".to_owned(), ..Status::default() },
+        }
+    }
+
+    /// How all models together stand; see [`Status::of_all`].
+    pub fn status_of_all(&self) -> Status {
+        let models = self.statuses.0.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<Status> = models.values().map(|status| status.borrow().clone()).collect();
+        Status::of_all(&all, self.work.borrow().stopping)
+    }
+
+    /// How each model stands.
+    pub fn statuses(&self) -> &Statuses {
+        &self.statuses
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod announce;
 pub mod app;
 pub mod bench;
@@ -11,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod driver;
 pub mod epochs;
+pub mod events;
 pub mod exit;
 pub mod generation;
 pub mod guides;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use clap::error::ErrorKind;
 use std::process::ExitCode;
-use woolly_coordinator::app::{log, serve, token_command};
+use woolly_coordinator::app::{log, models_command, serve, token_command};
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{Cli, CliCommand, LogFormat};
 use woolly_coordinator::inspect;
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
             bench::run(&args)
         }
         CliCommand::Inspect(args) => inspect::run(&args),
+        CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Token(args) => token_command::run(args.command),
     };
     match result {

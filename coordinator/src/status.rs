@@ -2,7 +2,16 @@
 
 use std::time::Duration;
 
-/// What `/readyz`, `/health` and the terminal show.
+/// What is left to do, of all models.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The server is going down: no new generations.
+    pub stopping: bool,
+    /// Generations that wait or run.
+    pub generations: usize,
+}
+
+/// How a model stands: what `/readyz`, `/health` and the terminal show.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
     /// All stages are ready.
@@ -29,6 +38,8 @@ pub struct Status {
     pub preemptions: u64,
     /// How the KV cache holds its values, `f16` or `q8_0`; empty without a plan.
     pub kv_type: &'static str,
+    /// How far the stages of the plan are loaded, 0 to 100; 0 without a plan.
+    pub loaded_percent: u8,
 }
 
 impl Status {
@@ -50,6 +61,35 @@ impl Status {
     }
 }
 
+impl Status {
+    /// What is said of all models together: the one there is, as it is; of several, that one is ready, and
+    /// what they hold in all. What belongs to a plan is then left out: each model has its own.
+    pub fn of_all<'a>(models: impl IntoIterator<Item = &'a Status>, stopping: bool) -> Status {
+        let all: Vec<&Status> = models.into_iter().collect();
+        let mut status = match all[..] {
+            [] => Status { detail: "no model is loaded".to_owned(), ..Status::default() },
+            [one] => one.clone(),
+            _ => {
+                let ready = all.iter().filter(|status| status.ready).count();
+                let detail = format!("{ready} of {} models are ready", all.len());
+                let mut sum = Status { ready: ready > 0, detail, ..Status::default() };
+                for status in &all {
+                    sum.waiting += status.waiting;
+                    sum.running += status.running;
+                    sum.preemptions += status.preemptions;
+                }
+                sum
+            }
+        };
+        if stopping || all.iter().any(|status| status.stopping) {
+            status.ready = false;
+            status.stopping = true;
+            status.detail = "shutting down".to_owned();
+        }
+        status
+    }
+}
+
 /// One stage of the plan, for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageStatus {
@@ -67,6 +107,35 @@ pub struct StageStatus {
     pub kv_blocks: u32,
     /// Loaded and linked.
     pub ready: bool,
+}
+
+/// What the plans of all models take of a worker's memory, as they count on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerMemory {
+    /// The worker's name.
+    pub worker: String,
+    /// Its id in hex.
+    pub worker_id: String,
+    /// Bytes that it may use in all; of its machine's memory if it shares that with other workers.
+    pub allowance: u64,
+    /// What is left of them, for whatever comes next.
+    pub free: u64,
+    /// What each model holds, in the order of loading. Several workers of one machine show each what it holds
+    /// itself.
+    pub models: Vec<Holding>,
+}
+
+/// What a model's plans take of a worker's memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The model's name.
+    pub model: String,
+    /// Bytes of weights in memory.
+    pub weights: u64,
+    /// Bytes of its KV cache.
+    pub kv: u64,
+    /// Bytes of buffers to compute in.
+    pub scratch: u64,
 }
 
 /// Something that a failover took, for metrics.
@@ -134,6 +203,22 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// What stays true when its lane is gone: what was counted since the start.
+    pub fn since_the_start(self) -> Counts {
+        Counts {
+            preemptions: self.preemptions,
+            prefix_hit_tokens: self.prefix_hit_tokens,
+            prompt_tokens: self.prompt_tokens,
+            expired: self.expired,
+            failovers: self.failovers,
+            recomputed_tokens: self.recomputed_tokens,
+            stale_answers: self.stale_answers,
+            unknown_timings: self.unknown_timings,
+            rows: self.rows,
+            ..Counts::default()
+        }
+    }
+
     /// What two schedulers hold together; of two times the earlier one.
     pub fn plus(self, other: Counts) -> Counts {
         let earlier = |a: Option<Duration>, b: Option<Duration>| a.into_iter().chain(b).min();

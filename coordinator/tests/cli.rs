@@ -56,9 +56,17 @@ fn help_and_version_go_to_stdout() {
 #[test]
 fn wrong_flags_end_with_2_and_say_why_on_stderr() {
     let model = tiny_model();
-    let lines: [&[&str]; 13] = [
+    let lines: [&[&str]; 21] = [
         &[],
-        &["serve"],
+        &["serve", "--cut", "1,1"],
+        &["serve", "--alias", "mine"],
+        &["serve", "--chat-template-file", "t.jinja"],
+        &["serve", "--load-on-demand"],
+        &["serve", "--model-dir", "/nowhere/at/all"],
+        &["serve", "--admin-key", "short"],
+        &["models"],
+        &["models", "load"],
+        &["models", "load", "a", "--path", "b.gguf"],
         &["sing"],
         &["serve", "-m", &model, "--wrkers", "2"],
         &["serve", "-m", &model, "--http", "127.0.0.1:65536"],
@@ -92,6 +100,61 @@ fn a_model_that_cannot_be_served_is_one_error_and_exit_code_5() {
         assert!(errors == 1 && stderr.lines().next().unwrap().contains(&model), "{stderr}");
         assert!(!Path::new(&state).exists(), "a wrong model left a state directory behind");
     }
+}
+
+#[test]
+fn models_are_asked_of_a_server_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    let words: [&[&str]; 3] = [&["list"], &["load", "tiny"], &["unload", "tiny"]];
+    for words in words {
+        let (code, stdout, stderr) = run(&[&["models"], words, &["--state-dir", &state]].concat());
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains("admin.sock") && stderr.contains("serve"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_server_starts_empty_and_loads_what_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let flags = ["--http", &http.to_string(), "--listen", "127.0.0.1:0", "--local-workers", "0"];
+    let mut serve = command(&[&["serve"], &flags[..], &["--state-dir", &state]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let models = |words: &[&str]| run(&[&["models"], words, &["--state-dir", &state]].concat());
+    let until = Instant::now() + Duration::from_secs(30);
+    let listed = loop {
+        let (code, listed, stderr) = models(&["list"]);
+        if code == Some(0) {
+            break listed;
+        }
+        assert!(Instant::now() < until, "{stderr}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(listed.starts_with("MODEL") && listed.lines().count() == 1, "{listed}");
+    // There is no worker to load it, so that nobody waits for it here.
+    let (code, _, said) = models(&["load", "--path", &tiny_model(), "--no-wait", "-a", "mine"]);
+    assert!(code == Some(0) && said.contains("'mine' is being loaded"), "{said}");
+    let (_, listed, _) = models(&["list"]);
+    let line = listed.lines().nth(1).unwrap();
+    assert!(line.starts_with("mine ") && line.contains("loading"), "{listed}");
+    let (code, _, said) = models(&["load", "--path", &tiny_model(), "--ctx-size", "64"]);
+    assert!(code == Some(1) && said.contains("other options"), "{said}");
+    let (code, _, said) = models(&["load", "mine"]);
+    assert!(code == Some(1) && said.contains("--model-dir"), "{said}");
+    let damaged = text(&dir.path().join("damaged.gguf"));
+    std::fs::write(&damaged, b"GGUF, but not really").unwrap();
+    let (code, _, said) = models(&["load", "--path", &damaged]);
+    assert!(code == Some(1) && said.contains("damaged.gguf"), "{said}");
+    let (code, _, said) = models(&["unload", "mine"]);
+    assert!(code == Some(0) && said.contains("'mine' was unloaded"), "{said}");
+    assert_eq!(models(&["unload", "mine"]).0, Some(1));
+    serve.kill().unwrap();
+    serve.wait().unwrap();
 }
 
 #[test]
@@ -259,7 +322,7 @@ fn words_of_other_servers_get_a_tip() {
 
 #[test]
 fn who_has_no_model_is_told_where_models_come_from() {
-    for words in [&["serve"][..], &["serve", "llama3:8b"], &["serve", "-m", "smollm2"]] {
+    for words in [&["serve", "llama3:8b"][..], &["serve", "-m", "smollm2"]] {
         let (code, _, stderr) = run(words);
         assert_eq!(code, Some(2), "{words:?}: {stderr}");
         assert!(stderr.contains("GGUF") && stderr.contains("Hugging Face"), "{words:?}: {stderr}");

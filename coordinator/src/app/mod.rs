@@ -1,9 +1,14 @@
 //! The process: it puts the parts together, starts and ends them, and serves the command line. Nothing
 //! of the coordinator knows this folder.
 
+pub mod first_model;
+pub mod keeper;
+pub mod lane_maker;
 pub mod listen;
 pub mod local_workers;
 pub mod log;
+pub mod models_command;
 pub mod serve;
 pub mod tasks;
 pub mod token_command;
+mod watch_over;

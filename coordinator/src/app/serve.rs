@@ -3,31 +3,35 @@
 //! At a signal no new generations are taken (`/readyz` answers 503) and those that run may finish;
 //! then the parts end in the order of [`Tasks`].
 
+use crate::admin::AdminHandle;
 use crate::announce::{
-    Announcer, host_port, join_line, loopback_hint, outward_address, ready_lines, stdout_line,
+    Announcer, host_port, join_line, loopback_hint, outward_address, stdout_line,
 };
+use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
+use crate::app::keeper::{Keeper, Models};
+use crate::app::lane_maker::Opened;
 use crate::app::listen::Listener;
 use crate::app::local_workers::{self, LocalWorkers};
 use crate::app::tasks::{Ending, Task, Tasks};
-use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
+use crate::cluster::{ClusterConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
-use crate::driver::{Driver, DriverConfig, Inputs, LaneConfig, Outputs};
+use crate::driver::{Driver, DriverConfig, Inputs, Outputs};
 use crate::epochs::EpochCounter;
+use crate::events::Events;
 use crate::exit::Fatal;
-use crate::generation::{EngineHandle, ModelId, seam};
+use crate::generation::{EngineHandle, seam};
 use crate::guides::Pool;
-use crate::http::GatewayConfig;
+use crate::http::server::admin::Admin;
 use crate::http::server::keys::ApiKeys;
+use crate::http::server::local_socket::LocalSocket;
 use crate::http::server::places::Limits;
+use crate::http::{Gateway, GatewayConfig};
 use crate::links::{self, EVENTS_MAX, HEARTBEAT_MS};
-use crate::models::last_plan::LastPlan;
+use crate::models::shelf::Shelf;
 use crate::models::slices::SliceServer;
-use crate::models::watch::{Reading, read_and_watch};
-use crate::models::{Model, ModelFacts, NUMERICS, Registry, ServedModel, Template};
+use crate::models::{NUMERICS, Registry};
 use crate::open_files;
-use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
-use crate::status::Status;
 use crate::trust::join_server::JoinServer;
 use crate::trust::state::{StateDir, write_private};
 use crate::trust::tokens::Tokens;
@@ -38,18 +42,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::endpoint::{bind, coordinator_server};
-use woolly_protocol::limits::NAME_MAX;
+use woolly_protocol::hidden::Hidden;
 use woolly_protocol::machine::machine_id;
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::token_store::TokenStoreError;
 
 /// Threads of the runtime at most: it moves bytes and decides; workers compute.
 const RUNTIME_THREADS_MAX: usize = 2;
-/// The one model that is served.
-const MODEL: ModelId = ModelId(0);
 /// The lifetime of the token in the printed join line.
 const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long answers may take to reach their clients once the generations have ended.
@@ -66,13 +68,11 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
-    let mut model = Model::open(args.model.path()?)?;
-    if let Some(path) = &args.model.chat_template_file {
-        model.template = Template::of_file(path, &model.tokenizer)?;
+    let model = args.model.path()?.map(|path| open(path, &args)).transpose()?;
+    if model.is_none() {
+        refuse_flags_of_a_model(&args)?;
     }
-    let model = Arc::new(model);
-    let ctx_size = model.ctx_size(args.ctx_size)?;
-    model.check_cut(args.cut.as_deref())?;
+    let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let keys = args.access.keys()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
@@ -81,8 +81,8 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let server = Server { args, counts, program, model, ctx_size, keys, state };
-    let result = runtime.block_on(server.serve());
+    let server = Server { args, counts, program, shelf, admin_key, keys, state };
+    let result = runtime.block_on(server.serve(model));
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     result
@@ -114,64 +114,86 @@ struct Server {
     args: ServeArgs,
     counts: WorkerCounts,
     program: Option<PathBuf>,
-    model: Arc<Model>,
-    ctx_size: u32,
+    shelf: Option<Shelf>,
+    admin_key: Option<Hidden>,
     keys: ApiKeys,
     state: StateDir,
 }
 
 impl Server {
-    async fn serve(self) -> Result<(), Fatal> {
+    async fn serve(self, model: Option<Opened>) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
         watch_signals(ask, self.args.shutdown_timeout).context("cannot watch for signals")?;
-        let (http, http_addresses) = self.bind_http().await?;
+        let (http, addresses) = self.bind_http().await?;
         let now = SystemTime::now();
         let ca = ClusterCa::open(&self.state.pki(), now)
             .context("cannot open the cluster's certificate authority")?;
         let endpoint = self.bind_quic(&ca)?;
         let listen = endpoint.local_addr().context("the QUIC listener has no address")?;
         let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
-        announcer.say(self.model.describe());
+        announcer.say(what_is_served(model.as_ref(), self.shelf.as_ref()));
         self.announce_joining(&tokens, listen, announcer)?;
 
-        let (engine, commands, status) = seam();
+        let (engine, commands, work) = seam();
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
         let preamble = Preamble::ours(NUMERICS);
-        let ca = Arc::new(ca);
-        let slices = Arc::new(SliceServer::new());
-        let listener = Arc::new(Listener {
-            endpoint,
-            join: Arc::new(JoinServer::new(tokens.clone(), Arc::clone(&ca), preamble)),
-            links: links::Shared { events, preamble },
-            slices: Arc::clone(&slices),
-        });
         let ending = Ending {
             asked: asked.clone(),
             patience: self.args.shutdown_timeout,
             expire,
-            status: status.subscribe(),
+            work: work.subscribe(),
         };
-        let models = Arc::new(self.registry());
-        let ready_text =
-            ready_lines(&http_addresses, &models.first().name, self.args.access.curl_key());
-        let (look_at_model, (news, heard)) = (Arc::<Notify>::default(), mpsc::channel(1));
         let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
             guides,
             metrics: Arc::clone(engine.metrics()),
             announcer,
-            look_at_model: Arc::clone(&look_at_model),
+            events: Events::default(),
+            work,
             epochs: EpochCounter::new(self.state.epochs()),
         };
-        let config = self.driver_config(&ca, &models, (status, ready_text), &outputs.epochs)?;
-        let driver = Driver::new(config, outputs);
-        read_and_watch(self.reading(announcer), slices, look_at_model, news);
-        let local = self.local_workers(listen, announcer);
+        let ((news, models), (lanes, asked_of_lanes)) = (mpsc::channel(1), mpsc::channel(1));
+        let slices = Arc::new(SliceServer::new());
+        let keeper = Arc::new(Keeper {
+            maker: lane_maker(&self.args, self.counts.awaited, &self.state, &addresses),
+            shelf: self.shelf.clone(),
+            verify: self.args.verify,
+            registry: Arc::new(Registry::new(Vec::new(), self.args.naming.any_model)),
+            statuses: engine.statuses().clone(),
+            slices: Arc::clone(&slices),
+            lanes,
+            news,
+            events: outputs.events.clone(),
+            announcer,
+            kept: Models::default(),
+        });
+        let (admin, asked_of_keeper) = AdminHandle::new(keeper.events.clone());
+        let driver = Driver::new(self.driver_config(&ca, &outputs.epochs)?, outputs);
+        let ca = Arc::new(ca);
+        let listener = Arc::new(Listener {
+            endpoint,
+            join: Arc::new(JoinServer::new(tokens.clone(), ca, preamble)),
+            links: links::Shared { events, preamble },
+            slices,
+        });
+        let local = self.local_workers(listen, model.as_ref(), announcer);
+        let driver = Task::spawn("the driver", |stopped| {
+            let (links, lanes, guides) = (link_events, asked_of_lanes, answered);
+            let (drain, deadline, stop) = (asked, expired, stopped);
+            driver.run(Inputs { commands, lanes, links, models, guides, drain, deadline, stop })
+        });
+        if let Some(model) = model {
+            keeper.begin(model).await.map_err(|refused| Fatal::Runtime(refused.into()))?;
+        }
+        let registry = Arc::clone(&keeper.registry);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| {
-                self.gateway(http, engine, models, stopped)
+                self.gateway(http, (engine, registry, admin), stopped)
+            }),
+            keeper: Task::spawn("the keeper of models", |stopped| {
+                keeper.run(asked_of_keeper, stopped)
             }),
             local: Task::spawn("the keeper of local workers", |stopped| {
                 run_local(self.program.clone(), local, tokens, stopped)
@@ -180,43 +202,42 @@ impl Server {
                 listener.run(stopped).await;
                 Ok(())
             }),
-            driver: Task::spawn("the driver", |stopped| {
-                let (links, models) = (link_events, heard);
-                let (drain, deadline, stop) = (asked, expired, stopped);
-                let guides = answered;
-                driver.run(Inputs { commands, links, models, guides, drain, deadline, stop })
-            }),
+            driver,
         };
         tasks.run(ending).await
-    }
-
-    /// The model, to be read for its fingerprint.
-    fn reading(&self, announcer: Announcer) -> Reading {
-        Reading {
-            id: MODEL,
-            model: Arc::clone(&self.model),
-            memory: self.state.root().to_owned(),
-            verify: self.args.verify,
-            announcer,
-        }
     }
 
     /// The gateway, until it is told to end.
     fn gateway(
         &self,
         listeners: Vec<TcpListener>,
-        engine: EngineHandle,
-        models: Arc<Registry>,
+        (engine, models, admin): (EngineHandle, Arc<Registry>, AdminHandle),
         mut stopped: Shutdown,
     ) -> impl Future<Output = Result<(), Fatal>> + use<> {
-        let config = self.gateway_config();
+        let (key, on_demand) = (self.admin_key.as_ref(), self.args.runtime.load_on_demand);
+        let admin = Admin::new(admin, key.map(Hidden::reveal), on_demand);
+        let gateway = Gateway::new(self.gateway_config(), engine, models).with_admin(admin);
+        let socket = self.admin_socket();
         async move {
             let stopped = async move { stopped.asked().await };
-            crate::http::serve(listeners, config, engine, models, stopped)
+            crate::http::serve(listeners, socket, Arc::new(gateway), stopped)
                 .await
                 .context("the HTTP server failed")?;
             Ok(())
         }
+    }
+
+    /// The socket of the admin API. A path that is too long for one is no reason not to serve.
+    fn admin_socket(&self) -> Option<LocalSocket> {
+        let path = self.state.admin_socket();
+        let bound = LocalSocket::bind(&path);
+        let say = |error: &std::io::Error| {
+            tracing::warn!(
+                "no admin API on {}: {error}; a shorter --state-dir may help",
+                path.display()
+            );
+        };
+        bound.inspect_err(say).ok()
     }
 
     /// The listeners of the HTTP API and their addresses.
@@ -298,14 +319,7 @@ impl Server {
         Ok(host_port(&ip.to_string(), listen.port()))
     }
 
-    /// The driver of the one lane that serves the one model.
-    fn driver_config(
-        &self,
-        ca: &ClusterCa,
-        models: &Registry,
-        (status, ready_text): (watch::Sender<Status>, String),
-        epochs: &EpochCounter,
-    ) -> Result<DriverConfig, Fatal> {
+    fn driver_config(&self, ca: &ClusterCa, epochs: &EpochCounter) -> Result<DriverConfig, Fatal> {
         let path = self.state.epochs();
         let epochs = epochs
             .reserve()
@@ -316,41 +330,7 @@ impl Server {
             timeouts: self.timeouts(),
             epochs,
         };
-        let placement = PlacementConfig {
-            layout: Arc::clone(&self.model.layout),
-            parts: self.model.parts.clone(),
-            workers_wanted: self.counts.awaited,
-            objective: self.args.objective.objective,
-            cut: self.args.cut.clone(),
-            ctx_size: self.ctx_size,
-            rows_max: ROWS_PER_STEP as u32,
-            kv_type: self.args.cache.cache_type,
-            extent_len: self.args.cache.block_size,
-        };
-        let lane = LaneConfig {
-            model: Arc::clone(models.first()),
-            placement,
-            scheduler: self.scheduler_config(),
-            status,
-            last_plan: LastPlan::new(self.state.last_plan()),
-            ready_text,
-        };
-        let key_concurrency = self.key_concurrency();
-        Ok(DriverConfig { cluster, id: ca.cluster(), lanes: vec![lane], key_concurrency })
-    }
-
-    fn scheduler_config(&self) -> SchedulerConfig {
-        let default = SchedulerConfig::default();
-        let queue = &self.args.queue;
-        SchedulerConfig {
-            waiting_max: queue.queue_max.map_or(default.waiting_max, |most| most as usize),
-            running_max: queue.running_max.map_or(default.running_max, |most| most as usize),
-            rows_per_step: ROWS_PER_STEP,
-            prefix_cache: self.args.cache.prefix_cache,
-            itl_target: self.args.pace.itl_target,
-            decode_groups: self.args.pace.decode_groups.0,
-            failover_deadline: queue.failover_deadline,
-        }
+        Ok(DriverConfig { cluster, id: ca.cluster(), key_concurrency: self.key_concurrency() })
     }
 
     fn key_concurrency(&self) -> Option<usize> {
@@ -365,23 +345,6 @@ impl Server {
         Timeouts { heartbeat: default.heartbeat.max(idle + 2 * HEARTBEAT), unheard, ..default }
     }
 
-    /// The one model that is served, under its names.
-    fn registry(&self) -> Registry {
-        let layout = &self.model.layout;
-        let title = layout.name.chars().filter(|c| !c.is_control()).take(NAME_MAX).collect();
-        let (name, aliases) = self.args.naming.names(self.model.file_stem(), title);
-        let texts = (Arc::clone(&self.model.tokenizer), self.model.template.clone());
-        let facts = ModelFacts {
-            architecture: layout.architecture.clone(),
-            file_type: layout.file_type.clone(),
-            ctx_train: layout.ctx_train,
-            parameters: layout.parameters,
-            bytes: layout.file_bytes,
-        };
-        let served = ServedModel::new(MODEL, (name, aliases), texts, facts);
-        Registry::new(vec![Arc::new(served)], self.args.naming.any_model)
-    }
-
     fn gateway_config(&self) -> GatewayConfig {
         GatewayConfig {
             allowed_hosts: self.args.door.allow_host.clone(),
@@ -394,7 +357,12 @@ impl Server {
         }
     }
 
-    fn local_workers(&self, listen: SocketAddr, announcer: Announcer) -> LocalWorkers {
+    fn local_workers(
+        &self,
+        listen: SocketAddr,
+        model: Option<&Opened>,
+        announcer: Announcer,
+    ) -> LocalWorkers {
         // Children are on this machine: loopback reaches a listener on all addresses too.
         let dial = match listen {
             SocketAddr::V4(at) if at.ip().is_unspecified() => {
@@ -405,7 +373,8 @@ impl Server {
             }
             address => address,
         };
-        let folder = self.model.paths.first().and_then(|path| path.parent());
+        let of_model = model.and_then(|opened| opened.model.paths.first()?.parent());
+        let folder = of_model.or(self.shelf.as_ref().map(Shelf::root));
         LocalWorkers {
             count: self.counts.local,
             coordinator: dial.to_string(),

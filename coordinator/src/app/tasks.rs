@@ -2,7 +2,7 @@
 
 use crate::exit::Fatal;
 use crate::shutdown::{Shutdown, ShutdownTrigger, shutdown};
-use crate::status::Status;
+use crate::status::Work;
 use anyhow::anyhow;
 use std::future::Future;
 use std::time::Duration;
@@ -71,6 +71,8 @@ impl Task {
 pub struct Tasks {
     /// Answers clients.
     pub http: Task,
+    /// Loads and unloads models.
+    pub keeper: Task,
     /// Keeps the local workers running.
     pub local: Task,
     /// Accepts workers and keeps their links.
@@ -89,7 +91,7 @@ pub struct Ending {
     /// Tells the driver that their time is over.
     pub expire: ShutdownTrigger,
     /// What the driver says of them.
-    pub status: watch::Receiver<Status>,
+    pub work: watch::Receiver<Work>,
 }
 
 impl Tasks {
@@ -107,6 +109,7 @@ impl Tasks {
         // In this order nobody loses what it still needs: clients their answers, local workers a
         // coordinator to say goodbye to, links a driver that hears of them.
         self.http.end(HTTP_TIME).await;
+        self.keeper.end(END_TIME).await;
         self.local.end(CHILDREN_TIME).await;
         self.listener.end(END_TIME).await;
         self.driver.end(END_TIME).await;
@@ -116,6 +119,7 @@ impl Tasks {
     async fn any_failed(&mut self) -> Fatal {
         tokio::select! {
             fatal = self.http.failed() => fatal,
+            fatal = self.keeper.failed() => fatal,
             fatal = self.local.failed() => fatal,
             fatal = self.listener.failed() => fatal,
             fatal = self.driver.failed() => fatal,
@@ -127,12 +131,11 @@ impl Ending {
     /// Waits for the signal, and then until no generation runs or patience is over.
     async fn wait(&mut self) {
         self.asked.asked().await;
-        let idle = |status: &Status| !status.ready && status.running + status.waiting == 0;
-        if timeout(self.patience, self.status.wait_for(idle)).await.is_err() {
-            let status = self.status.borrow();
+        let idle = |work: &Work| work.stopping && work.generations == 0;
+        if timeout(self.patience, self.work.wait_for(idle)).await.is_err() {
             tracing::warn!(
                 "{} generations did not finish within {} s",
-                status.running + status.waiting,
+                self.work.borrow().generations,
                 self.patience.as_secs()
             );
         }
@@ -159,38 +162,37 @@ mod tests {
     fn tasks(log: &Log) -> Tasks {
         Tasks {
             http: task("http", log),
+            keeper: task("keeper", log),
             local: task("local", log),
             listener: task("listener", log),
             driver: task("driver", log),
         }
     }
 
-    fn ending(status: Status) -> (ShutdownTrigger, Shutdown, watch::Sender<Status>, Ending) {
+    fn ending(work: Work) -> (ShutdownTrigger, Shutdown, watch::Sender<Work>, Ending) {
         let ((ask, asked), (expire, expired)) = (shutdown(), shutdown());
-        let (sender, status) = watch::channel(status);
+        let (sender, work) = watch::channel(work);
         let patience = Duration::from_millis(300);
-        (ask, expired, sender, Ending { asked, patience, expire, status })
+        (ask, expired, sender, Ending { asked, patience, expire, work })
     }
 
     #[tokio::test]
     async fn the_end_waits_for_generations_and_goes_in_order() {
         let log = Log::default();
-        let (ask, expired, status, ending) =
-            ending(Status { ready: true, running: 1, ..Status::default() });
+        let (ask, expired, work, ending) = ending(Work { stopping: false, generations: 1 });
         let running = tokio::spawn(tasks(&log).run(ending));
         ask.ask();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!running.is_finished() && !expired.is_asked() && log.lock().unwrap().is_empty());
-        status.send_replace(Status::default());
+        work.send_replace(Work { stopping: true, generations: 0 });
         running.await.unwrap().unwrap();
-        assert_eq!(*log.lock().unwrap(), ["http", "local", "listener", "driver"]);
+        assert_eq!(*log.lock().unwrap(), ["http", "keeper", "local", "listener", "driver"]);
     }
 
     #[tokio::test]
     async fn patience_has_an_end() {
         let log = Log::default();
-        let (ask, mut expired, _status, ending) =
-            ending(Status { running: 1, ..Status::default() });
+        let (ask, mut expired, _work, ending) = ending(Work { stopping: true, generations: 1 });
         let running = tokio::spawn(tasks(&log).run(ending));
         ask.ask();
         expired.asked().await;
@@ -200,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_fails_ends_all() {
         let log = Log::default();
-        let (_ask, _expired, _status, ending) = ending(Status::default());
+        let (_ask, _expired, _work, ending) = ending(Work::default());
         let local = Task::spawn("local", |_| async { Err(Fatal::usage("no such flag")) });
         // The task that it takes the place of is let go of, and ends.
         let tasks = Tasks { local, ..tasks(&Log::default()) };

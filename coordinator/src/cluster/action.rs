@@ -60,6 +60,13 @@ pub enum Action {
         /// How long the cause had shown no life.
         silent: Duration,
     },
+    /// There is no room for a lane that has to fit and was never served.
+    NoRoom {
+        /// Whose.
+        lane: LaneId,
+        /// Why, for people.
+        reason: String,
+    },
     /// Close the connection of a worker; it is known no more.
     Evict {
         /// Whose.

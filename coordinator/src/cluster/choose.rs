@@ -6,12 +6,13 @@
 
 use super::action::{Action, Actions};
 use super::epochs::Epochs;
+use super::holdings::Taken;
 use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::{Plan, Stage};
 use super::seats::arrange;
 use std::time::Duration;
-use woolly_engine::plan::{Cut, CutRequest, Member, PlanError, cut};
+use woolly_engine::plan::{Cut, CutRequest, KV_CTX_MAX, Member, PlanError, cut};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 use woolly_protocol::limits::STAGES_MAX;
 
@@ -76,6 +77,10 @@ impl Placement {
                 let text = format!("no plan is possible: {error}");
                 if self.last_error.as_ref() != Some(&text) {
                     actions.push_back(Action::Announce(text.clone()));
+                    if self.config.must_fit && !self.has_served {
+                        let reason = text.clone();
+                        actions.push_back(Action::NoRoom { lane: self.lane, reason });
+                    }
                     self.last_error = Some(text);
                 }
                 None
@@ -144,8 +149,14 @@ impl Placement {
 
     fn place(&self, ids: &[WorkerId], members: &Membership) -> Result<Choice, PlanError> {
         let present = self.plan.as_ref().map(|plan| plan.epoch);
-        let free: Vec<Member> =
-            ids.iter().map(|id| members.with_free_memory(*id, present)).collect();
+        let free = |id: &WorkerId| {
+            let mut member = members.with_free_memory(*id, present);
+            if let Some(bytes) = self.config.kv_memory {
+                member.kv_memory_bytes = bytes.min(member.memory_bytes).max(1);
+            }
+            member
+        };
+        let free: Vec<Member> = ids.iter().map(free).collect();
         let previous: Vec<u32> = self.seats.iter().map(|(_, layers)| *layers).collect();
         let request = CutRequest {
             ctx_size: self.config.ctx_size,
@@ -154,11 +165,19 @@ impl Placement {
             rows_max: self.rows_max(),
             kv_type: self.config.kv_type,
             block_len: self.config.extent_len,
+            contexts_max: self.contexts_max(&free),
             previous: Some(previous).filter(|counts| !counts.is_empty()),
         };
         let cut = cut(&self.config.layout, &free, &request)?;
         let placed = cut.members.iter().map(|member| ids[*member]).collect();
         Ok((cut, placed))
+    }
+
+    /// Sequences of full length for which there is to be memory at most. Workers that all say how much memory
+    /// a cache may have mean as much of it as there is.
+    pub(super) fn contexts_max<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> u64 {
+        let said = members.into_iter().all(|member| member.kv_memory_bytes > 0);
+        if said || self.config.kv_memory.is_some() { KV_CTX_MAX } else { self.config.contexts_max }
     }
 
     fn begin(
@@ -183,9 +202,7 @@ impl Placement {
         for (stage, id) in ids.iter().enumerate() {
             let assign = Box::new(self.assign(&plan, stage, machine, members));
             actions.push_back(Action::Assign { worker: *id, assign });
-            let budget = &plan.cut.stages[stage];
-            let weights = budget.own_bytes - budget.disk_bytes;
-            let bytes = weights + budget.kv_bytes + budget.scratch_bytes;
+            let bytes = Taken::of(&plan.cut.stages[stage]).bytes();
             members.of_plan_mut(*id).assign(now, epoch, bytes);
         }
         plan

@@ -24,7 +24,8 @@
 //! plan ends, those who are left are released, and a new plan begins under an epoch of its own: survivors
 //! keep their place and a spare takes the lost one's, so that little is loaded anew; without a spare the
 //! layers are cut over those who remain. A worker may hold stages of several lanes: what one has placed
-//! on it is taken off the memory that the others may use.
+//! on it is taken off the memory that the others may use (`holdings.rs`). A lane that is gone
+//! ([`handle_lane_gone`](Cluster::handle_lane_gone)) gives it back.
 //!
 //! A worker that says that it leaves keeps its stage until the next plan, without it, is ready. Both stand
 //! beside each other then; the shell lets what is in flight come in and switches
@@ -55,8 +56,10 @@ mod assign;
 mod broken_links;
 mod choose;
 mod epochs;
+mod holdings;
 mod membership;
 mod placement;
+mod placement_config;
 mod plan;
 mod seats;
 mod status;
@@ -68,7 +71,7 @@ mod worker;
 pub use action::Action;
 pub use epochs::EPOCHS_LOW;
 pub use membership::WORKERS_MAX;
-pub use placement::PlacementConfig;
+pub use placement_config::PlacementConfig;
 pub use plan::StageInfo;
 pub use watch::Timeouts;
 
@@ -144,6 +147,13 @@ impl Cluster {
         seats: Vec<(WorkerId, u32)>,
     ) {
         self.placements.insert(lane, Placement::new(lane, config, fingerprint, seats));
+        self.try_plans(now);
+    }
+
+    /// A lane is gone: its plans end, and what they held is for the others. Nobody is told that they ended.
+    pub fn handle_lane_gone(&mut self, now: Duration, lane: LaneId) {
+        let Some(placement) = self.placements.remove(&lane) else { return };
+        placement.close(&mut self.members, &mut self.actions);
         self.try_plans(now);
     }
 

@@ -6,40 +6,16 @@
 
 use super::action::{Action, Actions};
 use super::membership::Membership;
+use super::placement_config::PlacementConfig;
 use super::plan::{Plan, Stage, StageInfo};
 use super::worker::one_line;
 use crate::ids::LaneId;
 use crate::scheduler::Awaited;
-use std::sync::Arc;
 use std::time::Duration;
-use woolly_engine::plan::{KvType, ModelLayout, Objective};
 use woolly_protocol::control::{ModelPart, PlanReport, Ready, Release};
 use woolly_protocol::failpoint::planted;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::ids::{PlanEpoch, WorkerId};
-
-/// What is asked of a lane's plans: fixed for the life of the lane.
-#[derive(Clone, Debug)]
-pub struct PlacementConfig {
-    /// The model.
-    pub layout: Arc<ModelLayout>,
-    /// Its files.
-    pub parts: Vec<ModelPart>,
-    /// Workers to wait for before layers are placed; at least the stages of `cut`, at least 1.
-    pub workers_wanted: u32,
-    /// What a cut is to be best for, if the planner chooses it.
-    pub objective: Objective,
-    /// Layers of each stage; `None` lets the planner choose.
-    pub cut: Option<Vec<u32>>,
-    /// Positions of a sequence.
-    pub ctx_size: u32,
-    /// Rows of a microbatch at most; fewer if the model is so wide that they would not fit a frame.
-    pub rows_max: u32,
-    /// How the KV cache holds its values.
-    pub kv_type: KvType,
-    /// Positions of the KV cache that are given out together, a multiple of 32.
-    pub extent_len: u32,
-}
 
 /// After a link of a served plan broke: longer than it takes to notice here as well that one of its ends is
 /// dead, if it is.
@@ -58,7 +34,7 @@ struct Suspects {
 /// A lane's place in the cluster.
 #[derive(Debug)]
 pub(super) struct Placement {
-    lane: LaneId,
+    pub(super) lane: LaneId,
     pub(super) config: PlacementConfig,
     /// BLAKE3 root over the 1 MiB chunks of the model's files.
     pub(super) fingerprint: [u8; 32],
@@ -389,6 +365,13 @@ impl Placement {
             actions.push_back(Action::Withdrawn { lane: self.lane });
         }
         release(&next, members, actions);
+    }
+
+    /// The lane is gone: its plans end, and nobody is to be told of it.
+    pub(super) fn close(self, members: &mut Membership, actions: &mut Actions) {
+        for plan in self.plan.iter().chain(&self.next) {
+            release(plan, members, actions);
+        }
     }
 
     /// Serves the plan in force if all its stages are ready; offers the one that is being prepared.

@@ -3,14 +3,14 @@
 use super::Cluster;
 use super::membership::Membership;
 use super::placement::Placement;
-use super::plan::{Plan, StageInfo};
+use super::plan::{Plan, Stage, StageInfo};
 use super::worker::StageState;
 use crate::announce::{kv_line, window_line};
 use crate::ids::LaneId;
 use crate::status::{StageStatus, Status};
 use crate::units::show_size;
 use std::ops::Range;
-use woolly_engine::plan::{BLOCK_LEN, KV_CTX_MAX, window_blocks};
+use woolly_engine::plan::{BLOCK_LEN, window_blocks};
 
 impl Cluster {
     /// The present state of a lane. What its scheduler knows (sequences and free blocks) is left at 0.
@@ -60,6 +60,7 @@ impl Placement {
             ctx_size: self.config.ctx_size,
             kv_blocks: plan.cut.blocks(),
             kv_type: self.config.kv_type.name(),
+            loaded_percent: loaded_percent(plan, members),
             ..Status::default()
         }
     }
@@ -103,7 +104,9 @@ impl Placement {
             let name = &members.of_plan(plan.stages[limiting].worker).name;
             format!("the memory of stage {limiting} ({name})")
         } else {
-            format!("the default of {KV_CTX_MAX} sequences of full length")
+            let workers = plan.stages.iter().map(|stage| &members.of_plan(stage.worker).member);
+            let most = self.contexts_max(workers);
+            format!("the default of {most} sequences of full length")
         };
         let (ty, len) = (self.config.kv_type.name(), self.config.extent_len);
         lines.push(kv_line(ty, plan.cut.kv_positions(), len, self.config.ctx_size, &limited_by));
@@ -148,14 +151,29 @@ fn loading(plan: &Plan, members: &Membership) -> String {
     let ready = plan.stages.iter().filter(|stage| stage.ready.is_some()).count();
     let mut text = format!("loading: {ready} of {} ready", count(&plan.stages, "stage"));
     for stage in plan.stages.iter().filter(|stage| stage.ready.is_none()) {
-        let worker = members.of_plan(stage.worker);
-        let beat = &worker.heartbeat;
-        let told = worker.state(plan.epoch) == Some(StageState::Loading) && beat.load_total > 0;
-        let far = if told { beat.load_done.min(beat.load_total) } else { 0 };
-        let percent = u128::from(far) * 100 / u128::from(beat.load_total.max(1));
-        text.push_str(&format!(", {} {percent} %", worker.name));
+        let percent = percent_of(plan, stage, members);
+        text.push_str(&format!(", {} {percent} %", members.of_plan(stage.worker).name));
     }
     text
+}
+
+/// How far a stage is, by its worker's last heartbeat.
+fn percent_of(plan: &Plan, stage: &Stage, members: &Membership) -> u8 {
+    if stage.ready.is_some() {
+        return 100;
+    }
+    let worker = members.of_plan(stage.worker);
+    let beat = &worker.heartbeat;
+    let told = worker.state(plan.epoch) == Some(StageState::Loading) && beat.load_total > 0;
+    let far = if told { beat.load_done.min(beat.load_total) } else { 0 };
+    let percent = u128::from(far) * 100 / u128::from(beat.load_total.max(1));
+    u8::try_from(percent).unwrap_or(100)
+}
+
+/// How far all stages are, each for as much as another.
+fn loaded_percent(plan: &Plan, members: &Membership) -> u8 {
+    let each = plan.stages.iter().map(|stage| usize::from(percent_of(plan, stage, members)));
+    u8::try_from(each.sum::<usize>() / plan.stages.len().max(1)).unwrap_or(100)
 }
 
 /// `1 stage`, `2 stages`.

@@ -41,7 +41,7 @@ pub struct CacheArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncompressed;
 
-fn parse_cache_type(text: &str) -> Result<KvType, String> {
+pub(super) fn parse_cache_type(text: &str) -> Result<KvType, String> {
     let named = KvType::ALL.into_iter().find(|ty| ty.name() == text);
     named.ok_or_else(|| format!("expected {}", KvType::ALL.map(KvType::name).join(" or ")))
 }

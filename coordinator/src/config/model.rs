@@ -25,18 +25,27 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    /// The file to serve.
+    /// Whether a model is named.
+    pub fn is_named(&self) -> bool {
+        self.file.is_some() || self.model.is_some()
+    }
+
+    /// The file to serve from the start; `None` starts without a model.
     ///
     /// # Errors
     ///
-    /// [`Fatal::Usage`] if none is named, or a name that is no file but the way in which other programs
-    /// name what they download.
-    pub fn path(&self) -> Result<&Path, Fatal> {
+    /// [`Fatal::Usage`] for a name that is no file but the way in which other programs name what they
+    /// download, and for a template without a model.
+    pub fn path(&self) -> Result<Option<&Path>, Fatal> {
         let Some(path) = self.file.as_deref().or(self.model.as_deref()) else {
-            return Err(Fatal::usage(format!("no model is named. {WHERE_FROM}")));
+            if self.chat_template_file.is_some() {
+                let text = "--chat-template-file is for the model that is named, and none is";
+                return Err(Fatal::usage(text));
+            }
+            return Ok(None);
         };
         if path.exists() || !looks_like_a_download(path) {
-            return Ok(path);
+            return Ok(Some(path));
         }
         let shown = path.display();
         Err(Fatal::usage(format!(
@@ -58,7 +67,7 @@ mod tests {
 
     fn path(text: &str) -> Result<PathBuf, String> {
         let args = ModelArgs { file: Some(text.into()), ..ModelArgs::default() };
-        args.path().map(Path::to_owned).map_err(|fatal| fatal.to_string())
+        args.path().map(|path| path.unwrap().to_owned()).map_err(|fatal| fatal.to_string())
     }
 
     #[test]
@@ -70,7 +79,9 @@ mod tests {
         for text in ["missing.gguf", "/nowhere/at/all", "./model", "a/b/c"] {
             assert_eq!(path(text), Ok(text.into()), "a missing file is its reader's to report");
         }
-        let none = ModelArgs::default().path().unwrap_err().to_string();
-        assert!(none.contains("no model is named"), "{none}");
+        assert!(matches!(ModelArgs::default().path(), Ok(None)));
+        let template = Some("t.jinja".into());
+        let lonely = ModelArgs { chat_template_file: template, ..ModelArgs::default() };
+        assert!(lonely.path().unwrap_err().to_string().contains("--chat-template-file"));
     }
 }

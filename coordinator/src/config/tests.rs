@@ -7,7 +7,10 @@ fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
     let line = ["woolly-coordinator", "serve", "--model", "m.gguf"];
     match Cli::try_parse_from(line.iter().chain(flags))?.command {
         CliCommand::Serve(args) => Ok(*args),
-        CliCommand::Token(_) | CliCommand::Bench(_) | CliCommand::Inspect(_) => {
+        CliCommand::Token(_)
+        | CliCommand::Bench(_)
+        | CliCommand::Inspect(_)
+        | CliCommand::Models(_) => {
             unreachable!("the line says serve")
         }
     }
@@ -43,7 +46,7 @@ fn every_serve_flag_has_a_variable_named_after_it() {
 fn defaults_are_one_machine_on_loopback() {
     let args = serve(&[]).unwrap();
     assert_eq!(args.door.addresses().unwrap()[0].to_string(), "127.0.0.1:8080");
-    assert_eq!(args.model.path().unwrap(), std::path::Path::new("m.gguf"));
+    assert_eq!(args.model.path().unwrap(), Some(std::path::Path::new("m.gguf")));
     assert_eq!(args.listen.to_string(), "127.0.0.1:7400");
     assert_eq!(args.idle_timeout, Duration::from_secs(2));
     assert_eq!(args.shutdown_timeout, Duration::from_secs(30));

@@ -87,6 +87,11 @@ impl Generations {
         }
     }
 
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
     /// Ends all that are left; says which, and whose.
     pub fn fail_all(&mut self, failure: &Failure) -> Vec<(SequenceId, KeyId)> {
         let fail = |(id, underway): (SequenceId, Underway)| {

@@ -15,7 +15,7 @@ use crate::scheduler::{Awaited, PlanLimits, Scheduler, SchedulerConfig, StageTim
 use crate::status::{Counts, Recovered, Status};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use woolly_protocol::control::ForwardTiming;
 use woolly_protocol::ids::{PlanEpoch, SequenceId, WorkerId};
 use woolly_protocol::sampling::Sampled;
@@ -35,6 +35,19 @@ pub struct LaneConfig {
     pub last_plan: LastPlan,
     /// What people are told when it is ready.
     pub ready_text: String,
+    /// Asks those who look after the model's files for a look.
+    pub look: Arc<Notify>,
+    /// Whether it is the model that the process was started for, which does without it only if there are others.
+    pub of_command_line: bool,
+    /// Told why, when the lane ends without being asked to: the model cannot be used, or has no room.
+    pub ended: oneshot::Sender<String>,
+}
+
+/// A model is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unloaded {
+    /// Generations that were ended with it.
+    pub unfinished: usize,
 }
 
 /// A lane. See the [module](self).
@@ -46,6 +59,8 @@ pub struct Lane {
     /// What takes over from it as soon as nothing is on its way.
     next: Option<(PlanLimits, Vec<StageInfo>)>,
     generations: Generations,
+    /// When it is closed at the latest, and who asked for that.
+    leaves: Option<(Duration, Vec<oneshot::Sender<Unloaded>>)>,
     /// As of which state of the cluster the status was told, and whether the server was stopping and a
     /// plan was looked for; `None` before.
     told: Option<(u64, bool, bool)>,
@@ -60,6 +75,7 @@ impl Lane {
             pipeline: None,
             next: None,
             generations: Generations::default(),
+            leaves: None,
             told: None,
         }
     }
@@ -71,7 +87,26 @@ impl Lane {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due at the latest.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.scheduler.poll_timeout()
+        let leaves = self.leaves.as_ref().map(|(until, _)| *until);
+        self.scheduler.poll_timeout().into_iter().chain(leaves).min()
+    }
+
+    /// It is to be closed when its generations are over, at the latest at `until`.
+    pub fn leave(&mut self, until: Duration, reply: oneshot::Sender<Unloaded>) {
+        let (known, replies) = self.leaves.get_or_insert((until, Vec::new()));
+        *known = until.min(*known);
+        replies.push(reply);
+    }
+
+    /// Whether it is to be closed now.
+    pub fn is_over(&self, now: Duration) -> bool {
+        let is_due = |until| until <= now || self.generations.is_empty();
+        self.leaves.as_ref().is_some_and(|(until, _)| is_due(*until))
+    }
+
+    /// Who asked for its end.
+    pub fn take_leavers(&mut self) -> Vec<oneshot::Sender<Unloaded>> {
+        self.leaves.take().map(|(_, replies)| replies).unwrap_or_default()
     }
 
     /// Time has passed.

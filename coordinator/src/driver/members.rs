@@ -2,6 +2,7 @@
 
 use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
+use crate::events::Happening;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Members {
     id: ClusterId,
     links: BTreeMap<WorkerId, Member>,
     pub(super) cluster: Cluster,
+    /// Who came and went, to be told.
+    news: Vec<Happening>,
 }
 
 /// A worker's link, and when something was last heard on it.
@@ -45,7 +48,7 @@ pub enum Report {
 impl Members {
     /// No workers yet.
     pub fn new(config: ClusterConfig, id: ClusterId) -> Members {
-        Members { id, links: BTreeMap::new(), cluster: Cluster::new(config) }
+        Members { id, links: BTreeMap::new(), cluster: Cluster::new(config), news: Vec::new() }
     }
 
     /// Takes in what a link tells. What is for a lane is given back.
@@ -93,7 +96,11 @@ impl Members {
         self.links.insert(worker, Member { link, name, heard_at: now });
         // What the cluster core asks for in return is done later: the welcome is sent first.
         match self.cluster.handle_hello(now, worker, &hello) {
-            Ok(()) => self.send(now, worker, &welcome),
+            Ok(()) => {
+                self.news
+                    .push(Happening::WorkerJoined { worker: hello.name, worker_id: worker.hex() });
+                self.send(now, worker, &welcome);
+            }
             Err(text) => self.refuse(worker, &Refusal::new(RefusalCode::Malformed, &text)),
         }
     }
@@ -112,17 +119,29 @@ impl Members {
 
     /// A worker's link is of no use any more.
     pub fn lose(&mut self, now: Duration, worker: WorkerId, why: &str) {
-        if let Some(Member { link, .. }) = self.links.remove(&worker) {
+        if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, why));
+            self.note_lost(worker, name, why);
         }
         self.cluster.handle_lost(now, worker, why);
     }
 
     /// The cluster core knows a worker no more.
     pub fn evict(&mut self, worker: WorkerId, text: &str) {
-        if let Some(Member { link, .. }) = self.links.remove(&worker) {
+        if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, text));
+            self.note_lost(worker, name, text);
         }
+    }
+
+    fn note_lost(&mut self, id: WorkerId, worker: String, why: &str) {
+        let (worker_id, reason) = (id.hex(), why.to_owned());
+        self.news.push(Happening::WorkerLost { worker, worker_id, reason });
+    }
+
+    /// Who came and went since this was last asked.
+    pub fn take_news(&mut self) -> impl Iterator<Item = Happening> + use<> {
+        std::mem::take(&mut self.news).into_iter()
     }
 
     /// A worker answered what was not asked.

@@ -6,32 +6,33 @@
 //! full is broken.
 //!
 //! The router (`router.rs`) finds the lane of a request, the epoch that of a frame: a plan's number
-//! belongs to one lane for ever.
+//! belongs to one lane for ever. Lanes come and go while others serve (`models.rs`).
 
 mod generations;
 mod guides;
 mod lane;
 mod members;
+mod models;
 mod pipeline;
+mod requests;
 mod router;
 #[cfg(test)]
 mod tests;
 mod wiring;
 
-pub use lane::LaneConfig;
-pub use wiring::{DriverConfig, Inputs, Outputs};
+pub use lane::{LaneConfig, Unloaded};
+pub use wiring::{DriverConfig, Inputs, LaneCommand, Outputs};
 
 use crate::cluster::{Action, StageInfo};
+use crate::events::Happening;
 use crate::exit::Fatal;
-use crate::generation::{
-    Command, Failure, GenerationEvent, GenerationId, GenerationRequest, LaneId, ModelId, Refusal,
-};
+use crate::generation::{Command, LaneId, ModelId};
 use crate::guides::Answered;
 use crate::links::LinkEvent;
 use crate::models::last_plan::Seats;
 use crate::models::watch::ModelNews;
 use crate::scheduler::PlanLimits;
-use crate::status::Counts;
+use crate::status::{Counts, Work};
 use lane::Lane;
 use members::{Members, Report};
 use pipeline::Broken;
@@ -56,6 +57,10 @@ pub struct Driver {
     started: Instant,
     members: Members,
     lanes: BTreeMap<LaneId, Lane>,
+    /// The number of the next lane: none is used again.
+    next_lane: LaneId,
+    /// What lanes that are gone have counted.
+    gone: Counts,
     router: Router,
     outputs: Outputs,
     /// Numbers for plans as they are reserved.
@@ -77,6 +82,7 @@ enum Phase {
 /// What the driver has to react to.
 enum Event {
     Command(Command),
+    Lanes(LaneCommand),
     Link(LinkEvent),
     Model(ModelId, ModelNews),
     Guide(Box<Answered>),
@@ -88,19 +94,15 @@ enum Event {
 }
 
 impl Driver {
-    /// A driver without workers.
+    /// A driver without workers and models.
     pub fn new(config: DriverConfig, outputs: Outputs) -> Driver {
-        let mut router = Router::new(config.key_concurrency);
-        let numbered = (0..).map(LaneId).zip(config.lanes);
-        let lanes = numbered.map(|(id, lane)| {
-            router.add(lane.model.id, id);
-            (id, Lane::new(lane))
-        });
         Driver {
             started: Instant::now(),
             members: Members::new(config.cluster, config.id),
-            lanes: lanes.collect(),
-            router,
+            lanes: BTreeMap::new(),
+            next_lane: LaneId(0),
+            gone: Counts::default(),
+            router: Router::new(config.key_concurrency),
             outputs,
             reserved: mpsc::channel(1),
             phase: Phase::Serving,
@@ -111,7 +113,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// When a model cannot be read for its fingerprint, or its file holds another model.
+    /// When the model of the command line cannot be read for its fingerprint, or its file holds another model,
+    /// and no other model is loaded.
     pub async fn run(mut self, mut inputs: Inputs) -> Result<(), Fatal> {
         self.publish();
         loop {
@@ -127,6 +130,7 @@ impl Driver {
                 Event::Link(event) => self.link_event(event),
                 Event::Command(command) => self.command(command),
                 Event::Guide(answered) => self.guided(*answered),
+                Event::Lanes(command) => self.lane_command(command),
                 Event::Time => {
                     let now = self.now();
                     self.members.cluster.handle_timeout(now);
@@ -169,38 +173,9 @@ impl Driver {
             Some(event) = inputs.links.recv() => Event::Link(event),
             Some(command) = inputs.commands.recv() => Event::Command(command),
             Some(answered) = inputs.guides.recv() => Event::Guide(Box::new(answered)),
+            Some(command) = inputs.lanes.recv() => Event::Lanes(command),
             () = wait_until(deadline) => Event::Time,
         }
-    }
-
-    fn model_news(&mut self, model: ModelId, news: ModelNews) -> Result<(), Fatal> {
-        let now = self.now();
-        for id in self.router.lanes(model).to_vec() {
-            match &news {
-                ModelNews::Fingerprint(fingerprint) => self.begin(id, *fingerprint),
-                ModelNews::Unsure => self.members.cluster.handle_model_unsure(id),
-                ModelNews::Verified(parts) => {
-                    self.members.cluster.handle_model_verified(now, id, parts.clone());
-                }
-                ModelNews::Unusable(_) => {}
-            }
-        }
-        match news {
-            ModelNews::Unusable(fatal) => Err(fatal),
-            _ => Ok(()),
-        }
-    }
-
-    /// A lane's model is known: plans can be made, and the last one is kept where it can be.
-    fn begin(&mut self, id: LaneId, fingerprint: [u8; 32]) {
-        let now = self.now();
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        // Another lane of the same model may have said so before.
-        let _ = lane.config.model.fingerprint.set(fingerprint);
-        // A few lines, read once.
-        let seats = lane.config.last_plan.load(&fingerprint);
-        let config = lane.config.placement.clone();
-        self.members.cluster.handle_lane(now, id, config, fingerprint, seats);
     }
 
     fn remember(&self, id: LaneId, stages: &[StageInfo]) {
@@ -212,78 +187,8 @@ impl Driver {
         tokio::task::spawn_blocking(move || last_plan.save(&fingerprint, &seats));
     }
 
-    /// The generations that are left end now.
-    fn end_generations(&mut self) {
-        self.phase = Phase::Ending;
-        let message = "the server is shutting down".to_owned();
-        let (now, failure) = (self.now(), Failure { code: "shutting_down", message });
-        for lane in self.lanes.values_mut() {
-            let keys = lane.fail_all(now, &failure);
-            keys.into_iter().for_each(|key| self.router.end(key));
-        }
-    }
-
     fn now(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Submit { request, events, reply } => {
-                let accepted = self.submit(request, events);
-                if let Err(Ok(id)) = reply.send(accepted) {
-                    // The client went away before it could be told.
-                    self.cancel(id);
-                }
-            }
-            Command::Cancel { id } => self.cancel(id),
-        }
-    }
-
-    fn submit(
-        &mut self,
-        request: GenerationRequest,
-        events: mpsc::Sender<GenerationEvent>,
-    ) -> Result<GenerationId, Refusal> {
-        if self.phase != Phase::Serving {
-            return Err(Refusal::ShuttingDown);
-        }
-        let (now, key) = (self.now(), request.key);
-        // Of several replicas the one with least to do.
-        let lanes = self
-            .router
-            .lanes(request.model)
-            .iter()
-            .filter_map(|id| Some((*id, self.lanes.get(id)?)));
-        let idlest = lanes.min_by_key(|(_, lane)| {
-            let counts = lane.counts();
-            counts.waiting + counts.running
-        });
-        let Some((id, _)) = idlest else {
-            return Err(Refusal::NotReady { detail: "no such model is served".to_owned() });
-        };
-        let lane = self.lanes.get_mut(&id).expect("it was found above");
-        lane.check(now, &request).map_err(|refusal| match refusal {
-            Refusal::NotReady { .. } => {
-                Refusal::NotReady { detail: self.members.cluster.status(id).detail }
-            }
-            other => other,
-        })?;
-        self.router.check_key(key).map_err(|full| Refusal::KeyBusy {
-            limit: full.limit,
-            retry_after: lane.retry_after(now, full.limit),
-        })?;
-        let sequence = lane.submit(now, request, events)?;
-        self.router.begin(key);
-        Ok(GenerationId { lane: id, sequence })
-    }
-
-    fn cancel(&mut self, id: GenerationId) {
-        let now = self.now();
-        let lane = self.lanes.get_mut(&id.lane);
-        if let Some(key) = lane.and_then(|lane| lane.cancel(now, id.sequence)) {
-            self.router.end(key);
-        }
     }
 
     fn link_event(&mut self, event: LinkEvent) {
@@ -357,10 +262,13 @@ impl Driver {
                 self.serve(lane, limits, stages);
                 self.members.cluster.handle_taken_over(self.now(), lane, limits.epoch);
             }
+            settled &= !self.close_one_that_leaves();
             if settled {
                 break;
             }
         }
+        let ending = self.phase == Phase::Ending;
+        self.members.take_news().filter(|_| !ending).for_each(|news| self.outputs.events.say(news));
         self.publish();
     }
 
@@ -370,7 +278,12 @@ impl Driver {
             Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
             Action::Release { worker, release } => self.members.send(now, worker, &release),
             Action::Evict { worker, text } => self.members.evict(worker, &text),
-            Action::LookAtModel(_) => self.outputs.look_at_model.notify_one(),
+            Action::LookAtModel(lane) => {
+                if let Some(lane) = self.lanes.get(&lane) {
+                    lane.config.look.notify_one();
+                }
+            }
+            Action::NoRoom { lane, reason } => self.no_room(lane, &reason),
             Action::ReserveEpochs => self.reserve_epochs(),
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
@@ -390,6 +303,8 @@ impl Driver {
                 tracing::debug!("plan {epoch} has ended: {reason}");
                 if let Some(lane) = self.lanes.get_mut(&lane) {
                     lane.stop(now);
+                    let model = lane.config.model.name.clone();
+                    self.outputs.events.say(Happening::PlanLost { model, plan: epoch.0, reason });
                 }
                 self.outputs.metrics.plan(lane, Vec::new());
             }
@@ -403,6 +318,9 @@ impl Driver {
         let workers = stages.iter().map(|stage| stage.worker).collect();
         match self.members.open_pipeline(limits.epoch, workers) {
             Ok(pipeline) => {
+                let model = lane.config.model.name.clone();
+                let (plan, count) = (limits.epoch.0, stages.len());
+                self.outputs.events.say(Happening::PlanServing { model, plan, stages: count });
                 let named = |stage: StageInfo| (stage.name, stage.layers);
                 self.outputs.metrics.plan(id, stages.into_iter().map(named).collect());
                 lane.serve(now, limits, pipeline);
@@ -425,14 +343,17 @@ impl Driver {
     /// Tells the core and the gateway how things stand, if they stand differently.
     fn publish(&mut self) {
         let stopping = self.phase != Phase::Serving;
-        let mut sum = Counts::default();
+        let mut sum = self.gone;
         for (id, lane) in &mut self.lanes {
             let cluster = &mut self.members.cluster;
             let revision = cluster.revision();
             let counts = lane.publish(revision, stopping, || cluster.status(*id));
             cluster.handle_awaited(*id, lane.awaited());
+            self.outputs.metrics.lane(*id, counts);
             sum = sum.plus(counts);
         }
+        let work = Work { stopping, generations: sum.waiting + sum.running };
+        self.outputs.work.send_if_modified(|known| std::mem::replace(known, work) != work);
         sum.stale_faults = self.members.cluster.stale_faults();
         self.outputs.metrics.scheduler(sum);
     }

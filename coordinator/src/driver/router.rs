@@ -35,6 +35,11 @@ impl Router {
         self.lanes.entry(model).or_default().push(lane);
     }
 
+    /// A model is served no more.
+    pub fn remove(&mut self, model: ModelId) {
+        self.lanes.remove(&model);
+    }
+
     /// The lanes of a model; none if it is not served.
     pub fn lanes(&self, model: ModelId) -> &[LaneId] {
         self.lanes.get(&model).map_or(&[], Vec::as_slice)
@@ -101,5 +106,7 @@ mod tests {
         }
         assert_eq!(router.lanes(ModelId(7)), [LaneId(0), LaneId(2)]);
         assert_eq!(router.lanes(ModelId(8)), []);
+        router.remove(ModelId(7));
+        assert_eq!(router.lanes(ModelId(7)), []);
     }
 }

@@ -2,13 +2,18 @@
 
 mod lanes;
 mod odd_chats;
+mod reports;
 
 use super::*;
 use crate::announce::Announcer;
 use crate::cluster::{ClusterConfig, PlacementConfig, Timeouts};
 use crate::config::LogFormat;
 use crate::epochs::EpochCounter;
-use crate::generation::{EngineHandle, FinishReason, Generation, KeyId, seam};
+use crate::events::Events;
+use crate::generation::{
+    EngineHandle, FinishReason, Generation, GenerationEvent, GenerationRequest, KeyId, Refusal,
+    seam,
+};
 use crate::guides::Pool;
 use crate::links::testing::{TestCluster, hello};
 use crate::models::last_plan::LastPlan;
@@ -18,7 +23,7 @@ use crate::shutdown::{ShutdownTrigger, shutdown};
 use crate::status::Status;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use woolly_engine::gguf::Gguf;
@@ -58,6 +63,7 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models/tiny-qwen3.gguf");
     let layout = ModelLayout::new(&Gguf::open(&model).unwrap()).unwrap();
     PlacementConfig {
+        name: "tiny".to_owned(),
         layout: Arc::new(layout),
         parts: vec![crate::models::model::part(&model.canonicalize().unwrap()).unwrap()],
         workers_wanted,
@@ -67,7 +73,32 @@ fn placement(workers_wanted: u32) -> PlacementConfig {
         rows_max: 32,
         kv_type: KvType::F16,
         extent_len: 32,
+        contexts_max: 16,
+        kv_memory: None,
+        must_fit: false,
     }
+}
+
+/// A lane of a model, and where it is said why it ended by itself.
+fn lane_of(
+    model: u32,
+    placement: PlacementConfig,
+    status: watch::Sender<Status>,
+    folder: &Path,
+) -> (LaneConfig, oneshot::Receiver<String>) {
+    let (ended, end) = oneshot::channel();
+    let lane = LaneConfig {
+        model: served(model),
+        placement,
+        scheduler: SchedulerConfig::default(),
+        status,
+        last_plan: LastPlan::new(folder.join(format!("last-plan-{model}"))),
+        ready_text: String::new(),
+        look: Arc::default(),
+        of_command_line: model == 0,
+        ended,
+    };
+    (lane, end)
 }
 
 /// A driver with everything around it.
@@ -80,8 +111,10 @@ struct Rig {
     expire: ShutdownTrigger,
     stop: ShutdownTrigger,
     models: mpsc::Sender<(ModelId, ModelNews)>,
+    lanes: mpsc::Sender<LaneCommand>,
+    events: Events,
     driver: JoinHandle<Result<(), Fatal>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -94,31 +127,24 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let mut cluster = TestCluster::new();
         let links = std::mem::replace(&mut cluster.events, mpsc::channel(1).1);
-        let (engine, commands, status) = seam();
-        let (mut senders, mut others) = (vec![status], Vec::new());
-        for _ in 1..lanes {
-            let (sender, receiver) = watch::channel(Status::default());
-            senders.push(sender);
-            others.push(receiver);
-        }
+        let (engine, commands, work) = seam();
+        let senders = (0..lanes).map(|model| engine.statuses().add(ModelId(model)));
+        let senders: Vec<_> = senders.collect();
+        let others = (1..lanes).map(|model| engine.statuses().watch(ModelId(model)).unwrap());
+        let others = others.collect();
         let ((ask, drain), (expire, deadline), (halt, stop)) = (shutdown(), shutdown(), shutdown());
         let (news, models) = mpsc::channel(1);
         let (pool, guides) = Pool::new(Arc::clone(engine.metrics()));
-        let inputs = Inputs { commands, links, models, guides, drain, deadline, stop };
+        let (to_lanes, lanes) = mpsc::channel(1);
+        let inputs = Inputs { commands, lanes, links, models, guides, drain, deadline, stop };
+        let events = Events::default();
         let outputs = Outputs {
             guides: pool,
             metrics: Arc::clone(engine.metrics()),
             announcer: Announcer(LogFormat::Json),
-            look_at_model: Arc::default(),
+            events: events.clone(),
+            work,
             epochs: EpochCounter::new(folder.path().join("epochs")),
-        };
-        let lane = |(model, status): (u32, watch::Sender<Status>)| LaneConfig {
-            model: served(model),
-            placement: placement(workers),
-            scheduler: SchedulerConfig::default(),
-            status,
-            last_plan: LastPlan::new(folder.path().join(format!("last-plan-{model}"))),
-            ready_text: String::new(),
         };
         let config = DriverConfig {
             cluster: ClusterConfig {
@@ -129,12 +155,15 @@ impl Rig {
                 epochs: 1..10_000,
             },
             id: [3; 16],
-            lanes: (0..).zip(senders).map(lane).collect(),
             key_concurrency: Some(KEY_CONCURRENCY),
         };
-        let driver = tokio::spawn(Driver::new(config, outputs).run(inputs));
-        let (models, stop) = (news, halt);
-        Rig { cluster, engine, others, ask, expire, stop, models, driver, _folder: folder }
+        let mut driver = Driver::new(config, outputs);
+        for (model, status) in (0..).zip(senders) {
+            driver.load(lane_of(model, placement(workers), status, folder.path()).0);
+        }
+        let driver = tokio::spawn(driver.run(inputs));
+        let (models, stop, lanes) = (news, halt, to_lanes);
+        Rig { cluster, engine, others, ask, expire, stop, models, lanes, events, driver, folder }
     }
 
     async fn know_fingerprint(&mut self) {
@@ -144,14 +173,19 @@ impl Rig {
         }
     }
 
+    /// How the first lane's model stands.
+    fn status(&self) -> Status {
+        self.engine.status(ModelId(0))
+    }
+
     async fn wait_for(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
         let waiting = async {
-            while !wanted(&self.engine.status()) {
+            while !wanted(&self.status()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         let waited = timeout(PATIENCE, waiting).await;
-        waited.unwrap_or_else(|_| panic!("{what}: {:?}", self.engine.status()));
+        waited.unwrap_or_else(|_| panic!("{what}: {:?}", self.status()));
     }
 
     /// Workers that have joined, been given their stages and said that they are ready.
@@ -312,7 +346,7 @@ async fn a_generation_runs_through_the_pipeline_and_outlives_its_loss() {
     first.load().await;
     let links = &first.assign.as_ref().unwrap().links;
     assert_eq!((links.epoch, links.stage_count), (PlanEpoch(2), 1));
-    assert!(rig.engine.status().ready, "meanwhile it is only slow");
+    assert!(rig.status().ready, "meanwhile it is only slow");
     let mut streams = BTreeMap::new();
     for _ in 0..2 {
         let (purpose, reader) = first.any_stream().await;
@@ -379,7 +413,7 @@ async fn shutting_down_lets_generations_finish_and_tells_those_that_do_not() {
     rig.ask.ask();
     rig.wait_for("it is not ready any more", |status| !status.ready).await;
     assert_eq!(rig.engine.submit(request(2)).await.unwrap_err(), Refusal::ShuttingDown);
-    assert_eq!(rig.engine.status().running, 1);
+    assert_eq!(rig.status().running, 1);
     rig.expire.ask();
     assert!(failed_with(event(&mut generation).await, "shutting_down"));
     rig.wait_for("nothing runs", |status| status.running == 0).await;
@@ -443,29 +477,4 @@ async fn a_second_worker_with_the_same_certificate_is_refused() {
     let refusal = woolly_protocol::refusal::Refusal::from_connection(&closed).unwrap();
     assert_eq!(refusal.code, RefusalCode::AlreadyConnected);
     assert!(refusal.text.contains("--state-dir"), "{refusal}");
-}
-
-#[tokio::test]
-async fn what_a_stage_reports_of_the_present_plan_is_counted() {
-    let (rig, mut players) = Rig::ready(2).await;
-    let epoch = players[0].assign.as_ref().unwrap().links.epoch;
-    let timing = |compute_us| ForwardTiming { compute_us, ..ForwardTiming::default() };
-    // The second is of a plan that is not served.
-    for (player, epoch, times) in
-        [(0, epoch, vec![10, 20]), (1, PlanEpoch(epoch.0 + 1), vec![40]), (1, epoch, vec![50])]
-    {
-        let timings = times.into_iter().map(timing).collect();
-        let plans = vec![PlanReport { epoch, timings }];
-        let heartbeat = Heartbeat { number: 1, plans, mappings: 6, ..Heartbeat::default() };
-        let frame = EncodedFrame::new(&heartbeat).unwrap();
-        write_frame(&mut players[player].send, frame).await.unwrap();
-    }
-    let counted = |text: &str| {
-        let sum = |stage, us| {
-            format!("woolly_stage_compute_seconds_total{{stage=\"{stage}\"}} 0.0000{us}\n")
-        };
-        let mapped = "woolly_worker_slice_mappings_total{worker=\"";
-        text.contains(&sum(0, 3)) && text.contains(&sum(1, 5)) && text.contains(mapped)
-    };
-    rig.wait_for("both stages are counted", |_| counted(&rig.engine.metrics().render())).await;
 }

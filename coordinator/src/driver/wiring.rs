@@ -1,17 +1,20 @@
 //! What a driver is made from, and the channels at both of its ends.
 
-use super::lane::LaneConfig;
+use super::lane::{LaneConfig, Unloaded};
 use crate::announce::Announcer;
 use crate::cluster::ClusterConfig;
 use crate::epochs::EpochCounter;
+use crate::events::Events;
 use crate::generation::{Command, ModelId};
 use crate::guides::{Answered, Pool};
 use crate::links::LinkEvent;
 use crate::metrics::Metrics;
 use crate::models::watch::ModelNews;
 use crate::shutdown::Shutdown;
+use crate::status::{Work, WorkerMemory};
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
 use woolly_protocol::certificate::ClusterId;
 
 /// What a driver is made from.
@@ -21,10 +24,32 @@ pub struct DriverConfig {
     pub cluster: ClusterConfig,
     /// Names the cluster.
     pub id: ClusterId,
-    /// The lanes, which are numbered in this order.
-    pub lanes: Vec<LaneConfig>,
     /// Generations that one API key may have; `None` is no limit of its own.
     pub key_concurrency: Option<usize>,
+}
+
+/// What the driver is asked to do with models.
+#[derive(Debug)]
+pub enum LaneCommand {
+    /// Take generations of one more model, and compute them once its files were read: their news counts after
+    /// the reply only.
+    Load {
+        /// The model, and everything about it.
+        lane: Box<LaneConfig>,
+        /// It is known.
+        reply: oneshot::Sender<()>,
+    },
+    /// Serve a model no more.
+    Unload {
+        /// Which.
+        model: ModelId,
+        /// How long its generations may go on.
+        patience: Duration,
+        /// Told when it is gone; dropped if there is no such model.
+        reply: oneshot::Sender<Unloaded>,
+    },
+    /// Say what the memory of each worker is taken by.
+    Holdings(oneshot::Sender<Vec<WorkerMemory>>),
 }
 
 /// Where things happen.
@@ -32,6 +57,8 @@ pub struct DriverConfig {
 pub struct Inputs {
     /// Of the gateway.
     pub commands: mpsc::Receiver<Command>,
+    /// Of who keeps the models.
+    pub lanes: mpsc::Receiver<LaneCommand>,
     /// Of the links.
     pub links: mpsc::Receiver<LinkEvent>,
     /// Of those who read and look after the models' files. A fingerprint may take a while: workers are
@@ -56,8 +83,10 @@ pub struct Outputs {
     pub announcer: Announcer,
     /// To the guides of generations.
     pub guides: Pool,
-    /// To those who look after the models' files: a look is needed.
-    pub look_at_model: Arc<Notify>,
+    /// To those who watch.
+    pub events: Events,
+    /// To whoever waits for the end: what is left to do.
+    pub work: watch::Sender<Work>,
     /// Where numbers for plans are reserved.
     pub epochs: EpochCounter,
 }

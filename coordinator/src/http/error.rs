@@ -24,7 +24,7 @@ pub enum Problem {
     UnknownField,
     /// Prompt and completion do not fit the context.
     ContextLength,
-    /// Another model than the one served.
+    /// Another model than those that are loaded.
     ModelNotFound,
     /// No such path.
     NotFound,
@@ -32,6 +32,10 @@ pub enum Problem {
     Method,
     /// The `Host` header names somebody else.
     Host,
+    /// The admin API is not for whoever asks.
+    AdminClosed,
+    /// Something that is there stands in the way.
+    Conflict,
     /// The body did not come in time.
     Timeout,
     /// The body is longer than the limit.
@@ -56,6 +60,8 @@ pub enum Problem {
     Expired,
     /// No complete pipeline.
     NotReady,
+    /// No model is named, and none is loaded.
+    NoModel,
     /// The server is going down.
     ShuttingDown,
 }
@@ -82,6 +88,8 @@ impl Problem {
             Problem::NotFound => (404, "not_found_error", Some("not_found"), None),
             Problem::Method => (405, "invalid_request_error", Some("method_not_allowed"), None),
             Problem::Host => (403, "permission_error", Some("host_not_allowed"), None),
+            Problem::AdminClosed => (403, "permission_error", Some("admin_closed"), None),
+            Problem::Conflict => (409, "invalid_request_error", Some("conflict"), None),
             Problem::Timeout => (408, "invalid_request_error", Some("request_timeout"), None),
             Problem::TooLarge => (413, "invalid_request_error", Some("request_too_large"), None),
             Problem::UriTooLong => (414, "invalid_request_error", Some("uri_too_long"), None),
@@ -97,6 +105,7 @@ impl Problem {
             Problem::PipelineLost => (503, "unavailable_error", Some("pipeline_lost"), Some(2)),
             Problem::Expired => (504, "timeout_error", Some("request_timeout"), None),
             Problem::NotReady => (503, "unavailable_error", Some("no_pipeline"), Some(2)),
+            Problem::NoModel => (503, "unavailable_error", Some("no_model"), Some(5)),
             Problem::ShuttingDown => (503, "unavailable_error", Some("shutting_down"), Some(5)),
         };
         let status = StatusCode::from_u16(status).expect("the table holds valid statuses");
@@ -146,16 +155,31 @@ impl ApiError {
         self
     }
 
+    /// Another word for programs than the table's.
+    pub fn coded(mut self, code: &'static str) -> ApiError {
+        self.code = Some(code);
+        self
+    }
+
+    /// Whether it may pass when a model is loaded.
+    pub fn is_of_model(&self) -> bool {
+        self.problem == Problem::ModelNotFound || self.is_not_ready()
+    }
+
+    /// Whether a model is there and not ready.
+    pub fn is_not_ready(&self) -> bool {
+        self.problem == Problem::NotReady
+    }
+
     /// Says in how many seconds it is worth trying again.
-    fn after(mut self, seconds: u32) -> ApiError {
+    pub fn after(mut self, seconds: u32) -> ApiError {
         self.retry_after_s = Some(seconds);
         self
     }
 
-    /// 404: `name` is not the model that is served.
-    pub fn model_not_found(name: &str, served: &str) -> ApiError {
-        let name = quote(name);
-        let text = format!("The model '{name}' does not exist here; '{served}' is served.");
+    /// 404: no model that is loaded is called `name`; `rest` says what is.
+    pub fn model_not_found(name: &str, rest: &str) -> ApiError {
+        let text = format!("The model '{}' does not exist here; {rest}.", quote(name));
         ApiError::new(Problem::ModelNotFound, text).at("model")
     }
 
@@ -257,6 +281,9 @@ impl From<Refusal> for ApiError {
                 Problem::Invalid,
                 "The prompt has no tokens: there is nothing to continue.",
             ),
+            Refusal::Unloaded => {
+                ApiError::new(Problem::ModelNotFound, "The model was unloaded.").at("model")
+            }
             Refusal::NotReady { detail } => {
                 ApiError::new(Problem::NotReady, format!("The model is not ready: {detail}"))
             }
@@ -270,6 +297,7 @@ impl From<Failure> for ApiError {
         let problem = match failure.code {
             "shutting_down" => Problem::ShuttingDown,
             "pipeline_lost" => Problem::PipelineLost,
+            "model_unloaded" => Problem::NotReady,
             "request_timeout" => Problem::Expired,
             "grammar_limit" => Problem::Invalid,
             _ => Problem::Internal,

@@ -1,14 +1,15 @@
 //! What all requests share: the configuration, the way to the engine, the models, and what is bounded
 //! for all of them together.
 
-use super::error::{ApiError, Problem, shutting_down};
+use super::error::{ApiError, Problem, quote, shutting_down};
 use super::ids::unix_seconds;
+use super::server::admin::Admin;
 use super::server::body::BODY_BUDGET_KIB;
 use super::server::keys::ApiKeys;
 use super::server::places::Limits;
 use super::server::request_log::Refusals;
 use crate::generation::EngineHandle;
-use crate::models::Registry;
+use crate::models::{Registry, ServedModel};
 use axum::http::HeaderValue;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Requests that are parsed and tokenised at a time; others wait, at most one per connection.
 const PREPARING_MAX: usize = 2;
+/// What to do about a model that is not there.
+const HOW_TO_LOAD: &str = "Load one with 'woolly-coordinator models load' on the server's machine, or over \
+                           the admin API.";
 /// How the gateway presents itself.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -42,6 +46,8 @@ pub struct Gateway {
     pub(super) config: GatewayConfig,
     pub(super) engine: EngineHandle,
     pub(super) models: Arc<Registry>,
+    /// Loading and unloading models; `None` if the models are what they are.
+    pub(super) admin: Option<Admin>,
     pub(super) refusals: Arc<Refusals>,
     /// Unix seconds of the start.
     pub(super) started: u64,
@@ -61,11 +67,44 @@ impl Gateway {
             config,
             engine,
             models,
+            admin: None,
             started: unix_seconds(),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             body_budget: Arc::new(Semaphore::new(BODY_BUDGET_KIB)),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
+        }
+    }
+
+    /// With an admin API.
+    pub fn with_admin(self, admin: Admin) -> Gateway {
+        Gateway { admin: Some(admin), ..self }
+    }
+
+    /// The model that a request names, or the first that is loaded if it names none.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a name that no model has, 503 if none is named and none is loaded.
+    pub(super) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
+        let found = name.map_or_else(|| self.models.first(), |name| self.models.find(name));
+        found.ok_or_else(|| match name {
+            Some(name) => ApiError::model_not_found(name, &self.what_is_served()),
+            None => {
+                let text = format!("No model is loaded. {HOW_TO_LOAD}");
+                ApiError::new(Problem::NoModel, text)
+            }
+        })
+    }
+
+    /// Which models there are, for an error.
+    fn what_is_served(&self) -> String {
+        let names: Vec<String> =
+            self.models.iter().map(|model| format!("'{}'", quote(&model.name))).collect();
+        match names.len() {
+            0 => format!("no model is loaded. {}", HOW_TO_LOAD.trim_end_matches('.')),
+            1 => format!("{} is served", names[0]),
+            _ => format!("{} are served", names.join(", ")),
         }
     }
 

@@ -39,33 +39,21 @@ pub(crate) mod tests;
 pub use gateway::{Gateway, GatewayConfig};
 pub use routes::router;
 
-use crate::generation::EngineHandle;
-use crate::models::Registry;
+use server::local_socket::LocalSocket;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Serves on `listeners` until `shutdown` is done and running requests have ended, at the latest
-/// [`GatewayConfig::drain`] and a second later.
+/// Serves on `listeners`, and the admin API on the `socket`, until `shutdown` is done and running requests have
+/// ended, at the latest [`GatewayConfig::drain`] and a second later.
 ///
 /// # Errors
 ///
 /// A listener has no address.
 pub async fn serve(
     listeners: Vec<TcpListener>,
-    config: GatewayConfig,
-    engine: EngineHandle,
-    models: Arc<Registry>,
-    shutdown: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let gateway = Arc::new(Gateway::new(config, engine, models));
-    serve_gateway(listeners, gateway, shutdown).await
-}
-
-/// As [`serve`], for a gateway that is there.
-async fn serve_gateway(
-    listeners: Vec<TcpListener>,
+    socket: Option<LocalSocket>,
     gateway: Arc<Gateway>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -74,6 +62,14 @@ async fn serve_gateway(
         let routes = router(Arc::clone(&gateway), listener.local_addr()?.ip());
         served.push((listener, routes));
     }
+    let local = socket.map(|socket| {
+        let routes = routes::admin_router(Arc::clone(&gateway));
+        tokio::spawn(socket.serve(routes, Arc::clone(&gateway)))
+    });
     server::listener::run(served, &gateway, shutdown).await;
+    if let Some(local) = local {
+        // It ends when the gateway drains; what it panicked with was said.
+        let _ = local.await;
+    }
     Ok(())
 }

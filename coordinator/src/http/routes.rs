@@ -2,8 +2,11 @@
 //!
 //! It knows which function answers which path, and nothing of what an answer holds.
 
-use super::api::{answer, chat, completions, health, metrics, models, page, tokenize};
+use super::api::{
+    admin, answer, chat, completions, events, health, metrics, models, page, tokenize,
+};
 use super::gateway::Gateway;
+use super::server::admin::Door;
 use super::server::guard::{self, Guard, Hosts};
 use super::server::paths;
 use axum::Router;
@@ -21,7 +24,22 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// The whole gateway as one service, for a listener on `bound`.
 pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
-    guarded(routes(), gateway, bound)
+    guarded(routes().merge(admin_routes()), gateway, bound)
+}
+
+/// The admin API alone, for the socket in the state directory.
+pub fn admin_router(gateway: Arc<Gateway>) -> Router {
+    let hosts = Hosts::all();
+    let checks = Guard { gateway: Arc::clone(&gateway), hosts, door: Door::Socket };
+    within(admin_routes(), gateway, checks)
+}
+
+fn admin_routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/admin/v1/models", get(admin::list))
+        .route("/admin/v1/models/load", post(admin::load))
+        .route("/admin/v1/models/unload", post(admin::unload))
+        .route("/admin/v1/events", get(events::events))
 }
 
 fn routes() -> Router<Arc<Gateway>> {
@@ -54,7 +72,16 @@ pub(super) fn guarded(
 ) -> Router {
     let hosts = Hosts::new(bound, &gateway.config.allowed_hosts);
     let origins = cors(&gateway.config.cors_origins);
-    let checks = Guard { gateway: gateway.clone(), hosts };
+    let checks = Guard { gateway: gateway.clone(), hosts, door: Door::Http };
+    let outer = within(routes, gateway, checks);
+    match origins {
+        Some(origins) => outer.layer(origins),
+        None => outer,
+    }
+}
+
+/// Routes behind their guard.
+fn within(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>, checks: Guard) -> Router {
     let inner = routes
         .fallback(guard::not_found)
         .method_not_allowed_fallback(guard::wrong_method)
@@ -65,12 +92,7 @@ pub(super) fn guarded(
         *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));
         request
     };
-    let outer =
-        Router::new().fallback_service(inner).layer(tower::util::MapRequestLayer::new(clean));
-    match origins {
-        Some(origins) => outer.layer(origins),
-        None => outer,
-    }
+    Router::new().fallback_service(inner).layer(tower::util::MapRequestLayer::new(clean))
 }
 
 /// What lets pages of other origins ask and read answers; their browsers ask first, without a key.

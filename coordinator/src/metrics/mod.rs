@@ -49,6 +49,8 @@ struct Driver {
     stages: Vec<Stage>,
     /// The stages of each lane's plan by their workers' names and layers.
     present: BTreeMap<LaneId, Vec<(String, Range<u32>)>>,
+    /// The models that are loaded, by lane: few, as `MODELS_MAX` of the keeper says.
+    lanes: BTreeMap<LaneId, (String, Counts)>,
     /// What workers said last, by name; at most [`WORKERS_MAX`].
     workers: BTreeMap<String, Worker>,
     counts: Counts,
@@ -112,7 +114,26 @@ impl Metrics {
         driver.workers.insert(name.to_owned(), worker);
     }
 
-    /// What the scheduler holds.
+    /// A lane of this model is there from now on.
+    pub fn loaded(&self, lane: LaneId, model: &str) {
+        self.lock().lanes.insert(lane, (model.to_owned(), Counts::default()));
+    }
+
+    /// What the scheduler of a lane holds.
+    pub fn lane(&self, lane: LaneId, counts: Counts) {
+        if let Some((_, known)) = self.lock().lanes.get_mut(&lane) {
+            *known = counts;
+        }
+    }
+
+    /// A lane is gone, and its plan with it.
+    pub fn unloaded(&self, lane: LaneId) {
+        let mut driver = self.lock();
+        driver.lanes.remove(&lane);
+        driver.present.remove(&lane);
+    }
+
+    /// What all schedulers hold.
     pub fn scheduler(&self, counts: Counts) {
         self.lock().counts = counts;
     }

@@ -2,6 +2,7 @@
 
 use super::histogram::{Histogram, describe, line, seconds};
 use super::{Metrics, Outcome, Stage, Worker};
+use crate::status::Counts;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ impl Metrics {
         self.render_stages(&mut out);
         self.render_workers(&mut out);
         self.render_scheduler(&mut out);
+        self.render_models(&mut out);
         self.render_requests(&mut out);
         self.render_failovers(&mut out);
         out
@@ -128,6 +130,28 @@ impl Metrics {
         }
     }
 
+    /// What each model's scheduler holds; the figures of all of them together stand without a label.
+    fn render_models(&self, out: &mut String) {
+        type Of = fn(&Counts) -> u64;
+        let gauges: [(&str, &str, Of); 4] = [
+            ("sequences_waiting", "Sequences that wait", |counts| counts.waiting as u64),
+            ("sequences_running", "Sequences that run", |counts| counts.running as u64),
+            ("kv_blocks", "KV blocks of the plan", |counts| counts.kv_blocks.into()),
+            ("kv_blocks_free", "KV blocks that nobody holds", |counts| {
+                counts.kv_blocks_free.into()
+            }),
+        ];
+        let driver = self.lock();
+        for (what, help, of) in gauges {
+            let name = format!("woolly_model_{what}");
+            describe(out, &name, "gauge", help);
+            for (model, counts) in driver.lanes.values() {
+                let (model, value) = (escaped(model), of(counts));
+                line(out, format_args!("{name}{{model=\"{model}\"}} {value}"));
+            }
+        }
+    }
+
     fn render_requests(&self, out: &mut String) {
         let name = "woolly_requests_total";
         describe(out, name, "counter", "Completion requests by what became of them");
@@ -171,7 +195,6 @@ fn escaped(value: &str) -> String {
 mod tests {
     use super::*;
     use crate::ids::LaneId;
-    use crate::status::Counts;
     use std::collections::HashSet;
     use woolly_protocol::control::ForwardTiming;
     use woolly_protocol::ids::MicrobatchId;
@@ -239,5 +262,19 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }
         assert!(!text.contains("stage=\"2\""), "{text}");
+    }
+
+    #[test]
+    fn each_model_has_its_figures_while_it_is_loaded() {
+        let metrics = Metrics::default();
+        for (lane, name) in [(0, "one"), (3, "two")] {
+            metrics.loaded(LaneId(lane), name);
+            metrics.lane(LaneId(lane), Counts { running: 2 + lane as usize, ..Counts::default() });
+        }
+        let text = metrics.render();
+        assert!(text.contains("woolly_model_sequences_running{model=\"one\"} 2\n"), "{text}");
+        assert!(text.contains("woolly_model_sequences_running{model=\"two\"} 5\n"), "{text}");
+        metrics.unloaded(LaneId(0));
+        assert!(!metrics.render().contains("model=\"one\""));
     }
 }

@@ -1,13 +1,14 @@
-//! Which models are served, and under which names.
+//! Which models are loaded, and under which names.
 //!
 //! The gateway finds a request's model here by the name that the client gave; the router finds the
-//! model's lanes by its [`ModelId`].
+//! model's lanes by its [`ModelId`]. Models come and go: what is found stays usable for who has found it, and
+//! what it submits after that is refused. A model that is not ready yet is here, too.
 
 use super::channels::Channels;
 use super::template::Template;
 use crate::guides::{GrammarError, Guides};
 use crate::ids::ModelId;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use woolly_engine::tokenizer::Tokenizer;
 
 /// What Ollama's clients put behind a model's name.
@@ -53,10 +54,10 @@ pub struct ServedModel {
     pub fingerprint: OnceLock<[u8; 32]>,
 }
 
-/// The models that are served: at least one.
+/// The models that are loaded, in the order of loading.
 #[derive(Debug)]
 pub struct Registry {
-    models: Vec<Arc<ServedModel>>,
+    models: RwLock<Vec<Arc<ServedModel>>>,
     /// A name that no model has means the first.
     any_name: bool,
 }
@@ -112,30 +113,40 @@ fn bare(name: &str) -> String {
 }
 
 impl Registry {
-    /// Serves these models; with `any_name` the first answers to every name.
-    ///
-    /// # Panics
-    ///
-    /// If there is none.
+    /// These models are loaded; with `any_name` the first answers to every name.
     pub fn new(models: Vec<Arc<ServedModel>>, any_name: bool) -> Registry {
-        assert!(!models.is_empty(), "a coordinator serves at least one model");
-        Registry { models, any_name }
+        Registry { models: RwLock::new(models), any_name }
     }
 
     /// The model with this name or alias; `None` if there is none.
-    pub fn find(&self, name: &str) -> Option<&Arc<ServedModel>> {
-        let called = self.models.iter().find(|model| model.is_called(name));
-        called.or_else(|| self.models.first().filter(|_| self.any_name))
+    pub fn find(&self, name: &str) -> Option<Arc<ServedModel>> {
+        self.called(name).or_else(|| self.first().filter(|_| self.any_name))
     }
 
-    /// The one for requests that name none.
-    pub fn first(&self) -> &Arc<ServedModel> {
-        self.models.first().expect("there is at least one")
+    /// The model that is called so, and no other.
+    pub fn called(&self, name: &str) -> Option<Arc<ServedModel>> {
+        self.iter().find(|model| model.is_called(name))
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<ServedModel>> {
-        self.models.iter()
+    /// The one for requests that name none: of those that are loaded the first.
+    pub fn first(&self) -> Option<Arc<ServedModel>> {
+        self.iter().next()
+    }
+
+    /// All that are loaded at this moment.
+    pub fn iter(&self) -> impl Iterator<Item = Arc<ServedModel>> + use<> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).clone().into_iter()
+    }
+
+    /// One more model. Whether a name is free is for who adds it to see.
+    pub fn add(&self, model: Arc<ServedModel>) {
+        self.models.write().unwrap_or_else(PoisonError::into_inner).push(model);
+    }
+
+    /// A model is gone.
+    pub fn remove(&self, id: ModelId) {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|model| model.id != id);
     }
 }
 
@@ -163,9 +174,21 @@ mod tests {
         }
         assert_eq!(find("other:latest"), Some(1));
         assert_eq!((find("tin"), find("tiny:7b"), find("")), (None, None, None));
-        assert_eq!((registry.first().id, registry.iter().count()), (ModelId(0), 2));
+        assert_eq!((registry.first().unwrap().id, registry.iter().count()), (ModelId(0), 2));
         let any = Registry::new(models(), true);
         assert_eq!(any.find("nobody").map(|model| model.id.0), Some(0));
         assert_eq!(any.find("other").map(|model| model.id.0), Some(1));
+        assert!(any.called("nobody").is_none());
+    }
+
+    #[test]
+    fn models_come_and_go_and_there_may_be_none() {
+        let registry = Registry::new(Vec::new(), true);
+        assert!(registry.first().is_none() && registry.find("one").is_none());
+        registry.add(model(4, "one", &[]));
+        registry.add(model(5, "two", &[]));
+        let held = registry.find("one").unwrap();
+        registry.remove(ModelId(4));
+        assert_eq!((held.name.as_str(), registry.first().unwrap().id), ("one", ModelId(5)));
     }
 }

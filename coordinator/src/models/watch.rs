@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 use woolly_protocol::control::ModelPart;
 
 /// How often the files are looked at: a few calls of the system.
@@ -52,18 +53,23 @@ pub struct Reading {
     pub verify: bool,
     /// Who is told how far it is.
     pub announcer: Announcer,
+    /// Asks for a look at the files now.
+    pub look: Arc<Notify>,
+    /// The model was unloaded: nobody looks at its files any more.
+    pub unloaded: CancellationToken,
 }
 
 /// Computes a model's fingerprint beside everything else: it can take as long as the files are large.
-/// Its slices are served from then on, and its files looked after when `look` asks for it and every
-/// second.
+/// Its slices are served from then on, and its files looked after when somebody asks for it and every
+/// second, until it is unloaded. A reading that is under way then ends by itself, and nobody hears of it.
 pub fn read_and_watch(
     reading: Reading,
     slices: Arc<SliceServer>,
-    look: Arc<Notify>,
     news: mpsc::Sender<(ModelId, ModelNews)>,
 ) {
     let (id, model) = (reading.id, Arc::clone(&reading.model));
+    let (look, unloaded) = (Arc::clone(&reading.look), reading.unloaded.clone());
+    let served = Arc::clone(&slices);
     let found = tokio::task::spawn_blocking(move || {
         let Reading { model, memory, verify, announcer, .. } = reading;
         let fingerprint = model.fingerprint(&memory, verify, announcer)?;
@@ -79,8 +85,13 @@ pub fn read_and_watch(
             Ok(source) => {
                 let fingerprint = *source.fingerprint();
                 let _ = news.send((id, ModelNews::Fingerprint(fingerprint))).await;
+                let watched = Arc::clone(&source);
                 let watch = ModelWatch { id, model, source, look, news, is_searched: false };
-                watch.run().await;
+                tokio::select! {
+                    () = watch.run() => {}
+                    () = unloaded.cancelled() => {}
+                }
+                served.withdraw(&watched);
             }
             Err(fatal) => _ = news.send((id, ModelNews::Unusable(fatal))).await,
         }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Bytes of a state file at most; more is damage.
 const STATE_FILE_MAX: u64 = 16 << 20;
 
+/// Files with last plans of models that were loaded while the server ran.
+const LAST_PLANS: u8 = 64;
+
 /// A coordinator's folder.
 #[derive(Clone, Debug)]
 pub struct StateDir {
@@ -53,6 +56,18 @@ impl StateDir {
     /// The last plan that was served.
     pub fn last_plan(&self) -> PathBuf {
         self.root.join("last-plan")
+    }
+
+    /// The last plan of a model that was loaded while the server ran. Few files: models may share one, which
+    /// costs the later one its last plan and nothing else.
+    pub fn last_plan_of(&self, model: &Path) -> PathBuf {
+        let hash = blake3::hash(model.as_os_str().as_encoded_bytes());
+        self.root.join(format!("last-plan-{}", hash.as_bytes()[0] % LAST_PLANS))
+    }
+
+    /// The socket of the admin API.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join("admin.sock")
     }
 
     /// The state directory of a local worker, counted from 1.

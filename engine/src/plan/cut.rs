@@ -20,7 +20,7 @@ use super::speeds::Speeds;
 use super::work::Work;
 use crate::kv::GroupBlocks;
 
-/// Contexts of `ctx_size` positions that the KV cache holds at most.
+/// Contexts of `ctx_size` positions that the KV cache of a model that is served alone holds at most.
 pub const KV_CTX_MAX: u64 = 16;
 /// A new cut must promise this many percent more to take the place of the present one; and room for
 /// more KV may cost this much.
@@ -57,10 +57,10 @@ pub struct Cut {
     pub kv_blocks: u32,
     /// Blocks of each cache group, on every stage.
     pub caches: Vec<GroupBlocks>,
-    /// The stage whose memory decided the number of blocks, the last such; if the limit of
-    /// [`KV_CTX_MAX`] contexts did, the stage that uses most of its memory.
+    /// The stage whose memory decided the number of blocks, the last such; if the request's
+    /// limit of contexts did, the stage that uses most of its memory.
     pub limiting_stage: usize,
-    /// Whether memory decided the number of blocks, not the limit of [`KV_CTX_MAX`] contexts.
+    /// Whether memory decided the number of blocks, not the request's limit of contexts.
     pub kv_is_limited_by_memory: bool,
     /// Memory of each stage.
     pub stages: Vec<StageBudget>,
@@ -89,8 +89,8 @@ impl Cut {
 
 /// Places the layers on `members`, which stand in order of joining.
 ///
-/// The cut is the best one for the request's objective with room for the KV cache: of 16, 8, 4, 2 and 1
-/// contexts the largest that costs at most 15 % of speed. The present cut stays if no other is 15 %
+/// The cut is the best one for the request's objective with room for the KV cache: of 16 contexts, or as many
+/// as the request allows, half of them and so on down to 1 the largest that costs at most 15 % of speed. The present cut stays if no other is 15 %
 /// faster. Every member gets at least one layer if there are enough layers and it can hold one. The same
 /// input gives the same cut.
 ///
@@ -151,10 +151,15 @@ impl Planner<'_> {
         within_percent(score(cut), score(best), WORTH_PERCENT)
     }
 
+    /// Contexts that the KV cache holds at most.
+    fn contexts_max(&self) -> u64 {
+        self.room.request.contexts_max.max(1)
+    }
+
     /// The best cut, with the largest KV cache that costs little of its speed.
     fn best(&self) -> Option<Cut> {
         let best = self.best_with_room(1)?;
-        let mut contexts = KV_CTX_MAX;
+        let mut contexts = self.contexts_max();
         while contexts > 1 {
             let cut = self.best_with_room(contexts).filter(|cut| {
                 cut.members.len() == best.members.len() && self.is_nearly(cut, &best)
@@ -260,8 +265,9 @@ impl Planner<'_> {
         if !self.room.from_disk {
             return Some(one);
         }
-        let more = [KV_CTX_MAX, KV_CTX_MAX / 2, KV_CTX_MAX / 4, KV_CTX_MAX / 8].map(with);
-        let near = more.into_iter().flatten().find(|cut| self.is_nearly(cut, &one));
+        let halves = std::iter::successors(Some(self.contexts_max()), |most| Some(most / 2));
+        let more = halves.take_while(|contexts| *contexts > 1).map(with);
+        let near = more.flatten().find(|cut| self.is_nearly(cut, &one));
         Some(near.unwrap_or(one))
     }
 
@@ -269,7 +275,7 @@ impl Planner<'_> {
     /// less than one context. Where weights are left on the disk, more blocks than the cut was made for would
     /// take their place in memory.
     fn finish(&self, stages: &Stages, blocks: u64) -> Option<Cut> {
-        let most = KV_CTX_MAX * self.room.blocks_per_ctx();
+        let most = self.contexts_max() * self.room.blocks_per_ctx();
         let limit = if self.room.from_disk { blocks } else { most };
         let allowed = self.room.allowed_blocks(stages);
         let fit = allowed.iter().copied().min()?.min(limit);

@@ -41,6 +41,9 @@ pub struct CutRequest {
     /// Positions that are given out together, a multiple of [`BLOCK_LEN`](super::BLOCK_LEN): the number of blocks is
     /// a multiple of as many as that.
     pub block_len: u32,
+    /// Contexts that the KV cache holds at most, 1 or more, however much memory there is:
+    /// [`KV_CTX_MAX`](super::KV_CTX_MAX) unless other models are to have room, too.
+    pub contexts_max: u64,
     /// Layers of each stage of the present plan of the same workers and model.
     pub previous: Option<Vec<u32>>,
 }

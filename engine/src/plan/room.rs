@@ -1,7 +1,7 @@
 //! What fits: the memory that workers have, and what stages take of it.
 //!
 //! A stage fits if `weights + scratch + KV ≤ allowance`. KV is the same number of blocks on every
-//! stage, at least one context and at most [`KV_CTX_MAX`](super::KV_CTX_MAX) of them. Blocks here are whole
+//! stage, at least one context and at most the request's `contexts_max` of them. Blocks here are whole
 //! ones, see `caches.rs`. Workers of one machine share its memory unless they have memory of their own.
 
 use std::collections::BTreeMap;

@@ -96,3 +96,94 @@ fn without_numbers_there_is_no_plan_until_more_are_reserved() {
     cluster.handle_epochs(s(1), 900..2000);
     assert_eq!(assigned(&actions(&mut cluster))[0].1.links.epoch, PlanEpoch(900));
 }
+
+#[test]
+fn a_lane_that_is_gone_is_released_and_the_other_goes_on() {
+    let mut cluster = two_lanes();
+    let held = |cluster: &Cluster| cluster.holdings()[0].models.len();
+    let free = cluster.holdings()[0].free;
+    assert_eq!(held(&cluster), 2);
+    cluster.handle_lane_gone(s(1), OTHER);
+    let release = Action::Release { worker: A, release: Release { epoch: PlanEpoch(2) } };
+    assert_eq!(actions(&mut cluster), [release], "nobody is told that it stopped");
+    assert!(cluster.state().ready && held(&cluster) == 1 && cluster.holdings()[0].free > free);
+    // What its worker still says of it changes nothing.
+    cluster.handle_ready(s(1), A, &ready(PlanEpoch(2)));
+    cluster.handle_fault(s(1), A, &fault(PlanEpoch(2), FaultCode::ComputeFailed, "late"));
+    assert_eq!((actions(&mut cluster), cluster.stale_faults()), (Vec::new(), 1));
+    cluster.handle_lane_gone(s(2), OTHER);
+    assert!(actions(&mut cluster).is_empty());
+}
+
+#[test]
+fn a_lane_that_is_gone_while_it_loads_makes_room_for_one_that_waits() {
+    let mut cluster = empty(config(1).timeouts);
+    join(&mut cluster, s(0), &[A]);
+    let of_one = over_one(4 * GIB);
+    let memory_bytes = of_one.holdings()[0].allowance - of_one.holdings()[0].free + (1 << 20);
+    let mut small = over_one(memory_bytes);
+    small.handle_lane(s(0), OTHER, placement(1), [8; 32], Vec::new());
+    assert!(actions(&mut small).is_empty(), "there is no room");
+    small.handle_lane_gone(s(1), LANE);
+    let todo = actions(&mut small);
+    assert!(matches!(todo[0], Action::Release { worker: A, .. }), "{todo:?}");
+    assert_eq!(assigned(&todo[1..])[0].1.stage.fingerprint, [8; 32]);
+}
+
+/// A worker with so much memory, and one lane on it.
+fn over_one(memory_bytes: u64) -> Cluster {
+    let mut cluster = empty(config(1).timeouts);
+    cluster.handle_hello(s(0), A, &Hello { memory_bytes, ..hello(A) }).unwrap();
+    cluster.handle_lane(s(0), LANE, placement(1), [7; 32], Vec::new());
+    actions(&mut cluster);
+    cluster
+}
+
+#[test]
+fn what_has_to_fit_and_does_not_is_told_and_who_holds_what() {
+    let of_one = over_one(4 * GIB).holdings().remove(0);
+    let mut cluster = over_one(of_one.allowance - of_one.free + (1 << 20));
+    let must_fit =
+        |name: &str| PlacementConfig { name: name.to_owned(), must_fit: true, ..placement(1) };
+    cluster.handle_lane(s(0), OTHER, must_fit("other"), [8; 32], Vec::new());
+    let todo = actions(&mut cluster);
+    let [Action::NoRoom { lane: OTHER, reason }] = &todo[..] else { panic!("{todo:?}") };
+    assert!(reason.contains("misses") && reason.contains("--memory"), "{reason}");
+    let held = cluster.holdings_text();
+    let of_granite = &of_one.models[0];
+    for word in [
+        "worker worker-a may use ".to_owned(),
+        "'granite' holds ".to_owned(),
+        format!("{} of weights", crate::units::show_size(of_granite.weights)),
+        format!("{} of KV", crate::units::show_size(of_granite.kv)),
+        "1 MiB are free".to_owned(),
+    ] {
+        assert!(held.contains(&word), "{word}: {held}");
+    }
+    cluster.handle_lane_gone(s(0), OTHER);
+    assert!(actions(&mut cluster).is_empty(), "the other keeps all that it has");
+    // Without workers it waits for them.
+    let mut waiting = empty(config(1).timeouts);
+    waiting.handle_lane(s(0), OTHER, must_fit("other"), [8; 32], Vec::new());
+    assert!(actions(&mut waiting).is_empty());
+}
+
+#[test]
+fn each_lane_has_kv_memory_of_its_own() {
+    let kv_bytes = |change: &dyn Fn(&mut PlacementConfig), kv_memory_bytes: u64| {
+        let mut cluster = empty(config(1).timeouts);
+        cluster.handle_hello(s(0), A, &Hello { kv_memory_bytes, ..hello(A) }).unwrap();
+        let mut placement = placement(1);
+        change(&mut placement);
+        cluster.handle_lane(s(0), LANE, placement, [7; 32], Vec::new());
+        cluster.holdings()[0].models[0].kv
+    };
+    let alone = kv_bytes(&|_| {}, 0);
+    let of_four = kv_bytes(&|placement| placement.contexts_max = 4, 0);
+    assert_eq!(alone, 4 * of_four, "16 contexts alone, 4 among several");
+    let asked = kv_bytes(&|placement| placement.kv_memory = Some(alone / 2), 0);
+    assert_eq!(asked, alone / 2);
+    // A worker that says how much means each model.
+    let said = |placement: &mut PlacementConfig| placement.contexts_max = 4;
+    assert_eq!(kv_bytes(&said, alone / 2), alone / 2);
+}

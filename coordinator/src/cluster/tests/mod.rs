@@ -5,6 +5,7 @@ mod faults;
 mod hand_over;
 mod joining;
 mod lanes;
+mod lanes_sim;
 mod loss;
 mod sim;
 mod time;
@@ -52,6 +53,7 @@ struct Setup {
 
 pub(crate) fn placement(workers_wanted: u32) -> PlacementConfig {
     PlacementConfig {
+        name: "granite".to_owned(),
         layout: layout(),
         parts: vec![ModelPart {
             file_name: "granite-tiny.gguf".to_owned(),
@@ -66,6 +68,9 @@ pub(crate) fn placement(workers_wanted: u32) -> PlacementConfig {
         rows_max: 256,
         kv_type: KvType::F16,
         extent_len: 32,
+        contexts_max: 16,
+        kv_memory: None,
+        must_fit: false,
     }
 }
 

@@ -120,6 +120,7 @@ impl World {
             Action::Evict { worker, .. } => {
                 self.workers.remove(&worker).expect("a live worker is evicted");
             }
+            Action::NoRoom { .. } => panic!("no lane has to fit"),
             Action::ReserveEpochs => panic!("there are numbers enough"),
             Action::LookAtModel(lane) => {
                 let parts = self.cluster.placements[&LANE].config.parts.clone();

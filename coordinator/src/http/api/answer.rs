@@ -1,6 +1,7 @@
 //! How a request to generate is answered, whichever API it came by: read, checked, submitted, and
 //! written whole or as a stream.
 
+use super::on_demand::Patience;
 use crate::generation::KeyId;
 use crate::http::error::{ApiError, Problem, shutting_down};
 use crate::http::gateway::Gateway;
@@ -98,7 +99,39 @@ fn with_seed(mut response: Response, seed: u64) -> Response {
     response
 }
 
-/// Reads a request and finds out what it asks for, on a blocking thread.
+/// What a look at a request came to.
+enum Looked<T> {
+    Found(T),
+    /// It names this model, and cannot be answered now.
+    Not(Option<String>, ApiError),
+}
+
+/// Looks at a request on a blocking thread; again when the model that it names was loaded for it.
+///
+/// # Errors
+///
+/// What is wrong with the request, or with its model.
+pub async fn look<T: Send + 'static>(
+    gateway: &Arc<Gateway>,
+    body: body::ReadBody,
+    work: impl Fn(&Gateway, Fields) -> Result<T, ApiError> + Clone + Send + 'static,
+) -> Result<T, ApiError> {
+    let (body, mut patience) = (Arc::new(body), Patience::new(gateway));
+    loop {
+        let (body, work) = (Arc::clone(&body), work.clone());
+        let looked = gateway.blocking(move |gateway| {
+            let fields = Fields::of_bytes(&body.bytes)?;
+            let named = fields.peek("model").and_then(|name| name.as_str().map(str::to_owned));
+            Ok(work(gateway, fields).map_or_else(|error| Looked::Not(named, error), Looked::Found))
+        });
+        match looked.await? {
+            Looked::Found(found) => return Ok(found),
+            Looked::Not(named, error) => patience.wait(gateway, named, error).await?,
+        }
+    }
+}
+
+/// Reads a request and finds out what it asks for.
 async fn parsed<E: Encoder>(
     gateway: &Arc<Gateway>,
     request: Request,
@@ -107,12 +140,11 @@ async fn parsed<E: Encoder>(
 ) -> Result<(Job, E), ApiError> {
     let (key, log) = (key_of(&request), log.clone());
     let body = read(gateway, request).await?;
-    let work = move |gateway: &Gateway| {
-        let mut fields = Fields::of_bytes(&body.bytes)?;
+    let parsed = look(gateway, body, move |gateway, mut fields| {
         let (named, model) = take_model(&mut fields, gateway, Some(&log))?;
         parse(gateway, fields, Caller { key, named, model })
-    };
-    let parsed = gateway.blocking(work).await?;
+    });
+    let parsed = parsed.await?;
     if gateway.draining.is_cancelled() { Err(shutting_down()) } else { Ok(parsed) }
 }
 

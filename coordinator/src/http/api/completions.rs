@@ -59,7 +59,7 @@ fn parse(
     if !echo {
         stopping.check_not_zero()?;
     }
-    let ctx = job::context(gateway)?;
+    let ctx = job::context(gateway, &caller.model)?;
     let guided = constraint.map(|asked| asked.compile(&caller.model, None)).transpose()?;
     let seed = sampling.seed;
     let wanted = Wanted {

@@ -4,28 +4,46 @@ use crate::http::error::{ApiError, Problem, shutting_down};
 use crate::http::gateway::Gateway;
 use crate::http::ids::unix_seconds;
 use crate::http::server::guard::Authorised;
+use crate::models::ServedModel;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Always 200 while the process answers; `status` is `ok`, `starting` or `stopping`. The rest says
-/// which worker holds which layers; where keys are set it is for those who have one.
+/// Always 200 while the process answers; `status` is `ok` if a model is ready, `starting` while none of those
+/// that are loaded is, `empty` if none is loaded, `stopping` at the end. The rest says which worker holds which
+/// layers; where keys are set it is for those who have one. What stands beside `models` is of the first model.
 pub async fn health(
     State(gateway): State<Arc<Gateway>>,
     Extension(Authorised(authorised)): Extension<Authorised>,
 ) -> Json<Value> {
-    let status = gateway.engine.status();
-    let stopping = gateway.draining.is_cancelled() || status.stopping;
-    let word = match (stopping, status.ready) {
+    let all = gateway.engine.status_of_all();
+    let models: Vec<Arc<ServedModel>> = gateway.models.iter().collect();
+    let stopping = gateway.draining.is_cancelled() || all.stopping;
+    let word = match (stopping, all.ready) {
         (true, _) => "stopping",
         (false, true) => "ok",
+        (false, false) if models.is_empty() => "empty",
         (false, false) => "starting",
     };
     if !authorised {
         return Json(json!({ "status": word, "service": "woolly" }));
     }
+    let first = models.first().map(|model| described(&gateway, model));
+    let mut body = first.unwrap_or_else(|| json!({ "model": null }));
+    body["status"] = word.into();
+    body["service"] = "woolly".into();
+    body["version"] = env!("CARGO_PKG_VERSION").into();
+    body["timestamp"] = rfc3339(unix_seconds()).into();
+    body["detail"] = all.detail.into();
+    body["models"] = models.iter().map(|model| described(&gateway, model)).collect();
+    Json(body)
+}
+
+/// How one model stands.
+fn described(gateway: &Gateway, model: &ServedModel) -> Value {
+    let status = gateway.engine.status(model.id);
     let stages: Vec<Value> = status
         .stages
         .iter()
@@ -42,13 +60,10 @@ pub async fn health(
             })
         })
         .collect();
-    Json(json!({
-        "status": word,
-        "service": "woolly",
-        "version": env!("CARGO_PKG_VERSION"),
-        "timestamp": rfc3339(unix_seconds()),
+    json!({
+        "model": model.name,
+        "ready": status.ready,
         "detail": status.detail,
-        "model": gateway.models.first().name,
         "stages": stages,
         "ctx_size": status.ctx_size,
         "kv_type": status.kv_type,
@@ -58,7 +73,7 @@ pub async fn health(
         "requests_running": status.running,
         "requests_waiting": status.waiting,
         "preemptions": status.preemptions,
-    }))
+    })
 }
 
 /// 200 while the process answers.
@@ -66,7 +81,8 @@ pub async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// 200 when every stage is ready.
+/// 200 when a model is ready: of several that are loaded one is enough, so that loading another one takes nobody's
+/// traffic away.
 ///
 /// # Errors
 ///
@@ -75,11 +91,13 @@ pub async fn readyz(
     State(gateway): State<Arc<Gateway>>,
     Extension(Authorised(authorised)): Extension<Authorised>,
 ) -> Result<Response, ApiError> {
-    let status = gateway.engine.status();
+    let status = gateway.engine.status_of_all();
     if gateway.draining.is_cancelled() || status.stopping {
         return Err(shutting_down());
     }
-    if status.ready {
+    // Without a model the server can answer if it loads what is asked for.
+    let may_load = gateway.admin.as_ref().is_some_and(|admin| admin.on_demand);
+    if status.ready || may_load && gateway.models.first().is_none() {
         return Ok("ok\n".into_response());
     }
     let text = if authorised {

@@ -8,9 +8,9 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The models that are served.
+/// The models that are loaded; one that is not ready yet has no length of its context.
 pub async fn list(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
-    let data: Vec<Value> = gateway.models.iter().map(|model| entry(&gateway, model)).collect();
+    let data: Vec<Value> = gateway.models.iter().map(|model| entry(&gateway, &model)).collect();
     Json(json!({ "object": "list", "data": data }))
 }
 
@@ -23,15 +23,12 @@ pub async fn one(
     State(gateway): State<Arc<Gateway>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    match gateway.models.find(&name) {
-        Some(model) => Ok(Json(entry(&gateway, model))),
-        None => Err(ApiError::model_not_found(&name, &gateway.models.first().name)),
-    }
+    gateway.model(Some(&name)).map(|model| Json(entry(&gateway, &model)))
 }
 
 fn entry(gateway: &Gateway, model: &ServedModel) -> Value {
     // Without a plan nobody knows how long a sequence may be.
-    let ctx = Some(gateway.engine.status().ctx_size).filter(|ctx| *ctx > 0);
+    let ctx = Some(gateway.engine.status(model.id).ctx_size).filter(|ctx| *ctx > 0);
     json!({
         "id": model.name,
         "object": "model",

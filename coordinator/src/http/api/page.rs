@@ -14,12 +14,20 @@ pub async fn page(
     State(gateway): State<Arc<Gateway>>,
     Extension(Authorised(authorised)): Extension<Authorised>,
 ) -> Response {
-    let model = if authorised { escape(&gateway.models.first().name) } else { "MODEL".to_owned() };
-    let serves = if authorised {
-        format!("<p>It serves <b>{model}</b>.</p>")
-    } else {
-        "<p>It asks for an API key: <code>Authorization: Bearer KEY</code>.</p>".to_owned()
+    let names: Vec<String> = gateway.models.iter().map(|model| escape(&model.name)).collect();
+    let serves = match (authorised, &names[..]) {
+        (false, _) => {
+            "<p>It asks for an API key: <code>Authorization: Bearer KEY</code>.</p>".to_owned()
+        }
+        (true, []) => {
+            "<p>No model is loaded: <code>woolly-coordinator models load NAME</code> on this \
+                       server's machine loads one.</p>"
+                .to_owned()
+        }
+        (true, names) => format!("<p>It serves <b>{}</b>.</p>", names.join("</b>, <b>")),
     };
+    let named = names.into_iter().next().filter(|_| authorised);
+    let model = named.unwrap_or_else(|| "MODEL".to_owned());
     let key = if gateway.config.keys.is_empty() { "" } else { "-H 'authorization: Bearer KEY' " };
     let version = env!("CARGO_PKG_VERSION");
     let text = format!(
@@ -32,7 +40,7 @@ pub async fn page(
          <p>Any OpenAI client works with this address and <code>/v1</code> behind it. To try it:</p>\n\
          <pre>curl ADDRESS-OF-THIS-PAGE/v1/chat/completions {key}\\\n  -H 'content-type: application/json' \
          \\\n  -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'</pre>\n\
-         <p><a href=\"/v1/models\">/v1/models</a> lists the model, <a href=\"/health\">/health</a> says how \
+         <p><a href=\"/v1/models\">/v1/models</a> lists the models, <a href=\"/health\">/health</a> says how \
          it is. README.md and docs/ of the source have the rest; <code>woolly-coordinator serve --help</code> \
          explains every flag.</p>\n</body>\n</html>\n"
     );

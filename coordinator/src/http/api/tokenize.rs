@@ -1,6 +1,6 @@
 //! `POST /tokenize` and `POST /detokenize`, in vLLM's and llama-server's words.
 
-use super::answer::read;
+use super::answer::{look, read};
 use super::logprobs::token_string;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
@@ -31,7 +31,7 @@ pub async fn tokenize(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(&gateway, request).await?;
-    gateway.blocking(move |gateway| tokens_of(gateway, &body.bytes)).await.map(Json)
+    look(&gateway, body, tokens_of).await.map(Json)
 }
 
 /// The text of tokens.
@@ -44,11 +44,10 @@ pub async fn detokenize(
     request: Request,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(&gateway, request).await?;
-    gateway.blocking(move |gateway| text_of(gateway, &body.bytes)).await.map(Json)
+    look(&gateway, body, text_of).await.map(Json)
 }
 
-fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
-    let mut fields = Fields::of_bytes(body)?;
+fn tokens_of(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
     let (_, model) = take_model(&mut fields, gateway, None)?;
     let with_pieces = fields.bool("with_pieces")?.unwrap_or(false);
     let tokens = match given(&fields)? {
@@ -74,7 +73,7 @@ fn tokens_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
     } else {
         tokens.into()
     };
-    let ctx = Some(gateway.engine.status().ctx_size).filter(|ctx| *ctx > 0);
+    let ctx = Some(gateway.engine.status(model.id).ctx_size).filter(|ctx| *ctx > 0);
     Ok(json!({ "tokens": tokens, "count": count, "max_model_len": ctx }))
 }
 
@@ -101,8 +100,7 @@ fn text_tokens(model: &ServedModel, fields: &mut Fields, name: &str) -> Result<V
     model.tokenizer.encode(&text, options).map_err(|error| tokens::refused_text(name, &error))
 }
 
-fn text_of(gateway: &Gateway, body: &[u8]) -> Result<Value, ApiError> {
-    let mut fields = Fields::of_bytes(body)?;
+fn text_of(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
     let (_, model) = take_model(&mut fields, gateway, None)?;
     let Some(tokens) = fields.take("tokens") else {
         return Err(ApiError::invalid("tokens", "'tokens' is missing."));

@@ -49,7 +49,7 @@ impl Conversation {
         key: KeyId,
     ) -> Result<Job, ApiError> {
         self.stopping.check_not_zero()?;
-        let ctx = job::context(gateway)?;
+        let ctx = job::context(gateway, &model)?;
         let encoded = tokens::of_conversation(&model, &self.messages, self.template, ctx)?;
         let guided = self.constraint.map(|asked| asked.compile(&model, None)).transpose()?;
         let seed = self.sampling.seed;

@@ -105,35 +105,34 @@ impl Wanted {
 }
 
 /// Takes the model's name, and puts it into the request's line of the log; without one it is the first
-/// that is served. Gives the name back as the client wrote it.
+/// that is loaded. Gives the name back as the client wrote it.
 ///
 /// # Errors
 ///
-/// 404 if it is neither the name nor an alias of a model that is served.
+/// 404 if it is neither the name nor an alias of a model that is loaded; 503 if there is neither a name nor a
+/// model.
 pub fn take_model(
     fields: &mut Fields,
     gateway: &Gateway,
     log: Option<&RequestLog>,
 ) -> Result<(String, Arc<ServedModel>), ApiError> {
-    let first = gateway.models.first();
     let name = fields.string("model", MODEL_CHARS_MAX)?;
+    let found = gateway.model(name.as_deref());
     if let Some(log) = log {
-        log.model(name.as_ref().unwrap_or(&first.name));
+        let unnamed = found.as_ref().map_or("", |model| &model.name);
+        log.model(name.as_deref().unwrap_or(unnamed));
     }
-    let Some(name) = name else { return Ok((first.name.clone(), Arc::clone(first))) };
-    match gateway.models.find(&name) {
-        Some(model) => Ok((name, Arc::clone(model))),
-        None => Err(ApiError::model_not_found(&name, &first.name)),
-    }
+    let model = found?;
+    Ok((name.unwrap_or_else(|| model.name.clone()), model))
 }
 
-/// The context length of the present plan, in tokens.
+/// The context length of a model's present plan, in tokens.
 ///
 /// # Errors
 ///
 /// 503 while there is no plan.
-pub fn context(gateway: &Gateway) -> Result<u32, ApiError> {
-    let status = gateway.engine.status();
+pub fn context(gateway: &Gateway, model: &ServedModel) -> Result<u32, ApiError> {
+    let status = gateway.engine.status(model.id);
     match status.ctx_size {
         0 => Err(Refusal::NotReady { detail: status.detail }.into()),
         ctx => Ok(ctx),

@@ -27,6 +27,15 @@ impl Events {
         self.bytes.extend_from_slice(b"\n\n");
     }
 
+    /// Adds an event with a name, and with a number to come back with.
+    pub fn named(&mut self, id: Option<u64>, name: &str, message: &impl Serialize) {
+        if let Some(id) = id {
+            self.bytes.extend_from_slice(format!("id: {id}\n").as_bytes());
+        }
+        self.bytes.extend_from_slice(format!("event: {name}\n").as_bytes());
+        self.message(message);
+    }
+
     /// Adds the event that OpenAI's clients take for the end of a stream.
     pub fn done(&mut self) {
         self.bytes.extend_from_slice(b"data: [DONE]\n\n");

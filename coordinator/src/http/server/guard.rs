@@ -1,6 +1,7 @@
 //! What holds for every request: a bounded URI, an honest `Host`, a key, an id, and an answer in JSON
 //! even to a wrong path, a wrong method or a bug.
 
+use super::admin::{self, Door};
 use super::request_log::{Entry, RequestLog, Streamed};
 use crate::generation::KeyId;
 use crate::http::error::{ApiError, Problem, Reason, quote};
@@ -34,6 +35,8 @@ pub struct Guard {
     pub gateway: Arc<Gateway>,
     /// Which hosts this listener answers to.
     pub hosts: Hosts,
+    /// Which kind of listener it is.
+    pub door: Door,
 }
 
 /// Checks the URI, the host and the key, gives the answer its id, and begins the request's line in
@@ -43,12 +46,16 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
     let (path, id) = (request.uri().path().to_owned(), request_id(request.headers()));
     let checked = check_uri(request.uri())
         .and_then(|()| guard.hosts.check(request.headers(), request.uri(), request.version()))
-        .and_then(|()| gateway.config.keys.check(&path, request.headers()));
+        .and_then(|()| match admin::is_admin(&path) {
+            true => admin::check(gateway.admin.as_ref(), guard.door, &path, request.headers()),
+            false => gateway.config.keys.check(&path, request.headers()),
+        });
     let log = log_of(gateway, &request, id.as_ref(), checked.as_ref().ok().copied().flatten());
     let mut response = match checked {
         Ok(key) => {
             request.extensions_mut().insert(key.unwrap_or_default());
             request.extensions_mut().insert(Authorised(key.is_some()));
+            request.extensions_mut().insert(guard.door);
             request.extensions_mut().insert(log.clone());
             next.run(request).await
         }
@@ -81,9 +88,11 @@ fn log_of(
 ) -> RequestLog {
     let path = request.uri().path();
     let named = key.filter(|_| !gateway.config.keys.is_empty());
+    let named = named.map(|key| format!("key-{}", key.0 + 1));
+    let who = if admin::is_admin(path) { key.map(|_| "admin".to_owned()) } else { named };
     let entry = Entry {
         id: id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
-        key: named.map_or("-".to_owned(), |key| format!("key-{}", key.0 + 1)),
+        key: who.unwrap_or_else(|| "-".to_owned()),
         method: quote(request.method().as_str()),
         path: quote(path),
         model: String::new(),
@@ -137,6 +146,11 @@ impl Hosts {
     pub fn new(bound: IpAddr, more: &[String]) -> Hosts {
         let allowed = bound.is_loopback().then(|| more.to_vec());
         Hosts { allowed }
+    }
+
+    /// Every host is answered.
+    pub fn all() -> Hosts {
+        Hosts { allowed: None }
     }
 
     /// HTTP/1.1 asks for a `Host`, which a proxy in front may look at and this server must not do

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::generation::FinishReason;
-use crate::http::serve_gateway;
+use crate::http::serve;
 use crate::http::server::connection::Connection;
 use crate::http::server::connection::{HEADER_TIMEOUT, WRITE_STALL};
 use crate::http::server::places::{Limits, Places};
@@ -28,7 +28,7 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let gateway = rig.gateway.clone();
-        let task = tokio::spawn(serve_gateway(vec![listener], gateway, async {
+        let task = tokio::spawn(serve(vec![listener], None, gateway, async {
             let _ = stopped.await;
         }));
         Served { address, stop: Some(stop), task }

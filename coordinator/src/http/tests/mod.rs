@@ -1,5 +1,6 @@
 //! The gateway against a fake engine: what clients see, and what the engine is asked to do.
 
+mod admin;
 mod bad_input;
 mod door;
 mod endpoints;

@@ -4,6 +4,7 @@ use crate::generation::{
     Command, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId, Refusal,
     TokenEvent, seam,
 };
+use crate::http::server::admin::Admin;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
 use crate::http::{Gateway, GatewayConfig, router};
@@ -76,6 +77,16 @@ pub fn metadata_pairs() -> Vec<(String, Kv)> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// A model of the tiny vocabulary.
+pub fn served(id: u32, names: (String, Vec<String>)) -> ServedModel {
+    let metadata = metadata();
+    let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
+    let template = Template::of_model(&metadata, &tokenizer);
+    assert_eq!(tokenizer.vocab_size(), VOCAB);
+    let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
+    ServedModel::new(ModelId(id), names, (Arc::new(tokenizer), template), facts)
+}
+
 /// What the fake engine does with a request.
 pub enum Script {
     Refuse(Refusal),
@@ -112,17 +123,22 @@ impl Rig {
         configure: impl FnOnce(&mut GatewayConfig),
         script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
     ) -> Rig {
-        let (engine, commands, status) = seam();
+        Rig::administered(configure, script, None)
+    }
+
+    /// The same with an admin API.
+    pub fn administered(
+        configure: impl FnOnce(&mut GatewayConfig),
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+        admin: Option<Admin>,
+    ) -> Rig {
+        let (engine, commands, _work) = seam();
+        let status = engine.statuses().add(ModelId(0));
         status.send_replace(ready_status());
         let seen = Arc::new(Mutex::new(Seen::default()));
         tokio::spawn(play(commands, script, seen.clone()));
-        let metadata = metadata();
-        let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-        let template = Template::of_model(&metadata, &tokenizer);
-        assert_eq!(tokenizer.vocab_size(), VOCAB);
         let names = ("tiny".to_owned(), vec!["gpt-4".to_owned(), "org/tiny".to_owned()]);
-        let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
-        let served = ServedModel::new(ModelId(0), names, (Arc::new(tokenizer), template), facts);
+        let served = served(0, names);
         let mut config = GatewayConfig {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
@@ -134,8 +150,12 @@ impl Rig {
         };
         configure(&mut config);
         let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-        let gateway =
-            Gateway::new(config, engine, Arc::new(Registry::new(vec![Arc::new(served)], false)));
+        let models = Arc::new(Registry::new(vec![Arc::new(served)], false));
+        let gateway = Gateway::new(config, engine, models);
+        let gateway = match admin {
+            Some(admin) => gateway.with_admin(admin),
+            None => gateway,
+        };
         let gateway = Arc::new(gateway);
         Rig { router: router(gateway.clone(), bound), gateway, seen, status }
     }

@@ -59,7 +59,7 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
     let stream = fields.bool("live")?.unwrap_or(false);
     let text = fields.string("say", 64)?.unwrap_or_default();
     fields.finish()?;
-    let ctx = context(gateway)?;
+    let ctx = context(gateway, &caller.model)?;
     let prompt = tokens::of_prompt(&caller.model, Prompt::Text(text), false, ctx)?;
     let wanted = Wanted {
         sampling,

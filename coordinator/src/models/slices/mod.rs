@@ -34,8 +34,8 @@ const PRIORITY: i32 = -10;
 /// Serves the slices of models, once there are any, to any number of workers.
 #[derive(Debug, Default)]
 pub struct SliceServer {
-    /// One for each model that is served.
-    sources: Mutex<Vec<Arc<SliceSource>>>,
+    /// One for each model that is served, with how many serve it.
+    sources: Mutex<Vec<(Arc<SliceSource>, usize)>>,
 }
 
 impl SliceServer {
@@ -44,27 +44,38 @@ impl SliceServer {
         SliceServer::default()
     }
 
-    /// Serves this model from now on, unless one with its fingerprint is served.
+    /// Serves this model from now on, unless one with its fingerprint is served. Each offer ends with a
+    /// [`withdraw`](Self::withdraw).
     pub fn offer(&self, source: SliceSource) -> Arc<SliceSource> {
         let mut sources = self.lock();
-        let known = sources.iter().find(|known| known.fingerprint() == source.fingerprint());
-        if let Some(known) = known {
+        let known =
+            sources.iter_mut().find(|(known, _)| known.fingerprint() == source.fingerprint());
+        if let Some((known, offers)) = known {
+            *offers += 1;
             return Arc::clone(known);
         }
         let source = Arc::new(source);
-        sources.push(Arc::clone(&source));
+        sources.push((Arc::clone(&source), 1));
         source
+    }
+
+    /// A model is served no more, unless it was offered by others, too. What is being sent goes on.
+    pub fn withdraw(&self, source: &SliceSource) {
+        self.lock().retain_mut(|(known, offers)| {
+            *offers -= usize::from(known.fingerprint() == source.fingerprint());
+            *offers > 0
+        });
     }
 
     /// The model with this fingerprint; without it another, whose answer says what is wrong; `None`
     /// while there is none.
     fn source(&self, fingerprint: &[u8; 32]) -> Option<Arc<SliceSource>> {
         let sources = self.lock();
-        let named = sources.iter().find(|source| source.fingerprint() == fingerprint);
-        named.or(sources.first()).cloned()
+        let named = sources.iter().find(|(source, _)| source.fingerprint() == fingerprint);
+        named.or(sources.first()).map(|(source, _)| Arc::clone(source))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<SliceSource>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<SliceSource>, usize)>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

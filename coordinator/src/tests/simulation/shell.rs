@@ -277,7 +277,10 @@ impl World {
                 self.shell.next = None;
                 self.shell.scheduler.handle_pipeline_lost(now);
             }
-            Action::LookAtModel(_) | Action::ReserveEpochs | Action::Announce(_) => {}
+            Action::NoRoom { .. }
+            | Action::LookAtModel(_)
+            | Action::ReserveEpochs
+            | Action::Announce(_) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use crate::gguf::write::GgufWriter;
 use crate::gguf::{Gguf, Value};
 use crate::kernels::routing::{Gating, Router};
 use crate::kv::KvType;
-use crate::plan::{CutRequest, Member, ModelLayout, Objective, SliceId, cut};
+use crate::plan::{CutRequest, KV_CTX_MAX, Member, ModelLayout, Objective, SliceId, cut};
 use crate::quant::TensorType;
 
 /// Norms after as before, a window on every second layer, experts behind the leading dense layers.
@@ -211,6 +211,7 @@ fn its_costs_follow_from_the_experts_that_rows_choose() {
         rows_max: 8,
         kv_type: KvType::F16,
         block_len: 32,
+        contexts_max: KV_CTX_MAX,
         previous: None,
     };
     let cut =

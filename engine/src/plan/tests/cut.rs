@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::layout;
 use crate::plan::{
-    Cut, CutRequest, KvType, Member, MemoryLimit, ModelLayout, Objective, PlanError, cut,
-    scratch_bytes,
+    Cut, CutRequest, KV_CTX_MAX, KvType, Member, MemoryLimit, ModelLayout, Objective, PlanError,
+    cut, scratch_bytes,
 };
 
 pub(super) const GIB: u64 = 1 << 30;
@@ -33,6 +33,7 @@ pub(super) fn request() -> CutRequest {
         rows_max: 16,
         kv_type: KvType::F16,
         block_len: 32,
+        contexts_max: KV_CTX_MAX,
         previous: None,
     }
 }
