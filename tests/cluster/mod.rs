@@ -10,6 +10,7 @@ mod joining;
 mod load;
 mod memory;
 mod model_file;
+mod models_at_run_time;
 mod sharing;
 mod start;
 mod strangers;

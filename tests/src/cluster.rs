@@ -18,7 +18,7 @@ const CLUSTERS_AT_ONCE: usize = 2;
 /// What a cluster is made of. Build it up, then [`start`](Setup::start).
 #[derive(Clone, Debug)]
 pub struct Setup {
-    model: PathBuf,
+    model: Option<PathBuf>,
     cut: Option<Vec<u32>>,
     workers: usize,
     coordinator_flags: Vec<String>,
@@ -53,8 +53,13 @@ pub struct Cluster {
 impl Setup {
     /// A coordinator for `model` that awaits no remote worker yet.
     pub fn new(model: &Path) -> Setup {
+        Setup { model: Some(model.to_owned()), ..Setup::empty() }
+    }
+
+    /// A coordinator that starts without a model.
+    pub fn empty() -> Setup {
         Setup {
-            model: model.to_owned(),
+            model: None,
             cut: None,
             workers: 0,
             coordinator_flags: Vec::new(),
@@ -162,7 +167,9 @@ impl Setup {
     pub fn serve_arguments(&self, http: SocketAddr, folder: &Path) -> Vec<String> {
         let mut arguments = vec!["serve".to_owned()];
         let mut flag = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
-        flag("--model", self.model.display().to_string());
+        if let Some(model) = &self.model {
+            flag("--model", model.display().to_string());
+        }
         flag("--http", http.to_string());
         flag("--listen", "127.0.0.1:0".to_owned());
         flag("--state-dir", folder.join("coordinator").display().to_string());
