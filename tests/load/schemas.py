@@ -123,7 +123,7 @@ def main():
                 text = choice["message"]["content"]
                 try:
                     value = json.loads(text)
-                    jsonschema.Draft202012Validator(asked, format_checker=jsonschema.FormatChecker()).validate(value)
+                    jsonschema.Draft202012Validator(asked, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(value)
                 except (ValueError, jsonschema.ValidationError) as error:
                     broken.append((index, text, str(error).splitlines()[0]))
         masks = server.ask("GET", "/metrics")[2]
