@@ -1,4 +1,5 @@
-//! Every error of the gateway as an OpenAI error body: one table decides status, type and code.
+//! Every error of the gateway: one table decides status, type and code. It is written as an OpenAI error
+//! body; APIs with other words for errors write it again (`api/shape.rs`).
 //!
 //! The body is `{"error":{"message","type","param","code"}}`; a prompt that is too long adds
 //! `n_prompt_tokens` and `n_ctx`. Errors that can pass by themselves carry `Retry-After`.
@@ -8,6 +9,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Characters of a client's own words that an error repeats.
@@ -58,6 +60,8 @@ pub enum Problem {
     PipelineLost,
     /// The request's time is up.
     Expired,
+    /// The path is known, and what it is for is not done here.
+    NotSupported,
     /// No complete pipeline.
     NotReady,
     /// No model is named, and none is loaded.
@@ -104,6 +108,7 @@ impl Problem {
             Problem::Internal => (500, "server_error", Some("internal"), None),
             Problem::PipelineLost => (503, "unavailable_error", Some("pipeline_lost"), Some(2)),
             Problem::Expired => (504, "timeout_error", Some("request_timeout"), None),
+            Problem::NotSupported => (501, "not_supported_error", Some("not_supported"), None),
             Problem::NotReady => (503, "unavailable_error", Some("no_pipeline"), Some(2)),
             Problem::NoModel => (503, "unavailable_error", Some("no_model"), Some(5)),
             Problem::ShuttingDown => (503, "unavailable_error", Some("shutting_down"), Some(5)),
@@ -171,6 +176,22 @@ impl ApiError {
         self.problem == Problem::NotReady
     }
 
+    /// The error for a client to whom fields have other names: pairs of the name here and the client's.
+    pub fn renamed(mut self, names: &[(&str, &str)]) -> ApiError {
+        for (ours, theirs) in names {
+            let rest = self.param.as_deref().and_then(|param| param.strip_prefix(ours));
+            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            {
+                self.param = Some(format!("{theirs}{rest}"));
+            }
+            for end in ["'", ".", "["] {
+                let (ours, theirs) = (format!("'{ours}{end}"), format!("'{theirs}{end}"));
+                self.message = self.message.replace(&ours, &theirs);
+            }
+        }
+        self
+    }
+
     /// Says in how many seconds it is worth trying again.
     pub fn after(mut self, seconds: u32) -> ApiError {
         self.retry_after_s = Some(seconds);
@@ -203,9 +224,10 @@ impl ApiError {
     }
 
     /// Whether the same request would meet the same fate, although its status says 5xx: its time
-    /// would be up again, and the same model computes the same values.
+    /// would be up again, the same model computes the same values, and what is not done stays so.
     fn is_hopeless(&self) -> bool {
-        self.problem == Problem::Expired || self.code == Some("model_numerics")
+        matches!(self.problem, Problem::Expired | Problem::NotSupported)
+            || self.code == Some("model_numerics")
     }
 
     /// The HTTP status.
@@ -213,7 +235,17 @@ impl ApiError {
         self.problem.row().status
     }
 
-    /// The error body.
+    /// What kind of error it is.
+    pub fn problem(&self) -> Problem {
+        self.problem
+    }
+
+    /// The text for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The error body in OpenAI's words.
     pub fn body(&self) -> Value {
         let row = self.problem.row();
         let mut error = json!({
@@ -234,6 +266,10 @@ impl ApiError {
 #[derive(Clone, Copy, Debug)]
 pub struct Reason(pub &'static str);
 
+/// The error that an answer tells of, for APIs that tell errors in other words: an extension of the answer.
+#[derive(Clone, Debug)]
+pub struct Told(pub Arc<ApiError>);
+
 /// What OpenAI's clients look at before they send a request again; without it they do after every
 /// 5xx.
 const SHOULD_RETRY: &str = "x-should-retry";
@@ -243,6 +279,7 @@ impl IntoResponse for ApiError {
         let row = self.problem.row();
         let mut response = (row.status, Json(self.body())).into_response();
         response.extensions_mut().insert(Reason(self.code()));
+        response.extensions_mut().insert(Told(Arc::new(self.clone())));
         if self.is_hopeless() {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }

@@ -3,7 +3,8 @@
 //! It knows which function answers which path, and nothing of what an answer holds.
 
 use super::api::{
-    admin, answer, chat, completions, events, health, metrics, models, page, tokenize,
+    admin, answer, chat, completions, events, fields, health, messages, metrics, models, ollama,
+    page, props, responses, shape, tokenize,
 };
 use super::gateway::Gateway;
 use super::server::admin::Door;
@@ -12,7 +13,7 @@ use super::server::paths;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,19 +49,48 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/chat/completions", post(chat::chat))
         .route("/v1/completions", post(completions::completions))
         .route("/completions", post(completions::completions))
+        .route("/v1/responses", post(responses::responses))
+        .route("/responses", post(responses::responses))
+        .route("/v1/responses/input_tokens", post(responses::input_tokens))
+        .route("/v1/responses/{*id}", any(responses::stored))
+        .route("/responses/{*id}", any(responses::stored))
+        .route("/v1/messages", post(messages::messages))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/models", get(models::list))
         .route("/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))
         .route("/models/{*name}", get(models::one))
+        .route("/api/chat", post(ollama::chat))
+        .route("/api/generate", post(ollama::generate))
+        .route("/api/tags", get(ollama::models::tags))
+        .route("/api/ps", get(ollama::models::ps))
+        .route("/api/show", post(ollama::models::show))
+        .route("/api/version", get(ollama::models::version))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
+        .route("/apply-template", post(props::apply_template))
+        .route("/tokenizer_info", get(props::tokenizer_info))
+        .route("/props", get(props::props))
         .route("/health", get(health::health))
+        .route("/v1/health", get(health::health))
+        .route("/ping", get(health::livez))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
+        .route("/openapi.json", get(fields::document::openapi))
         .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
         .route("/favicon.ico", get(page::favicon))
+        .merge(not_done())
+}
+
+/// What Ollama has and Woolly does not.
+fn not_done() -> Router<Arc<Gateway>> {
+    let paths =
+        ["pull", "push", "create", "copy", "delete", "embed", "embeddings", "blobs/{*digest}"];
+    paths.iter().fold(Router::new(), |router, path| {
+        router.route(&format!("/api/{path}"), any(ollama::models::unsupported))
+    })
 }
 
 /// Routes with what holds for every request. Paths are cleaned outside all else, so that nobody looks
@@ -87,6 +117,7 @@ fn within(routes: Router<Arc<Gateway>>, gateway: Arc<Gateway>, checks: Guard) ->
         .method_not_allowed_fallback(guard::wrong_method)
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(axum::middleware::from_fn_with_state(checks, guard::guard))
+        .layer(axum::middleware::from_fn(shape::errors))
         .with_state(gateway);
     let clean = |mut request: Request| {
         *request.uri_mut() = paths::clean(std::mem::take(request.uri_mut()));

@@ -8,7 +8,7 @@ use crate::http::gateway::Gateway;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::{Job, take_model};
 use crate::http::output::choices::Choices;
-use crate::http::output::delta::WholeChoice;
+use crate::http::output::delta::{Delta, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::stream;
 use crate::http::server::body;
@@ -67,7 +67,7 @@ pub async fn answer<E: Encoder>(
     let client = request.extensions().get::<ClientHalf>().cloned();
     let log = request.extensions().get::<RequestLog>().cloned().ok_or_else(unguarded)?;
     let parsed = parsed(gateway, request, parse, &log).await;
-    let (job, encoder) = parsed.inspect_err(|_| meter.ended(Outcome::Refused))?;
+    let (job, mut encoder) = parsed.inspect_err(|_| meter.ended(Outcome::Refused))?;
     let Job { model, choices, stream, seed } = job;
     let (engine, tokenizer) = (&gateway.engine, Arc::clone(&model.tokenizer));
     let mut choices = Choices::start(choices, engine, tokenizer, meter, log.clone()).await?;
@@ -81,7 +81,7 @@ pub async fn answer<E: Encoder>(
             choices.failed();
             return Err(shutting_down());
         }
-        whole = collect(&mut choices) => whole?,
+        whole = collect(&mut choices, &mut encoder) => whole?,
     };
     let text = encoder.whole(&whole, choices.usage());
     let json = HeaderValue::from_static("application/json");
@@ -149,10 +149,16 @@ async fn parsed<E: Encoder>(
 }
 
 /// The complete choices.
-async fn collect(choices: &mut Choices) -> Result<Vec<WholeChoice>, ApiError> {
+async fn collect(
+    choices: &mut Choices,
+    encoder: &mut impl Encoder,
+) -> Result<Vec<WholeChoice>, ApiError> {
     let mut whole = vec![WholeChoice::default(); choices.count()];
     while let Some(next) = choices.next().await {
         let (index, deltas) = next?;
+        if deltas.contains(&Delta::Start) {
+            encoder.begins();
+        }
         deltas.into_iter().for_each(|delta| whole[index].add(delta));
     }
     Ok(whole)

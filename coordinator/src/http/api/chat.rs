@@ -5,12 +5,10 @@ use super::logprobs;
 use super::openai::{self, Envelope, Names};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::ids::random;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::Job;
-use crate::http::input::known::{self, Place};
-use crate::http::input::{constraint, messages, sampling, stopping, template_options};
+use crate::http::input::known::Place;
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -44,12 +42,7 @@ fn parse(
     mut fields: Fields,
     caller: Caller,
 ) -> Result<(Job, ChatEncoder), ApiError> {
-    known::take(&mut fields, &[Place::Body, Place::Chat])?;
-    let messages = messages::take(&mut fields)?;
-    let template = template_options::take(&mut fields, &messages, caller.model.template.get())?;
-    let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), random()?)?;
-    let stopping = stopping::take(&mut fields)?;
-    let constraint = constraint::take(&mut fields)?;
+    let mut asked = Conversation::take(&mut fields, Place::Chat, &caller.model)?;
     let logprobs = fields.bool("logprobs")?.unwrap_or(false);
     let top = openai::take_top_logprobs(&mut fields, "top_logprobs")?;
     if !logprobs && top.is_some_and(|top| top > 0) {
@@ -58,9 +51,8 @@ fn parse(
     }
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
     fields.finish()?;
-    let top_logprobs = logprobs.then_some(top.unwrap_or(0));
-    let asked =
-        Conversation { messages, template, sampling, stopping, top_logprobs, constraint, stream };
+    asked.top_logprobs = logprobs.then_some(top.unwrap_or(0));
+    asked.stream = stream;
     let tokenizer = Arc::clone(&caller.model.tokenizer);
     let job = asked.job(gateway, caller.model, caller.key)?;
     let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;

@@ -114,7 +114,7 @@ pub async fn version() -> Json<Value> {
 }
 
 /// A time in UTC as RFC 3339 writes it, to the second.
-fn rfc3339(unix_seconds: u64) -> String {
+pub fn rfc3339(unix_seconds: u64) -> String {
     let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil_date(days);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

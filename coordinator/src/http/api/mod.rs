@@ -6,23 +6,33 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `chat.rs`, `completions.rs` | the two APIs that generate: fields → job, deltas → messages |
+//! | `chat.rs`, `completions.rs` | OpenAI's two older ways to generate: fields → job, deltas → messages |
 //! | `openai.rs`, `logprobs.rs` | what both have in common |
+//! | `responses/`, `messages/`, `ollama/` | OpenAI's Responses API, Anthropic's API, Ollama's API |
+//! | `fields/` | which fields each of them has: what `docs/api.md` and `/openapi.json` are made of |
+//! | `turns.rs`, `shape.rs` | conversations and errors, from and into other words than OpenAI's |
 //! | `answer.rs` | how any request to generate is answered |
 //! | `admin.rs`, `events.rs` | loading and unloading models, and what happens |
 //! | `on_demand.rs` | requests that wait for their model |
-//! | `tokenize.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
+//! | `tokenize.rs`, `props.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
 pub mod admin;
 pub mod answer;
 pub mod chat;
 pub mod completions;
 pub mod events;
+pub mod fields;
 pub mod health;
 pub mod logprobs;
+pub mod messages;
 pub mod metrics;
 pub mod models;
+pub mod ollama;
 pub mod on_demand;
 pub mod openai;
 pub mod page;
+pub mod props;
+pub mod responses;
+pub mod shape;
 pub mod tokenize;
+pub mod turns;

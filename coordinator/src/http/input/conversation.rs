@@ -1,17 +1,21 @@
 //! A conversation to be continued, in no API's words: what every API of conversations makes of its fields,
 //! and the one way from there to a [`Job`].
 //!
-//! It knows nothing of the fields that a client wrote, or of how the answer is written down.
+//! It knows nothing of how the answer is written down, nor of the fields of any API but OpenAI's names of
+//! what all have in common.
 
-use super::constraint::Constraint;
+use super::constraint::{self, Constraint};
+use super::fields::Fields;
 use super::job::{self, Job, Wanted};
-use super::messages::Messages;
-use super::stopping::StopConditions;
-use super::template_options::TemplateOptions;
-use super::tokens;
+use super::known::{self, Place};
+use super::messages::{self, Messages};
+use super::stopping::{self, StopConditions};
+use super::template_options::{self, TemplateOptions};
+use super::{sampling, tokens};
 use crate::generation::KeyId;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::ids::random;
 use crate::models::ServedModel;
 use std::sync::Arc;
 use woolly_protocol::sampling::SamplingOptions;
@@ -36,6 +40,55 @@ pub struct Conversation {
 }
 
 impl Conversation {
+    /// Takes what all APIs of conversations have in common, under OpenAI's names: an API with other names
+    /// puts its fields there first. What is reported of tokens, and whether the answer is streamed, is the
+    /// API's to say.
+    ///
+    /// # Errors
+    ///
+    /// 400 naming the field.
+    pub fn take(
+        fields: &mut Fields,
+        place: Place,
+        model: &ServedModel,
+    ) -> Result<Conversation, ApiError> {
+        known::take(fields, &[Place::Body, place])?;
+        let messages = messages::take(fields)?;
+        let template = template_options::take(fields, &messages, model.template.get())?;
+        let sampling = sampling::take(fields, model.tokenizer.vocab_size(), random()?)?;
+        let stopping = stopping::take(fields)?;
+        let constraint = constraint::take(fields)?;
+        let (top_logprobs, stream) = (None, false);
+        Ok(Conversation {
+            messages,
+            template,
+            sampling,
+            stopping,
+            top_logprobs,
+            constraint,
+            stream,
+        })
+    }
+
+    /// Tokens of the prompt. This is work for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the template refuses the messages.
+    pub fn prompt_tokens(self, model: &ServedModel) -> Result<usize, ApiError> {
+        tokens::of_messages(model, &self.messages, self.template, u32::MAX).map(|ids| ids.len())
+    }
+
+    /// The prompt as text. This is work for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the template refuses the messages.
+    pub fn prompt_text(self, model: &ServedModel) -> Result<String, ApiError> {
+        let prompt = tokens::rendered(model, &self.messages, &self.template)?;
+        Ok(prompt.text().into_owned())
+    }
+
     /// What is to be generated. This is work for a blocking thread.
     ///
     /// # Errors

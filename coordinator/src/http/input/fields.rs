@@ -80,6 +80,21 @@ impl Fields {
         self.left.shift_remove(name).filter(|value| !value.is_null())
     }
 
+    /// Puts a field there that was made of the client's own ones, for those who take it under this name.
+    ///
+    /// # Errors
+    ///
+    /// 400 naming the field if the client sent one of this name too.
+    pub fn put(&mut self, name: &str, value: impl Into<Value>) -> Result<(), ApiError> {
+        if self.has(name) {
+            let path = self.path(name);
+            let text = format!("'{path}' says again what another field says: give one of them.");
+            return Err(ApiError::invalid(&path, text));
+        }
+        self.left.insert(name.to_owned(), value.into());
+        Ok(())
+    }
+
     /// Takes `true` or `false`.
     ///
     /// # Errors
@@ -150,6 +165,17 @@ impl Fields {
     pub fn string(&mut self, name: &str, chars_max: usize) -> Result<Option<String>, ApiError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         string_of(value, &self.path(name), chars_max).map(Some)
+    }
+
+    /// Takes a string that has to be there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fields::string`]; 400 naming the field if it is absent.
+    pub fn required(&mut self, name: &str, chars_max: usize) -> Result<String, ApiError> {
+        let path = self.path(name);
+        let text = self.string(name, chars_max)?;
+        text.ok_or_else(|| ApiError::invalid(&path, format!("'{path}' is missing.")))
     }
 
     /// The names of the fields that are left.

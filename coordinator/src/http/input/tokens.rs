@@ -10,7 +10,7 @@ use crate::http::ids::unix_seconds;
 use crate::models::channels::Channels;
 use crate::models::{ServedModel, Template};
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
-use woolly_engine::tokenizer::{Detokenizer, EncodeOptions, TokenizerError};
+use woolly_engine::tokenizer::{ChatPrompt, Detokenizer, EncodeOptions, TokenizerError};
 
 /// A prompt in tokens, with what has to be given back of it.
 #[derive(Debug)]
@@ -57,6 +57,21 @@ pub fn of_messages(
     options: TemplateOptions,
     ctx: u32,
 ) -> Result<Vec<u32>, ApiError> {
+    let prompt = rendered(model, messages, &options)?;
+    check_bytes(model, prompt.text().len(), ctx)?;
+    model.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+}
+
+/// A conversation as the model's template writes it.
+///
+/// # Errors
+///
+/// 400 if there is no template, or it refuses the messages.
+pub fn rendered(
+    model: &ServedModel,
+    messages: &Messages,
+    options: &TemplateOptions,
+) -> Result<ChatPrompt, ApiError> {
     let template = match &model.template {
         Template::Ready(template) => template,
         Template::Missing => return Err(ApiError::unsupported("messages", NO_TEMPLATE)),
@@ -75,12 +90,10 @@ pub fn of_messages(
         unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
         ..RenderOptions::default()
     };
-    let prompt = template.prompt(&messages.list, &options).map_err(|error| match error {
+    template.prompt(&messages.list, &options).map_err(|error| match error {
         ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
         _ => ApiError::invalid("messages", format!("{error}.")),
-    })?;
-    check_bytes(model, prompt.text().len(), ctx)?;
-    model.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+    })
 }
 
 /// The tokens of a prompt as it was given, and its text if it is to be given back (`echo`).

@@ -79,7 +79,12 @@ impl Choices {
             log,
         };
         match choices.submit_more().await {
-            Ok(()) => Ok(choices),
+            Ok(()) => {
+                if choices.list.is_empty() {
+                    choices.meter.ended(Outcome::Answered);
+                }
+                Ok(choices)
+            }
             Err(error) => {
                 choices.meter.ended(Outcome::Refused);
                 Err(error)

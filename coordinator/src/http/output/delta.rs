@@ -4,6 +4,7 @@
 //! left out there.
 
 use crate::generation::{FinishReason, TokenEvent};
+use serde_json::{Value, json};
 
 /// What comes next in one choice of an answer.
 ///
@@ -109,6 +110,18 @@ pub struct ToolCall {
     pub name: String,
     /// JSON text of an object, unless the answer was cut off.
     pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments as an object, for APIs that want one. What there is of those that were cut off is no
+    /// object: it stands as a text under a name of ours.
+    pub fn input(&self) -> Value {
+        match serde_json::from_str(&self.arguments) {
+            Ok(Value::Object(input)) => Value::Object(input),
+            _ if self.arguments.is_empty() => json!({}),
+            _ => json!({ "incomplete": self.arguments }),
+        }
+    }
 }
 
 /// One choice of an answer that is given whole: all its deltas in one.

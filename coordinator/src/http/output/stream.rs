@@ -6,7 +6,7 @@
 
 use super::choices::Choices;
 use super::encoder::Encoder;
-use super::sse::{self, Events, PING};
+use super::sse::Events;
 use crate::http::error::{ApiError, shutting_down};
 use crate::http::server::connection::PROBE_SOON;
 use crate::http::server::places::ClientHalf;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Silence after which a comment is sent, so that proxies and clients keep the connection.
+/// Silence after which the framing's ping is sent, so that proxies and clients keep the connection.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Everything a running stream holds.
@@ -27,9 +27,9 @@ struct Stream<E> {
     choices: Choices,
     /// The server closes its connections now.
     closing: CancellationToken,
-    /// Whether the client has closed its half; a comment then shows whether it is gone.
+    /// Whether the client has closed its half; a ping then shows whether it is gone.
     client: Option<ClientHalf>,
-    /// After this time without a word a client that has closed its half gets a comment.
+    /// After this time without a word a client that has closed its half gets a ping.
     silent: Duration,
     log: RequestLog,
     last_sent: Instant,
@@ -46,6 +46,7 @@ pub fn response(
 ) -> Response {
     let last_sent = Instant::now();
     let silent = PROBE_SOON;
+    let framing = encoder.framing();
     let stream = Stream { encoder, choices, closing, client, silent, log, last_sent, done: false };
     let bytes = futures_util::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
@@ -53,7 +54,7 @@ pub fn response(
     });
     let mut response = Response::new(Body::from_stream(bytes));
     response.extensions_mut().insert(Streamed);
-    sse::announce(response.headers_mut());
+    framing.announce(response.headers_mut());
     response
 }
 
@@ -69,7 +70,7 @@ impl<E: Encoder> Stream<E> {
                 () = silence(self.client.as_ref(), self.last_sent, self.silent) => {
                     self.silent = (2 * self.silent).min(KEEP_ALIVE);
                     self.last_sent = Instant::now();
-                    return Some(PING);
+                    return Some(self.encoder.framing().ping());
                 }
             };
             match deltas {
@@ -103,7 +104,7 @@ impl<E: Encoder> Stream<E> {
     }
 }
 
-/// Returns when it is time for a comment: every while, and after the client has closed its half ever
+/// Returns when it is time for a ping: every while, and after the client has closed its half ever
 /// less often, from soon on, until it is as seldom.
 async fn silence(client: Option<&ClientHalf>, last_sent: Instant, silent: Duration) {
     let usual = tokio::time::sleep_until(last_sent + KEEP_ALIVE);

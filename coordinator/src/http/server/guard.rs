@@ -78,7 +78,8 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
 }
 
 /// Paths that are asked again and again.
-const PROBES: [&str; 6] = ["/livez", "/readyz", "/health", "/metrics", "/", "/favicon.ico"];
+const PROBES: [&str; 8] =
+    ["/livez", "/readyz", "/health", "/v1/health", "/ping", "/metrics", "/", "/favicon.ico"];
 
 fn log_of(
     gateway: &Gateway,

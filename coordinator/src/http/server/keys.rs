@@ -11,7 +11,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// Paths that need no key: a probe or a browser has none. What they show to those without one is up
 /// to them.
-const OPEN_PATHS: [&str; 5] = ["/health", "/livez", "/readyz", "/", "/favicon.ico"];
+const OPEN_PATHS: [&str; 7] =
+    ["/health", "/v1/health", "/ping", "/livez", "/readyz", "/", "/favicon.ico"];
 
 /// Headers that hold a key and nothing else.
 const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];

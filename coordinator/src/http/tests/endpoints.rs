@@ -30,6 +30,23 @@ async fn models_by_id_and_alias() {
 }
 
 #[tokio::test]
+async fn tools_learn_about_the_models_texts() {
+    let rig = Rig::saying("x");
+    let body = json!({"messages": [{"role": "user", "content": "hi"}]});
+    let prompt = rig.ok("/apply-template", body.clone()).await;
+    assert_eq!(prompt, json!({"prompt": "<|im_start|>u:hi<|im_end|><|im_start|>a:"}));
+    let (status, error) = rig.error("/apply-template", json!({"messages": [], "x": 1})).await;
+    assert_eq!((status, &error["param"]), (400, &json!("messages")));
+    let info = read_json(rig.get("/tokenizer_info").await).await;
+    assert_eq!((&info["bos_token"], &info["eos_token"]), (&json!("<s>"), &json!("</s>")));
+    assert!(info["chat_template"].as_str().unwrap().contains("<|im_start|>"));
+    let props = read_json(rig.get("/props?model=gpt-4").await).await;
+    assert_eq!(props["default_generation_settings"]["n_ctx"], CTX);
+    assert_eq!(props["model_alias"], "tiny");
+    assert_eq!(error_of(rig.get("/props?model=other").await).await.0, 404);
+}
+
+#[tokio::test]
 async fn health_shows_the_stages_and_readiness_the_plan() {
     let rig = Rig::saying("x");
     let health = read_json(rig.get("/health").await).await;
@@ -51,6 +68,8 @@ async fn health_shows_the_stages_and_readiness_the_plan() {
     assert!(response.headers().contains_key(header::RETRY_AFTER));
     assert_eq!(error_of(response).await.0, 503);
     assert_eq!(rig.get("/livez").await.status(), 200);
+    assert_eq!(rig.get("/ping").await.status(), 200);
+    assert_eq!(rig.get("/v1/health").await.status(), 200);
     let response = rig.get("/health").await;
     assert_eq!(response.status(), 200);
     assert_eq!(read_json(response).await["status"], "starting");

@@ -21,16 +21,30 @@ const METADATA_PAIRS_MAX: usize = 16;
 /// Where a field stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In the body, on both endpoints.
+    /// In the body, on every endpoint that generates.
     Body,
     /// In the body of `/v1/chat/completions` only.
     Chat,
     /// In the body of `/v1/completions` only.
     Completions,
+    /// In the body of `/v1/messages` only.
+    Anthropic,
+    /// In the body of `/v1/responses` only.
+    Responses,
+    /// In the body of Ollama's `/api/chat` and `/api/generate` only.
+    Ollama,
+    /// In the `options` of those.
+    OllamaOptions,
     /// In one of the `messages`.
     Message,
     /// In a part of a message's content.
     Part,
+    /// In a block of Anthropic's content.
+    Block,
+    /// In one of Anthropic's `tools`.
+    Tool,
+    /// In one of the `input` items of `/v1/responses`.
+    Item,
 }
 
 /// The values of a field that are accepted without acting on them.

@@ -1,7 +1,10 @@
 //! The fields that this server knows and does not act on, wherever they stand in a request.
 
 use super::Accept::{self, Either, Hint, Label, List, No, Number, Pairs, Same};
-use super::Place::{self, Body, Chat, Completions, Message, Part};
+use super::Place::{
+    self, Anthropic, Block, Body, Chat, Completions, Item, Message, Ollama, OllamaOptions, Part,
+    Responses, Tool,
+};
 
 /// Where a field stands, its name, which values are accepted, and what to say of the others.
 pub(super) type Row = (Place, &'static str, Accept, &'static str);
@@ -14,6 +17,9 @@ const REPORT: &str = "Woolly does not report this";
 const SCHEDULE: &str = "Woolly schedules and caches by itself";
 const FIRST_COME: &str = "Woolly serves requests in turn, whatever they are for";
 const TEMPLATE: &str = "the model's own template is used";
+const BUDGET: &str = "thinking is bounded by 'max_tokens' only";
+const ONE: &str = "an answer of this API is one";
+const STATELESS: &str = "nothing of earlier requests is kept";
 const NEVER: &str = "";
 
 /// The table.
@@ -30,6 +36,18 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "service_tier", Label, NEVER),
     (Body, "cache_prompt", Either, NEVER),
     (Body, "cache_control", Hint, NEVER),
+    (Body, "prompt_cache_options", Hint, NEVER),
+    (Body, "request_id", Label, NEVER),
+    // How often a silent stream says that it lives.
+    (Body, "sse_ping_interval", Number, NEVER),
+    // How tokens are computed changes none of them.
+    (Body, "speculative.n_max", Number, NEVER),
+    (Body, "speculative.n_min", Number, NEVER),
+    (Body, "speculative.p_min", Number, NEVER),
+    (Body, "speculative.type", Label, NEVER),
+    (Body, "speculative.ngram_size_n", Number, NEVER),
+    (Body, "speculative.ngram_size_m", Number, NEVER),
+    (Body, "speculative.ngram_min_hits", Number, NEVER),
     // Choices.
     (Body, "n", Same(&["1"]), CHOICES),
     (Body, "n_cmpl", Same(&["1"]), CHOICES),
@@ -51,7 +69,24 @@ pub(super) const KNOWN: &[Row] = &[
     // Grammars that begin in the middle of an answer.
     (Body, "grammar_lazy", Same(&["false"]), "a grammar is for the whole answer"),
     (Body, "grammar_triggers", Same(&["[]"]), "a grammar is for the whole answer"),
+    (Body, "preserved_tokens", Same(&["[]"]), "a grammar is for the whole answer"),
+    (Body, "chat_format", No, TEMPLATE),
+    (Body, "chat_parser", Same(&["\"\""]), TEMPLATE),
+    (Body, "generation_prompt", Same(&["\"\""]), TEMPLATE),
+    (Body, "logits_processors", Same(&["[]"]), "Woolly runs no code of clients"),
+    (Body, "vllm_xargs", Same(&["{}"]), "Woolly has no such arguments"),
+    (Body, "kv_transfer_params", Same(&["{}"]), SCHEDULE),
     // Other media, other modes.
+    (Body, "mm_processor_kwargs", Same(&["{}"]), MEDIA),
+    (Body, "moderation", No, "Woolly moderates nothing"),
+    // A budget of thinking, and what only means something with one.
+    (Body, "reasoning_budget_tokens", Same(&["-1"]), BUDGET),
+    (Body, "thinking_budget_tokens", Same(&["-1"]), BUDGET),
+    (Body, "reasoning_budget_message", Label, NEVER),
+    (Body, "reasoning_budget_start_tag", Label, NEVER),
+    (Body, "reasoning_budget_end_tag", Label, NEVER),
+    (Body, "reasoning_budget_end_tags", List, NEVER),
+    (Body, "reasoning_control", Same(&["false"]), BUDGET),
     (Body, "modalities", Same(&["[\"text\"]"]), MEDIA),
     (Body, "audio", No, MEDIA),
     (Body, "prediction", No, "Woolly does not use predicted outputs"),
@@ -106,6 +141,8 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "dry_sequence_breakers", List, NEVER),
     (Body, "dynatemp_range", Same(&["0"]), SAMPLER),
     (Body, "dynatemp_exponent", Number, NEVER),
+    (Body, "adaptive_target", Same(&["-1"]), SAMPLER),
+    (Body, "adaptive_decay", Number, NEVER),
     (Body, "no_repeat_ngram_size", Same(&["0"]), SAMPLER),
     (Body, "min_keep", Same(&["0", "1"]), SAMPLER),
     (Body, "bad_words", Same(&["[]"]), SAMPLER),
@@ -116,6 +153,8 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "n_probs", Same(&["0"]), REPORT),
     (Body, "post_sampling_probs", Same(&["false"]), REPORT),
     (Body, "return_tokens", Same(&["false"]), REPORT),
+    (Body, "return_tokens_as_token_ids", Same(&["false"]), REPORT),
+    (Body, "verbose", Same(&["false"]), REPORT),
     (Body, "return_token_ids", Same(&["false"]), REPORT),
     (Body, "return_progress", Same(&["false"]), REPORT),
     (Body, "timings_per_token", Same(&["false"]), REPORT),
@@ -158,6 +197,88 @@ pub(super) const KNOWN: &[Row] = &[
     (Completions, "chat_template_kwargs", Same(&["{}"]), "only conversations have a template"),
     (Completions, "add_generation_prompt", Same(&["true", "false"]), NEVER),
     (Completions, "continue_final_message", Same(&["false", "true"]), NEVER),
+    // These APIs have one answer.
+    (Responses, "n", Same(&["1"]), ONE),
+    (Anthropic, "n", Same(&["1"]), ONE),
+    (Ollama, "n", Same(&["1"]), ONE),
+    // Those of the Responses API.
+    (Responses, "previous_response_id", No, STATELESS),
+    (Responses, "conversation", No, STATELESS),
+    (Responses, "background", Same(&["false"]), "an answer is given while its client waits"),
+    (Responses, "background_options", No, "an answer is given while its client waits"),
+    (Responses, "prompt", No, STATELESS),
+    (Responses, "context_management", Same(&["[]"]), "Woolly changes nothing in a conversation"),
+    (Responses, "max_tool_calls", Number, NEVER),
+    (Responses, "image", Hint, NEVER),
+    (Responses, "access_programs", Hint, NEVER),
+    (Item, "id", Label, NEVER),
+    (Item, "status", Label, NEVER),
+    (Item, "phase", Label, NEVER),
+    (Item, "caller", Hint, NEVER),
+    (Item, "namespace", Label, NEVER),
+    (Item, "name", Label, NEVER),
+    (Item, "metadata", Hint, NEVER),
+    (Tool, "output_schema", Hint, NEVER),
+    // Those of Ollama. `shift` goes on past the end of the context.
+    (Ollama, "template", Same(&["\"\""]), TEMPLATE),
+    (Ollama, "context", Same(&["[]"]), "send the conversation itself"),
+    (Ollama, "raw", Same(&["false"]), "'raw' is for /api/generate with a prompt"),
+    (Ollama, "images", Same(&["[]"]), MEDIA),
+    (Ollama, "width", Number, NEVER),
+    (Ollama, "height", Number, NEVER),
+    (Ollama, "steps", Number, NEVER),
+    (Ollama, "truncate", Either, NEVER),
+    (Ollama, "shift", Same(&["false"]), "an answer ends with the context"),
+    // How a machine computes is the cluster's to say; no answer depends on it.
+    (OllamaOptions, "numa", Either, NEVER),
+    (OllamaOptions, "num_batch", Number, NEVER),
+    (OllamaOptions, "num_gpu", Number, NEVER),
+    (OllamaOptions, "main_gpu", Number, NEVER),
+    (OllamaOptions, "low_vram", Either, NEVER),
+    (OllamaOptions, "use_mmap", Either, NEVER),
+    (OllamaOptions, "use_mlock", Either, NEVER),
+    (OllamaOptions, "num_thread", Number, NEVER),
+    (OllamaOptions, "f16_kv", Same(&["true"]), "the operator chooses the KV cache's type"),
+    (OllamaOptions, "logits_all", Same(&["false"]), REPORT),
+    (OllamaOptions, "vocab_only", Same(&["false"]), "models are loaded whole"),
+    (OllamaOptions, "embedding_only", Same(&["false"]), "models are loaded whole"),
+    // Nothing of a prompt is ever dropped.
+    (OllamaOptions, "num_keep", Number, NEVER),
+    (OllamaOptions, "penalize_newline", Same(&["true"]), "penalties count every token"),
+    // Anthropic's.
+    (Anthropic, "container", No, "Woolly runs no code"),
+    (Anthropic, "mcp_servers", Same(&["[]"]), "Woolly runs no tools of its own"),
+    (Anthropic, "context_management", Same(&["{}"]), "Woolly changes nothing in a conversation"),
+    (Anthropic, "diagnostics", No, STATELESS),
+    (Anthropic, "thread", No, STATELESS),
+    (Anthropic, "compaction", No, "Woolly changes nothing in a conversation"),
+    (Anthropic, "fallbacks", Same(&["[]"]), "the model that is named answers"),
+    (Anthropic, "fallback_credit_token", No, "Woolly bills nothing"),
+    (Anthropic, "billing_policy", No, "Woolly bills nothing"),
+    (
+        Anthropic,
+        "inference_geo",
+        Same(&["\"global\""]),
+        "Woolly does not know where its machines are",
+    ),
+    (Anthropic, "speed", Same(&["\"standard\""]), "there is one speed"),
+    (Anthropic, "user_profile_id", Label, NEVER),
+    (Block, "cache_control", Hint, NEVER),
+    // Citations of an earlier answer, which no template shows.
+    (Block, "citations", List, NEVER),
+    // Who made a call of an earlier answer.
+    (Block, "caller", Hint, NEVER),
+    (Block, "toolset_name", Label, NEVER),
+    (Tool, "cache_control", Hint, NEVER),
+    (Tool, "eager_input_streaming", Either, NEVER),
+    (Tool, "defer_loading", Same(&["false"]), "every tool is told to the model from the start"),
+    (Tool, "allowed_callers", Same(&["[]", "[\"direct\"]"]), "Woolly runs no code"),
+    (
+        Tool,
+        "input_examples",
+        Same(&["[]"]),
+        "no template shows examples; write them into the description",
+    ),
     // What histories carry.
     (Message, "type", Label, NEVER),
     (Message, "id", Label, NEVER),
