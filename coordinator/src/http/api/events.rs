@@ -7,7 +7,8 @@ use super::admin::keeper;
 use crate::events::{Event, Heard, Reader};
 use crate::http::error::{ApiError, Problem};
 use crate::http::gateway::Gateway;
-use crate::http::output::sse::{self, Events, PING};
+use crate::http::output::framing::Framing;
+use crate::http::output::sse::Events;
 use crate::http::output::stream::KEEP_ALIVE;
 use crate::http::server::request_log::Streamed;
 use axum::body::{Body, Bytes};
@@ -64,11 +65,11 @@ pub async fn events(
         Some((Ok::<_, Infallible>(bytes), stream))
     });
     // The head goes at once, and not with the first event.
-    let begun = futures_util::stream::iter([Ok(PING)]);
+    let begun = futures_util::stream::iter([Ok(Framing::EVENTS.ping())]);
     let mut response =
         Response::new(Body::from_stream(futures_util::StreamExt::chain(begun, bytes)));
     response.extensions_mut().insert(Streamed);
-    sse::announce(response.headers_mut());
+    Framing::EVENTS.announce(response.headers_mut());
     Ok(response)
 }
 
@@ -78,7 +79,7 @@ impl Stream {
             () = self.draining.cancelled() => return None,
             heard = timeout(KEEP_ALIVE, self.reader.next()) => heard,
         };
-        let Ok(heard) = heard else { return Some(PING) };
+        let Ok(heard) = heard else { return Some(Framing::EVENTS.ping()) };
         let mut events = Events::default();
         match heard? {
             Heard::Event(event) => {
