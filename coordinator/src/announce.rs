@@ -66,8 +66,8 @@ pub fn outward_address(listen: SocketAddr) -> io::Result<IpAddr> {
 }
 
 /// The lines that say where the API is, with a command to try it. The key itself is never shown.
-pub fn ready_lines(addresses: &[SocketAddr], model: &str, key: CurlKey) -> String {
-    let dialled: Vec<SocketAddr> = addresses.iter().copied().map(dial).collect();
+/// `urls` are those of the listeners, such as `http://127.0.0.1:8080`.
+pub fn ready_lines(urls: &[String], model: &str, key: CurlKey) -> String {
     let body = serde_json::json!({
         "model": model,
         "messages": [{"role": "user", "content": "Hello!"}],
@@ -83,7 +83,7 @@ pub fn ready_lines(addresses: &[SocketAddr], model: &str, key: CurlKey) -> Strin
             " -H \"authorization: Bearer $WOOLLY_API_KEY\"".to_owned(),
         ),
     };
-    let places: Vec<String> = dialled.iter().map(|at| format!("http://{at}/v1")).collect();
+    let places: Vec<String> = urls.iter().map(|url| format!("{url}/v1")).collect();
     let (at, body) = (places.first().cloned().unwrap_or_default(), quoted(&body.to_string()));
     let is_ready = if places.len() == 1 { "is" } else { "are" };
     format!(
@@ -94,7 +94,7 @@ pub fn ready_lines(addresses: &[SocketAddr], model: &str, key: CurlKey) -> Strin
 }
 
 /// The address to dial for one that is listened on.
-fn dial(address: SocketAddr) -> SocketAddr {
+pub fn dial(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         ip if ip.is_unspecified() && ip.is_ipv4() => {
             SocketAddr::from(([127, 0, 0, 1], address.port()))
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_example_survives_a_model_name_with_quotes() {
-        let at = ["0.0.0.0:8080".parse().unwrap()];
+        let at = [format!("http://{}", dial("0.0.0.0:8080".parse().unwrap()))];
         let line = ready_lines(&at, "it's", CurlKey::None);
         assert!(line.contains("curl http://127.0.0.1:8080/v1/chat/completions -H"), "{line}");
         assert!(line.contains(r#""model":"it'\''s""#), "{line}");
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_example_sends_a_key_where_one_is_asked_for() {
-        let at = ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()];
+        let at = ["http://127.0.0.1:1".to_owned(), "http://[::1]:2".to_owned()];
         let line = ready_lines(&at, "m", CurlKey::OfVariable);
         assert!(
             line.starts_with("http://127.0.0.1:1/v1 and http://[::1]:2/v1 are ready."),

@@ -62,31 +62,45 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hangup.recv() => "SIGHUP",
+    /// The next signal that asks for the end. With `reload`, SIGHUP calls it and asks for nothing.
+    async fn next(&mut self, reload: Option<&Reload>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.hangup.recv() => match reload {
+                    None => return "SIGHUP",
+                    Some(reload) => reload(),
+                },
+            }
         }
     }
 }
 
+/// What SIGHUP does where there is something to read again; it must not block for long.
+pub type Reload = Box<dyn Fn() + Send + Sync>;
+
 /// Watches for signals from now on: the first one pulls `trigger`, after which generations may go on
-/// for `patience`, the second ends the process with code 130. Children see the end of their stdin and end by themselves.
+/// for `patience`, the second ends the process with code 130. Children see the end of their stdin and end by
+/// themselves. Where there is something to reload, SIGHUP reloads it instead of asking for the end.
 ///
 /// # Errors
 ///
 /// When the system does not let signals be handled.
-pub fn watch_signals(trigger: ShutdownTrigger, patience: Duration) -> io::Result<()> {
+pub fn watch_signals(
+    trigger: ShutdownTrigger,
+    patience: Duration,
+    reload: Option<Reload>,
+) -> io::Result<()> {
     let mut signals = Signals::new()?;
     tokio::spawn(async move {
-        let name = signals.next().await;
+        let name = signals.next(reload.as_ref()).await;
         tracing::info!(
             "{name}: running generations may finish within {patience:?} (--shutdown-timeout); a second \
              signal ends at once"
         );
         trigger.ask();
-        let name = signals.next().await;
+        let name = signals.next(reload.as_ref()).await;
         tracing::warn!("{name} again: ending at once");
         std::process::exit(EXIT_AT_ONCE);
     });

@@ -4,6 +4,6 @@ use rustls::crypto::CryptoProvider;
 use std::sync::Arc;
 
 /// The one place that says which cryptography is used.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

@@ -41,7 +41,7 @@ pub mod ca;
 pub mod certificate;
 pub mod check;
 pub mod control;
-mod crypto;
+pub mod crypto;
 pub mod endpoint;
 pub mod failpoint;
 pub mod fault;

@@ -9,7 +9,6 @@ use crate::models::shelf::Shelf;
 use crate::models::{Model, Template};
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::trust::state::StateDir;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use woolly_engine::plan::KV_CTX_MAX;
@@ -71,7 +70,7 @@ pub fn lane_maker(
     args: &ServeArgs,
     workers_wanted: u32,
     state: &StateDir,
-    addresses: &[SocketAddr],
+    urls: &[String],
 ) -> LaneMaker {
     let is_alone = args.runtime.model_dir.is_none() && args.model.is_named();
     LaneMaker {
@@ -83,7 +82,7 @@ pub fn lane_maker(
         contexts_max: if is_alone { KV_CTX_MAX } else { CONTEXTS_OF_SEVERAL },
         scheduler: scheduler_config(args),
         state: state.clone(),
-        addresses: addresses.to_vec(),
+        urls: urls.to_vec(),
         key: args.access.curl_key(),
     }
 }

@@ -12,7 +12,6 @@ use crate::models::{Model, ServedModel};
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::status::Status;
 use crate::trust::state::StateDir;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, oneshot, watch};
@@ -41,7 +40,7 @@ pub struct LaneMaker {
     /// Where last plans are kept.
     pub state: StateDir,
     /// Where the API is.
-    pub addresses: Vec<SocketAddr>,
+    pub urls: Vec<String>,
     /// How the example comes by a key.
     pub key: CurlKey,
 }
@@ -115,7 +114,7 @@ impl LaneMaker {
         };
         let Ends { status, look, ended } = ends;
         LaneConfig {
-            ready_text: ready_lines(&self.addresses, &served.name, self.key.clone()),
+            ready_text: ready_lines(&self.urls, &served.name, self.key.clone()),
             model: served,
             placement,
             scheduler: self.scheduler,

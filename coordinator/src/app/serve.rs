@@ -7,6 +7,7 @@ use crate::admin::AdminHandle;
 use crate::announce::{
     Announcer, host_port, join_line, loopback_hint, outward_address, stdout_line,
 };
+use crate::app::door;
 use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
 use crate::app::keeper::{Keeper, Models};
 use crate::app::lane_maker::Opened;
@@ -22,6 +23,7 @@ use crate::exit::Fatal;
 use crate::generation::{EngineHandle, seam};
 use crate::guides::Pool;
 use crate::http::server::admin::Admin;
+use crate::http::server::certificates::Certificates;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::local_socket::LocalSocket;
 use crate::http::server::places::Limits;
@@ -74,6 +76,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     }
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let keys = args.access.keys()?;
+    let certificates = args.door.certificates()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -81,7 +84,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let server = Server { args, counts, program, shelf, admin_key, keys, state };
+    let server = Server { args, counts, program, shelf, admin_key, keys, certificates, state };
     let result = runtime.block_on(server.serve(model));
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
@@ -117,6 +120,7 @@ struct Server {
     shelf: Option<Shelf>,
     admin_key: Option<Hidden>,
     keys: ApiKeys,
+    certificates: Option<Arc<Certificates>>,
     state: StateDir,
 }
 
@@ -124,8 +128,10 @@ impl Server {
     async fn serve(self, model: Option<Opened>) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
-        watch_signals(ask, self.args.shutdown_timeout).context("cannot watch for signals")?;
-        let (http, addresses) = self.bind_http().await?;
+        watch_signals(ask, self.args.shutdown_timeout, door::reload(&self.certificates))
+            .context("cannot watch for signals")?;
+        let (http, addresses) = door::bind(&self.args.door, &self.keys).await?;
+        let urls = door::urls(&addresses, &self.certificates);
         let now = SystemTime::now();
         let ca = ClusterCa::open(&self.state.pki(), now)
             .context("cannot open the cluster's certificate authority")?;
@@ -157,7 +163,7 @@ impl Server {
         let ((news, models), (lanes, asked_of_lanes)) = (mpsc::channel(1), mpsc::channel(1));
         let slices = Arc::new(SliceServer::new());
         let keeper = Arc::new(Keeper {
-            maker: lane_maker(&self.args, self.counts.awaited, &self.state, &addresses),
+            maker: lane_maker(&self.args, self.counts.awaited, &self.state, &urls),
             shelf: self.shelf.clone(),
             verify: self.args.verify,
             registry: Arc::new(Registry::new(Vec::new(), self.args.naming.any_model)),
@@ -238,25 +244,6 @@ impl Server {
             );
         };
         bound.inspect_err(say).ok()
-    }
-
-    /// The listeners of the HTTP API and their addresses.
-    async fn bind_http(&self) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), Fatal> {
-        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for address in self.args.door.addresses()? {
-            let listener = TcpListener::bind(address).await.with_context(|| {
-                format!("cannot listen on {address} for HTTP: --http chooses another address")
-            })?;
-            if !address.ip().is_loopback() && self.keys.is_empty() {
-                tracing::warn!(
-                    "the HTTP API on {address} can be used by everyone who reaches it: it asks for no \
-                     key (--api-key-file)"
-                );
-            }
-            addresses.push(listener.local_addr().context("the HTTP listener has no address")?);
-            listeners.push(listener);
-        }
-        Ok((listeners, addresses))
     }
 
     fn bind_quic(&self, ca: &ClusterCa) -> Result<quinn::Endpoint, Fatal> {
@@ -354,6 +341,7 @@ impl Server {
             keys: self.keys.clone(),
             key_concurrency: self.key_concurrency(),
             request_timeout: self.args.access.request_timeout,
+            certificates: self.certificates.clone(),
         }
     }
 

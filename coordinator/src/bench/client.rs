@@ -1,15 +1,24 @@
 //! The client: one connection per request, answers read as they come.
 
-use super::config::SILENCE_MAX;
+use super::config::{GatewayUrl, SILENCE_MAX};
 use anyhow::{Context, anyhow, bail};
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Method, Request, StatusCode, header};
 use futures_util::StreamExt;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use woolly_protocol::crypto::provider;
 use woolly_protocol::hidden::Hidden;
 
 /// Bytes of an answer that is read whole.
@@ -18,10 +27,10 @@ const ANSWER_MAX: usize = 16 << 20;
 const EVENT_MAX: usize = 1 << 20;
 
 /// A gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
-    /// `HOST:PORT`.
-    host: String,
+    url: GatewayUrl,
+    tls: Option<TlsConnector>,
     key: Option<Hidden>,
 }
 
@@ -64,9 +73,15 @@ struct PromptDetails {
 }
 
 impl Client {
-    /// A client of the gateway at `host` (`HOST:PORT`).
-    pub fn new(host: &str, key: Option<Hidden>) -> Client {
-        Client { host: host.to_owned(), key }
+    /// A client of the gateway at `url`, which is trusted by the certificates in `ca` if it speaks HTTPS, or
+    /// by those that this machine trusts.
+    ///
+    /// # Errors
+    ///
+    /// A file without certificates.
+    pub fn new(url: &GatewayUrl, ca: Option<&Path>, key: Option<Hidden>) -> anyhow::Result<Client> {
+        let tls = if url.is_https { Some(connector(ca)?) } else { None };
+        Ok(Client { url: url.clone(), tls, key })
     }
 
     /// The text at a path.
@@ -142,20 +157,23 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Body) -> anyhow::Result<BodyDataStream> {
-        let reaching = || format!("cannot reach http://{}", self.host);
-        let stream = TcpStream::connect(&self.host).await.with_context(reaching)?;
+        let reaching = || format!("cannot reach {}", self.url);
+        let stream = TcpStream::connect(&self.url.host).await.with_context(reaching)?;
         stream.set_nodelay(true).with_context(reaching)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
+        let mut sender = match &self.tls {
+            None => begin(stream).await?,
+            Some(tls) => {
+                let name = self.url.host.rsplit_once(':').map_or("", |(name, _)| name);
+                let name = name.trim_matches(['[', ']']).to_owned();
+                let name = ServerName::try_from(name).with_context(reaching)?;
+                let handshake = timeout(SILENCE_MAX, tls.connect(name, stream));
+                begin(handshake.await.map_err(|_| silent())?.with_context(reaching)?).await?
             }
-        });
+        };
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.host)
+            .header(header::HOST, &self.url.host)
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", key.reveal()));
@@ -171,6 +189,44 @@ impl Client {
         let text = next(&mut body).await?.unwrap_or_default();
         bail!("{path} answered {status}: {}", String::from_utf8_lossy(&text))
     }
+}
+
+/// HTTP/1.1 on a connection.
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> anyhow::Result<SendRequest<Body>> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection broke");
+        }
+    });
+    Ok(sender)
+}
+
+/// TLS that trusts the certificates of a file, or those of this machine.
+fn connector(ca: Option<&Path>) -> anyhow::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let reading = || format!("cannot read the certificates in {}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).with_context(reading)? {
+                roots.add(certificate.with_context(reading)?).with_context(reading)?;
+            }
+            if roots.is_empty() {
+                bail!("{} holds no certificate", path.display());
+            }
+        }
+        None => {
+            // Some of a machine's certificates may be unreadable; what is trusted by the others is.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 async fn next(body: &mut BodyDataStream) -> anyhow::Result<Option<axum::body::Bytes>> {

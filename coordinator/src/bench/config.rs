@@ -1,6 +1,7 @@
 //! The flags of `bench`.
 
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 use woolly_protocol::hidden::Hidden;
 
@@ -16,10 +17,14 @@ const RATE_MAX: f64 = 1e6;
 /// The flags of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// The gateway, http://HOST:PORT
+    /// The gateway, http://HOST:PORT or https://HOST:PORT
     #[arg(long, env = "WOOLLY_URL", value_name = "URL", default_value = "http://127.0.0.1:8080")]
     #[arg(value_parser = parse_url)]
-    pub url: String,
+    pub url: GatewayUrl,
+    /// A PEM file with the certificates that an https gateway is trusted by [default: those that this
+    /// machine trusts]
+    #[arg(long, env = "WOOLLY_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
     /// Requests that run at the same time; one load, and one figure, for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,2,4,8,16")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=STREAMS_MAX))]
@@ -52,6 +57,21 @@ pub struct BenchArgs {
     /// One JSON object per figure and line instead of a table
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where a gateway is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayUrl {
+    /// Whether TLS is spoken.
+    pub is_https: bool,
+    /// `HOST:PORT`.
+    pub host: String,
+}
+
+impl std::fmt::Display for GatewayUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http{}://{}", if self.is_https { "s" } else { "" }, self.host)
+    }
 }
 
 /// When requests come.
@@ -125,12 +145,18 @@ impl BenchArgs {
 /// How long a gateway may be silent in the middle of an answer; it sends a comment every 10 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(120);
 
-fn parse_url(text: &str) -> Result<String, String> {
-    let expected = "expected http://HOST:PORT such as http://127.0.0.1:8080";
-    let rest = text.strip_prefix("http://").ok_or(expected)?.trim_end_matches('/');
+fn parse_url(text: &str) -> Result<GatewayUrl, String> {
+    let expected = "expected http://HOST:PORT such as http://127.0.0.1:8080, or https://HOST:PORT";
+    let (is_https, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").ok_or(expected)?),
+    };
+    let rest = rest.trim_end_matches('/');
     let host = rest.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
     match host {
-        Some((host, _)) if !host.is_empty() && !rest.contains('/') => Ok(rest.to_owned()),
+        Some((host, _)) if !host.is_empty() && !rest.contains('/') => {
+            Ok(GatewayUrl { is_https, host: rest.to_owned() })
+        }
         _ => Err(expected.to_owned()),
     }
 }
@@ -189,13 +215,17 @@ mod tests {
             &["--arrival", "poisson"],
             &["--arrival", "poisson:0"],
             &["--arrival", "poisson:NaN"],
-            &["--url", "https://127.0.0.1:8080"],
+            &["--url", "ftp://127.0.0.1:8080"],
+            &["--url", "https://127.0.0.1"],
             &["--url", "http://127.0.0.1"],
             &["--url", "http://127.0.0.1:8080/v1"],
             &["--prompt-tokens", "8", "--shared-prefix", "9"],
         ] {
             assert!(loads(words).is_err(), "{words:?}");
         }
-        assert!(loads(&["--url", "http://127.0.0.1:8080/"]).is_ok());
+        for url in ["http://127.0.0.1:8080/", "https://llm.example:443"] {
+            assert!(loads(&["--url", url]).is_ok());
+            assert_eq!(parse_url(url).unwrap().to_string(), url.trim_end_matches('/'));
+        }
     }
 }

@@ -47,7 +47,7 @@ pub fn run(args: &BenchArgs) -> Result<(), Fatal> {
 ///
 /// As [`run`].
 pub async fn bench(args: &BenchArgs, loads: &[Load], out: &mut impl Write) -> Result<(), Fatal> {
-    let client = Client::new(&args.url, args.api_key.clone());
+    let client = Client::new(&args.url, args.tls_ca.as_deref(), args.api_key.clone())?;
     let (model, vocab) = client.model().await?;
     if let Some(first) = loads.first() {
         // Streams of no load: nothing of it can be in a prefix cache later.

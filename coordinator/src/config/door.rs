@@ -1,9 +1,14 @@
 //! Flags about where the HTTP API listens and who may reach it through what.
 
 use crate::exit::Fatal;
+use crate::http::server::certificates::Certificates;
+use anyhow::anyhow;
 use axum::http::{HeaderValue, Uri};
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Where the API listens unless told otherwise.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -39,9 +44,35 @@ pub struct DoorArgs {
     #[arg(long, env = "WOOLLY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     #[arg(value_parser = parse_origin)]
     pub cors_origin: Vec<HeaderValue>,
+    /// Speak HTTPS with this certificate: a PEM file with the server's certificate first and those that
+    /// lead to its root behind it. All addresses of --http then speak HTTPS (TLS 1.2 or 1.3). SIGHUP reads
+    /// both files again
+    #[arg(long, env = "WOOLLY_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(aliases = ["ssl-cert-file", "ssl-certfile"])]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert: a PEM file, not encrypted; ECDSA, RSA or Ed25519
+    #[arg(long, env = "WOOLLY_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(aliases = ["ssl-key-file", "ssl-keyfile"])]
+    pub tls_key: Option<PathBuf>,
 }
 
 impl DoorArgs {
+    /// The certificate to show, read and checked; `None` for plain HTTP.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Usage`] for files that cannot be used.
+    pub fn certificates(&self) -> Result<Option<Arc<Certificates>>, Fatal> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        let opened = Certificates::open(certificate.clone(), key.clone(), SystemTime::now());
+        let opened = opened.map_err(|error| {
+            Fatal::Usage(anyhow!(error).context("cannot use --tls-cert and --tls-key"))
+        })?;
+        Ok(Some(Arc::new(opened)))
+    }
+
     /// The addresses to listen on, at least one.
     ///
     /// # Errors

@@ -39,10 +39,6 @@ const TIPS: &[(&[&str], &str)] = &[
     (&["--api-keys"], "--api-key-file FILE holds one key per line"),
     (&["-tb", "--threads-batch"], "--threads sets the compute threads of each local worker"),
     (&["--dtype", "--quantization"], "the file says how its weights are held: leave it out"),
-    (
-        &["--ssl-key-file", "--ssl-cert-file", "--ssl-keyfile", "--ssl-certfile"],
-        "put a proxy with TLS in front, and name it with --allow-host",
-    ),
     (&["--timeout"], "--request-timeout limits how long a request may take"),
     (
         &["--no-webui", "--path", "--slots", "--metrics", "--props"],

@@ -5,6 +5,7 @@ use super::error::{ApiError, Problem, quote, shutting_down};
 use super::ids::unix_seconds;
 use super::server::admin::Admin;
 use super::server::body::BODY_BUDGET_KIB;
+use super::server::certificates::Certificates;
 use super::server::keys::ApiKeys;
 use super::server::places::Limits;
 use super::server::request_log::Refusals;
@@ -38,6 +39,8 @@ pub struct GatewayConfig {
     pub key_concurrency: Option<usize>,
     /// How long a request may take, waiting included; `None` is as long as it takes.
     pub request_timeout: Option<Duration>,
+    /// The certificate that all listeners show; `None` is plain HTTP.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// What all requests share.

@@ -33,7 +33,7 @@ use woolly_protocol::sampling::{
 const REQUESTS: u64 = 2000;
 
 /// What real files and odd ones have as a template.
-const TEMPLATES: [&str; 22] = [
+pub(super) const TEMPLATES: [&str; 22] = [
     "{% for m in messages %}{{ m.content }}{% endfor %}",
     "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
     "",
@@ -231,6 +231,13 @@ impl Dice {
 
 /// A gateway in front of the driver for a model with this template.
 fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
+    let (config, models) = parts(template, add_bos);
+    let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
+    router(Arc::new(Gateway::new(config, engine.clone(), models)), bound)
+}
+
+/// What it consists of beside the driver.
+pub(super) fn parts(template: &str, add_bos: bool) -> (GatewayConfig, Arc<Registry>) {
     let mut pairs = metadata_pairs();
     for (key, value) in &mut pairs {
         match key.as_str() {
@@ -253,11 +260,9 @@ fn gateway(engine: &EngineHandle, template: &str, add_bos: bool) -> Router {
         keys: ApiKeys::default(),
         key_concurrency: None,
         request_timeout: None,
+        certificates: None,
     };
-    let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
-    let models = Registry::new(vec![Arc::new(served)], false);
-    let gateway = Gateway::new(config, engine.clone(), Arc::new(models));
-    router(Arc::new(gateway), bound)
+    (config, Arc::new(Registry::new(vec![Arc::new(served)], false)))
 }
 
 /// Says that the worker is there, for a test that is longer than the silence that is allowed.
@@ -268,14 +273,17 @@ async fn beat(mut player: Player) {
     }
 }
 
-/// Plays a worker that holds the whole model: every token is 7, or the end.
-async fn compute(player: Player) {
+/// Plays a worker that holds the whole model and computes a forward in `pause`: every token is 7, or the end.
+pub(super) async fn compute(player: Player, pause: Duration) {
     let mut forwards = player.stream(StreamPurpose::Forwards).await;
     let mut samplings = player.stream(StreamPurpose::Samplings).await;
     let mut answers = player.answers().await;
     tokio::spawn(beat(player));
     while let Ok(Some(frame)) = forwards.read(&[Kind::Forward]).await {
         let forward = frame.message::<Forward>().unwrap();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
         let (params, rows) = if asks {
             let sampling: Sampling = read(&mut samplings, Kind::Sampling).await.message().unwrap();
@@ -303,7 +311,7 @@ async fn compute(player: Player) {
 #[tokio::test]
 async fn no_request_and_no_template_ends_the_server() {
     let (rig, mut players) = Rig::ready(1).await;
-    tokio::spawn(compute(players.remove(0)));
+    tokio::spawn(compute(players.remove(0), Duration::ZERO));
     let gateways: Vec<Router> = TEMPLATES
         .iter()
         .flat_map(|template| [true, false].map(|bos| gateway(&rig.engine, template, bos)))
@@ -337,7 +345,7 @@ async fn no_request_and_no_template_ends_the_server() {
 #[tokio::test]
 async fn a_chat_without_tokens_is_a_400_that_names_the_messages() {
     let (rig, mut players) = Rig::ready(1).await;
-    tokio::spawn(compute(players.remove(0)));
+    tokio::spawn(compute(players.remove(0), Duration::ZERO));
     let chat = json!({"model": "tiny", "messages": [{"role": "user", "content": ""}]});
     for (template, bos, expected) in
         [(TEMPLATES[0], false, 400), (TEMPLATES[2], false, 400), (TEMPLATES[0], true, 200)]

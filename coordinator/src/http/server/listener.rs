@@ -1,7 +1,8 @@
 //! The listeners: connections with limits on everything a stranger can hold open, and an orderly end.
 
 use super::connection::Connection;
-use super::places::Places;
+use super::handshake;
+use super::places::{Place, Places};
 use super::socket;
 use crate::http::gateway::Gateway;
 use axum::Router;
@@ -49,14 +50,8 @@ pub async fn run(
                     tokio::time::sleep(FULL_PAUSE).await;
                     continue;
                 };
-                let (socket, watched) = socket::shared(stream);
-                let connection = Connection {
-                    router: served[index].1.clone(),
-                    gateway: Arc::clone(gateway),
-                    place: Arc::new(place),
-                    watched: Some(watched),
-                };
-                connections.spawn(connection.serve(socket));
+                let router = served[index].1.clone();
+                connections.spawn(serve(stream, router, Arc::clone(gateway), Arc::new(place)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -67,6 +62,24 @@ pub async fn run(
     drop(served);
     gateway.draining.cancel();
     drain(connections, gateway).await;
+}
+
+/// A connection, from its first byte on.
+async fn serve(stream: TcpStream, router: Router, gateway: Arc<Gateway>, place: Arc<Place>) {
+    let (socket, watched) = match &gateway.config.certificates {
+        None => socket::shared(stream),
+        Some(certificates) => {
+            // A handshake gives way like an idle connection.
+            let session = tokio::select! {
+                session = handshake::begin(stream, certificates) => session,
+                () = place.asked_to_leave() => return,
+                () = gateway.draining.cancelled() => return,
+            };
+            let Some(session) = session else { return };
+            socket::shared_session(session)
+        }
+    };
+    Connection { router, gateway, place, watched: Some(watched) }.serve(socket).await;
 }
 
 /// The next connection of any listener, each first in turn.

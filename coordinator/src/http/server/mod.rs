@@ -6,14 +6,17 @@
 //! | --- | --- |
 //! | `listener.rs`, `local_socket.rs`, `places.rs` | listeners, places for connections, the orderly end |
 //! | `connection.rs`, `socket.rs`, `stall.rs` | one connection: its requests, and clients that are gone |
+//! | `certificates.rs`, `handshake.rs` | TLS: the certificate, and how a connection begins with it |
 //! | `paths.rs`, `guard.rs`, `keys.rs`, `admin.rs` | path, URI, `Host`, API key, who may administer, id, wrong paths |
 //! | `body.rs` | the bytes of a request, within limits |
 //! | `request_log.rs` | a line in the log for each request |
 
 pub mod admin;
 pub mod body;
+pub mod certificates;
 pub mod connection;
 pub mod guard;
+pub mod handshake;
 pub mod keys;
 pub mod listener;
 pub mod local_socket;

@@ -17,4 +17,5 @@ mod responses;
 mod streaming;
 pub(crate) mod support;
 mod third_api;
+mod tls;
 mod whole;

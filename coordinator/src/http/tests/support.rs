@@ -147,6 +147,7 @@ impl Rig {
             keys: ApiKeys::default(),
             key_concurrency: None,
             request_timeout: None,
+            certificates: None,
         };
         configure(&mut config);
         let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();

@@ -1,41 +1,11 @@
-//! The `woolly-coordinator` command as people and scripts use it: flags, exit codes, what stands on
-//! stdout and what on stderr.
+//! Flags, exit codes, what stands on stdout and what on stderr.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::io::{BufRead, BufReader, Read};
+use super::support::*;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// A small model that is in the repository.
-fn tiny_model() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/models");
-    text(&path.join("tiny-qwen3.gguf"))
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
-}
-
-fn command(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_woolly-coordinator"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("WOOLLY_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(words).stdin(Stdio::null());
-    command
-}
-
-/// Exit code, stdout, stderr.
-fn run(words: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = command(words).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
 
 #[test]
 fn help_and_version_go_to_stdout() {
@@ -187,68 +157,6 @@ fn a_broken_token_file_is_refused_with_its_name() {
     std::fs::write(dir.path().join("tokens"), b"woolly-tokens 99\n").unwrap();
     let (code, _, stderr) = run(&["token", "list", "--state-dir", &text(dir.path())]);
     assert!(code == Some(1) && stderr.contains("tokens"), "{stderr}");
-}
-
-/// A coordinator that waits for a remote worker; killed when dropped.
-struct Serving {
-    child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
-    state: PathBuf,
-}
-
-impl Serving {
-    fn start(state: &Path, flags: &[&str]) -> Serving {
-        let (model, state_dir) = (tiny_model(), text(state));
-        let words = ["serve", "-m", &model, "--state-dir", &state_dir];
-        let words = [&words[..], &["--workers", "1", "--http", "127.0.0.1:0"], flags].concat();
-        let mut child = command(&words)
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(state.with_extension("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Serving { child, stdout, state: state.to_owned() }
-    }
-
-    /// The next line of stdout.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.state.with_extension("log")).unwrap()
-    }
-
-    fn wait_for_log(&self, text: &str) -> String {
-        let until = Instant::now() + Duration::from_secs(30);
-        while !self.log().contains(text) {
-            assert!(Instant::now() < until, "no {text:?} in\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.log()
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < until, "SIGTERM did not end it:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

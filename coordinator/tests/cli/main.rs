@@ -1,0 +1,7 @@
+//! The `woolly-coordinator` command as people and scripts use it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod https;
+mod support;
