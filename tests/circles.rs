@@ -12,7 +12,7 @@ const CRATES: [&str; 4] = ["protocol", "engine", "worker", "coordinator"];
 /// The folders of each crate, and those of a folder that has some, from bottom to top: one names those
 /// before it only. What lies beside them in the same folder is shared, and bound by the circles alone.
 const FOLDERS: [(&str, &[&str]); 5] = [
-    ("protocol", &["failpoint"]),
+    ("protocol", &["failpoint", "settings"]),
     (
         "engine",
         &[

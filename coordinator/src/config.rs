@@ -2,6 +2,7 @@
 
 mod access;
 mod cache;
+mod commands;
 mod door;
 mod model;
 mod models;
@@ -14,6 +15,7 @@ mod tips;
 
 pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
+pub use commands::{ConfigArgs, ConfigCommand, StateArgs, TokenArgs, TokenCommand};
 pub use door::DoorArgs;
 pub use model::ModelArgs;
 pub use models::RuntimeArgs;
@@ -30,7 +32,8 @@ use crate::inspect::config::InspectArgs;
 use crate::units::{parse_duration, parse_size};
 use cache::parse_cache_type;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::ffi::OsString;
+use clap_complete::Shell;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,8 +47,6 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// The longest wait for running generations at shutdown.
 const SHUTDOWN_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// The longest life of a join token.
-const TTL_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,6 +54,8 @@ Examples:
       one machine: a local worker is started, the API is on http://127.0.0.1:8080
   woolly-coordinator serve model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
       two other machines: paste the printed `woolly-worker join …` line on each of them
+  woolly-coordinator config print --config woolly.toml
+      what every option is set to, and by whom
   woolly-coordinator inspect model.gguf
       what the file is, what it takes, and whether it can be served
   woolly-coordinator token create --ttl 1h --uses 1
@@ -86,7 +89,22 @@ pub enum CliCommand {
     Models(ModelsArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
+    /// Show or check what serve would be set to: flags, variables and the file
+    Config(ConfigArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or that of a command, for `man -l -`
+    Man {
+        /// The words of the command, such as `token create`
+        command: Vec<String>,
+    },
 }
+
+/// The commands that a file and variables speak to.
+pub const CONFIGURED: &[&[&str]] = &[&["serve"], &["config", "print"], &["config", "check"]];
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -197,6 +215,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub access: AccessArgs,
 
+    /// A TOML file with options, `ctx-size = 4096` for --ctx-size 4096; flags and variables beat it
+    #[arg(long, env = "WOOLLY_CONFIG", value_name = "FILE", help_heading = "Process")]
+    pub config: Option<PathBuf>,
     /// Where keys, tokens and fingerprints are kept; one coordinator per folder
     /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]
     #[arg(long, env = "WOOLLY_STATE_DIR", value_name = "DIR", help_heading = "Process")]
@@ -210,59 +231,6 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     #[arg(value_enum, help_heading = "Process")]
     pub log_format: LogFormat,
-}
-
-/// The flags of `token`.
-#[derive(Debug, Args)]
-pub struct TokenArgs {
-    /// What to do with tokens.
-    #[command(subcommand)]
-    pub command: TokenCommand,
-}
-
-/// What to do with tokens.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token and print the line that joins a worker with it
-    Create {
-        /// How long it is good for: 1s to 3650d
-        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_ttl)]
-        #[arg(env = "WOOLLY_TTL")]
-        ttl: Duration,
-        /// How many workers may join with it [default: any number]
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        #[arg(env = "WOOLLY_USES")]
-        uses: Option<u32>,
-        /// Print the token alone, without `woolly-worker join HOST:PORT --token`
-        #[arg(short, long)]
-        quiet: bool,
-        /// Where the tokens are kept.
-        #[command(flatten)]
-        state: StateArgs,
-    },
-    /// List the tokens: id, state, uses left, time left
-    List {
-        /// Where the tokens are kept.
-        #[command(flatten)]
-        state: StateArgs,
-    },
-    /// Refuse a token from now on; workers that joined with it stay
-    Revoke {
-        /// The token's id, as `token list` shows it
-        id: String,
-        /// Where the tokens are kept.
-        #[command(flatten)]
-        state: StateArgs,
-    },
-}
-
-/// Where the coordinator's state is.
-#[derive(Debug, Args)]
-pub struct StateArgs {
-    /// Where the coordinator keeps its keys and tokens
-    /// [default: $XDG_STATE_HOME/woolly/coordinator or ~/.local/state/woolly/coordinator]
-    #[arg(long, env = "WOOLLY_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
 }
 
 /// The host that workers dial; the port is the listener's unless given.
@@ -367,6 +335,11 @@ pub fn log_filter() -> String {
     std::env::var("WOOLLY_LOG").unwrap_or_default()
 }
 
+/// A variable that an option is read from.
+pub fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 /// Whether `NO_COLOR` asks for plain text.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -431,10 +404,6 @@ fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
 
 fn parse_shutdown_timeout(text: &str) -> Result<Duration, String> {
     within(parse_duration(text)?, Duration::ZERO, SHUTDOWN_TIMEOUT_MAX, "0s to 24h")
-}
-
-fn parse_ttl(text: &str) -> Result<Duration, String> {
-    within(parse_duration(text)?, Duration::from_secs(1), TTL_MAX, "1s to 3650d")
 }
 
 fn within(time: Duration, min: Duration, max: Duration, range: &str) -> Result<Duration, String> {

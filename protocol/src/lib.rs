@@ -33,6 +33,7 @@
 //! | `gone` | whether the process at the other end of one is gone |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `failpoint` | faults that tests plant in debug builds |
+//! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -65,6 +66,7 @@ pub mod preamble;
 pub mod rate;
 pub mod refusal;
 pub mod sampling;
+pub mod settings;
 pub mod slices;
 pub mod tls;
 pub mod token;

@@ -1,5 +1,9 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
+mod folders;
+
+pub use folders::Folders;
+
 use crate::bench::config::BenchArgs;
 use crate::machine::simd::Simd;
 use crate::machine::system::{memory_allowance, parse_threads, threads_available};
@@ -7,6 +11,9 @@ use crate::units::{parse_duration, parse_size};
 use crate::weights::pages::Pages;
 use crate::weights::verify::Verify;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use folders::absolute;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -41,6 +48,40 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Show, check or clean the slices of models that are kept on this machine
     Slices(SlicesArgs),
+    /// Show or check what join would be set to: flags, variables and the file
+    Config(ConfigArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or that of a command, for `man -l -`
+    Man {
+        /// The words of the command, such as `slices list`
+        command: Vec<String>,
+    },
+}
+
+/// The commands that a file and variables speak to.
+pub const CONFIGURED: &[&[&str]] = &[&["join"], &["config", "print"], &["config", "check"]];
+
+/// Flags of `config`, as typed.
+#[derive(Args, Debug)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every option of join with its value and where that comes from; takes the flags of join
+    Print(Box<JoinArgs>),
+    /// Say all mistakes, or that there are none; takes the flags of join
+    Check(Box<JoinArgs>),
+    /// Print the table of all options in Markdown
+    Docs,
 }
 
 /// Flags of `join`, as typed.
@@ -49,6 +90,9 @@ pub struct JoinArgs {
     /// Where the coordinator listens for workers; the port is 7400 if left out
     #[arg(value_name = "HOST:PORT", env = "WOOLLY_COORDINATOR")]
     pub coordinator: String,
+    /// A TOML file with options, `kv-memory = "4GiB"` for --kv-memory 4GiB; flags and variables beat it
+    #[arg(long, value_name = "FILE", env = "WOOLLY_CONFIG")]
+    pub config: Option<PathBuf>,
     /// The join token that the coordinator printed; `-` reads it as one line from stdin. Not needed
     /// when the state directory holds a certificate of this cluster. Others can see a token on the
     /// command line: prefer the variable or --token-file on shared machines
@@ -229,53 +273,14 @@ pub fn log_filter() -> String {
     std::env::var("WOOLLY_LOG").unwrap_or_default()
 }
 
+/// A variable that an option is read from.
+pub fn variable(name: &OsStr) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 /// Whether `NO_COLOR` asks for plain text.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-}
-
-/// The folders that the environment names, read once.
-#[derive(Clone, Debug, Default)]
-pub struct Folders {
-    /// `$XDG_STATE_HOME`.
-    pub state_home: Option<PathBuf>,
-    /// `$XDG_CACHE_HOME`.
-    pub cache_home: Option<PathBuf>,
-    /// `$HOME`.
-    pub home: Option<PathBuf>,
-}
-
-impl Folders {
-    /// Reads the environment. Relative and empty values are ignored, as the XDG rules say.
-    pub fn from_environment() -> Folders {
-        let read = |key| std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
-        Folders {
-            state_home: read("XDG_STATE_HOME"),
-            cache_home: read("XDG_CACHE_HOME"),
-            home: read("HOME"),
-        }
-    }
-
-    /// The worker's state directory.
-    pub fn state_dir(&self, given: Option<&Path>) -> Result<PathBuf, String> {
-        if let Some(dir) = given {
-            return absolute(dir);
-        }
-        let base =
-            self.state_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/state")));
-        base.map(|base| base.join("woolly/worker"))
-            .ok_or_else(|| "HOME is not set: say where to keep state with --state-dir".to_owned())
-    }
-
-    /// The slice store's folder.
-    pub fn slices_dir(&self, state_dir: Option<&Path>) -> Result<PathBuf, String> {
-        if let Some(dir) = state_dir {
-            return Ok(absolute(dir)?.join("slices"));
-        }
-        let base = self.cache_home.clone().or_else(|| Some(self.home.as_ref()?.join(".cache")));
-        base.map(|base| base.join("woolly/slices"))
-            .ok_or_else(|| "HOME is not set: say where to keep slices with --state-dir".to_owned())
-    }
 }
 
 impl JoinArgs {
@@ -353,10 +358,6 @@ impl JoinArgs {
             _ => TokenSource::None,
         }
     }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn model_dir(path: &Path) -> Result<PathBuf, String> {

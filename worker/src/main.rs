@@ -1,18 +1,25 @@
 //! The `woolly-worker` command.
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_engine::weights::end_on_lost_pages;
+use woolly_protocol::settings::{Settings, Stopped, Understood, shell, understand};
 use woolly_worker::app::exit::{EXIT_ERROR, EXIT_LOST_PAGES, EXIT_USAGE, LOST_PAGES};
-use woolly_worker::app::{log, run, slices_command};
+use woolly_worker::app::{config_command, log, run, slices_command};
 use woolly_worker::bench;
-use woolly_worker::config::{Cli, Command, Config, Folders};
+use woolly_worker::config::{CONFIGURED, Cli, Command, Config, Folders, variable};
 use woolly_worker::machine::system;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let (cli, settings) = match parse() {
+        Ok(understood) => understood,
+        Err(mistakes) => return complain(&mistakes, EXIT_USAGE),
+    };
     let folders = Folders::from_environment();
     log::start();
+    for warning in settings.iter().flat_map(|settings| &settings.warnings) {
+        tracing::warn!("{warning}");
+    }
     if let Err(error) = end_on_lost_pages(LOST_PAGES, EXIT_LOST_PAGES) {
         // Whoever truncates a model that is in use finds a worker that was killed without a word.
         tracing::warn!("cannot handle SIGBUS: {error}");
@@ -29,12 +36,48 @@ fn main() -> ExitCode {
             },
             Err(mistakes) => complain(&mistakes, EXIT_USAGE),
         },
+        Command::Config(args) => {
+            match config_command::run(args.command, settings.as_ref(), &folders) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(mistakes) => complain(&mistakes, EXIT_USAGE),
+            }
+        }
+        Command::Completions { shell } => {
+            config_command::print(&shell::completions(Cli::command(), shell));
+            ExitCode::SUCCESS
+        }
+        Command::Man { command } => match shell::page(Cli::command(), &command) {
+            Ok(page) => {
+                config_command::print(&page);
+                ExitCode::SUCCESS
+            }
+            Err(mistake) => complain(&mistake, EXIT_USAGE),
+        },
         Command::Slices(args) => match slices_command::run(&args, &folders) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::from(EXIT_ERROR),
             Err(error) => complain(&error, EXIT_ERROR),
         },
     }
+}
+
+/// Reads the command line, variables and the file of options. Ends for a line that cannot be read, or one that
+/// asks for help.
+///
+/// # Errors
+///
+/// All mistakes, one line each.
+fn parse() -> Result<(Cli, Option<Settings>), String> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let understood = understand(&Cli::command(), CONFIGURED, &words, &variable);
+    let understood = understood.and_then(|Understood { matches, settings }| {
+        let cli = Cli::from_arg_matches(&matches).map_err(Stopped::Clap)?;
+        Ok((cli, settings))
+    });
+    understood.map_err(|stopped| match stopped {
+        Stopped::Clap(error) => error.exit(),
+        Stopped::Mistakes(mistakes) => mistakes.join("\n"),
+    })
 }
 
 fn join(config: Config) -> ExitCode {

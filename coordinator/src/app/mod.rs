@@ -1,6 +1,7 @@
 //! The process: it puts the parts together, starts and ends them, and serves the command line. Nothing
 //! of the coordinator knows this folder.
 
+pub mod config_command;
 pub mod door;
 pub mod first_model;
 pub mod keeper;

@@ -7,12 +7,7 @@ fn serve(flags: &[&str]) -> Result<ServeArgs, clap::Error> {
     let line = ["woolly-coordinator", "serve", "--model", "m.gguf"];
     match Cli::try_parse_from(line.iter().chain(flags))?.command {
         CliCommand::Serve(args) => Ok(*args),
-        CliCommand::Token(_)
-        | CliCommand::Bench(_)
-        | CliCommand::Inspect(_)
-        | CliCommand::Models(_) => {
-            unreachable!("the line says serve")
-        }
+        _ => unreachable!("the line says serve"),
     }
 }
 
@@ -39,6 +34,21 @@ fn every_serve_flag_has_a_variable_named_after_it() {
         let variable = format!("WOOLLY_{}", long.to_uppercase().replace('-', "_"));
         assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
         assert!(arg.get_help().is_some(), "--{long} has no help");
+    }
+}
+
+#[test]
+fn every_serve_flag_has_a_key_in_the_file() {
+    use clap::CommandFactory;
+    use woolly_protocol::settings::file::ConfigFile;
+    let command = Cli::command();
+    let options: Vec<_> = command.find_subcommand("serve").unwrap().get_arguments().collect();
+    // A file cannot name another one, and FILE is `model`.
+    for arg in options.iter().filter(|arg| !["config", "file"].contains(&arg.get_id().as_str())) {
+        let key = arg.get_long().unwrap();
+        let file = ConfigFile::of_text(&format!("{key} = {{}}"), "c.toml", &options);
+        let expected = format!("c.toml:1:1: {key}: expected ");
+        assert!(file.mistakes[0].starts_with(&expected), "{:?}", file.mistakes);
     }
 }
 

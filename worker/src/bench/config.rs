@@ -22,7 +22,7 @@ const LIST_MAX: usize = 64;
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
     /// The model's GGUF file, of several parts the first
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "WOOLLY_MODEL")]
     pub model: PathBuf,
     /// Prefill: tokens of one sequence, in chunks of at most 512; 0 measures none
     #[arg(short = 'p', value_name = "TOKENS,…", value_delimiter = ',', default_value = "512",
@@ -37,7 +37,7 @@ pub struct BenchArgs {
           value_parser = clap::value_parser!(u32).range(1..=BATCH_MAX))]
     pub batch: Vec<u32>,
     /// Compute threads [default: the number of CPUs this process may use]
-    #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',',
+    #[arg(short = 't', long, value_name = "N,…", value_delimiter = ',', env = "WOOLLY_THREADS",
           value_parser = parse_threads)]
     pub threads: Vec<u32>,
     /// Positions of every sequence that are in the cache before a test begins

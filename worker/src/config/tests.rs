@@ -97,3 +97,21 @@ fn a_child_takes_its_token_from_stdin_only() {
     assert_eq!(parse(&["h:1", "--child", "--token", "x"]).unwrap().token, TokenSource::Stdin);
     assert_eq!(parse(&["h:1", "--token", "-"]).unwrap().token, TokenSource::Stdin);
 }
+
+#[test]
+fn every_join_flag_has_a_variable_and_a_key() {
+    use clap::CommandFactory;
+    use woolly_protocol::settings::file::ConfigFile;
+    let command = Cli::command();
+    let options: Vec<_> = command.find_subcommand("join").unwrap().get_arguments().collect();
+    // For coordinators, not for people.
+    for arg in options.iter().filter(|arg| arg.get_id() != "child") {
+        let key = arg.get_long().unwrap_or(arg.get_id().as_str());
+        let variable = format!("WOOLLY_{}", key.to_uppercase().replace('-', "_"));
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(variable.as_str()));
+        let file = ConfigFile::of_text(&format!("{key} = {{}}"), "c.toml", &options);
+        let known = file.mistakes[0].starts_with(&format!("c.toml:1:1: {key}: expected "));
+        // A file cannot name another one.
+        assert!(known || key == "config", "{:?}", file.mistakes);
+    }
+}

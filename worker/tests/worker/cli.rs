@@ -182,7 +182,7 @@ fn what_bench_cannot_do_is_refused() {
         assert!(output.stdout.is_empty());
     }
     let output = worker(&["join", "h:1"]).env("WOOLLY_SIMD", "mmx").output().unwrap();
-    assert!(stderr(&output).contains("--simd"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("WOOLLY_SIMD: simd: "), "{}", stderr(&output));
 }
 
 #[test]
@@ -203,4 +203,56 @@ fn a_model_that_is_truncated_while_it_is_computed_ends_the_worker_with_status_70
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(70), "{text}");
     assert!(text.contains("error: a mapped model file became shorter"), "{text}");
+}
+
+#[test]
+fn options_come_from_a_file_a_variable_or_a_flag_and_all_mistakes_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("worker.toml");
+    let config = file.to_str().unwrap();
+    fs::write(
+        &file,
+        "coordinator = \"of-file:1\"\nthreads = 2\nmlock = true\ntoken = \"wly1.secret\"\n",
+    )
+    .unwrap();
+    let print = ["config", "print", "--config", config, "--name", "n"];
+    let output = worker(&print).env("WOOLLY_THREADS", "3").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for (key, value, origin) in [
+        ("coordinator", "\"of-file:1\"", "worker.toml:1:1"),
+        ("threads", "3", "# WOOLLY_THREADS"),
+        ("mlock", "true", "worker.toml:3:1"),
+        ("name", "\"n\"", "# --name"),
+        ("#simd", "\"auto\"", "# default"),
+    ] {
+        let line = text.lines().find(|line| line.starts_with(&format!("{key} = ")));
+        let line = line.unwrap_or_else(|| panic!("no {key} in\n{text}"));
+        assert!(line.contains(value) && line.trim_end().ends_with(origin), "{line}");
+    }
+    assert!(!text.contains("secret") && stderr(&output).contains("chmod 600"), "{text}");
+    fs::write(&file, "theads = 2\nsimd = \"mmx\"\nlisten = 5.5\n").unwrap();
+    let output = worker(&["join", "--config", config, "--memory", "x"]).output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    for said in
+        ["worker.toml:1:1: theads", "did you mean threads", "worker.toml:2:1: simd", "--memory: "]
+    {
+        assert!(text.contains(said), "{said}\n{text}");
+    }
+    let output = run(&["config", "check", "h:1"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no mistakes\n", "{}", stderr(&output));
+}
+
+#[test]
+fn completions_and_manual_pages_are_printed() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}: {}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("token-file"), "{shell}");
+    }
+    let output = run(&["man", "slices", "list"]);
+    let page = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(page.contains(".TH woolly-worker-slices-list 1"), "{page}");
+    assert_eq!(run(&["man", "nothing"]).status.code(), Some(2));
 }
