@@ -4,5 +4,6 @@
 
 mod commands;
 mod configuration;
+mod hostile;
 mod https;
 mod support;
