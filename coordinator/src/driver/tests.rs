@@ -1,5 +1,6 @@
 //! The driver with real links on loopback; the workers are played by the test.
 
+mod hostile;
 mod lanes;
 mod odd_chats;
 mod reports;

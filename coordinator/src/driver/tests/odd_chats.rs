@@ -8,7 +8,7 @@ use super::{Player, Rig, read};
 use crate::generation::EngineHandle;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
-use crate::http::tests::support::{BOS, EOS, metadata_pairs, post, read_json};
+use crate::http::tests::support::{BOS, EOS, VOCAB, metadata_pairs, post, read_json};
 use crate::http::{Gateway, GatewayConfig, router};
 use crate::ids::ModelId;
 use crate::models::Template;
@@ -26,7 +26,7 @@ use woolly_protocol::frame::EncodedFrame;
 use woolly_protocol::frame_io::write_frame;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::sampling::{
-    RowMode, Sampled, SampledRow, SampledToken, Sampling, SamplingRow,
+    RowMode, Sampled, SampledRow, SampledToken, Sampling, SamplingRow, TokenMask,
 };
 
 /// Requests unless `WOOLLY_ODD_REQUESTS` says another number.
@@ -273,6 +273,16 @@ async fn beat(mut player: Player) {
     }
 }
 
+/// The likely token if a mask allows it, else the first that it does.
+fn allowed(mask: &TokenMask, likely: u32) -> u32 {
+    let is_allowed = |id: &u32| match mask {
+        TokenMask::Only(ids) => ids.contains(id),
+        TokenMask::AllBut(ids) => !ids.contains(id),
+        TokenMask::Bits(words) => words[*id as usize / 64] >> (id % 64) & 1 == 1,
+    };
+    if is_allowed(&likely) { likely } else { (0..VOCAB).find(is_allowed).unwrap() }
+}
+
 /// Plays a worker that holds the whole model and computes a forward in `pause`: every token is 7, or the end.
 pub(super) async fn compute(player: Player, pause: Duration) {
     let mut forwards = player.stream(StreamPurpose::Forwards).await;
@@ -285,17 +295,20 @@ pub(super) async fn compute(player: Player, pause: Duration) {
             tokio::time::sleep(pause).await;
         }
         let asks = forward.chunks.iter().any(|chunk| chunk.sample_rows > 0);
-        let (params, rows) = if asks {
+        let (params, rows, masks) = if asks {
             let sampling: Sampling = read(&mut samplings, Kind::Sampling).await.message().unwrap();
-            (sampling.params, sampling.rows)
+            (sampling.params, sampling.rows, sampling.masks)
         } else {
-            (Vec::new(), Vec::new())
+            (Vec::new(), Vec::new(), Vec::new())
         };
         let ends = |by: u32| params[by as usize].options.seed.is_multiple_of(4);
         let row = |row: SamplingRow| {
             let token = match row.mode {
                 RowMode::Score(target) => target,
-                RowMode::Sample(by) => [7, EOS][usize::from(ends(by.params))],
+                RowMode::Sample(by) => {
+                    let likely = [7, EOS][usize::from(ends(by.params))];
+                    by.mask.map_or(likely, |mask| allowed(&masks[mask as usize], likely))
+                }
             };
             let top = (0..u32::from(row.top_logprobs)).map(|id| (id, -2.0)).collect();
             SampledRow::Token(SampledToken { token, logprob: -1.0, top })

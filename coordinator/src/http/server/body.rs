@@ -136,6 +136,11 @@ async fn collect(body: Body) -> Result<Vec<u8>, ApiError> {
 /// A missing content type is accepted; form and plain text are not, which also keeps web pages of
 /// other origins out: they can send nothing else without asking first.
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !headers.get_all(header::TRANSFER_ENCODING).iter().all(chunked) {
+        let text = "A body may be sent in chunks, not compressed: the only 'Transfer-Encoding' is chunked.";
+        return Err(ApiError::new(Problem::MediaType, text));
+    }
     let plain = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
         let text = "The body must not be compressed: leave 'content-encoding' out.";

@@ -121,6 +121,12 @@ fn check(at: &str, accept: Accept, value: &Value, why: &str) -> Result<(), ApiEr
     }
 }
 
+/// The names of all fields of the table.
+#[cfg(test)]
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().map(|row| row.1)
+}
+
 /// What is missing, and what the client can do: values that mean nothing are not advised.
 fn refusal(at: &str, accept: Accept, why: &str) -> String {
     let Accept::Same(values) = accept else { return String::new() };
