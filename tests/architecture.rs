@@ -8,7 +8,7 @@ const ARROWS: [(&str, &[&str]); 5] = [
     ("engine", &[]),
     ("worker", &["woolly-engine", "woolly-protocol"]),
     ("coordinator", &["woolly-engine", "woolly-protocol"]),
-    ("tests", &["woolly-coordinator", "woolly-engine", "woolly-worker"]),
+    ("tests", &["woolly-coordinator", "woolly-engine", "woolly-protocol", "woolly-worker"]),
 ];
 
 /// What the engine must not know: async, sockets, wire formats.

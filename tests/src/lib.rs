@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod fixtures;
+pub mod fuzz;
 pub mod golden;
 pub mod http;
 pub mod memory;

@@ -1,0 +1,5 @@
+//! Fuzzes the body of a request: see `woolly_tests::fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| woolly_tests::fuzz::request(data));
