@@ -62,7 +62,7 @@ impl Bed {
             contexts_max: CONTEXTS_OF_SEVERAL,
             scheduler: SchedulerConfig::default(),
             state: StateDir::open(folder.path().join("state")).unwrap(),
-            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            urls: vec!["http://127.0.0.1:1".to_owned()],
             key: CurlKey::None,
         };
         let keeper = Keeper {
