@@ -40,6 +40,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "metrics",
             "trust",
             "guides",
+            "chat_formats",
             "models",
             "scheduler",
             "links",

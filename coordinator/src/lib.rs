@@ -8,6 +8,7 @@ pub mod admin;
 pub mod announce;
 pub mod app;
 pub mod bench;
+pub mod chat_formats;
 pub mod cluster;
 pub mod config;
 pub mod driver;

@@ -50,11 +50,11 @@ impl Guides {
     /// # Errors
     ///
     /// The vocabulary is too large for the library.
-    pub fn new(tokenizer: Arc<Tokenizer>) -> Result<Guides, GrammarError> {
+    pub fn new(tokenizer: Arc<Tokenizer>, marks: &[u32]) -> Result<Guides, GrammarError> {
         let vocab = tokenizer.vocab_size() as usize;
         let too_large =
             || GrammarError("the model's vocabulary is too large for grammars".to_owned());
-        let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer).ok_or_else(too_large)?);
+        let vocabulary: TokEnv = Arc::new(Vocabulary::new(tokenizer, marks).ok_or_else(too_large)?);
         let can = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let mut factory =
             ParserFactory::new(&vocabulary, can, &SlicedBiasComputer::general_slices())
@@ -87,7 +87,10 @@ impl Guides {
         let parser =
             self.factory.create_parser(source(grammar)?).map_err(|error| failed(&error))?;
         let mut matcher = Matcher::new(Ok(parser));
-        if let Some(warning) = matcher.grammar_warnings().into_iter().next() {
+        // What a tool that is not strict wants beyond the library's means is left to the model.
+        let is_lenient = matches!(grammar, Grammar::Lark(_));
+        let warnings = matcher.grammar_warnings();
+        if let Some(warning) = warnings.into_iter().next().filter(|_| !is_lenient) {
             return Err(GrammarError(shortened(&warning)));
         }
         Guided::new(Guide::new(matcher, self.vocab, thinking))

@@ -12,7 +12,7 @@ const OPEN: u32 = 258;
 const CLOSE: u32 = 259;
 
 fn guides() -> Guides {
-    Guides::new(Arc::new(Tokenizer::from_metadata(&metadata()).unwrap())).unwrap()
+    Guides::new(Arc::new(Tokenizer::from_metadata(&metadata()).unwrap()), &[]).unwrap()
 }
 
 fn is_allowed(mask: &Option<Arc<TokenMask>>, token: u32) -> bool {

@@ -1,7 +1,7 @@
 //! A model's vocabulary as grammars see it: what every token spells, and which tokens spell a text.
 //!
-//! Control tokens spell no text: a grammar can name them by number only, so that no string of an answer
-//! holds one. What is built here takes about half a second for 150,000 tokens and a few megabytes.
+//! Control tokens, and the marks of a model's calls and thinking, spell no text: a grammar can name them by
+//! number only, so that no string of an answer holds one. What is built here takes about half a second for 150,000 tokens and a few megabytes.
 
 use llguidance::toktrie::{TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 use std::sync::Arc;
@@ -20,10 +20,12 @@ pub(super) struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// The vocabulary of a model. `None` if it is too large for the library.
-    pub(super) fn new(tokenizer: Arc<Tokenizer>) -> Option<Vocabulary> {
+    /// The vocabulary of a model in whose answers these tokens are marks. `None` if it is too large for the
+    /// library.
+    pub(super) fn new(tokenizer: Arc<Tokenizer>, marks: &[u32]) -> Option<Vocabulary> {
         let size = tokenizer.vocab_size();
-        let words: Vec<Vec<u8>> = (0..size).map(|token| spelling(&tokenizer, token)).collect();
+        let spelled = |token| spelling(&tokenizer, token, marks.contains(&token));
+        let words: Vec<Vec<u8>> = (0..size).map(spelled).collect();
         if words.iter().map(Vec::len).sum::<usize>() > BYTES_MAX {
             return None;
         }
@@ -38,12 +40,12 @@ impl Vocabulary {
 }
 
 /// What a token spells in a grammar.
-fn spelling(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
+fn spelling(tokenizer: &Tokenizer, token: u32, is_mark: bool) -> Vec<u8> {
     let bytes = tokenizer.token_bytes(token);
     if bytes.len() > TOKEN_BYTES_MAX {
         return Vec::new();
     }
-    if !tokenizer.is_control(token) {
+    if !is_mark && !tokenizer.is_control(token) {
         return bytes.to_vec();
     }
     [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat()

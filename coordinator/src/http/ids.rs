@@ -18,3 +18,18 @@ pub fn random() -> Result<u64, ApiError> {
         .map(|number| number >> 1)
         .map_err(|error| ApiError::new(Problem::Internal, format!("No random number: {error}.")))
 }
+
+/// Names a call of a tool: 9 letters and digits, as Mistral's templates want it.
+///
+/// # Errors
+///
+/// 500 if the operating system gives no random number.
+pub fn call_id() -> Result<String, ApiError> {
+    let mut number = random()?;
+    let mut digit = || {
+        let digit = u32::try_from(number % 36).expect("it is below 36");
+        number /= 36;
+        char::from_digit(digit, 36).expect("it is a digit of that base")
+    };
+    Ok((0..9).map(|_| digit()).collect())
+}

@@ -7,6 +7,8 @@ pub struct Usage {
     pub prompt_tokens: u64,
     /// Tokens generated, end-of-text tokens and the tokens of stop strings included.
     pub completion_tokens: u64,
+    /// Those of them with which the model thought.
+    pub reasoning_tokens: u64,
     /// Tokens of the prompts that a cache already held; `None` if nobody said (a stop string ended
     /// the generation before the engine did).
     pub cached_tokens: Option<u64>,
@@ -19,6 +21,7 @@ impl Usage {
         parts.into_iter().fold(none, |sum, part| Usage {
             prompt_tokens: sum.prompt_tokens + part.prompt_tokens,
             completion_tokens: sum.completion_tokens + part.completion_tokens,
+            reasoning_tokens: sum.reasoning_tokens + part.reasoning_tokens,
             cached_tokens: sum.cached_tokens.zip(part.cached_tokens).map(|(a, b)| a + b),
         })
     }
@@ -30,9 +33,20 @@ mod tests {
 
     #[test]
     fn usage_adds_up_and_says_when_the_cache_is_not_known() {
-        let part = |cached| Usage { prompt_tokens: 2, completion_tokens: 3, cached_tokens: cached };
+        let part = |cached| Usage {
+            prompt_tokens: 2,
+            completion_tokens: 3,
+            reasoning_tokens: 1,
+            cached_tokens: cached,
+        };
         let sum = Usage::sum([part(Some(1)), part(Some(1))]);
-        assert_eq!(sum, Usage { prompt_tokens: 4, completion_tokens: 6, cached_tokens: Some(2) });
+        let expected = Usage {
+            prompt_tokens: 4,
+            completion_tokens: 6,
+            reasoning_tokens: 2,
+            cached_tokens: Some(2),
+        };
+        assert_eq!(sum, expected);
         assert_eq!(Usage::sum([part(Some(1)), part(None)]).cached_tokens, None);
     }
 }

@@ -1,7 +1,6 @@
 //! The models that are loaded, and those that could be: their files, their texts and their slices. Who computes them is not known
 //! here.
 
-pub mod channels;
 pub mod last_plan;
 pub mod model;
 pub mod registry;

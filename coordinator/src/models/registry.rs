@@ -4,11 +4,12 @@
 //! model's lanes by its [`ModelId`]. Models come and go: what is found stays usable for who has found it, and
 //! what it submits after that is refused. A model that is not ready yet is here, too.
 
-use super::channels::Channels;
 use super::template::Template;
+use crate::chat_formats::Format;
 use crate::guides::{GrammarError, Guides};
 use crate::ids::ModelId;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use woolly_engine::chat_template::ChatTemplate;
 use woolly_engine::tokenizer::Tokenizer;
 
 /// What Ollama's clients put behind a model's name.
@@ -42,8 +43,8 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that end a completion.
     pub end_tokens: Arc<[u32]>,
-    /// The messages inside an answer, if its format has several.
-    pub channels: Option<Channels>,
+    /// How it writes what it thinks and which tools it calls.
+    pub format: Format,
     /// What compiles grammars for its vocabulary: made for the first that is asked for.
     guides: OnceLock<Result<Guides, GrammarError>>,
     /// Messages to text.
@@ -71,7 +72,9 @@ impl ServedModel {
         facts: ModelFacts,
     ) -> ServedModel {
         let end_tokens = tokenizer.end_tokens().into();
-        let channels = Channels::of(&tokenizer);
+        let source = template.get().map(ChatTemplate::source);
+        let uses_tools = template.get().is_some_and(ChatTemplate::uses_tools);
+        let format = Format::of(source, uses_tools, &tokenizer);
         let fingerprint = OnceLock::new();
         ServedModel {
             id,
@@ -79,7 +82,7 @@ impl ServedModel {
             aliases,
             tokenizer,
             end_tokens,
-            channels,
+            format,
             guides: OnceLock::new(),
             template,
             facts,
@@ -93,7 +96,9 @@ impl ServedModel {
     ///
     /// The vocabulary is too large for grammars.
     pub fn guides(&self) -> Result<&Guides, GrammarError> {
-        let made = self.guides.get_or_init(|| Guides::new(Arc::clone(&self.tokenizer)));
+        let made = self
+            .guides
+            .get_or_init(|| Guides::new(Arc::clone(&self.tokenizer), &self.format.mark_tokens()));
         made.as_ref().map_err(Clone::clone)
     }
 

@@ -9,7 +9,7 @@ use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::Job;
 use crate::http::input::known::Place;
-use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
+use crate::http::output::delta::{Delta, Logprobs, ToolCall, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
 use crate::http::usage::Usage;
@@ -84,6 +84,28 @@ struct ChunkDelta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[ChunkCall<'a>; 1]>,
+}
+
+/// A piece of a call: its beginning has an id and a name, what follows has arguments only.
+#[derive(Serialize)]
+struct ChunkCall<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: ChunkFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct ChunkFunction<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
 }
 
 /// A choice of a whole answer.
@@ -98,11 +120,50 @@ struct Choice<'a> {
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// `null` beside calls, if the model says nothing.
+    content: Option<&'a str>,
     /// Always `null`: a model that refuses says so in its text.
     refusal: (),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
 }
 
+#[derive(Serialize)]
+struct Call<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+impl<'a> Message<'a> {
+    fn of(choice: &'a WholeChoice) -> Message<'a> {
+        let call = |call: &'a ToolCall| Call {
+            id: &call.id,
+            kind: FUNCTION,
+            function: Function { name: &call.name, arguments: &call.arguments },
+        };
+        let is_silent = choice.text.is_empty() && !choice.tool_calls.is_empty();
+        Message {
+            role: ASSISTANT,
+            content: (!is_silent).then_some(choice.text.as_str()),
+            refusal: (),
+            reasoning_content: Some(choice.reasoning.as_str()).filter(|text| !text.is_empty()),
+            tool_calls: choice.tool_calls.iter().map(call).collect(),
+        }
+    }
+}
+
+/// The one type of calls.
+const FUNCTION: &str = "function";
 const ASSISTANT: &str = "assistant";
 
 impl ChatEncoder {
@@ -125,7 +186,17 @@ impl Encoder for ChatEncoder {
                 choice.logprobs = self.logprobs(logprobs);
             }
             Delta::End { end } => choice.finish_reason = Some(openai::finish_reason(end)),
-            Delta::Reasoning { .. } | Delta::ToolCall { .. } | Delta::Arguments { .. } => return,
+            Delta::Reasoning { text } => choice.delta.reasoning_content = Some(text),
+            Delta::ToolCall { call, id, name } => {
+                let function = ChunkFunction { name: Some(name), arguments: "" };
+                let (index, id, kind) = (*call, Some(id.as_str()), Some(FUNCTION));
+                choice.delta.tool_calls = Some([ChunkCall { index, id, kind, function }]);
+            }
+            Delta::Arguments { call, text } => {
+                let function = ChunkFunction { name: None, arguments: text };
+                let (index, id, kind) = (*call, None, None);
+                choice.delta.tool_calls = Some([ChunkCall { index, id, kind, function }]);
+            }
         }
         self.envelope.chunk(choice, usage, events);
     }
@@ -143,7 +214,7 @@ impl Encoder for ChatEncoder {
             .zip(choices)
             .map(|(index, choice)| Choice {
                 index,
-                message: Message { role: ASSISTANT, content: &choice.text, refusal: () },
+                message: Message::of(choice),
                 logprobs: self.logprobs(&choice.logprobs),
                 finish_reason: choice.end.as_ref().map(openai::finish_reason),
             })

@@ -125,11 +125,19 @@ struct Counts {
     total_tokens: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens_details: Option<PromptDetails>,
+    /// Only if the model thought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionDetails>,
 }
 
 #[derive(Serialize)]
 struct PromptDetails {
     cached_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
 }
 
 impl Envelope {
@@ -200,5 +208,8 @@ fn counted(usage: Usage) -> UsageField {
         prompt_tokens_details: usage
             .cached_tokens
             .map(|cached_tokens| PromptDetails { cached_tokens }),
+        completion_tokens_details: Some(usage.reasoning_tokens)
+            .filter(|tokens| *tokens > 0)
+            .map(|reasoning_tokens| CompletionDetails { reasoning_tokens }),
     })
 }

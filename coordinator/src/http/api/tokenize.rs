@@ -10,7 +10,7 @@ use crate::http::input::json::VALUES_MAX;
 use crate::http::input::messages;
 use crate::http::input::prompts::token_ids;
 use crate::http::input::template_options;
-use crate::http::input::tokens;
+use crate::http::input::{tokens, tools};
 use crate::models::ServedModel;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -59,7 +59,8 @@ fn tokens_of(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
             let messages = messages::take(&mut fields)?;
             let template = model.template.get();
             let options = template_options::take(&mut fields, &messages, template)?;
-            tokens::of_messages(&model, &messages, options, u32::MAX)?
+            let tools = tools::take(&mut fields)?;
+            tokens::of_messages(&model, &messages, options, tools.as_ref(), u32::MAX)?.tokens
         }
         name => text_tokens(&model, &mut fields, name)?,
     };

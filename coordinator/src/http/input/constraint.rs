@@ -5,6 +5,7 @@
 //! is compiled when the prompt is known to fit; see [`crate::guides`].
 
 use super::fields::{Fields, array_of, expected, string_of};
+use crate::chat_formats::{Format, Tools};
 use crate::guides::compile::GRAMMAR_BYTES_MAX;
 use crate::guides::{Grammar, Guided, Thinking};
 use crate::http::error::ApiError;
@@ -26,6 +27,60 @@ pub struct Constraint {
 }
 
 impl Constraint {
+    /// What an answer has to be whose model may call these tools, or has to: `given` is what a request says
+    /// besides of its text, and says nothing where a call is wanted in any case. Also whether that is about calls.
+    ///
+    /// # Errors
+    ///
+    /// 400 if a strict tool wants what the model's form of calls cannot enforce.
+    pub fn with_calls(
+        given: Option<Constraint>,
+        format: &Format,
+        tools: Option<&Tools>,
+    ) -> Result<(Option<Constraint>, bool), ApiError> {
+        let Some(tools) = tools else { return Ok((given, false)) };
+        let grammar = if tools.is_forced() {
+            format.call_grammar(tools).map(|text| Some(Grammar::Lark(text)))
+        } else {
+            format.free_grammar(tools, given.as_ref().map(|given| &given.grammar))
+        };
+        match grammar.map_err(|text| ApiError::unsupported("tools", text))? {
+            Some(grammar) => Ok((Some(Constraint { grammar, field: "tools".to_owned() }), true)),
+            None => Ok((given, false)),
+        }
+    }
+
+    /// The same for an answer before which the model may think: the constraint to be compiled, and what it
+    /// stands behind.
+    ///
+    /// # Errors
+    ///
+    /// 400 naming the field if it cannot begin there.
+    pub fn after_thinking(
+        self,
+        format: &Format,
+        thinks_at_start: bool,
+    ) -> Result<(Constraint, Option<Thinking>), ApiError> {
+        let refused = |text: String| ApiError::unsupported(&self.field, text);
+        if format.grammar_has_thinking() {
+            let grammar = format.answer_grammar(&self.grammar).map_err(refused)?;
+            return Ok((Constraint { grammar, ..self }, None));
+        }
+        let Some(end) = format.thinking_end(thinks_at_start) else { return Ok((self, None)) };
+        match end.end.0 {
+            Some(close) => {
+                let thinking = Thinking { open: end.begin.0, close, is_open: end.open_at_start };
+                Ok((self, Some(thinking)))
+            }
+            None if thinks_at_start => Err(refused(format!(
+                "'{}' cannot begin after the thinking of this model: its vocabulary has no token {}. \
+                 Turn the thinking off.",
+                self.field, end.end.1
+            ))),
+            None => Ok((self, None)),
+        }
+    }
+
     /// The beginning of an answer. This is work for a blocking thread: the first one of a model takes half a
     /// second, others milliseconds.
     ///

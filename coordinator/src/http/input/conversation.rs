@@ -11,7 +11,9 @@ use super::known::{self, Place};
 use super::messages::{self, Messages};
 use super::stopping::{self, StopConditions};
 use super::template_options::{self, TemplateOptions};
+use super::tools;
 use super::{sampling, tokens};
+use crate::chat_formats::Tools;
 use crate::generation::KeyId;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
@@ -27,6 +29,8 @@ pub struct Conversation {
     pub messages: Messages,
     /// What the model's template is told besides.
     pub template: TemplateOptions,
+    /// Tools that the model may call.
+    pub tools: Option<Tools>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
     /// When the answer ends.
@@ -55,6 +59,7 @@ impl Conversation {
         known::take(fields, &[Place::Body, place])?;
         let messages = messages::take(fields)?;
         let template = template_options::take(fields, &messages, model.template.get())?;
+        let tools = tools::take(fields)?;
         let sampling = sampling::take(fields, model.tokenizer.vocab_size(), random()?)?;
         let stopping = stopping::take(fields)?;
         let constraint = constraint::take(fields)?;
@@ -62,6 +67,7 @@ impl Conversation {
         Ok(Conversation {
             messages,
             template,
+            tools,
             sampling,
             stopping,
             top_logprobs,
@@ -76,7 +82,9 @@ impl Conversation {
     ///
     /// 400 if the template refuses the messages.
     pub fn prompt_tokens(self, model: &ServedModel) -> Result<usize, ApiError> {
-        tokens::of_messages(model, &self.messages, self.template, u32::MAX).map(|ids| ids.len())
+        let tools = self.tools.as_ref();
+        let rendered = tokens::of_messages(model, &self.messages, self.template, tools, u32::MAX)?;
+        Ok(rendered.tokens.len())
     }
 
     /// The prompt as text. This is work for a blocking thread.
@@ -85,7 +93,7 @@ impl Conversation {
     ///
     /// 400 if the template refuses the messages.
     pub fn prompt_text(self, model: &ServedModel) -> Result<String, ApiError> {
-        let prompt = tokens::rendered(model, &self.messages, &self.template)?;
+        let prompt = tokens::rendered(model, &self.messages, &self.template, self.tools.as_ref())?;
         Ok(prompt.text().into_owned())
     }
 
@@ -103,8 +111,25 @@ impl Conversation {
     ) -> Result<Job, ApiError> {
         self.stopping.check_not_zero()?;
         let ctx = job::context(gateway, &model)?;
-        let encoded = tokens::of_conversation(&model, &self.messages, self.template, ctx)?;
-        let guided = self.constraint.map(|asked| asked.compile(&model, None)).transpose()?;
+        let tools = self.tools.map(Arc::new);
+        if let Some(given) = &self.constraint {
+            // What is wrong with it is said as if it stood alone.
+            given.compile(&model, None)?;
+        }
+        let (constraint, is_of_calls) =
+            Constraint::with_calls(self.constraint, &model.format, tools.as_deref())?;
+        let encoded = tokens::of_conversation(&model, &self.messages, self.template, tools, ctx)?;
+        let guided = match constraint {
+            None => None,
+            Some(asked) if is_of_calls && model.format.grammar_has_thinking() => {
+                Some(asked.compile(&model, None)?)
+            }
+            Some(asked) => {
+                let thinks = encoded.reading.as_ref().is_some_and(|r| r.thinks_at_start);
+                let (asked, thinking) = asked.after_thinking(&model.format, thinks)?;
+                Some(asked.compile(&model, thinking)?)
+            }
+        };
         let seed = self.sampling.seed;
         let wanted = Wanted {
             sampling: self.sampling,

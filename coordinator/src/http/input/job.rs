@@ -72,7 +72,8 @@ impl Wanted {
         let offset = prompt.echo.as_ref().map_or(0, |text| text.chars().count());
         let stops = Arc::clone(&self.stopping.stops);
         let text = CompletionText::new(prompt.detokenizer, stops, offset);
-        let text = text.with_channels(prompt.channels);
+        let parser = prompt.reading.as_ref().and_then(|reading| model.format.parser(reading));
+        let text = text.with_parser(parser);
         let request = GenerationRequest {
             model: model.id,
             prompt: prompt.tokens,

@@ -2,7 +2,8 @@
 //!
 //! A template sees `role` (`developer` becomes `system`; a role that OpenAI does not have stays as it
 //! is, for the template to know or refuse), `content` (text parts joined by line ends, as vLLM and
-//! llama.cpp join them), and `name`, `tool_call_id` and `reasoning_content` as the client gave them.
+//! llama.cpp join them), `tool_calls` in OpenAI's form, and `name`, `tool_call_id` and `reasoning_content` as
+//! the client gave them.
 //! What the template makes of a role, or of a system message in the middle, is the template's.
 
 use super::fields::{Fields, array_of, expected, string_of};
@@ -14,6 +15,8 @@ use serde_json::{Map, Value};
 pub const MESSAGES_MAX: usize = 4096;
 /// Parts of one message's content.
 pub const PARTS_MAX: usize = 4096;
+/// Calls of one message.
+pub const CALLS_MAX: usize = 128;
 /// Characters of a role, a name, or a tool call's id.
 const NAME_CHARS_MAX: usize = 256;
 /// Characters of a text: more than a body can hold.
@@ -81,11 +84,15 @@ fn message(value: Value, at: &str) -> Result<(Value, bool), ApiError> {
         Some(role) if role == "developer" => "system".to_owned(),
         Some(role) => role,
     };
+    let tool_calls = tool_calls(&mut fields, role == "assistant")?;
     known::take(&mut fields, &[Place::Message])?;
     let content = content(&mut fields, role == "assistant")?;
     let mut message = Map::new();
     message.insert("role".into(), role.into());
     message.insert("content".into(), content.into());
+    if !tool_calls.is_empty() {
+        message.insert("tool_calls".into(), tool_calls.into());
+    }
     for name in ["name", "tool_call_id"] {
         if let Some(text) = fields.string(name, NAME_CHARS_MAX)? {
             message.insert(name.into(), text.into());
@@ -97,6 +104,56 @@ fn message(value: Value, at: &str) -> Result<(Value, bool), ApiError> {
     let prefix = fields.bool("prefix")?.unwrap_or(false);
     fields.finish()?;
     Ok((Value::Object(message), prefix))
+}
+
+/// The tools that an earlier answer called: arguments are JSON text, as OpenAI has them.
+fn tool_calls(fields: &mut Fields, assistant: bool) -> Result<Vec<Value>, ApiError> {
+    let path = fields.path("tool_calls");
+    let Some(value) = fields.take("tool_calls") else { return Ok(Vec::new()) };
+    let calls = array_of(value, &path, CALLS_MAX)?;
+    if !calls.is_empty() && !assistant {
+        let text = format!("'{path}' is for messages of the role assistant.");
+        return Err(ApiError::invalid(&path, text));
+    }
+    let call = |(index, call)| tool_call(call, &format!("{path}[{index}]"));
+    calls.into_iter().enumerate().map(call).collect()
+}
+
+fn tool_call(value: Value, at: &str) -> Result<Value, ApiError> {
+    let mut fields = Fields::of_value(value, at)?;
+    let id = fields.string("id", NAME_CHARS_MAX)?;
+    let type_path = fields.path("type");
+    if let Some(kind) = fields.string("type", NAME_CHARS_MAX)?.filter(|kind| kind != "function") {
+        let kind = crate::http::error::quote(&kind);
+        let text = format!("Calls of type '{kind}' are not supported: only functions.");
+        return Err(ApiError::unsupported(&type_path, text));
+    }
+    // Its place in a streamed answer, which is its place here.
+    fields.integer("index", 0..=u64::MAX)?;
+    let path = fields.path("function");
+    let function = fields.take("function").unwrap_or(Value::Null);
+    fields.finish()?;
+    let mut function = Fields::of_value(function, &path)?;
+    let name_path = function.path("name");
+    let Some(name) = function.string("name", NAME_CHARS_MAX)? else {
+        return Err(ApiError::invalid(&name_path, format!("'{name_path}' is missing.")));
+    };
+    let arguments_path = function.path("arguments");
+    let arguments = match function.take("arguments") {
+        None => "{}".to_owned(),
+        Some(Value::String(text)) if text.trim().is_empty() => "{}".to_owned(),
+        Some(Value::String(text)) => text,
+        Some(object @ Value::Object(_)) => object.to_string(),
+        Some(other) => return Err(expected(&arguments_path, "JSON text or an object", &other)),
+    };
+    function.finish()?;
+    let mut call = Map::new();
+    if let Some(id) = id {
+        call.insert("id".into(), id.into());
+    }
+    call.insert("type".into(), "function".into());
+    call.insert("function".into(), serde_json::json!({"name": name, "arguments": arguments}));
+    Ok(Value::Object(call))
 }
 
 /// What the assistant thought before an earlier answer, under either of its names. The template
@@ -223,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn calls_are_brought_to_one_form() {
+        let user = json!({"role": "user", "content": "Hi"});
+        let said = json!({"role": "assistant", "content": null, "tool_calls": [
+            {"id": "call_1", "type": "function", "index": 0,
+             "function": {"name": "f", "arguments": "{\"a\": 1}"}},
+            {"function": {"name": "g", "arguments": {"b": [2]}}},
+            {"function": {"name": "h", "arguments": ""}},
+        ]});
+        let result = json!({"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "x"}]});
+        let call = |name: &str, arguments: &str| json!({"type": "function", "function": {"name": name, "arguments": arguments}});
+        let mut first = call("f", "{\"a\": 1}");
+        first["id"] = "call_1".into();
+        let calls = json!([first, call("g", "{\"b\":[2]}"), call("h", "{}")]);
+        let expected = json!([
+            user,
+            {"role": "assistant", "content": "", "tool_calls": calls},
+            {"role": "tool", "content": "x", "tool_call_id": "call_1"},
+        ]);
+        assert_eq!(messages(json!([user, said, result])).unwrap(), expected);
+    }
+
+    #[test]
     fn a_prefix_is_the_last_messages() {
         let prefix = json!({"role": "assistant", "content": "a", "prefix": true});
         let user = json!({"role": "user", "content": "b", "prefix": false});
@@ -254,8 +333,19 @@ mod tests {
         assert_eq!(part(json!({"type": "text", "text": "a", "b": 1})), "messages[0].content[0].b");
         let user = json!({"role": "user", "content": "a"});
         assert_eq!(param(json!([user, {"role": "user", "content": "a", "x": 1}])), "messages[1].x");
-        let calls = json!({"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]});
-        assert_eq!(param(json!([user, calls])), "messages[1].tool_calls");
+        let called = |call: Value| {
+            let message = json!({"role": "assistant", "content": "", "tool_calls": [call]});
+            param(json!([user, message]))
+        };
+        assert_eq!(called(json!({"id": "1"})), "messages[1].tool_calls[0].function");
+        assert_eq!(called(json!({"id": 1})), "messages[1].tool_calls[0].id");
+        assert_eq!(called(json!({"type": "custom"})), "messages[1].tool_calls[0].type");
+        let function = |function: Value| called(json!({ "function": function }));
+        assert_eq!(function(json!({})), "messages[1].tool_calls[0].function.name");
+        let arguments = json!({"name": "f", "arguments": 7});
+        assert_eq!(function(arguments), "messages[1].tool_calls[0].function.arguments");
+        let users = json!({"role": "user", "content": "", "tool_calls": [{"id": "1"}]});
+        assert_eq!(param(json!([users])), "messages[0].tool_calls");
         let assistant = json!({"role": "assistant", "content": "a"});
         assert_eq!(param(json!([user, assistant, assistant])), "messages");
         assert_eq!(param(json!(vec![user; MESSAGES_MAX + 1])), "messages");

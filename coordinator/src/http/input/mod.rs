@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/` | the table of fields that are accepted without acting on them |
-//! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `tools.rs`, `thinking.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
 //! | `tokens.rs` | conversations and texts → token ids |
 //! | `conversation.rs` | what a conversation asks for, in no API's words |
 //! | `job.rs` | all of it → choices that are ready to start |
@@ -24,4 +24,6 @@ pub mod samplers;
 pub mod sampling;
 pub mod stopping;
 pub mod template_options;
+mod thinking;
 pub mod tokens;
+pub mod tools;

@@ -6,12 +6,12 @@
 
 use super::fields::{Fields, expected};
 use super::messages::Messages;
+use super::thinking;
+use crate::chat_formats::{Reasoning, shows_thinking};
 use crate::http::error::{ApiError, quote};
 use serde_json::{Map, Value};
 use woolly_engine::chat_template::ChatTemplate;
 
-/// The variables with which templates turn thinking on and off (Qwen3, DeepSeek).
-const THINKING: [&str; 2] = ["enable_thinking", "thinking"];
 /// Names that an error lists.
 const NAMES_SHOWN: usize = 16;
 /// Characters of a word such as `low`.
@@ -22,6 +22,8 @@ const WORD_CHARS_MAX: usize = 32;
 pub struct TemplateOptions {
     /// Variables that the template reads.
     pub variables: Map<String, Value>,
+    /// Where what the model thinks goes.
+    pub reasoning: Reasoning,
     /// End with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
     /// End where the last message's text ends.
@@ -40,7 +42,9 @@ pub fn take(
 ) -> Result<TemplateOptions, ApiError> {
     let reads = |name: &str| template.is_some_and(|t| t.variables().any(|read| read == name));
     let mut variables = kwargs(fields, template, &reads)?;
-    take_thinking(fields, &mut variables, &reads)?;
+    let thinks = template.is_some_and(|template| shows_thinking(template.source()));
+    let can = thinking::Can { reads: &reads, thinks };
+    let reasoning = thinking::take(fields, &mut variables, &can)?;
     if let Some(level) = fields.string("verbosity", WORD_CHARS_MAX)?.filter(|_| reads("verbosity"))
     {
         variables.entry("verbosity").or_insert(level.into());
@@ -50,7 +54,7 @@ pub fn take(
     let continue_final = asked || messages.prefix;
     if !continue_final {
         let add_generation_prompt = begin.unwrap_or(true);
-        return Ok(TemplateOptions { variables, add_generation_prompt, continue_final });
+        return Ok(TemplateOptions { variables, reasoning, add_generation_prompt, continue_final });
     }
     let name = if asked { "continue_final_message" } else { "messages" };
     if begin == Some(true) {
@@ -62,7 +66,7 @@ pub fn take(
         let text = "Only a last message of the role assistant, with some text, can be continued.";
         return Err(ApiError::invalid(name, text));
     }
-    Ok(TemplateOptions { variables, add_generation_prompt: false, continue_final })
+    Ok(TemplateOptions { variables, reasoning, add_generation_prompt: false, continue_final })
 }
 
 /// `chat_template_kwargs`.
@@ -104,40 +108,6 @@ fn is_off(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
         Value::Number(_) => false,
-    }
-}
-
-/// `think` and `reasoning_effort`. What `chat_template_kwargs` says of the same variable counts.
-fn take_thinking(
-    fields: &mut Fields,
-    variables: &mut Map<String, Value>,
-    reads: &impl Fn(&str) -> bool,
-) -> Result<(), ApiError> {
-    let switch = THINKING.into_iter().find(|name| reads(name));
-    let mut think = fields.bool("think")?;
-    let effort = fields.string("reasoning_effort", WORD_CHARS_MAX)?;
-    match effort.as_deref() {
-        None => {}
-        Some("none") => think = think.or(Some(false)),
-        Some(level) if reads("reasoning_effort") => {
-            variables.entry("reasoning_effort").or_insert(level.into());
-        }
-        Some(_) => {
-            let text = "The model's chat template knows no 'reasoning_effort': leave it out or set \
-                        it to \"none\".";
-            return Err(ApiError::unsupported("reasoning_effort", text));
-        }
-    }
-    match (think, switch) {
-        (Some(think), Some(switch)) => {
-            variables.entry(switch).or_insert(think.into());
-            Ok(())
-        }
-        (Some(true), None) => {
-            let text = "The model's chat template has no switch for thinking: leave 'think' out.";
-            Err(ApiError::unsupported("think", text))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -5,10 +5,11 @@
 use super::messages::Messages;
 use super::prompts::Prompt;
 use super::template_options::TemplateOptions;
+use crate::chat_formats::{Reading, Tools};
 use crate::http::error::{ApiError, Problem};
 use crate::http::ids::unix_seconds;
-use crate::models::channels::Channels;
 use crate::models::{ServedModel, Template};
+use std::sync::Arc;
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
 use woolly_engine::tokenizer::{ChatPrompt, Detokenizer, EncodeOptions, TokenizerError};
 
@@ -21,8 +22,8 @@ pub struct Encoded {
     pub echo: Option<String>,
     /// Goes on with the completion.
     pub detokenizer: Detokenizer,
-    /// The messages inside the completion, if it may have several.
-    pub channels: Option<Channels>,
+    /// How the completion is read; `None` if all of it is text.
+    pub reading: Option<Reading>,
 }
 
 /// A conversation in tokens, to be answered.
@@ -34,19 +35,32 @@ pub fn of_conversation(
     model: &ServedModel,
     messages: &Messages,
     options: TemplateOptions,
+    tools: Option<Arc<Tools>>,
     ctx: u32,
 ) -> Result<Encoded, ApiError> {
-    let tokens = of_messages(model, messages, options, ctx)?;
+    let reasoning = options.reasoning;
+    let Rendered { tokens, thinks } = of_messages(model, messages, options, tools.as_deref(), ctx)?;
     if tokens.is_empty() {
         let text = "The model's chat template makes no tokens of these messages: there is nothing to \
                     answer. Send a message whose content is not empty.";
         return Err(ApiError::invalid("messages", text));
     }
     let detokenizer = Detokenizer::new(&model.tokenizer);
-    Ok(Encoded { tokens, echo: None, detokenizer, channels: model.channels.clone() })
+    let reading = Reading { tools, reasoning, thinks_at_start: thinks };
+    Ok(Encoded { tokens, echo: None, detokenizer, reading: Some(reading) })
 }
 
-/// The tokens of a conversation as the model's template writes it.
+/// A conversation as the model's template writes it.
+#[derive(Debug)]
+pub struct Rendered {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// What is written after it is what the model thinks.
+    pub thinks: bool,
+}
+
+/// A conversation as the model's template writes it. Tools stand where the template has them, or else in a
+/// system message; not if none may be called.
 ///
 /// # Errors
 ///
@@ -55,14 +69,27 @@ pub fn of_messages(
     model: &ServedModel,
     messages: &Messages,
     options: TemplateOptions,
+    tools: Option<&Tools>,
     ctx: u32,
-) -> Result<Vec<u32>, ApiError> {
-    let prompt = rendered(model, messages, &options)?;
-    check_bytes(model, prompt.text().len(), ctx)?;
-    model.tokenizer.encode_chat(&prompt).map_err(|error| refused_text("messages", &error))
+) -> Result<Rendered, ApiError> {
+    let continues = options.continue_final;
+    let begins = options.add_generation_prompt;
+    let prompt = rendered(model, messages, &options, tools)?;
+    let text = prompt.text();
+    check_bytes(model, text.len(), ctx)?;
+    let list = messages.list.as_array().map_or(&[][..], Vec::as_slice);
+    let last = list.last().and_then(|last| last["content"].as_str()).unwrap_or_default();
+    let thinks = if continues {
+        model.format.is_open_in(last)
+    } else {
+        begins && model.format.is_open_at(&text)
+    };
+    let tokens = model.tokenizer.encode_chat(&prompt);
+    let tokens = tokens.map_err(|error| refused_text("messages", &error))?;
+    Ok(Rendered { tokens, thinks })
 }
 
-/// A conversation as the model's template writes it.
+/// A conversation as the model's template writes it, in text.
 ///
 /// # Errors
 ///
@@ -71,6 +98,7 @@ pub fn rendered(
     model: &ServedModel,
     messages: &Messages,
     options: &TemplateOptions,
+    tools: Option<&Tools>,
 ) -> Result<ChatPrompt, ApiError> {
     let template = match &model.template {
         Template::Ready(template) => template,
@@ -83,14 +111,17 @@ pub fn rendered(
             return Err(ApiError::unsupported("messages", text));
         }
     };
-    let options = RenderOptions {
+    let list = messages.list.as_array().map_or(&[][..], Vec::as_slice);
+    let prepared = model.format.prepare(list, tools);
+    let written = RenderOptions {
+        tools: prepared.tools.as_ref(),
         add_generation_prompt: options.add_generation_prompt,
         continue_final: options.continue_final,
         variables: Some(&options.variables),
         unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
         ..RenderOptions::default()
     };
-    template.prompt(&messages.list, &options).map_err(|error| match error {
+    template.prompt(&prepared.messages, &written).map_err(|error| match error {
         ChatTemplateError::Thread(_) => ApiError::new(Problem::Internal, error.to_string()),
         _ => ApiError::invalid("messages", format!("{error}.")),
     })
@@ -113,10 +144,10 @@ pub fn of_prompt(
             // One text with the completion: a character may begin here and end there.
             let mut detokenizer = Detokenizer::new(tokenizer);
             let echo = tokens.iter().map(|token| detokenizer.push(tokenizer, *token)).collect();
-            Encoded { tokens, echo: Some(echo), detokenizer, channels: None }
+            Encoded { tokens, echo: Some(echo), detokenizer, reading: None }
         }
         Prompt::Tokens(tokens) => {
-            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing(), channels: None }
+            Encoded { tokens, echo: None, detokenizer: Detokenizer::continuing(), reading: None }
         }
         Prompt::Text(text) => {
             check_bytes(model, text.len(), ctx)?;
@@ -124,7 +155,7 @@ pub fn of_prompt(
             let tokens = tokenizer.encode(&text, options);
             let tokens = tokens.map_err(|error| refused_text("prompt", &error))?;
             let echo = echo.then_some(text);
-            Encoded { tokens, echo, detokenizer: Detokenizer::continuing(), channels: None }
+            Encoded { tokens, echo, detokenizer: Detokenizer::continuing(), reading: None }
         }
     };
     if encoded.tokens.is_empty() {

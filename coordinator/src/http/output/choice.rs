@@ -1,9 +1,11 @@
 //! One choice of an answer: the events of its generation in, deltas out.
 
 use super::delta::{Delta, Deltas, End, Logprobs};
-use super::text::CompletionText;
+use super::text::{CompletionText, NewText};
+use crate::chat_formats::{Part, Place};
 use crate::generation::{Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
+use crate::http::ids::call_id;
 use crate::http::usage::Usage;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -48,6 +50,10 @@ pub(super) struct Choice {
     reports: bool,
     /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
     held: Logprobs,
+    /// Tokens that may be text or not.
+    in_doubt: Logprobs,
+    /// Tools that it has called.
+    calls: usize,
     started: bool,
 }
 
@@ -76,6 +82,8 @@ impl Choice {
             echo,
             text,
             held,
+            in_doubt: Logprobs::default(),
+            calls: 0,
             started: false,
         }
     }
@@ -98,37 +106,68 @@ impl Choice {
         if !std::mem::replace(&mut self.started, true) {
             deltas.push(Delta::Start);
         }
-        let (more, ended) = match event {
+        let (parts, ended) = match event {
             GenerationEvent::Scored(events) => {
                 self.scored(events, tokenizer);
-                (String::new(), None)
+                (Vec::new(), None)
             }
             GenerationEvent::Token(event) => self.token(event, tokenizer),
             GenerationEvent::Finished { reason, cached_tokens } => {
                 self.usage.cached_tokens = Some(u64::from(cached_tokens));
                 let new = self.text.finish();
-                (new.text, Some(new.stopped.map_or(reason.into(), End::StopString)))
+                self.held.extend(std::mem::take(&mut self.in_doubt));
+                (new.parts, Some(new.stopped.map_or(reason.into(), End::StopString)))
             }
             GenerationEvent::Failed(failure) => return Err(failure.into()),
             GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
         };
-        let text = match self.echo.take() {
-            Some(echo) => echo + &more,
-            None => more,
-        };
-        let mut logprobs = Logprobs::default();
-        if ended.is_some() || !text.is_empty() {
-            logprobs = std::mem::take(&mut self.held);
-        }
-        if !text.is_empty() || !logprobs.is_empty() {
-            deltas.push(Delta::Text { text, logprobs });
-        }
+        self.add(parts, &mut deltas)?;
         if let Some(end) = ended {
+            if !self.held.is_empty() {
+                let logprobs = std::mem::take(&mut self.held);
+                deltas.push(Delta::Text { text: String::new(), logprobs });
+            }
             self.finished = true;
             self.generation = None;
-            deltas.push(Delta::End { end });
+            deltas.push(Delta::End { end: self.end(end) });
         }
         Ok(deltas)
+    }
+
+    /// The deltas of what comes next, after the prompt's text if that is given back.
+    fn add(&mut self, parts: Vec<Part>, deltas: &mut Deltas) -> Result<(), ApiError> {
+        let mut echo = self.echo.take().unwrap_or_default();
+        if !echo.is_empty() && !matches!(parts.first(), Some(Part::Text(_))) {
+            self.add_text(std::mem::take(&mut echo), deltas);
+        }
+        for part in parts {
+            match part {
+                Part::Text(text) => self.add_text(std::mem::take(&mut echo) + &text, deltas),
+                Part::Reasoning(text) => deltas.push(Delta::Reasoning { text }),
+                Part::Call(name) => {
+                    deltas.push(Delta::ToolCall { call: self.calls, id: call_id()?, name });
+                    self.calls += 1;
+                }
+                Part::Arguments(text) => {
+                    deltas.push(Delta::Arguments { call: self.calls.saturating_sub(1), text });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_text(&mut self, text: String, deltas: &mut Deltas) {
+        let logprobs = std::mem::take(&mut self.held);
+        deltas.push(Delta::Text { text, logprobs });
+    }
+
+    /// Why the choice ends, as clients know it: a model that calls tools waits for them, unless it was cut
+    /// off.
+    fn end(&self, end: End) -> End {
+        match end {
+            End::Stop | End::StopString(_) if self.calls > 0 => End::ToolCalls,
+            end => end,
+        }
     }
 
     /// The prompt's tokens from the second on; before the first one nothing is reported.
@@ -144,8 +183,8 @@ impl Choice {
         self.held.tokens = events;
     }
 
-    /// The next token of the completion: its text, and why the completion ends with it, if it does.
-    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (String, Option<End>) {
+    /// The next token of the completion: its parts, and why the completion ends with it, if it does.
+    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (Vec<Part>, Option<End>) {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);
@@ -154,10 +193,32 @@ impl Choice {
         } else {
             self.text.push(tokenizer, event.token)
         };
-        if self.reports && !new.hidden {
-            self.held.offsets.push(new.offset);
-            self.held.tokens.push(event);
+        self.usage.reasoning_tokens += u64::from(new.is_thinking);
+        if self.reports {
+            self.report(event, &new);
         }
-        (new.text, new.stopped.map(End::StopString))
+        let ended = new.stopped.map(End::StopString);
+        (new.parts, ended.or(new.has_its_call.then_some(End::ToolCalls)))
+    }
+
+    /// Keeps a token to be reported with the text that it is part of; of others nothing is said.
+    fn report(&mut self, event: TokenEvent, new: &NewText) {
+        if new.parts.iter().any(|part| matches!(part, Part::Text(_))) {
+            self.held.extend(std::mem::take(&mut self.in_doubt));
+        }
+        let kept = match new.place {
+            Place::Text => {
+                self.held.extend(std::mem::take(&mut self.in_doubt));
+                &mut self.held
+            }
+            Place::InDoubt => &mut self.in_doubt,
+            Place::Reasoning | Place::Call => {
+                self.in_doubt = Logprobs::default();
+                return;
+            }
+            Place::Frame => return,
+        };
+        kept.offsets.push(new.offset);
+        kept.tokens.push(event);
     }
 }

@@ -1,82 +1,144 @@
-//! The text side of a generation: tokens become whole UTF-8, stop strings end it.
+//! The text side of a generation: tokens become whole UTF-8, thinking and calls are told from text, stop
+//! strings end it.
 //!
 //! Nothing here knows HTTP. Text is handed on as soon as no stop string can begin in it, so what a
 //! client reads does not depend on where the token borders are: the stop string that is complete
 //! first ends the completion, and if two are complete at once, the longer.
 
-use crate::models::channels::Channels;
+use crate::chat_formats::{Parser, Part, Place, Read};
 use std::sync::Arc;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
-/// What one token adds to the text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What one token adds to an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewText {
-    /// Text to hand on: whole characters, none of them part of a stop string.
-    pub text: String,
+    /// What to hand on, in order: whole characters, none of them part of a stop string.
+    pub parts: Vec<Part>,
     /// Characters of the completion before this token, those not yet handed on included.
     pub offset: usize,
     /// The stop string that is complete: the completion ends here.
     pub stopped: Option<String>,
-    /// The token is not part of the answer: it is counted, and nothing is said of it.
-    pub hidden: bool,
+    /// What the token is part of. What is neither text nor may be it is counted, and nothing is said of it.
+    pub place: Place,
+    /// The model thinks with it.
+    pub is_thinking: bool,
+    /// The answer ends here with the one call that it may have.
+    pub has_its_call: bool,
 }
 
 /// The text of one completion, token by token.
+///
+/// Stop strings are looked for in the answer's text, not in what the model thinks or in calls; none begins
+/// before one of those and ends after it.
 #[derive(Debug)]
 pub struct CompletionText {
     detokenizer: Detokenizer,
     stops: StopMatcher,
     chars: usize,
-    /// The messages inside the answer, if it may have several.
-    channels: Option<Channels>,
+    /// Tells text from thinking and calls, if it may have those.
+    parser: Option<Parser>,
 }
 
 impl CompletionText {
     /// A completion that ends where one of `stops` (none empty) does; its first character has the
     /// offset `offset`.
     pub fn new(detokenizer: Detokenizer, stops: Arc<[String]>, offset: usize) -> CompletionText {
-        CompletionText {
-            detokenizer,
-            stops: StopMatcher::new(stops),
-            chars: offset,
-            channels: None,
-        }
+        CompletionText { detokenizer, stops: StopMatcher::new(stops), chars: offset, parser: None }
     }
 
-    /// With several messages inside, of which one kind is the answer.
-    pub fn with_channels(self, channels: Option<Channels>) -> CompletionText {
-        CompletionText { channels, ..self }
+    /// With thinking and calls in it.
+    pub fn with_parser(self, parser: Option<Parser>) -> CompletionText {
+        CompletionText { parser, ..self }
     }
 
     /// Adds a token. After one that `stopped`, nothing more is added.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
-        if self.channels.as_mut().is_some_and(|channels| !channels.takes(tokenizer, token)) {
-            return NewText { hidden: true, ..self.skip() };
+        match &mut self.parser {
+            Some(parser) => {
+                let read = parser.push(&mut self.detokenizer, tokenizer, token);
+                self.read(read)
+            }
+            None => {
+                let piece = self.detokenizer.push(tokenizer, token);
+                self.plain(piece)
+            }
         }
-        let piece = self.detokenizer.push(tokenizer, token);
-        self.pass(piece)
     }
 
     /// A token that is not text: the one that ended the completion.
     pub fn skip(&self) -> NewText {
-        NewText { offset: self.chars, ..NewText::default() }
+        NewText {
+            parts: Vec::new(),
+            offset: self.chars,
+            stopped: None,
+            place: Place::Text,
+            is_thinking: false,
+            has_its_call: false,
+        }
     }
 
     /// The end: what was held back, and what is left of a character that never became whole.
     pub fn finish(&mut self) -> NewText {
-        let piece = self.detokenizer.finish();
-        let mut new = self.pass(piece);
+        let mut new = match &mut self.parser {
+            Some(parser) => {
+                let read = parser.finish(&mut self.detokenizer);
+                self.read(read)
+            }
+            None => {
+                let piece = self.detokenizer.finish();
+                self.plain(piece)
+            }
+        };
         if new.stopped.is_none() {
-            new.text.push_str(&self.stops.finish());
+            self.release(&mut new);
         }
         new
     }
 
-    fn pass(&mut self, piece: String) -> NewText {
-        let offset = self.chars;
+    /// A piece of text where there is nothing else.
+    fn plain(&mut self, piece: String) -> NewText {
+        let mut new = self.skip();
+        self.text(piece, &mut new);
+        new
+    }
+
+    /// What the parser has made of a token.
+    fn read(&mut self, read: Read) -> NewText {
+        let Read { parts, place, is_thinking, ends } = read;
+        let mut new = NewText { place, is_thinking, has_its_call: ends, ..self.skip() };
+        for part in parts {
+            match part {
+                Part::Text(text) => self.text(text, &mut new),
+                part => {
+                    self.release(&mut new);
+                    new.parts.push(part);
+                }
+            }
+            if new.stopped.is_some() {
+                break;
+            }
+        }
+        new
+    }
+
+    fn text(&mut self, piece: String, new: &mut NewText) {
         self.chars += piece.chars().count();
         let (text, stopped) = self.stops.push(piece);
-        NewText { text, offset, stopped, hidden: false }
+        new.stopped = stopped;
+        add_text(&mut new.parts, text);
+    }
+
+    /// A run of text is over: what was held back is no stop string.
+    fn release(&mut self, new: &mut NewText) {
+        add_text(&mut new.parts, self.stops.finish());
+    }
+}
+
+fn add_text(parts: &mut Vec<Part>, more: String) {
+    match parts.last_mut() {
+        _ if more.is_empty() => {}
+        Some(Part::Text(text)) => text.push_str(&more),
+        _ => parts.push(Part::Text(more)),
     }
 }
 

@@ -161,7 +161,7 @@ async fn limits_between_fields() {
         (COMPLETIONS, json!({"suffix": "x"}), "suffix"),
         (COMPLETIONS, json!({"logit_bias": {"263": 1}}), "logit_bias"),
         (COMPLETIONS, json!({"prompt": [263]}), "prompt"),
-        (CHAT, json!({"tools": [{"type": "function"}]}), "tools"),
+        (CHAT, json!({"tools": [{"type": "function"}]}), "tools[0].function"),
         (CHAT, json!({"tool_choice": "required"}), "tool_choice"),
         (CHAT, json!({"response_format": {"type": "sound"}}), "response_format.type"),
         (CHAT, json!({"json_schema": {"type": "hiccup"}}), "json_schema"),
@@ -223,8 +223,8 @@ async fn bodies_that_are_no_json_object() {
 #[tokio::test]
 async fn a_template_that_refuses_is_the_clients_error() {
     let rig = Rig::saying("x");
-    let messages = json!([{"role": "tool", "content": "a"}]);
+    let messages = json!([{"role": "ipython", "content": "a"}]);
     let (status, error) = rig.error(CHAT, chat(json!({ "messages": messages }))).await;
     assert_eq!((status, &error["param"]), (400, &json!("messages")));
-    assert!(error["message"].as_str().unwrap().contains("no tools here"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("no python here"), "{error}");
 }

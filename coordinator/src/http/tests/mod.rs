@@ -16,6 +16,8 @@ mod ollama;
 mod responses;
 mod streaming;
 pub(crate) mod support;
+mod thinking;
 mod third_api;
 mod tls;
+mod tools;
 mod whole;

@@ -36,8 +36,8 @@ pub const IM_END: u32 = 259;
 pub const HE: u32 = 261;
 pub const HEL: u32 = 262;
 
-const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no \
-                        tools here') }}{% endif %}<|im_start|>{{ m.role[:1] }}:{{ m.content }}\
+const TEMPLATE: &str = "{% for m in messages %}{% if m.role == 'ipython' %}{{ raise_exception('no \
+                        python here') }}{% endif %}<|im_start|>{{ m.role[:1] }}:{{ m.content }}\
                         <|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>a:\
                         {% endif %}";
 
@@ -79,9 +79,16 @@ pub fn metadata_pairs() -> Vec<(String, Kv)> {
 
 /// A model of the tiny vocabulary.
 pub fn served(id: u32, names: (String, Vec<String>)) -> ServedModel {
-    let metadata = metadata();
-    let tokenizer = Tokenizer::from_metadata(&metadata).unwrap();
-    let template = Template::of_model(&metadata, &tokenizer);
+    served_of(&metadata(), id, names)
+}
+
+fn tiny_names() -> (String, Vec<String>) {
+    ("tiny".to_owned(), vec!["gpt-4".to_owned(), "org/tiny".to_owned()])
+}
+
+fn served_of(metadata: &Metadata, id: u32, names: (String, Vec<String>)) -> ServedModel {
+    let tokenizer = Tokenizer::from_metadata(metadata).unwrap();
+    let template = Template::of_model(metadata, &tokenizer);
     assert_eq!(tokenizer.vocab_size(), VOCAB);
     let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
     ServedModel::new(ModelId(id), names, (Arc::new(tokenizer), template), facts)
@@ -123,11 +130,41 @@ impl Rig {
         configure: impl FnOnce(&mut GatewayConfig),
         script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
     ) -> Rig {
-        Rig::administered(configure, script, None)
+        let tiny = served(0, tiny_names());
+        Rig::serving(tiny, configure, script, None)
     }
 
-    /// The same with an admin API.
+    /// A model with this template, a context that holds tools, and an engine that answers everything with
+    /// this text.
+    pub fn templated(template: &str, text: &'static str) -> Rig {
+        Rig::templated_script(template, move |_| Script::Play(say(text)))
+    }
+
+    /// The same with an engine that follows a script.
+    pub fn templated_script(
+        template: &str,
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+    ) -> Rig {
+        let mut pairs = metadata_pairs();
+        pairs.retain(|(key, _)| key != "tokenizer.chat_template");
+        pairs.push(("tokenizer.chat_template".to_owned(), Kv::String(template.to_owned())));
+        let model = served_of(&Metadata::from_pairs(pairs), 0, tiny_names());
+        let rig = Rig::serving(model, |_| {}, script, None);
+        rig.status.send_modify(|status| status.ctx_size = 8192);
+        rig
+    }
+
+    /// The same as `with`, with an admin API.
     pub fn administered(
+        configure: impl FnOnce(&mut GatewayConfig),
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+        admin: Option<Admin>,
+    ) -> Rig {
+        Rig::serving(served(0, tiny_names()), configure, script, admin)
+    }
+
+    fn serving(
+        served: ServedModel,
         configure: impl FnOnce(&mut GatewayConfig),
         script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
         admin: Option<Admin>,
@@ -137,8 +174,6 @@ impl Rig {
         status.send_replace(ready_status());
         let seen = Arc::new(Mutex::new(Seen::default()));
         tokio::spawn(play(commands, script, seen.clone()));
-        let names = ("tiny".to_owned(), vec!["gpt-4".to_owned(), "org/tiny".to_owned()]);
-        let served = served(0, names);
         let mut config = GatewayConfig {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
@@ -196,6 +231,13 @@ impl Rig {
 
     pub async fn get(&self, path: &str) -> Response {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// The text of the last prompt, control tokens left out.
+    pub fn prompt(&self) -> String {
+        let requests = self.requests();
+        let model = self.gateway.models.first().expect("one is served");
+        model.tokenizer.decode(&requests.last().expect("one came").prompt)
     }
 
     pub fn requests(&self) -> Vec<GenerationRequest> {

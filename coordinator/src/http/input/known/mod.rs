@@ -74,7 +74,7 @@ enum Accept {
 ///
 /// 400 naming the first field whose value is not accepted.
 pub fn take(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
-    take_tools(fields, places)?;
+    take_lists(fields, places)?;
     for name in fields.names() {
         let mut rows = KNOWN.iter().filter(|row| places.contains(&row.0));
         let Some((_, _, accept, why)) = rows.find(|row| row.1 == name) else { continue };
@@ -87,18 +87,15 @@ pub fn take(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Tools come first: a client that sends them sends `tool_choice` too, and is told of the tools. With
-/// an empty list of tools any choice among them is the same.
-fn take_tools(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
-    if !places.contains(&Place::Body) {
-        return Ok(());
-    }
+/// Lists come first: a client that sends tools sends a choice too, and is told of the tools. With an empty list
+/// any choice is the same.
+fn take_lists(fields: &mut Fields, places: &[Place]) -> Result<(), ApiError> {
     for (list, choice) in [("tools", "tool_choice"), ("functions", "function_call")] {
+        let Some(row) = KNOWN.iter().find(|row| places.contains(&row.0) && row.1 == list) else {
+            continue;
+        };
         let Some(value) = fields.take(list) else { continue };
-        let row = KNOWN.iter().find(|row| row.0 == Place::Body && row.1 == list);
-        if let Some((_, _, accept, why)) = row {
-            check(list, *accept, &value, why)?;
-        }
+        check(list, row.2, &value, row.3)?;
         fields.take(choice);
     }
     Ok(())
@@ -185,6 +182,10 @@ mod tests {
         at(&[Place::Body, Place::Chat], body)
     }
 
+    fn completion(body: Value) -> Result<(), ApiError> {
+        at(&[Place::Body, Place::Completions], body)
+    }
+
     fn text(error: &ApiError) -> String {
         error.body()["error"]["message"].as_str().unwrap().to_owned()
     }
@@ -221,9 +222,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_in_words() {
         let function = json!([{"type": "function", "function": {"name": "f"}}]);
-        let error = chat(json!({"tool_choice": "required", "tools": function})).unwrap_err();
+        let body = json!({"tool_choice": "required", "tools": function});
+        let error = completion(body).unwrap_err();
         assert_eq!(error.body()["error"]["param"], "tools");
-        assert_eq!(text(&error), "Woolly has no tools (function calling) yet: leave 'tools' out.");
+        assert!(text(&error).starts_with("Only conversations"), "{error:?}");
+        let body = json!({"functions": function, "function_call": {"name": "f"}});
+        let error = chat(body).unwrap_err();
+        assert_eq!(error.body()["error"]["param"], "functions");
+        assert!(text(&error).starts_with("Woolly has 'tools'"), "{error:?}");
         let error = chat(json!({"n": 2})).unwrap_err();
         assert!(text(&error).ends_with("leave 'n' out or set it to 1."), "{error:?}");
     }
@@ -233,10 +239,10 @@ mod tests {
         let named = json!({"type": "function", "function": {"name": "f"}});
         for choice in [json!("auto"), json!("none"), json!("required"), named.clone(), json!(null)]
         {
-            assert_eq!(chat(json!({"tools": [], "tool_choice": choice})), Ok(()));
+            assert_eq!(completion(json!({"tools": [], "tool_choice": choice})), Ok(()));
         }
-        assert_eq!(chat(json!({"tool_choice": "auto"})), Ok(()));
-        assert!(chat(json!({ "tool_choice": named })).is_err());
+        assert_eq!(completion(json!({"tool_choice": "auto"})), Ok(()));
+        assert!(completion(json!({ "tool_choice": named })).is_err());
         assert_eq!(chat(json!({"functions": [], "function_call": {"name": "f"}})), Ok(()));
     }
 

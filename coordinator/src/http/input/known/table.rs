@@ -9,7 +9,9 @@ use super::Place::{
 /// Where a field stands, its name, which values are accepted, and what to say of the others.
 pub(super) type Row = (Place, &'static str, Accept, &'static str);
 
-const TOOLS: &str = "Woolly has no tools (function calling) yet";
+const CONVERSATIONS: &str = "only conversations (/v1/chat/completions) have tools";
+const FUNCTIONS: &str = "Woolly has 'tools' and 'tool_choice' instead";
+const NO_THINKING: &str = "only conversations have a template that can think";
 const CHOICES: &str = "Woolly makes one choice of each prompt yet";
 const SAMPLER: &str = "Woolly does not have this sampler";
 const MEDIA: &str = "Woolly reads and writes text only";
@@ -56,14 +58,15 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "num_beams", Same(&["1"]), CHOICES),
     (Body, "length_penalty", Same(&["1"]), CHOICES),
     (Body, "early_stopping", Same(&["false"]), CHOICES),
-    // Tools. `tool_choice` goes with them: see `take_tools`.
-    (Body, "tools", Same(&["[]"]), TOOLS),
-    (Body, "tool_choice", Same(&["\"none\"", "\"auto\""]), TOOLS),
-    (Body, "parallel_tool_calls", Either, NEVER),
-    (Body, "parse_tool_calls", Either, NEVER),
-    (Body, "functions", Same(&["[]"]), TOOLS),
-    (Body, "function_call", Same(&["\"none\"", "\"auto\""]), TOOLS),
-    (Body, "web_search_options", No, TOOLS),
+    // Tools are for conversations. A choice goes with its list: see `take_lists`.
+    (Completions, "tools", Same(&["[]"]), CONVERSATIONS),
+    (Completions, "tool_choice", Same(&["\"none\"", "\"auto\""]), CONVERSATIONS),
+    (Completions, "parallel_tool_calls", Either, NEVER),
+    (Completions, "parse_tool_calls", Either, NEVER),
+    (Chat, "parse_tool_calls", Same(&["true"]), "calls of tools are always told apart from text"),
+    (Body, "functions", Same(&["[]"]), FUNCTIONS),
+    (Body, "function_call", Same(&["\"none\"", "\"auto\""]), FUNCTIONS),
+    (Body, "web_search_options", No, "Woolly does not search the web"),
     // One library does it.
     (Body, "guided_decoding_backend", Label, NEVER),
     // Grammars that begin in the middle of an answer.
@@ -91,9 +94,6 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "audio", No, MEDIA),
     (Body, "prediction", No, "Woolly does not use predicted outputs"),
     (Body, "suffix", Same(&["\"\""]), "Woolly does not fill text in before a suffix yet"),
-    (Body, "reasoning_format", Same(&["\"none\""]), "reasoning stays in the answer's text"),
-    (Body, "include_reasoning", Same(&["false"]), "reasoning stays in the answer's text"),
-    (Body, "reasoning", Same(&["{}"]), "reasoning stays in the answer's text"),
     // Templates.
     (Body, "chat_template", No, TEMPLATE),
     (Body, "documents", Same(&["[]"]), "Woolly hands no documents to the template"),
@@ -186,13 +186,12 @@ pub(super) const KNOWN: &[Row] = &[
     ),
     (Completions, "top_logprobs", Same(&["0"]), "'logprobs' is the number of alternatives here"),
     (Completions, "messages", No, "'messages' is for /v1/chat/completions"),
-    (Completions, "think", Same(&["false"]), "only conversations have a template that can think"),
-    (
-        Completions,
-        "reasoning_effort",
-        Same(&["\"none\""]),
-        "only conversations have a template that can think",
-    ),
+    (Completions, "think", Same(&["false"]), NO_THINKING),
+    (Completions, "enable_thinking", Same(&["false"]), NO_THINKING),
+    (Completions, "reasoning_effort", Same(&["\"none\""]), NO_THINKING),
+    (Completions, "reasoning_format", Same(&["\"none\"", "\"auto\""]), NO_THINKING),
+    (Completions, "include_reasoning", Either, NEVER),
+    (Completions, "reasoning", Same(&["{}"]), NO_THINKING),
     (Completions, "verbosity", Label, NEVER),
     (Completions, "chat_template_kwargs", Same(&["{}"]), "only conversations have a template"),
     (Completions, "add_generation_prompt", Same(&["true", "false"]), NEVER),
@@ -289,8 +288,7 @@ pub(super) const KNOWN: &[Row] = &[
     (Message, "annotations", List, NEVER),
     (Message, "audio", No, MEDIA),
     (Message, "images", Same(&["[]"]), MEDIA),
-    (Message, "tool_calls", Same(&["[]"]), TOOLS),
-    (Message, "function_call", Same(&["\"\"", "{}"]), TOOLS),
+    (Message, "function_call", Same(&["\"\"", "{}"]), "Woolly has 'tool_calls' instead"),
     (Message, "reasoning_details", Same(&["[]"]), "the template knows reasoning as text only"),
     (Part, "cache_control", Hint, NEVER),
     (Part, "name", Label, NEVER),
