@@ -1,10 +1,8 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
-mod folders;
-
-pub use folders::Folders;
-
 use crate::bench::config::BenchArgs;
+pub use crate::folders::Folders;
+use crate::folders::absolute;
 use crate::machine::simd::Simd;
 use crate::machine::system::{memory_allowance, parse_threads, threads_available};
 use crate::units::{parse_duration, parse_size};
@@ -12,7 +10,6 @@ use crate::weights::pages::Pages;
 use crate::weights::verify::Verify;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use folders::absolute;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -281,6 +278,18 @@ pub fn variable(name: &OsStr) -> Option<OsString> {
 /// Whether `NO_COLOR` asks for plain text.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+impl Folders {
+    /// Reads the environment. Relative and empty values are ignored, as the XDG rules say.
+    pub fn from_environment() -> Folders {
+        let read = |key| std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
+        Folders {
+            state_home: read("XDG_STATE_HOME"),
+            cache_home: read("XDG_CACHE_HOME"),
+            home: read("HOME"),
+        }
+    }
 }
 
 impl JoinArgs {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod convert;
 pub mod coordinator;
 pub mod counters;
+pub mod folders;
 pub mod machine;
 pub mod peers;
 pub mod shutdown;

@@ -1,17 +1,15 @@
 //! The `woolly-worker` command.
 
-use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_engine::weights::end_on_lost_pages;
-use woolly_protocol::settings::{Settings, Stopped, Understood, shell, understand};
 use woolly_worker::app::exit::{EXIT_ERROR, EXIT_LOST_PAGES, EXIT_USAGE, LOST_PAGES};
-use woolly_worker::app::{config_command, log, run, slices_command};
+use woolly_worker::app::{command_line, config_command, log, run, slices_command};
 use woolly_worker::bench;
-use woolly_worker::config::{CONFIGURED, Cli, Command, Config, Folders, variable};
+use woolly_worker::config::{Command, Config, Folders};
 use woolly_worker::machine::system;
 
 fn main() -> ExitCode {
-    let (cli, settings) = match parse() {
+    let (cli, settings) = match command_line::read() {
         Ok(understood) => understood,
         Err(mistakes) => return complain(&mistakes, EXIT_USAGE),
     };
@@ -43,14 +41,11 @@ fn main() -> ExitCode {
             }
         }
         Command::Completions { shell } => {
-            config_command::print(&shell::completions(Cli::command(), shell));
+            config_command::completions(shell);
             ExitCode::SUCCESS
         }
-        Command::Man { command } => match shell::page(Cli::command(), &command) {
-            Ok(page) => {
-                config_command::print(&page);
-                ExitCode::SUCCESS
-            }
+        Command::Man { command } => match config_command::page(&command) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(mistake) => complain(&mistake, EXIT_USAGE),
         },
         Command::Slices(args) => match slices_command::run(&args, &folders) {
@@ -59,25 +54,6 @@ fn main() -> ExitCode {
             Err(error) => complain(&error, EXIT_ERROR),
         },
     }
-}
-
-/// Reads the command line, variables and the file of options. Ends for a line that cannot be read, or one that
-/// asks for help.
-///
-/// # Errors
-///
-/// All mistakes, one line each.
-fn parse() -> Result<(Cli, Option<Settings>), String> {
-    let words: Vec<_> = std::env::args_os().collect();
-    let understood = understand(&Cli::command(), CONFIGURED, &words, &variable);
-    let understood = understood.and_then(|Understood { matches, settings }| {
-        let cli = Cli::from_arg_matches(&matches).map_err(Stopped::Clap)?;
-        Ok((cli, settings))
-    });
-    understood.map_err(|stopped| match stopped {
-        Stopped::Clap(error) => error.exit(),
-        Stopped::Mistakes(mistakes) => mistakes.join("\n"),
-    })
 }
 
 fn join(config: Config) -> ExitCode {

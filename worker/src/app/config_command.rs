@@ -1,10 +1,11 @@
-//! `config`: what join would be set to.
+//! `config`, `completions` and `man`: what join would be set to, and what the command line can be told.
 
 use crate::config::{Cli, ConfigCommand, Folders};
 use crate::machine::system;
 use clap::CommandFactory;
+use clap_complete::Shell;
 use std::io::{self, Write};
-use woolly_protocol::settings::{Settings, show};
+use woolly_protocol::settings::{Settings, shell, show};
 
 /// `config print`, `config check` and `config docs`. `settings` are those of the command that runs.
 ///
@@ -36,8 +37,23 @@ pub fn docs() -> String {
     cli.find_subcommand("join").map(show::table).unwrap_or_default()
 }
 
+/// `completions`.
+pub fn completions(shell: Shell) {
+    print(&shell::completions(Cli::command(), shell));
+}
+
+/// `man`.
+///
+/// # Errors
+///
+/// There is no such command.
+pub fn page(command: &[String]) -> Result<(), String> {
+    print(&shell::page(Cli::command(), command)?);
+    Ok(())
+}
+
 /// Writes to stdout; whoever closes it has seen enough.
-pub fn print(bytes: &[u8]) {
+fn print(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }

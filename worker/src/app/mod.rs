@@ -1,5 +1,6 @@
 //! The process: it joins, comes back to a coordinator that was gone, and ends. Everything is put together here.
 
+pub mod command_line;
 pub mod config_command;
 pub mod exit;
 pub mod join;

@@ -14,16 +14,6 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Reads the environment. Relative and empty values are ignored, as the XDG rules say.
-    pub fn from_environment() -> Folders {
-        let read = |key| std::env::var_os(key).map(PathBuf::from).filter(|path| path.is_absolute());
-        Folders {
-            state_home: read("XDG_STATE_HOME"),
-            cache_home: read("XDG_CACHE_HOME"),
-            home: read("HOME"),
-        }
-    }
-
     /// The worker's state directory.
     pub fn state_dir(&self, given: Option<&Path>) -> Result<PathBuf, String> {
         if let Some(dir) = given {
@@ -47,6 +37,6 @@ impl Folders {
 }
 
 /// A path that does not depend on the working directory.
-pub(super) fn absolute(path: &Path) -> Result<PathBuf, String> {
+pub fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
 }
