@@ -16,11 +16,11 @@ use crate::app::local_workers::{self, LocalWorkers};
 use crate::app::tasks::{Ending, Task, Tasks};
 use crate::cluster::{ClusterConfig, Timeouts};
 use crate::config::{ServeArgs, WorkerCounts, state_dir};
-use crate::driver::{Driver, DriverConfig, Inputs, Outputs};
+use crate::driver::{Driver, DriverConfig, Inputs, LaneCommand, Outputs};
 use crate::epochs::EpochCounter;
 use crate::events::Events;
 use crate::exit::Fatal;
-use crate::generation::{EngineHandle, seam};
+use crate::generation::{EngineHandle, ModelId, seam};
 use crate::guides::Pool;
 use crate::http::server::admin::Admin;
 use crate::http::server::certificates::Certificates;
@@ -31,6 +31,7 @@ use crate::http::{Gateway, GatewayConfig};
 use crate::links::{self, EVENTS_MAX, HEARTBEAT_MS};
 use crate::models::shelf::Shelf;
 use crate::models::slices::SliceServer;
+use crate::models::watch::ModelNews;
 use crate::models::{NUMERICS, Registry};
 use crate::open_files;
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
@@ -69,12 +70,12 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
-    let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let model = args.model.path()?.map(|path| open(path, &args)).transpose()?;
     if model.is_none() {
         refuse_flags_of_a_model(&args)?;
     }
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
+    let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let keys = args.access.keys()?;
     let certificates = args.door.certificates()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
@@ -145,12 +146,8 @@ impl Server {
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
         let preamble = Preamble::ours(NUMERICS);
-        let ending = Ending {
-            asked: asked.clone(),
-            patience: self.args.shutdown_timeout,
-            expire,
-            work: work.subscribe(),
-        };
+        let patience = self.args.shutdown_timeout;
+        let ending = Ending { asked: asked.clone(), patience, expire, work: work.subscribe() };
         let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
             guides,
@@ -162,19 +159,8 @@ impl Server {
         };
         let ((news, models), (lanes, asked_of_lanes)) = (mpsc::channel(1), mpsc::channel(1));
         let slices = Arc::new(SliceServer::new());
-        let keeper = Arc::new(Keeper {
-            maker: lane_maker(&self.args, self.counts.awaited, &self.state, &urls),
-            shelf: self.shelf.clone(),
-            verify: self.args.verify,
-            registry: Arc::new(Registry::new(Vec::new(), self.args.naming.any_model)),
-            statuses: engine.statuses().clone(),
-            slices: Arc::clone(&slices),
-            lanes,
-            news,
-            events: outputs.events.clone(),
-            announcer,
-            kept: Models::default(),
-        });
+        let to_driver = (lanes, news);
+        let keeper = self.keeper(&engine, &slices, to_driver, &urls, outputs.events.clone());
         let (admin, asked_of_keeper) = AdminHandle::new(keeper.events.clone());
         let driver = Driver::new(self.driver_config(&ca, &outputs.epochs)?, outputs);
         let ca = Arc::new(ca);
@@ -191,7 +177,7 @@ impl Server {
             driver.run(Inputs { commands, lanes, links, models, guides, drain, deadline, stop })
         });
         if let Some(model) = model {
-            keeper.begin(model).await.map_err(|refused| Fatal::Runtime(refused.into()))?;
+            keeper.begin(model).await.map_err(anyhow::Error::new)?;
         }
         let registry = Arc::clone(&keeper.registry);
         let tasks = Tasks {
@@ -211,6 +197,30 @@ impl Server {
             driver,
         };
         tasks.run(ending).await
+    }
+
+    /// Who keeps the models; none yet.
+    fn keeper(
+        &self,
+        engine: &EngineHandle,
+        slices: &Arc<SliceServer>,
+        (lanes, news): (mpsc::Sender<LaneCommand>, mpsc::Sender<(ModelId, ModelNews)>),
+        urls: &[String],
+        events: Events,
+    ) -> Arc<Keeper> {
+        Arc::new(Keeper {
+            maker: lane_maker(&self.args, self.counts.awaited, &self.state, urls),
+            shelf: self.shelf.clone(),
+            verify: self.args.verify,
+            registry: Arc::new(Registry::new(Vec::new(), self.args.naming.any_model)),
+            statuses: engine.statuses().clone(),
+            slices: Arc::clone(slices),
+            lanes,
+            news,
+            events,
+            announcer: Announcer(self.args.log_format),
+            kept: Models::default(),
+        })
     }
 
     /// The gateway, until it is told to end.

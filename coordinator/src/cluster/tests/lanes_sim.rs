@@ -4,6 +4,7 @@
 use super::*;
 use crate::scheduler::tests::rng::Rng;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Histories per run of the tests.
 const SEEDS: u64 = 300;
@@ -107,8 +108,8 @@ impl World {
     }
 
     fn hello(&mut self, id: WorkerId) {
-        if !self.workers.contains_key(&id) {
-            self.workers.insert(id, Vec::new());
+        if let Entry::Vacant(place) = self.workers.entry(id) {
+            place.insert(Vec::new());
             let hello = Hello { memory_bytes: MEMORY, memory_is_own: true, ..hello(id) };
             self.cluster.handle_hello(self.now, id, &hello).unwrap();
         }

@@ -46,9 +46,12 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
     let (path, id) = (request.uri().path().to_owned(), request_id(request.headers()));
     let checked = check_uri(request.uri())
         .and_then(|()| guard.hosts.check(request.headers(), request.uri(), request.version()))
-        .and_then(|()| match admin::is_admin(&path) {
-            true => admin::check(gateway.admin.as_ref(), guard.door, &path, request.headers()),
-            false => gateway.config.keys.check(&path, request.headers()),
+        .and_then(|()| {
+            if admin::is_admin(&path) {
+                admin::check(gateway.admin.as_ref(), guard.door, &path, request.headers())
+            } else {
+                gateway.config.keys.check(&path, request.headers())
+            }
         });
     let log = log_of(gateway, &request, id.as_ref(), checked.as_ref().ok().copied().flatten());
     let mut response = match checked {
