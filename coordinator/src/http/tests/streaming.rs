@@ -232,6 +232,34 @@ async fn silence_is_filled_with_comments_and_ends_when_the_server_closes() {
     assert!(body.next().await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn every_api_has_its_own_way_to_break_a_silence() {
+    let rig = Rig::new(|_| Script::Hold(Vec::new()));
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    let anthropic = json!({"messages": messages, "max_tokens": 9, "stream": true});
+    let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+    for (path, body, expected) in [
+        ("/v1/messages", anthropic, ping),
+        ("/v1/responses", json!({"input": "hi", "stream": true}), ": ping\n\n"),
+        ("/api/chat", json!({"messages": messages}), " "),
+    ] {
+        let response = rig.post(path, body).await;
+        let mut body = response.into_body().into_data_stream();
+        for _ in 0..2 {
+            assert_eq!(body.next().await.unwrap().unwrap(), expected, "{path}");
+        }
+    }
+    // What was sent before a line is a part of it, and JSON all the same.
+    let response = rig.post("/api/chat", json!({"messages": messages})).await;
+    let mut body = response.into_body().into_data_stream();
+    let mut text = String::from_utf8(body.next().await.unwrap().unwrap().to_vec()).unwrap();
+    let events = rig.seen.lock().unwrap().held[3].clone();
+    events.send(tokens("a").remove(0)).await.unwrap();
+    text += std::str::from_utf8(&body.next().await.unwrap().unwrap()).unwrap();
+    let line: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&text[..2], &line["message"]["content"]), (" {", &json!("a")));
+}
+
 #[tokio::test]
 async fn dropping_the_body_cancels_the_generation() {
     let rig = Rig::new(|_| Script::Hold(tokens("a")));

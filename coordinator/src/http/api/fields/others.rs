@@ -109,7 +109,12 @@ const MESSAGES_OWN: &[Row] = &[
         "Woolly does not know where its machines are",
     ),
     refused("mcp_servers", "[]", r#"[{"type": "url"}]"#, "beta"),
-    refused("context_management", "{}", r#"{"edits": [{}]}"#, "beta"),
+    refused(
+        "context_management",
+        r#"{"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}"#,
+        r#"{"edits": [{}]}"#,
+        "beta",
+    ),
     refused("compaction", "", r#"{"a": 1}"#, "beta"),
     refused("fallbacks", "[]", r#"[{"model": "m"}]"#, "beta"),
     refused("fallback_credit_token", "", r#""x""#, "beta"),

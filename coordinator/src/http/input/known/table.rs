@@ -19,6 +19,8 @@ const REPORT: &str = "Woolly does not report this";
 const SCHEDULE: &str = "Woolly schedules and caches by itself";
 const FIRST_COME: &str = "Woolly serves requests in turn, whatever they are for";
 const TEMPLATE: &str = "the model's own template is used";
+/// What asks for nothing to be cleared.
+const KEEPS_THINKING: &str = r#"{"edits":[{"type":"clear_thinking_20251015","keep":"all"}]}"#;
 const BUDGET: &str = "thinking is bounded by 'max_tokens' only";
 const ONE: &str = "an answer of this API is one";
 const STATELESS: &str = "nothing of earlier requests is kept";
@@ -247,7 +249,12 @@ pub(super) const KNOWN: &[Row] = &[
     // Anthropic's.
     (Anthropic, "container", No, "Woolly runs no code"),
     (Anthropic, "mcp_servers", Same(&["[]"]), "Woolly runs no tools of its own"),
-    (Anthropic, "context_management", Same(&["{}"]), "Woolly changes nothing in a conversation"),
+    (
+        Anthropic,
+        "context_management",
+        Same(&["{}", "{\"edits\":[]}", KEEPS_THINKING]),
+        "Woolly changes nothing in a conversation",
+    ),
     (Anthropic, "diagnostics", No, STATELESS),
     (Anthropic, "thread", No, STATELESS),
     (Anthropic, "compaction", No, "Woolly changes nothing in a conversation"),
