@@ -184,7 +184,7 @@ pub fn schema(data: &[u8]) {
 }
 
 static GUIDES: LazyLock<Guides> =
-    LazyLock::new(|| Guides::new(Arc::clone(&QWEN)).expect("the vocabulary is small"));
+    LazyLock::new(|| Guides::new(Arc::clone(&QWEN), &[]).expect("the vocabulary is small"));
 
 /// The first tokens of an answer that a grammar allows.
 fn follow(grammar: &Grammar) {
