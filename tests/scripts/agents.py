@@ -78,11 +78,11 @@ def openai_responses(base, model):
     client = OpenAI(base_url=base + "/v1", api_key="none")
     answer = client.responses.create(model=model, input=QUESTION, max_output_tokens=16, temperature=0)
     assert answer.output_text
-    kinds = []
     with client.responses.stream(model=model, input=QUESTION, max_output_tokens=16, temperature=0) as stream:
-        kinds = [event.type for event in stream]
-        assert stream.get_final_response().output_text == answer.output_text
+        events = list(stream)
+    kinds = [event.type for event in events]
     assert kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete"), kinds
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == answer.output_text
     assert isinstance(client.responses.parse(model=model, input=QUESTION, text_format=Brick).output_parsed, Brick)
     tool = {"type": "function", **TOOL["function"], "strict": True}
     called = client.responses.create(model=model, input=QUESTION, tools=[tool], tool_choice="required", max_output_tokens=200)
@@ -94,13 +94,15 @@ def anthropic_messages(base, model):
     from anthropic import Anthropic
 
     client = Anthropic(base_url=base, api_key="none")
-    common = dict(model=model, max_tokens=16, temperature=0, messages=[{"role": "user", "content": QUESTION}])
+    greedy = {"temperature": 0}
+    common = dict(model=model, max_tokens=16, extra_body=greedy, messages=[{"role": "user", "content": QUESTION}])
     answer = client.messages.create(**common)
     assert answer.content[0].text and answer.stop_reason in ("end_turn", "max_tokens")
     with client.messages.stream(**common) as stream:
         assert stream.get_final_text() == answer.content[0].text
     counted = client.messages.count_tokens(model=model, messages=common["messages"])
-    assert counted.input_tokens == answer.usage.input_tokens
+    # What a cache held is counted apart.
+    assert counted.input_tokens == answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)
     function = TOOL["function"]
     tool = {"name": function["name"], "description": function["description"], "input_schema": function["parameters"]}
     with client.messages.stream(**common | {"max_tokens": 200}, tools=[tool], tool_choice={"type": "any"}) as stream:
