@@ -125,6 +125,9 @@ impl Load {
             stop_tokens: Arc::clone(&self.stop_tokens),
             key: KeyId(self.asked % 4),
             time_limit: None,
+            siblings: None,
+            limits: None,
+            dry: None,
         }
     }
 }

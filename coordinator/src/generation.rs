@@ -6,10 +6,11 @@
 
 pub use crate::ids::{GenerationId, KeyId, LaneId, ModelId};
 
-use crate::guides::Guided;
+use crate::guides::{Dry, Guided, Limits};
 use crate::metrics::Metrics;
 use crate::status::{Status, Work};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,6 +40,13 @@ pub struct GenerationRequest {
     pub key: KeyId,
     /// The generation fails if it has not ended so long after it was submitted.
     pub time_limit: Option<Duration>,
+    /// Names the request if it has several choices: they compute their prompt once, even where the prefix
+    /// cache is off.
+    pub siblings: Option<NonZeroU64>,
+    /// Which tokens may come, by the request's own words; at least one may come first. `None` allows all.
+    pub limits: Option<Arc<Limits>>,
+    /// Makes repetitions less likely.
+    pub dry: Option<Arc<Dry>>,
 }
 
 /// One token with its log-probabilities (natural, from the raw logits).

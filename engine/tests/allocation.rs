@@ -16,6 +16,8 @@ const PARAMS: SampleParams<'static> = SampleParams {
     top_k: 40,
     top_p: 0.95,
     min_p: 0.05,
+    xtc_probability: 0.5,
+    xtc_threshold: 0.1,
     repetition_penalty: 1.1,
     frequency_penalty: 0.1,
     presence_penalty: 0.1,

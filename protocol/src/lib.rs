@@ -75,4 +75,4 @@ pub mod units;
 pub mod windows;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;

@@ -61,7 +61,7 @@ pub struct SampleBy {
     pub mask: Option<u32>,
 }
 
-/// How a token is chosen, as a request asks for it. The random number is a function of (seed, choice,
+/// How a token is chosen, as a request asks for it. Random numbers are functions of (seed, choice,
 /// position sampled) alone.
 #[derive(Clone, Debug, PartialEq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
@@ -74,6 +74,10 @@ pub struct SamplingOptions {
     pub top_p: f32,
     /// Keep tokens at least this fraction as likely as the best; 0 keeps all. In [0, 1].
     pub min_p: f32,
+    /// How likely it is that the most likely tokens are left out for once; 0 is off. In [0, 1].
+    pub xtc_probability: f32,
+    /// Of the tokens at least this likely only the least likely stays then; above 0.5 is off. In [0, 1].
+    pub xtc_threshold: f32,
     /// Divides positive and multiplies negative logits of counted tokens; 1 is off. Above 0.
     pub repetition_penalty: f32,
     /// Subtracted from a counted token's logit, times its count; 0 is off.
@@ -120,6 +124,8 @@ impl SamplingOptions {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
             repetition_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
@@ -223,6 +229,8 @@ impl SamplingOptions {
         check.range("temperature", self.temperature, 0.0..=100.0)?;
         check.range("top_p", self.top_p, f32::MIN_POSITIVE..=1.0)?;
         check.range("min_p", self.min_p, 0.0..=1.0)?;
+        check.range("xtc_probability", self.xtc_probability, 0.0..=1.0)?;
+        check.range("xtc_threshold", self.xtc_threshold, 0.0..=1.0)?;
         check.range("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE..=f32::MAX)?;
         check.range("frequency_penalty", self.frequency_penalty, f32::MIN..=f32::MAX)?;
         check.range("presence_penalty", self.presence_penalty, f32::MIN..=f32::MAX)?;

@@ -290,6 +290,8 @@ fn sample_params<'a>(sampling: &'a Sampling, row: &SamplingRow) -> Option<Sample
         top_k: options.top_k,
         top_p: options.top_p,
         min_p: options.min_p,
+        xtc_probability: options.xtc_probability,
+        xtc_threshold: options.xtc_threshold,
         repetition_penalty: options.repetition_penalty,
         frequency_penalty: options.frequency_penalty,
         presence_penalty: options.presence_penalty,

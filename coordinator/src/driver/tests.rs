@@ -298,6 +298,9 @@ fn request(max_tokens: u32) -> GenerationRequest {
         guided: None,
         key: KeyId::default(),
         time_limit: None,
+        siblings: None,
+        limits: None,
+        dry: None,
         stop_tokens: Arc::default(),
     }
 }

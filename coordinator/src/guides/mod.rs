@@ -15,13 +15,17 @@
 //! | `guide.rs`, `next.rs` | one generation's place in its grammar; what may come next |
 //! | `guided.rs` | the beginning of such a generation, as its request carries it |
 //! | `pool.rs` | the threads that compute it |
+//! | `limits.rs` | a least length, lists of tokens, words that must not come |
+//! | `dry.rs` | tokens that would make a repetition longer |
 
 pub mod compile;
+pub mod dry;
 mod error;
 pub mod gbnf;
 pub mod grammar;
 pub mod guide;
 mod guided;
+pub mod limits;
 mod mask;
 pub mod next;
 pub mod pool;
@@ -30,9 +34,11 @@ mod tests;
 mod vocabulary;
 
 pub use compile::Guides;
+pub use dry::{Breakers, Dry};
 pub use error::GrammarError;
 pub use grammar::Grammar;
 pub use guide::{Guide, Thinking};
 pub use guided::Guided;
+pub use limits::Limits;
 pub use next::Next;
 pub use pool::{Answered, Pool};

@@ -13,6 +13,7 @@ use crate::generation::EngineHandle;
 use crate::models::{Registry, ServedModel};
 use axum::http::HeaderValue;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub struct Gateway {
     pub(super) started: u64,
     pub(super) preparing: Arc<Semaphore>,
     pub(super) body_budget: Arc<Semaphore>,
+    /// The number of the next request with several choices of a prompt.
+    siblings: AtomicU64,
     /// No new requests.
     pub(super) draining: CancellationToken,
     /// Running streams end now.
@@ -74,6 +77,7 @@ impl Gateway {
             started: unix_seconds(),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
             body_budget: Arc::new(Semaphore::new(BODY_BUDGET_KIB)),
+            siblings: AtomicU64::new(1),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         }
@@ -109,6 +113,11 @@ impl Gateway {
             1 => format!("{} is served", names[0]),
             _ => format!("{} are served", names.join(", ")),
         }
+    }
+
+    /// A number that no prompt before this one had.
+    pub(super) fn next_siblings(&self) -> u64 {
+        self.siblings.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Does work that takes milliseconds away from the threads that serve everybody.

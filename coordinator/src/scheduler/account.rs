@@ -177,7 +177,7 @@ impl Scheduler {
         self.events.push_back((id, GenerationEvent::Token(token_event(row))));
         match ends {
             Some(reason) => self.finish(now, id, reason),
-            None => self.go_on(id, token),
+            None => self.go_on(now, id, token),
         }
     }
 
@@ -205,7 +205,7 @@ fn non_finite() -> Failure {
     }
 }
 
-fn nothing_allowed() -> Failure {
+pub(super) fn nothing_allowed() -> Failure {
     Failure {
         code: "no_token_allowed",
         message: "no token that the request's constraints allow has a chance".to_owned(),

@@ -10,12 +10,15 @@
 //! one chunk. Clients hear of them at once; if log-probabilities are wanted, when their rows have been scored.
 
 use super::Scheduler;
+use super::account::nothing_allowed;
 use super::limits::to_usize;
 use super::sequence::{Allowed, Phase};
 use crate::generation::{Failure, FinishReason, GenerationEvent, TokenEvent};
 use crate::guides::Next;
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
+use woolly_protocol::sampling::TokenMask;
 
 /// Rows with which a sequence still counts as one that decodes; one with more computes them as a prompt.
 const DECODE_ROWS_MAX: usize = 16;
@@ -37,14 +40,30 @@ impl Scheduler {
     }
 
     /// A token was chosen, and the generation goes on: with its guide's answer, or at once.
-    pub(super) fn go_on(&mut self, id: SequenceId, token: u32) {
+    pub(super) fn go_on(&mut self, now: Duration, id: SequenceId, token: u32) {
         let sequence = self.sequence_mut(id);
         if sequence.request.guided.is_some() {
             sequence.allowed = Allowed::Awaited;
             self.questions.push_back((id, token));
-        } else if sequence.phase == Phase::Running {
+        } else if self.allow(now, id, None) && self.sequence(id).phase == Phase::Running {
             self.running.make_ready(id);
         }
+    }
+
+    /// Of the tokens that a guide allows those may come that the request's own limits allow. `false` if there is
+    /// none, and the generation has failed.
+    pub(super) fn allow(
+        &mut self,
+        now: Duration,
+        id: SequenceId,
+        guide: Option<Arc<TokenMask>>,
+    ) -> bool {
+        if self.sequence_mut(id).allow(guide).is_ok() {
+            return true;
+        }
+        self.running.leave_ready(id);
+        self.fail(now, id, nothing_allowed());
+        false
     }
 
     /// What may come next is known.
@@ -59,8 +78,12 @@ impl Scheduler {
             }
         };
         ends = self.append(now, id, &forced).or(ends);
+        if ends.is_some() {
+            self.sequence_mut(id).allowed = Allowed::Known(None);
+        } else if !self.allow(now, id, mask) {
+            return;
+        }
         let sequence = self.sequence_mut(id);
-        sequence.allowed = Allowed::Known(mask);
         match ends {
             Some(reason) if sequence.scored_count == sequence.score_end => {
                 self.finish(now, id, reason);

@@ -245,8 +245,9 @@ impl Scheduler {
         }
         self.sequences.insert(id, sequence);
         self.waiting.add(id, key, None);
-        if let Some(first) = guided {
-            self.take_next(now, id, first);
+        match guided {
+            Some(first) => self.take_next(now, id, first),
+            None => _ = self.allow(now, id, None),
         }
         self.admit(now);
         Ok(id)

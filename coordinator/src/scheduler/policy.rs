@@ -149,11 +149,14 @@ impl Scheduler {
 
     /// The next chunks of prompts, and of token logs that are computed again, oldest first.
     fn add_prefills(&mut self, builder: &mut StepBuilder, room: Room) {
-        let mut after = None;
+        let (mut after, mut computed) = (None, Vec::new());
         while builder.rows() < room.rows {
             let Some((rank, id)) = self.running.prefilling_after(after) else { break };
             after = Some(rank);
             self.adopt(id, EXTENTS_AHEAD);
+            if self.awaits(id, &computed) {
+                continue;
+            }
             let sequence = self.sequence(id);
             let rows = sequence.pending().min(room.rows - builder.rows());
             if rows == 0 {
@@ -164,6 +167,8 @@ impl Scheduler {
                 continue;
             }
             builder.push(id, self.sequence_mut(id), rows);
+            let sent = self.sequence(id).sent;
+            self.note_computed(id, sent - rows..sent, &mut computed);
             if self.sequence(id).unsent() == 0 {
                 self.running.prefilled(rank);
             }

@@ -11,8 +11,10 @@
 //! that finds it then sends its own microbatch later, and every stage computes forwards in the order
 //! in which they arrive: it has written the extent's slots before it reads them. Nothing takes a
 //! forward back once it is sent (a cancelled sequence holds its blocks until the answer), and a
-//! pipeline that breaks takes all blocks with it. So requests with one prefix that arrive together
-//! compute it once: the first does, and the others look again at each extent's border.
+//! pipeline that breaks takes all blocks with it. So requests with one prefix that arrive together, the
+//! choices of one request among them, compute it once: the first does, and the others look again at each
+//! extent's border. Who would compute an extent in the very microbatch in which another does waits for the
+//! next one, where it has its name. Each computes by itself what is left after the last full extent.
 //!
 //! # Windows
 //!
@@ -27,6 +29,8 @@
 //! new plan begins with an empty cache.
 
 use super::Scheduler;
+use super::prefix_key::Name;
+use std::ops::Range;
 use woolly_protocol::ids::SequenceId;
 
 /// Extents that one who computes a prompt looks at, at each border between two, for what others have
@@ -35,12 +39,12 @@ use woolly_protocol::ids::SequenceId;
 pub(super) const EXTENTS_AHEAD: usize = 64;
 
 impl Scheduler {
-    /// Names the full extents of a sequence's log; `false` without a cache.
+    /// Names the full extents of a sequence's log; `false` if nobody may find them.
     fn name_extents(&mut self, id: SequenceId) -> bool {
         let len = self.caches.extent_len();
         let prefix_cache = self.config.prefix_cache;
         let sequence = self.sequence_mut(id);
-        let Some(root) = prefix_cache.root(sequence.request.key) else { return false };
+        let Some(root) = prefix_cache.root(&sequence.request) else { return false };
         let done = sequence.names.len();
         for tokens in sequence.tokens[done * len..].chunks_exact(len) {
             let name = sequence.names.last().unwrap_or(&root).then(tokens);
@@ -76,6 +80,35 @@ impl Scheduler {
         }
         self.tally.prefix_hit_tokens += (adopted * len) as u64;
         self.use_reserved(id, adopted);
+    }
+
+    /// Whether a sequence's next extent is among those that the present microbatch computes already: in the
+    /// next one it has it. [`adopt`](Self::adopt) has named what it may find.
+    pub(super) fn awaits(&self, id: SequenceId, computed: &[Name]) -> bool {
+        let len = self.caches.extent_len();
+        let sequence = self.sequence(id);
+        if sequence.wants_scores() || !sequence.sent.is_multiple_of(len) {
+            return false;
+        }
+        let next = sequence.sent / len;
+        let found = sequence.names.get(next).filter(|_| next < (sequence.compute_end() - 1) / len);
+        found.is_some_and(|name| computed.contains(name))
+    }
+
+    /// Adds the names of the full extents in which these positions of a sequence are: it computes them in
+    /// the present microbatch, or goes on with them in the next.
+    pub(super) fn note_computed(
+        &mut self,
+        id: SequenceId,
+        positions: Range<usize>,
+        computed: &mut Vec<Name>,
+    ) {
+        if self.name_extents(id) {
+            let len = self.caches.extent_len();
+            let names = &self.sequence(id).names;
+            let (from, end) = (positions.start / len, positions.end.div_ceil(len));
+            computed.extend(names[..end.min(names.len())].iter().skip(from));
+        }
     }
 
     /// Extents that a waiting sequence would find and that others hold, of the group that remembers all: they

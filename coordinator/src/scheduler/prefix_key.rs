@@ -1,11 +1,11 @@
 //! Names of extents: equal names mean equal tokens from the start of the sequence on.
 
-use crate::generation::KeyId;
+use crate::generation::GenerationRequest;
 
 /// Whose prefixes a request may find.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PrefixCache {
-    /// Nobody's.
+    /// Nobody's, but that the choices of one request compute their prompt once.
     Off,
     /// Those of its own API key: the time to the first token tells nobody what others have asked.
     #[default]
@@ -24,6 +24,12 @@ impl Name {
         Self(*blake3::hash(&tenant.to_le_bytes()).as_bytes())
     }
 
+    /// What the first extent of the choices of one request follows: nobody else has this name. It is a hash
+    /// of other bytes than any tenant's.
+    fn siblings(request: u64) -> Self {
+        Self(*blake3::hash(&request.to_le_bytes()).as_bytes())
+    }
+
     /// The name of an extent with these tokens after the one named so.
     pub(super) fn then(&self, tokens: &[u32]) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -35,11 +41,11 @@ impl Name {
 }
 
 impl PrefixCache {
-    /// What the names of a key's extents begin with; `None` without a cache.
-    pub(super) fn root(self, key: KeyId) -> Option<Name> {
+    /// What the names of a request's extents begin with; `None` if nobody may find them.
+    pub(super) fn root(self, request: &GenerationRequest) -> Option<Name> {
         match self {
-            Self::Off => None,
-            Self::Key => Some(Name::root(key.0)),
+            Self::Off => request.siblings.map(|siblings| Name::siblings(siblings.get())),
+            Self::Key => Some(Name::root(request.key.0)),
             Self::Shared => Some(Name::root(0)),
         }
     }

@@ -4,9 +4,11 @@ use super::caches::Table;
 use super::limits::{PlanLimits, blocks_for, to_u32, to_usize};
 use super::prefix_key::Name;
 use crate::generation::{FinishReason, GenerationRequest, TokenEvent};
+use crate::guides::limits::NothingLeft;
 use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::failpoint::planted;
+use woolly_protocol::limits::LOGIT_BIAS_MAX;
 use woolly_protocol::sampling::{SampledToken, SamplingParams, TokenMask};
 
 /// A sequence's place among all that have started.
@@ -203,10 +205,29 @@ impl Sequence {
         self.tokens[index + 1]
     }
 
-    /// How the next token is chosen.
+    /// Remembers which tokens may come next: of those that its guide allows, `None` being all, those that its
+    /// limits allow.
+    ///
+    /// # Errors
+    ///
+    /// None may.
+    pub(super) fn allow(&mut self, guide: Option<Arc<TokenMask>>) -> Result<(), NothingLeft> {
+        let mask = match &self.request.limits {
+            Some(limits) => limits.of(&self.tokens[self.prompt_len..], guide)?,
+            None => guide,
+        };
+        self.allowed = Allowed::Known(mask);
+        Ok(())
+    }
+
+    /// How the next token is chosen: a function of the log.
     pub(super) fn sampling_params(&self) -> SamplingParams {
+        let mut options = self.request.sampling.clone();
+        if let Some(dry) = &self.request.dry {
+            subtract(&mut options.logit_bias, dry.penalties(&self.tokens));
+        }
         SamplingParams {
-            options: self.request.sampling.clone(),
+            options,
             prompt_counts: self.prompt_counts.clone(),
             output_counts: self.output_counts.clone(),
         }
@@ -214,7 +235,8 @@ impl Sequence {
 
     /// Entries of all lists in its parameters, to know their size before they are made.
     pub(super) fn sampling_entries(&self) -> usize {
-        let bias = self.request.sampling.logit_bias.len();
+        let own = self.request.sampling.logit_bias.len();
+        let bias = if self.request.dry.is_some() { LOGIT_BIAS_MAX } else { own };
         bias + self.prompt_counts.len() + self.output_counts.len()
     }
 
@@ -276,6 +298,27 @@ impl Sequence {
 /// Whether any penalty is on.
 pub(super) fn has_penalties(request: &GenerationRequest) -> bool {
     request.sampling.counts_prompt() || request.sampling.counts_output()
+}
+
+/// Subtracts penalties from biases, both in the order of ids. A row has so many biases at most: what the
+/// request itself says stays, then the largest penalties.
+fn subtract(bias: &mut Vec<(u32, f32)>, mut penalties: Vec<(u32, f32)>) {
+    let mut room = LOGIT_BIAS_MAX - bias.len();
+    let is_new = |token: u32, bias: &[(u32, f32)]| {
+        bias.binary_search_by_key(&token, |entry| entry.0).is_err()
+    };
+    let own = bias.clone();
+    penalties.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    for (token, penalty) in penalties {
+        if !is_new(token, &own) {
+            let at = bias.iter().position(|entry| entry.0 == token).expect("it is not new");
+            bias[at].1 -= penalty;
+        } else if room > 0 {
+            bias.push((token, -penalty));
+            room -= 1;
+        }
+    }
+    bias.sort_unstable_by_key(|entry| entry.0);
 }
 
 fn counts_of(tokens: &[u32]) -> Vec<(u32, u32)> {

@@ -1,10 +1,13 @@
-//! One draw: temperature, top-k, top-p, min-p and a random number that depends on nothing else.
+//! One draw: temperature, top-k, top-p, min-p, XTC and random numbers that depend on nothing else.
 
 use super::SampleParams;
 use crate::math;
 
 /// Candidates sorted at a time while looking for the smallest set that reaches top-p.
 const SORTED_AT_A_TIME: usize = 256;
+
+/// Makes XTC's random number another one than the draw's.
+const XTC: u64 = 0xa076_1d64_78bd_642f;
 
 /// Draws a token; `None` if no logit is above −∞. `room` has capacity for the whole vocabulary.
 pub(super) fn draw(
@@ -34,6 +37,9 @@ pub(super) fn draw(
         room.retain(|(p, _)| *p >= params.min_p);
     }
     room.sort_unstable_by_key(|(_, token)| *token);
+    if params.xtc_probability > 0.0 {
+        exclude_top_choices(room, params);
+    }
     let total: f64 = room.iter().map(|(p, _)| f64::from(*p)).sum();
     let target = uniform(params.seed, params.choice, params.position) * total;
     let mut sum = 0.0;
@@ -44,6 +50,22 @@ pub(super) fn draw(
         }
     }
     room.last().map(|(_, token)| *token)
+}
+
+/// XTC as llama.cpp has it: by chance the tokens that reach the threshold are left out but for the least
+/// likely of them. The candidates are in the order of ids and stay so, which makes their sum one number.
+fn exclude_top_choices(candidates: &mut Vec<(f32, u32)>, params: &SampleParams<'_>) {
+    let chance = uniform(params.seed ^ XTC, params.choice, params.position);
+    let is_on = params.xtc_threshold <= 0.5 && chance < f64::from(params.xtc_probability);
+    if !is_on || candidates.len() < 2 {
+        return;
+    }
+    let total: f64 = candidates.iter().map(|(p, _)| f64::from(*p)).sum();
+    let reached = f64::from(params.xtc_threshold) * total;
+    let tops = candidates.iter().filter(|(p, _)| f64::from(*p) >= reached);
+    if let Some(least) = tops.max_by(|a, b| likelier_first(a, b)).copied() {
+        candidates.retain(|other| likelier_first(other, &least).is_ge());
+    }
 }
 
 fn likelier_first(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {

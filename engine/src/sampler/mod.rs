@@ -2,8 +2,8 @@
 //!
 //! Log-probabilities are of the raw logits. A sampled token is chosen in this order: repetition
 //! penalty, frequency and presence penalties, bias, mask; greedy if the temperature is 0; otherwise
-//! temperature, top-k, top-p, min-p, and one draw over what is left in ascending order of token id.
-//! The random number is a function of (seed, choice, position) alone. Ties go to the lowest id.
+//! temperature, top-k, top-p, min-p, XTC, and one draw over what is left in ascending order of token id.
+//! The random numbers are functions of (seed, choice, position) alone. Ties go to the lowest id.
 
 mod draw;
 
@@ -40,6 +40,10 @@ pub struct SampleParams<'a> {
     pub top_p: f32,
     /// 0 keeps all.
     pub min_p: f32,
+    /// How likely it is that the most likely tokens are left out; 0 is off.
+    pub xtc_probability: f32,
+    /// Of the tokens at least this likely only the least likely stays then; above 0.5 is off.
+    pub xtc_threshold: f32,
     /// 1 is off.
     pub repetition_penalty: f32,
     /// 0 is off.

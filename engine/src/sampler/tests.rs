@@ -8,6 +8,8 @@ const PLAIN: SampleParams<'static> = SampleParams {
     top_k: 0,
     top_p: 1.0,
     min_p: 0.0,
+    xtc_probability: 0.0,
+    xtc_threshold: 0.1,
     repetition_penalty: 1.0,
     frequency_penalty: 0.0,
     presence_penalty: 0.0,
@@ -191,4 +193,45 @@ fn top_k_top_p_and_min_p_keep_what_their_definitions_keep() {
         }
         assert!(seen.len() * 4 > allowed.len().min(400), "most of what is allowed is drawn");
     }
+}
+
+/// How often each of five tokens is drawn with these probabilities.
+fn drawn(probabilities: &[f32], params: &SampleParams<'_>) -> Vec<u32> {
+    let logits: Vec<f32> = probabilities.iter().map(|p| p.ln()).collect();
+    let mut counts = vec![0; logits.len()];
+    for position in 1..=2000 {
+        let params = SampleParams { temperature: 1.0, position, ..*params };
+        counts[sample(&logits, &params).token as usize] += 1;
+    }
+    counts
+}
+
+#[test]
+fn xtc_leaves_out_all_likely_tokens_but_the_least_likely_of_them() {
+    let p = [0.4, 0.05, 0.25, 0.2, 0.1];
+    let xtc = |threshold, probability| SampleParams {
+        xtc_threshold: threshold,
+        xtc_probability: probability,
+        ..PLAIN
+    };
+    let always = drawn(&p, &xtc(0.15, 1.0));
+    assert_eq!((always[0], always[2]), (0, 0), "{always:?}");
+    assert!(always[3] > 1000 && always[4] > 400 && always[1] > 200, "{always:?}");
+    let half = drawn(&p, &xtc(0.15, 0.5));
+    assert!((300..500).contains(&half[0]), "four tenths of half the draws: {half:?}");
+    let plain = drawn(&p, &PLAIN);
+    for off in [xtc(0.15, 0.0), xtc(0.51, 1.0), xtc(0.3, 1.0)] {
+        assert_eq!(drawn(&p, &off), plain, "only one token reaches 0.3: {off:?}");
+    }
+    let one = drawn(&[0.5, 0.5], &xtc(0.5, 1.0));
+    assert_eq!(one, [0, 2000], "of two equal tokens the one with the higher id is less likely");
+}
+
+#[test]
+fn the_chance_of_xtc_is_another_one_than_the_draws() {
+    let p = [0.5, 0.3, 0.2];
+    let params = SampleParams { xtc_threshold: 0.1, xtc_probability: 0.5, ..PLAIN };
+    let (plain, some) = (drawn(&p, &PLAIN), drawn(&p, &params));
+    assert!(plain[0] > 900 && (400..600).contains(&some[0]), "{plain:?} {some:?}");
+    assert!(some[2] > 1000, "{some:?}");
 }

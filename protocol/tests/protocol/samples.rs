@@ -161,6 +161,8 @@ pub fn options() -> SamplingOptions {
         top_k: 40,
         top_p: 0.5,
         min_p: 0.25,
+        xtc_probability: 0.125,
+        xtc_threshold: 0.375,
         repetition_penalty: 1.5,
         frequency_penalty: -0.5,
         presence_penalty: 2.0,

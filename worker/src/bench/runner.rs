@@ -17,6 +17,8 @@ const GREEDY: SampleParams<'static> = SampleParams {
     top_k: 0,
     top_p: 1.0,
     min_p: 0.0,
+    xtc_probability: 0.0,
+    xtc_threshold: 0.1,
     repetition_penalty: 1.0,
     frequency_penalty: 0.0,
     presence_penalty: 0.0,

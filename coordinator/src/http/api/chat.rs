@@ -2,7 +2,7 @@
 
 use super::answer::{Caller, answer};
 use super::logprobs;
-use super::openai::{self, Envelope, Names};
+use super::openai::{self, Envelope, Names, StopReason};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::input::conversation::Conversation;
@@ -76,6 +76,8 @@ struct ChunkChoice<'a> {
     delta: ChunkDelta<'a>,
     logprobs: Option<Value>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason<'a>>,
 }
 
 #[derive(Default, Serialize)]
@@ -115,6 +117,8 @@ struct Choice<'a> {
     message: Message<'a>,
     logprobs: Option<Value>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason<'a>>,
 }
 
 #[derive(Serialize)]
@@ -174,8 +178,13 @@ impl ChatEncoder {
 
 impl Encoder for ChatEncoder {
     fn delta(&mut self, index: usize, delta: &Delta, usage: Usage, events: &mut Events) {
-        let none = ChunkDelta::default();
-        let mut choice = ChunkChoice { index, delta: none, logprobs: None, finish_reason: None };
+        let mut choice = ChunkChoice {
+            index,
+            delta: ChunkDelta::default(),
+            logprobs: None,
+            finish_reason: None,
+            stop_reason: None,
+        };
         match delta {
             Delta::Start => {
                 choice.delta.role = Some(ASSISTANT);
@@ -185,7 +194,10 @@ impl Encoder for ChatEncoder {
                 choice.delta.content = Some(text);
                 choice.logprobs = self.logprobs(logprobs);
             }
-            Delta::End { end } => choice.finish_reason = Some(openai::finish_reason(end)),
+            Delta::End { end } => {
+                choice.finish_reason = Some(openai::finish_reason(end));
+                choice.stop_reason = openai::stop_reason(end);
+            }
             Delta::Reasoning { text } => choice.delta.reasoning_content = Some(text),
             Delta::ToolCall { call, id, name } => {
                 let function = ChunkFunction { name: Some(name), arguments: "" };
@@ -217,6 +229,7 @@ impl Encoder for ChatEncoder {
                 message: Message::of(choice),
                 logprobs: self.logprobs(&choice.logprobs),
                 finish_reason: choice.end.as_ref().map(openai::finish_reason),
+                stop_reason: choice.end.as_ref().and_then(openai::stop_reason),
             })
             .collect();
         self.envelope.whole(&choices, usage)

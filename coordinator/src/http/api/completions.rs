@@ -2,14 +2,15 @@
 
 use super::answer::{Caller, answer};
 use super::logprobs;
-use super::openai::{self, Envelope, Names};
+use super::openai::{self, Envelope, Names, StopReason};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::ids::random;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
-use crate::http::input::{constraint, prompts, sampling, stopping, tokens};
+use crate::http::input::prompts::PROMPTS_MAX;
+use crate::http::input::{choices, constraint, prompts, sampling, stopping, tokens};
 use crate::http::output::delta::{Delta, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -48,9 +49,10 @@ fn parse(
     let vocab = caller.model.tokenizer.vocab_size();
     known::take(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
-    check_count(gateway, prompts.len())?;
     let sampling = sampling::take(&mut fields, vocab, random()?)?;
-    let stopping = stopping::take(&mut fields)?;
+    let stopping = stopping::take(&mut fields, vocab)?;
+    let options = choices::take(&mut fields, &caller.model.tokenizer)?;
+    check_count(gateway, prompts.len(), options.count as usize)?;
     let constraint = constraint::take(&mut fields)?;
     let top_logprobs = openai::take_top_logprobs(&mut fields, "logprobs")?;
     let echo = fields.bool("echo")?.unwrap_or(false);
@@ -65,16 +67,17 @@ fn parse(
     let wanted = Wanted {
         sampling,
         stopping,
+        choices: options,
         max_tokens_default: MAX_TOKENS_DEFAULT,
         top_logprobs,
         score_prompt: echo && top_logprobs.is_some(),
         guided,
         key: caller.key,
     };
-    let mut choices = Vec::with_capacity(prompts.len());
+    let mut choices = Vec::new();
     for (index, prompt) in (0..).zip(prompts) {
         let encoded = tokens::of_prompt(&caller.model, prompt, echo, ctx)?;
-        choices.push(wanted.choice(gateway, &caller.model, index, encoded, ctx)?);
+        choices.extend(wanted.choices(gateway, &caller.model, index, encoded, ctx)?);
     }
     let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
     let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&caller.model.tokenizer));
@@ -82,18 +85,16 @@ fn parse(
     Ok((Job { model: caller.model, choices, stream, seed }, encoder))
 }
 
-/// More prompts than a key may have at a time would never all have a place.
-fn check_count(gateway: &Gateway, prompts: usize) -> Result<(), ApiError> {
-    match gateway.config.key_concurrency.filter(|limit| prompts > *limit) {
-        None => Ok(()),
-        Some(limit) => {
-            let text = format!(
-                "'prompt' has {prompts} prompts; an API key may have {limit} waiting and running at \
-                 a time here (--key-concurrency)."
-            );
-            Err(ApiError::invalid("prompt", text))
-        }
+/// A request makes as many choices as it may have prompts.
+fn check_count(gateway: &Gateway, prompts: usize, each: usize) -> Result<(), ApiError> {
+    let choices = prompts * each;
+    if choices > PROMPTS_MAX {
+        let text = format!(
+            "{prompts} prompts with 'n': {each} ask for {choices} completions; at most {PROMPTS_MAX} are made."
+        );
+        return Err(ApiError::invalid("n", text));
     }
+    job::check_places(gateway, if each > 1 { "n" } else { "prompt" }, choices)
 }
 
 /// Writes completions.
@@ -113,6 +114,8 @@ struct Choice<'a> {
     text: &'a str,
     logprobs: Option<Value>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<StopReason<'a>>,
 }
 
 impl CompletionsEncoder {
@@ -123,14 +126,18 @@ impl CompletionsEncoder {
 
 impl Encoder for CompletionsEncoder {
     fn delta(&mut self, index: usize, delta: &Delta, usage: Usage, events: &mut Events) {
-        let mut choice = Choice { index, text: "", logprobs: None, finish_reason: None };
+        let mut choice =
+            Choice { index, text: "", logprobs: None, finish_reason: None, stop_reason: None };
         match delta {
             Delta::Start => return,
             Delta::Text { text, logprobs } => {
                 choice.text = text;
                 choice.logprobs = self.logprobs(logprobs);
             }
-            Delta::End { end } => choice.finish_reason = Some(openai::finish_reason(end)),
+            Delta::End { end } => {
+                choice.finish_reason = Some(openai::finish_reason(end));
+                choice.stop_reason = openai::stop_reason(end);
+            }
             Delta::Reasoning { .. } | Delta::ToolCall { .. } | Delta::Arguments { .. } => return,
         }
         self.envelope.chunk(choice, usage, events);
@@ -152,6 +159,7 @@ impl Encoder for CompletionsEncoder {
                 text: &choice.text,
                 logprobs: self.logprobs(&choice.logprobs),
                 finish_reason: choice.end.as_ref().map(openai::finish_reason),
+                stop_reason: choice.end.as_ref().and_then(openai::stop_reason),
             })
             .collect();
         self.envelope.whole(&choices, usage)

@@ -60,9 +60,28 @@ pub fn take_top_logprobs(fields: &mut Fields, name: &str) -> Result<Option<u8>, 
 /// OpenAI's word for why a choice ended.
 pub fn finish_reason(end: &End) -> &'static str {
     match end {
-        End::Stop | End::StopString(_) => "stop",
+        End::Stop | End::StopString(_) | End::StopToken(_) => "stop",
         End::Length => "length",
         End::ToolCalls => "tool_calls",
+    }
+}
+
+/// What ended a choice if the request had named it: vLLM's `stop_reason`.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum StopReason<'a> {
+    /// A stop string.
+    String(&'a str),
+    /// A token.
+    Token(u32),
+}
+
+/// The string or token of the request that ended a choice; `None` if the model did, or its length.
+pub fn stop_reason(end: &End) -> Option<StopReason<'_>> {
+    match end {
+        End::StopString(text) => Some(StopReason::String(text)),
+        End::StopToken(token) => Some(StopReason::Token(*token)),
+        End::Stop | End::Length | End::ToolCalls => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! It knows nothing of how the answer is written down, nor of the fields of any API but OpenAI's names of
 //! what all have in common.
 
+use super::choices::{self, ChoiceOptions};
 use super::constraint::{self, Constraint};
 use super::fields::Fields;
 use super::job::{self, Job, Wanted};
@@ -35,6 +36,8 @@ pub struct Conversation {
     pub sampling: SamplingOptions,
     /// When the answer ends.
     pub stopping: StopConditions,
+    /// How many answers there are.
+    pub choices: ChoiceOptions,
     /// Alternatives to report per token; `None` reports no log-probability.
     pub top_logprobs: Option<u8>,
     /// What the answer has to be; `None` leaves it to the model.
@@ -60,8 +63,10 @@ impl Conversation {
         let messages = messages::take(fields)?;
         let template = template_options::take(fields, &messages, model.template.get())?;
         let tools = tools::take(fields)?;
-        let sampling = sampling::take(fields, model.tokenizer.vocab_size(), random()?)?;
-        let stopping = stopping::take(fields)?;
+        let vocab = model.tokenizer.vocab_size();
+        let sampling = sampling::take(fields, vocab, random()?)?;
+        let stopping = stopping::take(fields, vocab)?;
+        let choices = choices::take(fields, &model.tokenizer)?;
         let constraint = constraint::take(fields)?;
         let (top_logprobs, stream) = (None, false);
         Ok(Conversation {
@@ -70,6 +75,7 @@ impl Conversation {
             tools,
             sampling,
             stopping,
+            choices,
             top_logprobs,
             constraint,
             stream,
@@ -110,6 +116,7 @@ impl Conversation {
         key: KeyId,
     ) -> Result<Job, ApiError> {
         self.stopping.check_not_zero()?;
+        job::check_places(gateway, "n", self.choices.count as usize)?;
         let ctx = job::context(gateway, &model)?;
         let tools = self.tools.map(Arc::new);
         if let Some(given) = &self.constraint {
@@ -134,13 +141,14 @@ impl Conversation {
         let wanted = Wanted {
             sampling: self.sampling,
             stopping: self.stopping,
+            choices: self.choices,
             max_tokens_default: ctx,
             top_logprobs: self.top_logprobs,
             score_prompt: false,
             guided,
             key,
         };
-        let choices = vec![wanted.choice(gateway, &model, 0, encoded, ctx)?];
+        let choices = wanted.choices(gateway, &model, 0, encoded, ctx)?;
         Ok(Job { model, choices, stream: self.stream, seed })
     }
 }

@@ -3,17 +3,20 @@
 //! Everything that can be wrong with a request is found here or before, so before the first byte of an
 //! answer.
 
+use super::choices::ChoiceOptions;
 use super::fields::Fields;
 use super::stopping::{MaxTokens, StopConditions};
 use super::tokens::Encoded;
 use crate::generation::{GenerationRequest, KeyId, Refusal};
 use crate::guides::Guided;
+use crate::guides::limits::{Limits, only};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::output::choice::ChoicePlan;
 use crate::http::output::text::CompletionText;
 use crate::http::server::request_log::RequestLog;
 use crate::models::ServedModel;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use woolly_protocol::sampling::SamplingOptions;
 
@@ -40,6 +43,8 @@ pub struct Wanted {
     pub sampling: SamplingOptions,
     /// When a completion ends.
     pub stopping: StopConditions,
+    /// How many there are of each prompt.
+    pub choices: ChoiceOptions,
     /// Tokens to generate at most if the client does not say.
     pub max_tokens_default: u32,
     /// Alternatives to report per token; `None` reports no log-probability.
@@ -53,40 +58,86 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Choice `index`, which continues a prompt in a context of `ctx` tokens.
+    /// The choices of prompt number `index`, which continue it in a context of `ctx` tokens.
     ///
     /// # Errors
     ///
     /// 400 if prompt and completion do not fit.
-    pub fn choice(
+    pub fn choices(
         &self,
         gateway: &Gateway,
         model: &ServedModel,
         index: u32,
         prompt: Encoded,
         ctx: u32,
-    ) -> Result<ChoicePlan, ApiError> {
+    ) -> Result<Vec<ChoicePlan>, ApiError> {
         let max_tokens = self.completion_tokens(prompt.tokens.len(), ctx)?;
-        let end_tokens = Arc::clone(&model.end_tokens);
-        let stop_tokens = if self.stopping.ignore_eos { Arc::default() } else { end_tokens };
+        let (stop_tokens, own_stops) = self.stop_tokens(model);
+        let limits = self.limits(&stop_tokens, model)?;
+        let (count, first) = (self.choices.count, index * self.choices.count);
+        let siblings = NonZeroU64::new(gateway.next_siblings()).filter(|_| count > 1);
         let offset = prompt.echo.as_ref().map_or(0, |text| text.chars().count());
-        let stops = Arc::clone(&self.stopping.stops);
-        let text = CompletionText::new(prompt.detokenizer, stops, offset);
-        let parser = prompt.reading.as_ref().and_then(|reading| model.format.parser(reading));
-        let text = text.with_parser(parser);
-        let request = GenerationRequest {
-            model: model.id,
-            prompt: prompt.tokens,
-            score_prompt: self.score_prompt,
-            max_tokens,
-            top_logprobs: self.top_logprobs,
-            sampling: SamplingOptions { choice: index, ..self.sampling.clone() },
-            guided: self.guided.as_ref().filter(|_| max_tokens > 0).map(Guided::again),
-            stop_tokens,
-            key: self.key,
-            time_limit: gateway.config.request_timeout,
+        let choice = |index| {
+            let Encoded { tokens, echo, detokenizer, reading } = prompt.clone();
+            let parser = reading.as_ref().and_then(|reading| model.format.parser(reading));
+            let stops = Arc::clone(&self.stopping.stops);
+            let text = CompletionText::new(detokenizer, stops, offset)
+                .with_parser(parser)
+                .showing_stops(self.stopping.show_stop)
+                .stopping_after(self.stopping.min_tokens);
+            let request = GenerationRequest {
+                model: model.id,
+                prompt: tokens,
+                score_prompt: self.score_prompt,
+                max_tokens,
+                top_logprobs: self.top_logprobs,
+                sampling: SamplingOptions { choice: index, ..self.sampling.clone() },
+                guided: self.guided.as_ref().filter(|_| max_tokens > 0).map(Guided::again),
+                stop_tokens: Arc::clone(&stop_tokens),
+                key: self.key,
+                time_limit: gateway.config.request_timeout,
+                siblings,
+                limits: limits.clone(),
+                dry: self.choices.dry.clone(),
+            };
+            let (own_stops, is_first) = (Arc::clone(&own_stops), index == first);
+            ChoicePlan { request, echo, text, own_stops, is_first }
         };
-        Ok(ChoicePlan { request, echo: prompt.echo, text })
+        Ok((first..first + count).map(choice).collect())
+    }
+
+    /// Tokens that end a completion, and those among them that do so for this request only.
+    fn stop_tokens(&self, model: &ServedModel) -> (Arc<[u32]>, Arc<[u32]>) {
+        let own = &self.stopping.stop_tokens;
+        let ends =
+            if self.stopping.ignore_eos { Arc::default() } else { Arc::clone(&model.end_tokens) };
+        if own.is_empty() {
+            return (ends, Arc::default());
+        }
+        let own: Arc<[u32]> = own.iter().copied().filter(|token| !ends.contains(token)).collect();
+        (ends.iter().chain(&own[..]).copied().collect(), own)
+    }
+
+    /// Which tokens may come, of which these end a completion.
+    fn limits(
+        &self,
+        ends: &Arc<[u32]>,
+        model: &ServedModel,
+    ) -> Result<Option<Arc<Limits>>, ApiError> {
+        let ChoiceOptions { only: ids, bad_words, .. } = &self.choices;
+        let vocab = model.tokenizer.vocab_size();
+        let limits = Limits {
+            min_tokens: self.stopping.min_tokens,
+            ends: Arc::clone(ends),
+            only: ids.as_ref().map(|ids| Arc::new(only(ids, vocab))),
+            bad_words: Arc::clone(bad_words),
+        };
+        if limits.of(&[], None).is_err() {
+            let text =
+                "'allowed_token_ids' holds only tokens that 'min_tokens' or 'bad_words' forbid.";
+            return Err(ApiError::invalid("allowed_token_ids", text));
+        }
+        Ok((!limits.is_none()).then(|| Arc::new(limits)))
     }
 
     /// Tokens to generate at most: what was asked for, but not past the end of the context, where the
@@ -101,7 +152,13 @@ impl Wanted {
             MaxTokens::Default => self.max_tokens_default,
         };
         let room = room.filter(|room| *room > 0).ok_or_else(|| too_long(1))?;
-        Ok(wanted.min(room))
+        let (most, least) = (wanted.min(room), self.stopping.min_tokens);
+        if least > most {
+            let text =
+                format!("'min_tokens' is {least}, and at most {most} tokens are generated here.");
+            return Err(ApiError::invalid("min_tokens", text));
+        }
+        Ok(most)
     }
 }
 
@@ -125,6 +182,24 @@ pub fn take_model(
     }
     let model = found?;
     Ok((name.unwrap_or_else(|| model.name.clone()), model))
+}
+
+/// More choices than a key may have at a time would never all have a place.
+///
+/// # Errors
+///
+/// 400 naming the field that makes so many.
+pub fn check_places(gateway: &Gateway, name: &str, choices: usize) -> Result<(), ApiError> {
+    match gateway.config.key_concurrency.filter(|limit| choices > *limit) {
+        None => Ok(()),
+        Some(limit) => {
+            let text = format!(
+                "'{name}' asks for {choices} completions; an API key may have {limit} waiting and running at a \
+                 time here (--key-concurrency)."
+            );
+            Err(ApiError::invalid(name, text))
+        }
+    }
 }
 
 /// The context length of a model's present plan, in tokens.

@@ -7,17 +7,20 @@
 //! | --- | --- |
 //! | `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/` | the table of fields that are accepted without acting on them |
-//! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `stopping.rs`, `messages.rs`, `tools.rs`, `thinking.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
+//! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `dry.rs`, `limits.rs`, `stopping.rs`, `choices.rs`, `messages.rs`, `tools.rs`, `thinking.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
 //! | `tokens.rs` | conversations and texts → token ids |
 //! | `conversation.rs` | what a conversation asks for, in no API's words |
 //! | `job.rs` | all of it → choices that are ready to start |
 
+pub mod choices;
 pub mod constraint;
 pub mod conversation;
+pub mod dry;
 pub mod fields;
 pub mod job;
 pub mod json;
 pub mod known;
+pub mod limits;
 pub mod messages;
 pub mod prompts;
 pub mod samplers;

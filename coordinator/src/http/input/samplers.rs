@@ -1,6 +1,6 @@
 //! llama-server's fields that say which samplers run, in what order and over what part of the text.
 //!
-//! Woolly's order is fixed: penalties over the whole text, temperature, top-k, top-p, min-p. A list
+//! Woolly's order is fixed: penalties over the whole text, DRY, temperature, top-k, top-p, min-p, XTC. A list
 //! that names another order is accepted where the order cannot matter, and refused otherwise; what
 //! a list leaves out is turned off, as llama-server does.
 
@@ -22,13 +22,13 @@ const NAMES: &[(&str, char, Sampler)] = &[
     ("top_k", 'k', Sampler::TopK),
     ("top_p", 'p', Sampler::TopP),
     ("min_p", 'm', Sampler::MinP),
+    ("dry", 'd', Sampler::Dry),
+    ("xtc", 'x', Sampler::Xtc),
     // Not here, and therefore off: see the table of known fields.
-    ("dry", 'd', Sampler::Off),
     ("typ_p", 'y', Sampler::Off),
     ("typical_p", 'y', Sampler::Off),
     ("tfs_z", 'f', Sampler::Off),
     ("top_n_sigma", 's', Sampler::Off),
-    ("xtc", 'x', Sampler::Off),
     ("adaptive_p", 'a', Sampler::Off),
 ];
 
@@ -36,12 +36,19 @@ const NAMES: &[(&str, char, Sampler)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Sampler {
     Penalties,
+    Dry,
     Temperature,
     TopK,
     TopP,
     MinP,
+    Xtc,
     Off,
 }
+
+/// The field that turns DRY on.
+pub const DRY: &str = "dry_multiplier";
+/// The largest value of it.
+pub const DRY_MULTIPLIER_MAX: f64 = 100.0;
 
 /// Takes `samplers` and `repeat_last_n`, and turns off in `options` what they turn off.
 ///
@@ -52,7 +59,11 @@ enum Sampler {
 pub fn take(fields: &mut Fields, options: &mut SamplingOptions) -> Result<(), ApiError> {
     if let Some(list) = names(fields)? {
         turn_off(&list, options);
-        check_order(&list, options)?;
+        if !list.contains(&Sampler::Dry) {
+            fields.number(DRY, 0.0..=DRY_MULTIPLIER_MAX)?;
+        }
+        let has_dry = fields.peek(DRY).is_some_and(|multiplier| multiplier.as_f64() != Some(0.0));
+        check_order(&list, options, has_dry)?;
     }
     for name in ["repeat_last_n", "penalty_last_n"] {
         let Some(last) = fields.signed(name, -1..=i128::from(i32::MAX))? else { continue };
@@ -116,10 +127,14 @@ fn turn_off(list: &[Sampler], options: &mut SamplingOptions) {
     if left_out(Sampler::MinP) {
         options.min_p = 0.0;
     }
+    if left_out(Sampler::Xtc) {
+        options.xtc_probability = 0.0;
+    }
 }
 
-/// With the temperature at 0 the most likely token is the choice, whatever was cut off before.
-fn check_order(list: &[Sampler], options: &SamplingOptions) -> Result<(), ApiError> {
+/// With the temperature at 0 the most likely token is the choice, whatever was cut off before; DRY says only
+/// which that is, as penalties do.
+fn check_order(list: &[Sampler], options: &SamplingOptions, has_dry: bool) -> Result<(), ApiError> {
     if options.temperature == 0.0 {
         return Ok(());
     }
@@ -129,13 +144,15 @@ fn check_order(list: &[Sampler], options: &SamplingOptions) -> Result<(), ApiErr
         Sampler::TopK => options.top_k > 0,
         Sampler::TopP => options.top_p < 1.0,
         Sampler::MinP => options.min_p > 0.0,
+        Sampler::Dry => has_dry,
+        Sampler::Xtc => options.xtc_probability > 0.0,
         Sampler::Off => false,
     };
     let running: Vec<Sampler> = list.iter().copied().filter(runs).collect();
     if running.is_sorted_by(|a, b| a < b || !matters(*a, *b)) {
         Ok(())
     } else {
-        let text = "The order of samplers is penalties, temperature, top_k, top_p, min_p here, \
+        let text = "The order of samplers is penalties, dry, temperature, top_k, top_p, min_p, xtc here, \
                         and these would choose other tokens in another order: leave 'samplers' out.";
         Err(ApiError::unsupported("samplers", text))
     }
@@ -199,8 +216,25 @@ mod tests {
         let options = SamplingOptions { top_p: 0.5, repetition_penalty: 1.1, ..warm() };
         let found = with(json!({"samplers": ["top_k"]}), options).unwrap();
         assert_eq!(found, SamplingOptions { temperature: 1.0, ..warm() });
+        let options = SamplingOptions { xtc_probability: 0.5, ..warm() };
+        let body = json!({"samplers": ["temperature", "top_k"], "dry_multiplier": 0.8});
+        assert_eq!(with(body, options), Ok(warm()));
         assert!(with(json!({"samplers": ["magic"]}), warm()).is_err());
         assert!(with(json!({"samplers": 7}), warm()).is_err());
+    }
+
+    #[test]
+    fn dry_and_xtc_have_their_places() {
+        let options = SamplingOptions { xtc_probability: 0.5, ..warm() };
+        let order = |list: Value, dry: f64| {
+            let mut fields =
+                Fields::of_body(json!({"samplers": list, "dry_multiplier": dry})).unwrap();
+            take(&mut fields, &mut options.clone())
+        };
+        assert_eq!(order(json!("dtkx"), 0.8), Ok(()));
+        assert!(order(json!("dtxk"), 0.8).is_err());
+        assert!(order(json!("tkdx"), 0.8).is_err());
+        assert_eq!(order(json!("tkdx"), 0.0), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub fn take(fields: &mut Fields, vocab: u32, seed: u64) -> Result<SamplingOption
         top_k: top_k(fields)?,
         top_p: top_p(fields)?,
         min_p: positive_zero(fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0)),
+        xtc_probability: positive_zero(fields.number("xtc_probability", 0.0..=1.0)?.unwrap_or(0.0)),
+        xtc_threshold: positive_zero(fields.number("xtc_threshold", 0.0..=1.0)?.unwrap_or(0.1)),
         repetition_penalty: repetition_penalty(fields)?,
         frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
         presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0) as f32,
@@ -31,6 +33,11 @@ pub fn take(fields: &mut Fields, vocab: u32, seed: u64) -> Result<SamplingOption
         logit_bias: logit_bias(fields, vocab)?,
     };
     samplers::take(fields, &mut options)?;
+    if options.temperature == 0.0 && options.xtc_probability > 0.0 {
+        let text = "'xtc_probability' leaves out likely tokens by chance, and at a 'temperature' of 0 there is \
+                    none: set one of them.";
+        return Err(ApiError::invalid("xtc_probability", text));
+    }
     Ok(options)
 }
 
@@ -126,6 +133,8 @@ mod tests {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
             repetition_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
@@ -140,7 +149,8 @@ mod tests {
     fn every_field_arrives() {
         let options = options(json!({
             "temperature": 0.5, "top_k": 40, "top_p": 0.9, "min_p": 0.05, "repeat_penalty": 1.1,
-            "frequency_penalty": -2, "presence_penalty": 2.0, "seed": 9,
+            "frequency_penalty": -2, "presence_penalty": 2.0, "seed": 9, "xtc_probability": 0.5,
+            "xtc_threshold": 0.2,
             "logit_bias": {"999": -100, "5": 0.5},
         }))
         .unwrap();
@@ -148,6 +158,7 @@ mod tests {
         assert_eq!(options.top_k, 40);
         assert_eq!(options.top_p, 0.9);
         assert_eq!(options.min_p, 0.05);
+        assert_eq!((options.xtc_probability, options.xtc_threshold), (0.5, 0.2));
         assert_eq!(options.repetition_penalty, 1.1);
         assert_eq!(options.frequency_penalty, -2.0);
         assert_eq!(options.presence_penalty, 2.0);
@@ -164,6 +175,9 @@ mod tests {
         for bad in [
             json!({"temperature": 2.01}),
             json!({"temperature": -0.1}),
+            json!({"temperature": 0, "xtc_probability": 0.5}),
+            json!({"xtc_probability": 1.1}),
+            json!({"xtc_threshold": -0.1}),
             json!({"top_p": -0.1}),
             json!({"top_k": -2}),
             json!({"seed": -1e19}),

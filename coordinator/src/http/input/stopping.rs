@@ -1,6 +1,7 @@
 //! The fields that say when a completion ends.
 
 use super::fields::{Fields, array_of, expected, string_of};
+use super::prompts::token_ids;
 use crate::http::error::ApiError;
 use serde_json::Value;
 use std::sync::Arc;
@@ -9,23 +10,32 @@ use std::sync::Arc;
 pub const STOPS_MAX: usize = 16;
 /// Characters of a stop string.
 pub const STOP_CHARS_MAX: usize = 256;
+/// Tokens that a request has as its own ends.
+pub const STOP_TOKENS_MAX: usize = 256;
 
 /// When a completion ends, as far as the request alone says it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StopConditions {
     /// Tokens to generate at most.
     pub max_tokens: MaxTokens,
     /// Go on past the end-of-text tokens.
     pub ignore_eos: bool,
+    /// Tokens to generate before anything but `max_tokens` ends the completion.
+    pub min_tokens: u32,
     /// Strings that end the completion, none of them empty.
     pub stops: Arc<[String]>,
+    /// Tokens that end the completion beside the model's own, ascending.
+    pub stop_tokens: Arc<[u32]>,
+    /// What ended the completion is part of its text: the stop string, or what one of `stop_tokens` spells.
+    pub show_stop: bool,
 }
 
 /// Tokens to generate at most, as the client said it. Whatever it is, an answer ends where the
 /// context does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaxTokens {
     /// Nothing was said: the endpoint's default.
+    #[default]
     Default,
     /// −1, or `null`: to the end of the context.
     ToTheEnd,
@@ -48,16 +58,19 @@ impl StopConditions {
     }
 }
 
-/// Takes the fields that say when a completion ends.
+/// Takes the fields that say when a completion ends, of a model of `vocab` tokens.
 ///
 /// # Errors
 ///
 /// 400 naming the field.
-pub fn take(fields: &mut Fields) -> Result<StopConditions, ApiError> {
+pub fn take(fields: &mut Fields, vocab: u32) -> Result<StopConditions, ApiError> {
     Ok(StopConditions {
         max_tokens: max_tokens(fields)?,
         ignore_eos: fields.bool("ignore_eos")?.unwrap_or(false),
+        min_tokens: fields.integer("min_tokens", 0..=u64::from(u32::MAX))?.map_or(0, to_u32),
         stops: stops(fields)?.into(),
+        stop_tokens: stop_tokens(fields, vocab)?.into(),
+        show_stop: fields.bool("include_stop_str_in_output")?.unwrap_or(false),
     })
 }
 
@@ -89,6 +102,19 @@ fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     Ok(stops.into_iter().filter(|stop| !stop.is_empty()).collect())
 }
 
+fn to_u32(number: u64) -> u32 {
+    u32::try_from(number).expect("the range of the field fits u32")
+}
+
+fn stop_tokens(fields: &mut Fields, vocab: u32) -> Result<Vec<u32>, ApiError> {
+    const NAME: &str = "stop_token_ids";
+    let Some(value) = fields.take(NAME) else { return Ok(Vec::new()) };
+    let mut tokens = token_ids(&array_of(value, NAME, STOP_TOKENS_MAX)?, NAME, vocab)?;
+    tokens.sort_unstable();
+    tokens.dedup();
+    Ok(tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,23 +122,28 @@ mod tests {
 
     fn conditions(body: Value) -> Result<StopConditions, ApiError> {
         let mut fields = Fields::of_body(body)?;
-        let conditions = take(&mut fields)?;
+        let conditions = take(&mut fields, 100)?;
         fields.finish()?;
         Ok(conditions)
     }
 
     #[test]
     fn every_field_arrives() {
-        let StopConditions { max_tokens, ignore_eos, stops } = conditions(json!({
+        let expected = StopConditions {
+            max_tokens: MaxTokens::Some("max_completion_tokens", 4),
+            ignore_eos: true,
+            stops: ["a".to_owned(), "b".to_owned()].into(),
+            min_tokens: 2,
+            stop_tokens: [0, 7, 99].into(),
+            show_stop: true,
+        };
+        let found = conditions(json!({
             "max_tokens": 3, "max_completion_tokens": 4, "ignore_eos": true, "stop": ["a", "b"],
-        }))
-        .unwrap();
-        assert_eq!(max_tokens, MaxTokens::Some("max_completion_tokens", 4));
-        assert_eq!(stops[..], ["a", "b"]);
-        assert!(ignore_eos);
-        let StopConditions { max_tokens, ignore_eos, stops } = conditions(json!({})).unwrap();
-        assert_eq!(max_tokens, MaxTokens::Default);
-        assert!(!ignore_eos && stops.is_empty());
+            "stop_token_ids": [99, 7, 0, 7], "include_stop_str_in_output": true,
+            "min_tokens": 2,
+        }));
+        assert_eq!(found, Ok(expected));
+        assert_eq!(conditions(json!({})), Ok(StopConditions::default()));
     }
 
     #[test]

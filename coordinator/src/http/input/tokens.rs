@@ -14,7 +14,7 @@ use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions
 use woolly_engine::tokenizer::{ChatPrompt, Detokenizer, EncodeOptions, TokenizerError};
 
 /// A prompt in tokens, with what has to be given back of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Encoded {
     /// At least one.
     pub tokens: Vec<u32>,

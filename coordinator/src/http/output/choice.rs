@@ -20,6 +20,10 @@ pub struct ChoicePlan {
     pub echo: Option<String>,
     /// Text of the completion.
     pub text: CompletionText,
+    /// Tokens that end the completion because the request says so, and not the model.
+    pub own_stops: Arc<[u32]>,
+    /// Whether it is the first of its prompt, whose tokens count once.
+    pub is_first: bool,
 }
 
 impl ChoicePlan {
@@ -46,6 +50,12 @@ pub(super) struct Choice {
     text: CompletionText,
     /// Tokens that are no text.
     stop_tokens: Arc<[u32]>,
+    /// Those among them that are the request's own.
+    own_stops: Arc<[u32]>,
+    /// The one of them that came: the engine says next that the completion has ended.
+    stopped_by: Option<u32>,
+    /// Whether its prompt counts.
+    counts_prompt: bool,
     /// The completion's tokens are reported.
     reports: bool,
     /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
@@ -61,7 +71,7 @@ impl Choice {
     /// A choice that nobody has heard of yet.
     pub(super) fn new(plan: ChoicePlan) -> Choice {
         let needs_engine = plan.needs_engine();
-        let ChoicePlan { request, echo, text } = plan;
+        let ChoicePlan { request, echo, text, own_stops, is_first } = plan;
         let mut held = Logprobs::default();
         if request.score_prompt {
             held.first = request.prompt.first().copied();
@@ -69,11 +79,14 @@ impl Choice {
         }
         Choice {
             usage: Usage {
-                prompt_tokens: request.prompt.len() as u64,
-                cached_tokens: (!needs_engine).then_some(0),
+                prompt_tokens: if is_first { request.prompt.len() as u64 } else { 0 },
+                cached_tokens: (!needs_engine || !is_first).then_some(0),
                 ..Usage::default()
             },
             stop_tokens: Arc::clone(&request.stop_tokens),
+            own_stops,
+            stopped_by: None,
+            counts_prompt: is_first,
             reports: request.top_logprobs.is_some(),
             request: needs_engine.then_some(request),
             generation: None,
@@ -99,7 +112,7 @@ impl Choice {
         tokenizer: &Tokenizer,
     ) -> Result<Deltas, ApiError> {
         if let GenerationEvent::Prefilled { cached_tokens } = event {
-            self.usage.cached_tokens = Some(u64::from(cached_tokens));
+            self.note_cached(cached_tokens);
             return Ok(Deltas::default());
         }
         let mut deltas = Deltas::new();
@@ -113,10 +126,11 @@ impl Choice {
             }
             GenerationEvent::Token(event) => self.token(event, tokenizer),
             GenerationEvent::Finished { reason, cached_tokens } => {
-                self.usage.cached_tokens = Some(u64::from(cached_tokens));
+                self.note_cached(cached_tokens);
                 let new = self.text.finish();
                 self.held.extend(std::mem::take(&mut self.in_doubt));
-                (new.parts, Some(new.stopped.map_or(reason.into(), End::StopString)))
+                let end = self.stopped_by.map_or(reason.into(), End::StopToken);
+                (new.parts, Some(new.stopped.map_or(end, End::StopString)))
             }
             GenerationEvent::Failed(failure) => return Err(failure.into()),
             GenerationEvent::Prefilled { .. } => unreachable!("answered above"),
@@ -170,6 +184,14 @@ impl Choice {
         }
     }
 
+    /// Tokens of the prompt were in a cache. Those that the first choice of a prompt has computed for the
+    /// others are no hit of the request.
+    fn note_cached(&mut self, tokens: u32) {
+        if self.counts_prompt {
+            self.usage.cached_tokens = Some(u64::from(tokens));
+        }
+    }
+
     /// The prompt's tokens from the second on; before the first one nothing is reported.
     fn scored(&mut self, events: Vec<TokenEvent>, tokenizer: &Tokenizer) {
         let Some(first) = self.held.first else { return };
@@ -188,7 +210,10 @@ impl Choice {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);
-        let new = if self.stop_tokens.contains(&event.token) {
+        let new = if self.own_stops.contains(&event.token) {
+            self.stopped_by = Some(event.token);
+            self.text.stop_token(tokenizer, event.token)
+        } else if self.stop_tokens.contains(&event.token) {
             self.text.skip()
         } else {
             self.text.push(tokenizer, event.token)

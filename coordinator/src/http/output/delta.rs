@@ -17,7 +17,7 @@ pub enum Delta {
     Start,
     /// More of its text.
     Text {
-        /// Whole characters, none of them part of a stop string.
+        /// Whole characters, none of them part of a stop string unless the request wants to see it.
         text: String,
         /// Tokens up to the end of the text, if log-probabilities were asked for.
         logprobs: Logprobs,
@@ -57,6 +57,8 @@ pub enum End {
     Stop,
     /// A stop string of the request was complete.
     StopString(String),
+    /// A token that is an end for this request only.
+    StopToken(u32),
     /// `max_tokens` or the context is full.
     Length,
     /// The model waits for what its tool calls give.

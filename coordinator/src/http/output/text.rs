@@ -12,7 +12,8 @@ use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 /// What one token adds to an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewText {
-    /// What to hand on, in order: whole characters, none of them part of a stop string.
+    /// What to hand on, in order: whole characters, none of them part of a stop string that is not to
+    /// be shown.
     pub parts: Vec<Part>,
     /// Characters of the completion before this token, those not yet handed on included.
     pub offset: usize,
@@ -37,13 +38,27 @@ pub struct CompletionText {
     chars: usize,
     /// Tells text from thinking and calls, if it may have those.
     parser: Option<Parser>,
+    /// A stop token's text is part of the completion.
+    shows_stops: bool,
+    /// Tokens in whose text no stop string counts.
+    free_tokens: u32,
+    /// The present one is one of them.
+    is_free: bool,
 }
 
 impl CompletionText {
     /// A completion that ends where one of `stops` (none empty) does; its first character has the
     /// offset `offset`.
     pub fn new(detokenizer: Detokenizer, stops: Arc<[String]>, offset: usize) -> CompletionText {
-        CompletionText { detokenizer, stops: StopMatcher::new(stops), chars: offset, parser: None }
+        CompletionText {
+            detokenizer,
+            stops: StopMatcher::new(stops),
+            chars: offset,
+            parser: None,
+            shows_stops: false,
+            free_tokens: 0,
+            is_free: false,
+        }
     }
 
     /// With thinking and calls in it.
@@ -51,8 +66,23 @@ impl CompletionText {
         CompletionText { parser, ..self }
     }
 
+    /// With what ends the completion as part of its text: the stop string, or what a stop token of the
+    /// request spells.
+    pub fn showing_stops(mut self, shows: bool) -> CompletionText {
+        self.shows_stops = shows;
+        self.stops.shows = shows;
+        self
+    }
+
+    /// With stop strings that count only in what follows the first `tokens` tokens.
+    pub fn stopping_after(self, tokens: u32) -> CompletionText {
+        CompletionText { free_tokens: tokens, ..self }
+    }
+
     /// Adds a token. After one that `stopped`, nothing more is added.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
+        self.is_free = self.free_tokens > 0;
+        self.free_tokens = self.free_tokens.saturating_sub(1);
         match &mut self.parser {
             Some(parser) => {
                 let read = parser.push(&mut self.detokenizer, tokenizer, token);
@@ -77,8 +107,14 @@ impl CompletionText {
         }
     }
 
+    /// A token that ends the completion because the request says so.
+    pub fn stop_token(&mut self, tokenizer: &Tokenizer, token: u32) -> NewText {
+        if self.shows_stops { self.push(tokenizer, token) } else { self.skip() }
+    }
+
     /// The end: what was held back, and what is left of a character that never became whole.
     pub fn finish(&mut self) -> NewText {
+        self.is_free = false;
         let mut new = match &mut self.parser {
             Some(parser) => {
                 let read = parser.finish(&mut self.detokenizer);
@@ -123,6 +159,9 @@ impl CompletionText {
 
     fn text(&mut self, piece: String, new: &mut NewText) {
         self.chars += piece.chars().count();
+        if self.is_free {
+            return add_text(&mut new.parts, piece);
+        }
         let (text, stopped) = self.stops.push(piece);
         new.stopped = stopped;
         add_text(&mut new.parts, text);
@@ -150,16 +189,18 @@ pub struct StopMatcher {
     held: String,
     /// The one that was complete.
     stopped: Option<String>,
+    /// A stop string is handed on as the end of the text.
+    shows: bool,
 }
 
 impl StopMatcher {
     /// A matcher for these strings, none of them empty.
     pub fn new(stops: Arc<[String]>) -> StopMatcher {
-        StopMatcher { stops, held: String::new(), stopped: None }
+        StopMatcher { stops, held: String::new(), stopped: None, shows: false }
     }
 
     /// Adds a piece: the text that may be handed on, and the stop string that is complete. Text after a
-    /// stop string, and the string itself, are never handed on.
+    /// stop string is never handed on, the string itself only if it is to be shown.
     pub fn push(&mut self, piece: String) -> (String, Option<String>) {
         if self.stopped.is_some() {
             return (String::new(), self.stopped.clone());
@@ -170,7 +211,7 @@ impl StopMatcher {
         self.held.push_str(&piece);
         if let Some((start, end)) = self.first_match() {
             self.stopped = Some(self.held[start..end].to_owned());
-            self.held.truncate(start);
+            self.held.truncate(if self.shows { end } else { start });
             return (std::mem::take(&mut self.held), self.stopped.clone());
         }
         let kept = self.held.split_off(self.hold_from());

@@ -43,6 +43,10 @@ const FIELDS: &[(&str, &[Kind])] = &[
     ("ignore_eos", &[Kind::Bool]),
     ("user", &[Kind::String]),
     ("n", &[Kind::Integer]),
+    ("n_cmpl", &[Kind::Integer]),
+    ("best_of", &[Kind::Integer]),
+    ("stop_token_ids", &[Kind::Array]),
+    ("include_stop_str_in_output", &[Kind::Bool]),
     ("metadata", &[Kind::Object]),
 ];
 const CHAT_FIELDS: &[(&str, &[Kind])] = &[
@@ -155,7 +159,7 @@ async fn limits_between_fields() {
         ),
         (CHAT, json!({"stream": true, "stream_options": {"more": 1}}), "stream_options.more"),
         (CHAT, json!({"stream": "true"}), "stream"),
-        (CHAT, json!({"n": 8, "stream": true}), "n"),
+        (CHAT, json!({"n": 9, "stream": true}), "n"),
         (CHAT, json!({"n": 1_000_000_000}), "n"),
         (COMPLETIONS, json!({"best_of": 1_000_000}), "best_of"),
         (COMPLETIONS, json!({"suffix": "x"}), "suffix"),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bad_input;
+mod choices;
 mod door;
 mod endpoints;
 mod fields;

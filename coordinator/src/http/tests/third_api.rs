@@ -4,6 +4,7 @@ use super::support::*;
 use crate::http::api::answer::{Caller, answer};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::input::choices::ChoiceOptions;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::{Job, Wanted, context};
 use crate::http::input::prompts::Prompt;
@@ -54,8 +55,9 @@ impl Encoder for Parrot {
 }
 
 fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, Parrot), ApiError> {
-    let sampling = sampling::take(&mut fields, caller.model.tokenizer.vocab_size(), 5)?;
-    let stopping = stopping::take(&mut fields)?;
+    let vocab = caller.model.tokenizer.vocab_size();
+    let sampling = sampling::take(&mut fields, vocab, 5)?;
+    let stopping = stopping::take(&mut fields, vocab)?;
     let stream = fields.bool("live")?.unwrap_or(false);
     let text = fields.string("say", 64)?.unwrap_or_default();
     fields.finish()?;
@@ -64,13 +66,14 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
     let wanted = Wanted {
         sampling,
         stopping,
+        choices: ChoiceOptions::default(),
         max_tokens_default: 9,
         top_logprobs: None,
         score_prompt: false,
         guided: None,
         key: caller.key,
     };
-    let choices = vec![wanted.choice(gateway, &caller.model, 0, prompt, ctx)?];
+    let choices = wanted.choices(gateway, &caller.model, 0, prompt, ctx)?;
     Ok((Job { model: caller.model, choices, stream, seed: 5 }, Parrot))
 }
 

@@ -294,7 +294,7 @@ async fn without_a_plan_there_is_no_answer_yet() {
     let (status, error) = rig.error("/v1/chat/completions", chat(json!({}))).await;
     assert_eq!((status, &error["code"]), (503, &json!("no_pipeline")));
     assert!(error["message"].as_str().unwrap().contains("1 of 2 workers"));
-    let (status, _) = rig.error("/v1/chat/completions", chat(json!({"n": 2}))).await;
+    let (status, _) = rig.error("/v1/chat/completions", chat(json!({"n": 9}))).await;
     assert_eq!(status, 400, "a wrong request is wrong at any time");
     rig.gateway.draining.cancel();
     rig.status.send_replace(ready_status());

@@ -6,7 +6,10 @@ use super::greedy;
 use super::rng::{Rng, mix};
 use super::toy::{FRAGILE_SEED, VOCAB};
 use crate::generation::{GenerationRequest, KeyId};
+use crate::guides::limits::{Limits, only};
+use crate::guides::{Breakers, Dry};
 use crate::scheduler::{CacheBlocks, ItlTarget, PlanLimits, PrefixCache, Reads, SchedulerConfig};
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_engine::plan::window_blocks;
 use woolly_protocol::forward::BlockLimits;
@@ -130,6 +133,25 @@ pub(crate) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
         request.time_limit = Some(Duration::from_micros(more.range(1, 60_000)));
     }
     request
+}
+
+/// Limits some requests in what may come.
+pub(super) fn limit(request: &mut GenerationRequest, rng: &mut Rng) {
+    if rng.one_in(3) {
+        let only = rng.one_in(3).then(|| Arc::new(only(&(0..30).collect::<Vec<_>>(), 40)));
+        let bad_words: Arc<[Vec<u32>]> = [vec![4], vec![1, 2], vec![3, 3, 3]].into();
+        let min_tokens = u32::try_from(rng.range(0, 9)).unwrap();
+        let ends = Arc::clone(&request.stop_tokens);
+        request.limits = Some(Arc::new(Limits { min_tokens, ends, only, bad_words }));
+    }
+    if rng.one_in(3) {
+        let mut breakers = Breakers::default();
+        breakers.add(7, Vec::new());
+        breakers.add(8, vec![9]);
+        let (allowed_length, last) = (1, rng.pick(&[10, 64, usize::MAX]));
+        let dry = Dry { multiplier: 0.8, base: 1.75, allowed_length, last, breakers };
+        request.dry = Some(Arc::new(dry));
+    }
 }
 
 /// Nothing, or the first tokens of one of a few texts.

@@ -3,10 +3,12 @@
 mod answers;
 pub(crate) mod arrivals;
 mod batching;
+mod choices;
 mod deep;
 mod failover;
 mod flow;
 mod guided;
+mod limits;
 mod memory;
 mod prefix;
 pub(crate) mod rng;
@@ -62,6 +64,9 @@ fn greedy(prompt: Vec<u32>, max_tokens: u32) -> GenerationRequest {
         stop_tokens: Arc::default(),
         key: KeyId(0),
         time_limit: None,
+        siblings: None,
+        limits: None,
+        dry: None,
     }
 }
 

@@ -13,6 +13,7 @@ use super::{arrivals, assert_books_balance};
 use crate::guides::Guided;
 use crate::scheduler::{CacheBlocks, PlanLimits, Scheduler, StageTiming, Step};
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 use woolly_protocol::forward::{BlockLimits, CacheLimits, Forward, ForwardLimits};
@@ -98,14 +99,7 @@ impl Sim {
             if guided.one_in(3) {
                 request.guided = Some(Guided::scripted(ToyGuide::of(&request).1));
             }
-            sim.clients.push(Client {
-                request,
-                id: None,
-                refusal: None,
-                cancelled: false,
-                positions_max: 0,
-                events: Vec::new(),
-            });
+            sim.clients.push(Client::new(request));
             let arrival = sim.rng.range(0, arrivals_end);
             sim.at(arrival, Happening::Arrival(index));
             if sim.rng.one_in(6) {
@@ -114,7 +108,37 @@ impl Sim {
             }
         }
         sim.plan_losses(arrivals_end);
+        if seed % 3 == 1 {
+            sim.make_choices(&mut Rng(mix(seed + 5)));
+        }
         sim
+    }
+
+    /// Some requests have more choices than one, which arrive together, and some are limited in what may come.
+    fn make_choices(&mut self, rng: &mut Rng) {
+        for client in &mut self.clients {
+            arrivals::limit(&mut client.request, rng);
+        }
+        let arrivals = self.agenda.iter().filter_map(|((at, _), (_, happening))| match happening {
+            Happening::Arrival(index) => Some((*at, *index)),
+            _ => None,
+        });
+        for (at, first) in arrivals.collect::<Vec<_>>() {
+            if rng.one_in(2) {
+                continue;
+            }
+            self.clients[first].request.siblings = NonZeroU64::new(1 + first as u64);
+            for choice in 1..=u32::try_from(rng.range(1, 4)).unwrap() {
+                let mut request = self.clients[first].request.clone();
+                request.sampling.choice = choice;
+                let index = self.clients.len();
+                self.clients.push(Client::new(request));
+                self.at(at, Happening::Arrival(index));
+                if rng.one_in(6) {
+                    self.at(at + rng.range(0, 60_000), Happening::Cancel(index));
+                }
+            }
+        }
     }
 
     /// Some histories lose their pipeline, some more than once, and some hand it over.

@@ -37,6 +37,18 @@ pub(super) struct Met {
 }
 
 impl Client {
+    /// One that has not arrived yet.
+    pub(super) fn new(request: GenerationRequest) -> Self {
+        Self {
+            request,
+            id: None,
+            refusal: None,
+            cancelled: false,
+            positions_max: 0,
+            events: Vec::new(),
+        }
+    }
+
     /// Of a model with these windows.
     pub(super) fn judge(&self, windows: &[Option<u32>], met: &mut Met) {
         if self.id.is_none() {

@@ -11,6 +11,7 @@ use crate::generation::{Failure, FinishReason, GenerationEvent, GenerationReques
 use crate::guides::Next;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use woolly_protocol::forward::{BlockLimits, Forward, TableSpan};
 use woolly_protocol::ids::BlockId;
 use woolly_protocol::sampling::{
@@ -223,6 +224,17 @@ impl Alone<'_> {
                     mask.map(|mask| (*mask).clone())
                 }
             };
+            let output = &tokens[self.request.prompt.len()..];
+            let limits = self.request.limits.as_ref();
+            let limit = |mask: Option<TokenMask>| match limits {
+                Some(limits) => limits
+                    .of(output, mask.map(Arc::new))
+                    .map(|mask| mask.map(|mask| (*mask).clone())),
+                None => Ok(mask),
+            };
+            let Ok(mask) = limit(mask) else {
+                return self.events.push(failed("no_token_allowed"));
+            };
             let position = u32::try_from(tokens.len()).unwrap();
             let index = mask.is_some().then_some(0);
             let mode = RowMode::Sample(SampleBy { params: 0, position, mask: index });
@@ -308,7 +320,14 @@ impl Alone<'_> {
     }
 
     fn params(&self, tokens: &[u32]) -> SamplingParams {
-        let options = self.request.sampling.clone();
+        let mut options = self.request.sampling.clone();
+        if let Some(dry) = &self.request.dry {
+            let mut bias: BTreeMap<u32, f32> = options.logit_bias.iter().copied().collect();
+            for (token, penalty) in dry.penalties(tokens) {
+                *bias.entry(token).or_insert(0.0) -= penalty;
+            }
+            options.logit_bias = bias.into_iter().collect();
+        }
         let counts = |tokens: &[u32]| {
             let mut counts = BTreeMap::new();
             tokens.iter().for_each(|token| *counts.entry(*token).or_insert(0) += 1);

@@ -170,7 +170,7 @@ fn tool_use(id: &str, name: &str, input: &Value) -> Value {
 fn stop(end: Option<&End>) -> (Option<&'static str>, Option<&str>) {
     match end {
         None => (None, None),
-        Some(End::Stop) => (Some("end_turn"), None),
+        Some(End::Stop | End::StopToken(_)) => (Some("end_turn"), None),
         Some(End::StopString(text)) => (Some("stop_sequence"), Some(text)),
         Some(End::Length) => (Some("max_tokens"), None),
         Some(End::ToolCalls) => (Some("tool_use"), None),

@@ -15,7 +15,7 @@ use crate::http::input::fields::Fields;
 use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
 use crate::http::input::prompts::Prompt;
-use crate::http::input::{constraint, sampling, stopping, tokens};
+use crate::http::input::{choices, constraint, sampling, stopping, tokens};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -126,7 +126,8 @@ fn text(
     known::take(&mut fields, &[Place::Body, Place::Completions, Place::Ollama])?;
     let vocab = caller.model.tokenizer.vocab_size();
     let sampling = sampling::take(&mut fields, vocab, random()?)?;
-    let stopping = stopping::take(&mut fields)?;
+    let stopping = stopping::take(&mut fields, vocab)?;
+    let choices = choices::take(&mut fields, &caller.model.tokenizer)?;
     let constraint = constraint::take(&mut fields)?;
     fields.finish()?;
     let guided = constraint.map(|asked| asked.compile(&caller.model, None)).transpose()?;
@@ -135,6 +136,7 @@ fn text(
     let wanted = Wanted {
         sampling,
         stopping,
+        choices,
         max_tokens_default: ctx,
         top_logprobs,
         score_prompt: false,
@@ -142,7 +144,7 @@ fn text(
         key: caller.key,
     };
     let encoded = tokens::of_prompt(&caller.model, Prompt::Text(prompt), false, ctx)?;
-    let choices = vec![wanted.choice(gateway, &caller.model, 0, encoded, ctx)?];
+    let choices = wanted.choices(gateway, &caller.model, 0, encoded, ctx)?;
     let tokenizer = top_logprobs.map(|_| Arc::clone(&caller.model.tokenizer));
     let encoder = OllamaEncoder::new(caller.named, Words::Generate, tokenizer);
     Ok((Job { model: caller.model, choices, stream, seed }, encoder))

@@ -230,8 +230,8 @@ mod tests {
         let error = chat(body).unwrap_err();
         assert_eq!(error.body()["error"]["param"], "functions");
         assert!(text(&error).starts_with("Woolly has 'tools'"), "{error:?}");
-        let error = chat(json!({"n": 2})).unwrap_err();
-        assert!(text(&error).ends_with("leave 'n' out or set it to 1."), "{error:?}");
+        let error = chat(json!({"num_beams": 2})).unwrap_err();
+        assert!(text(&error).ends_with("leave 'num_beams' out or set it to 1."), "{error:?}");
     }
 
     #[test]
@@ -249,8 +249,6 @@ mod tests {
     #[test]
     fn settings_of_a_sampler_that_is_off_are_harmless() {
         let body = json!({"mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1,
-            "xtc_probability": 0.0, "xtc_threshold": 0.1, "dry_multiplier": 0, "dry_base": 1.75,
-            "dry_allowed_length": 2, "dry_penalty_last_n": -1, "dry_sequence_breakers": ["\n"],
             "dynatemp_range": 0, "dynatemp_exponent": 1, "typical_p": 1.0});
         assert_eq!(chat(body), Ok(()));
         let error = chat(json!({"mirostat": 2, "mirostat_tau": 5.0})).unwrap_err();

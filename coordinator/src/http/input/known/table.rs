@@ -12,7 +12,7 @@ pub(super) type Row = (Place, &'static str, Accept, &'static str);
 const CONVERSATIONS: &str = "only conversations (/v1/chat/completions) have tools";
 const FUNCTIONS: &str = "Woolly has 'tools' and 'tool_choice' instead";
 const NO_THINKING: &str = "only conversations have a template that can think";
-const CHOICES: &str = "Woolly makes one choice of each prompt yet";
+const CHOICES: &str = "Woolly draws each choice by itself";
 const SAMPLER: &str = "Woolly does not have this sampler";
 const MEDIA: &str = "Woolly reads and writes text only";
 const REPORT: &str = "Woolly does not report this";
@@ -53,9 +53,6 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "speculative.ngram_size_m", Number, NEVER),
     (Body, "speculative.ngram_min_hits", Number, NEVER),
     // Choices.
-    (Body, "n", Same(&["1"]), CHOICES),
-    (Body, "n_cmpl", Same(&["1"]), CHOICES),
-    (Body, "best_of", Same(&["1"]), CHOICES),
     (Body, "use_beam_search", Same(&["false"]), CHOICES),
     (Body, "num_beams", Same(&["1"]), CHOICES),
     (Body, "length_penalty", Same(&["1"]), CHOICES),
@@ -101,19 +98,6 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "documents", Same(&["[]"]), "Woolly hands no documents to the template"),
     (Body, "truncate_prompt_tokens", Same(&["-1"]), "prompts are never cut"),
     // Ends.
-    (Body, "min_tokens", Same(&["0"]), "Woolly has no least number of tokens"),
-    (
-        Body,
-        "stop_token_ids",
-        Same(&["[]"]),
-        "Woolly stops at strings ('stop') and at the end of text",
-    ),
-    (
-        Body,
-        "include_stop_str_in_output",
-        Same(&["false"]),
-        "stop strings are never part of an answer",
-    ),
     (Body, "n_keep", Same(&["0", "-1"]), "a prompt is kept whole"),
     (Body, "n_discard", Same(&["0"]), "nothing of a prompt is discarded"),
     (Body, "t_max_predict_ms", Same(&["0", "-1"]), "the operator limits the time of requests"),
@@ -134,21 +118,12 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "mirostat_mode", Same(&["0"]), SAMPLER),
     (Body, "mirostat_tau", Number, NEVER),
     (Body, "mirostat_eta", Number, NEVER),
-    (Body, "xtc_probability", Same(&["0"]), SAMPLER),
-    (Body, "xtc_threshold", Number, NEVER),
-    (Body, "dry_multiplier", Same(&["0"]), SAMPLER),
-    (Body, "dry_base", Number, NEVER),
-    (Body, "dry_allowed_length", Number, NEVER),
-    (Body, "dry_penalty_last_n", Number, NEVER),
-    (Body, "dry_sequence_breakers", List, NEVER),
     (Body, "dynatemp_range", Same(&["0"]), SAMPLER),
     (Body, "dynatemp_exponent", Number, NEVER),
     (Body, "adaptive_target", Same(&["-1"]), SAMPLER),
     (Body, "adaptive_decay", Number, NEVER),
     (Body, "no_repeat_ngram_size", Same(&["0"]), SAMPLER),
     (Body, "min_keep", Same(&["0", "1"]), SAMPLER),
-    (Body, "bad_words", Same(&["[]"]), SAMPLER),
-    (Body, "allowed_token_ids", No, SAMPLER),
     (Body, "backend_sampling", Same(&["false"]), SAMPLER),
     // What is reported.
     (Body, "prompt_logprobs", Same(&["0"]), REPORT),
