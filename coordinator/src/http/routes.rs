@@ -3,8 +3,8 @@
 //! It knows which function answers which path, and nothing of what an answer holds.
 
 use super::api::{
-    admin, answer, chat, completions, events, fields, health, messages, metrics, models, ollama,
-    page, props, responses, shape, tokenize,
+    admin, answer, chat, completions, events, fields, health, infill, messages, metrics, models,
+    ollama, page, props, responses, shape, tokenize,
 };
 use super::gateway::Gateway;
 use super::server::admin::Door;
@@ -56,6 +56,7 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/responses/{*id}", any(responses::stored))
         .route("/v1/messages", post(messages::messages))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/infill", post(infill::infill))
         .route("/v1/models", get(models::list))
         .route("/models", get(models::list))
         .route("/v1/models/{*name}", get(models::one))

@@ -1,4 +1,6 @@
-//! What a request has used, in tokens. It knows how parts are added up, and not how an answer shows it.
+//! What a request has used, in tokens and time. It knows how parts are added up, and not how an answer shows it.
+
+use std::time::Duration;
 
 /// Tokens of a request, as clients are billed by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +14,10 @@ pub struct Usage {
     /// Tokens of the prompts that a cache already held; `None` if nobody said (a stop string ended
     /// the generation before the engine did).
     pub cached_tokens: Option<u64>,
+    /// From the request's arrival to the first token, waiting included; of several choices the longest.
+    pub prompt_time: Duration,
+    /// From the first token to the newest; of several choices the longest.
+    pub completion_time: Duration,
 }
 
 impl Usage {
@@ -23,6 +29,8 @@ impl Usage {
             completion_tokens: sum.completion_tokens + part.completion_tokens,
             reasoning_tokens: sum.reasoning_tokens + part.reasoning_tokens,
             cached_tokens: sum.cached_tokens.zip(part.cached_tokens).map(|(a, b)| a + b),
+            prompt_time: sum.prompt_time.max(part.prompt_time),
+            completion_time: sum.completion_time.max(part.completion_time),
         })
     }
 }
@@ -33,11 +41,14 @@ mod tests {
 
     #[test]
     fn usage_adds_up_and_says_when_the_cache_is_not_known() {
+        let time = Duration::from_secs;
         let part = |cached| Usage {
             prompt_tokens: 2,
             completion_tokens: 3,
             reasoning_tokens: 1,
             cached_tokens: cached,
+            prompt_time: time(1),
+            completion_time: time(2),
         };
         let sum = Usage::sum([part(Some(1)), part(Some(1))]);
         let expected = Usage {
@@ -45,6 +56,8 @@ mod tests {
             completion_tokens: 6,
             reasoning_tokens: 2,
             cached_tokens: Some(2),
+            prompt_time: time(1),
+            completion_time: time(2),
         };
         assert_eq!(sum, expected);
         assert_eq!(Usage::sum([part(Some(1)), part(None)]).cached_tokens, None);

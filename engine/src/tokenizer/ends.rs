@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::error::TokenizerError;
+use super::fill_in::FillIn;
 use super::kinds::{TokenKind, special_id};
 use crate::gguf::Metadata;
 
@@ -33,64 +34,6 @@ const END_TEXTS: [&str; 22] = [
     "[e~[",
 ];
 
-/// Tokens for filling in the middle: the key, the texts looked for when the file does not have the
-/// key, and whether the token ends a generation.
-const FILL_IN: [(&str, &[&str], bool); 6] = [
-    (
-        "tokenizer.ggml.fim_pre_token_id",
-        &[
-            "<|fim_prefix|>",
-            "<fim-prefix>",
-            "<fim_prefix>",
-            "<｜fim▁begin｜>",
-            "<PRE>",
-            "▁<PRE>",
-            "<|code_prefix|>",
-            "<|prefix|>",
-        ],
-        false,
-    ),
-    (
-        "tokenizer.ggml.fim_suf_token_id",
-        &[
-            "<|fim_suffix|>",
-            "<fim-suffix>",
-            "<fim_suffix>",
-            "<｜fim▁hole｜>",
-            "<SUF>",
-            "▁<SUF>",
-            "<|code_suffix|>",
-            "<|suffix|>",
-        ],
-        false,
-    ),
-    (
-        "tokenizer.ggml.fim_mid_token_id",
-        &[
-            "<|fim_middle|>",
-            "<fim-middle>",
-            "<fim_middle>",
-            "<｜fim▁end｜>",
-            "<MID>",
-            "▁<MID>",
-            "<|code_middle|>",
-            "<|middle|>",
-        ],
-        false,
-    ),
-    (
-        "tokenizer.ggml.fim_pad_token_id",
-        &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"],
-        true,
-    ),
-    (
-        "tokenizer.ggml.fim_rep_token_id",
-        &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
-        true,
-    ),
-    ("tokenizer.ggml.fim_sep_token_id", &["<|file_sep|>"], true),
-];
-
 /// Keys of ids that end a generation, besides the end of sequence.
 const END_KEYS: [&str; 2] = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
@@ -103,22 +46,14 @@ pub(super) fn end_tokens(
     metadata: &Metadata,
     tokens: usize,
     ids: &FxHashMap<&str, u32>,
-    eos: Option<u32>,
+    (eos, fill_in): (Option<u32>, &FillIn),
     kinds: &mut [TokenKind],
 ) -> Result<Vec<u32>, TokenizerError> {
     let mut ends: Vec<u32> = eos.into_iter().collect();
     for key in END_KEYS {
         ends.extend(special_id(metadata, key, tokens)?);
     }
-    for (key, texts, is_end) in FILL_IN {
-        let named = special_id(metadata, key, tokens)?;
-        let found = named.or_else(|| {
-            let &id = texts.iter().find_map(|text| ids.get(text))?;
-            kinds[id as usize] = TokenKind::Control;
-            Some(id)
-        });
-        ends.extend(found.filter(|_| is_end));
-    }
+    ends.extend(fill_in.ends());
     for text in END_TEXTS {
         if let Some(&id) = ids.get(text) {
             kinds[id as usize] = TokenKind::Control;

@@ -14,6 +14,7 @@ mod detokenize;
 mod ends;
 mod error;
 mod families;
+mod fill_in;
 mod kinds;
 mod limits;
 mod marked;
@@ -26,6 +27,7 @@ mod vocab;
 
 pub use detokenize::Detokenizer;
 pub use error::TokenizerError;
+pub use fill_in::FillIn;
 pub use limits::{MERGES_MAX, TEXT_BYTES_MAX, TOKEN_BYTES_MAX, TOKENS_MAX};
 pub use marked::{ChatPrompt, Marker};
 
@@ -288,6 +290,11 @@ impl Tokenizer {
     /// is on llama.cpp's list, because many files name only one of them.
     pub fn end_tokens(&self) -> &[u32] {
         &self.vocab.end_tokens
+    }
+
+    /// The tokens for filling text in, as far as the vocabulary has them.
+    pub fn fill_in(&self) -> &FillIn {
+        &self.vocab.fill_in
     }
 
     /// Whether a token is control or unknown: part of the prompt's frame, not of its text.

@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use super::bytes::decode_into;
 use super::ends;
 use super::error::TokenizerError;
+use super::fill_in::FillIn;
 use super::kinds::{TokenKind, special_id};
 use super::limits::{TOKEN_BYTES_MAX, TOKENS_MAX};
 use crate::gguf::Metadata;
@@ -37,6 +38,8 @@ pub(super) struct Vocab {
     pub special: SpecialIds,
     /// Tokens that end a generation, ascending.
     pub end_tokens: Vec<u32>,
+    /// Tokens for filling in the middle.
+    pub fill_in: FillIn,
 }
 
 impl Vocab {
@@ -56,7 +59,9 @@ impl Vocab {
                 .or(defaults.unknown),
         };
         special_id(metadata, "tokenizer.ggml.padding_token_id", texts.len())?;
-        let end_tokens = ends::end_tokens(metadata, texts.len(), &ids, special.eos, &mut kinds)?;
+        let fill_in = FillIn::load(metadata, texts.len(), &ids, &mut kinds)?;
+        let ends = (special.eos, &fill_in);
+        let end_tokens = ends::end_tokens(metadata, texts.len(), &ids, ends, &mut kinds)?;
         let mut vocab = Vocab {
             bytes: Vec::new(),
             ends: Vec::with_capacity(texts.len()),
@@ -64,6 +69,7 @@ impl Vocab {
             longest: 0,
             special,
             end_tokens,
+            fill_in,
         };
         vocab.fill(texts, spelling)?;
         Ok(vocab)

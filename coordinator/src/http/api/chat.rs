@@ -2,9 +2,10 @@
 
 use super::answer::{Caller, answer};
 use super::logprobs;
-use super::openai::{self, Envelope, Names, StopReason};
+use super::openai::{self, Envelope, Extras, Names, StopReason};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::input::choices::Reports;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::Job;
@@ -50,13 +51,16 @@ fn parse(
         return Err(ApiError::invalid("top_logprobs", text));
     }
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
+    let reports = asked.choices.reports;
+    openai::check_prompt_logprobs(reports, stream)?;
     fields.finish()?;
     asked.top_logprobs = logprobs.then_some(top.unwrap_or(0));
     asked.stream = stream;
     let tokenizer = Arc::clone(&caller.model.tokenizer);
     let job = asked.job(gateway, caller.model, caller.key)?;
-    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
-    Ok((job, ChatEncoder { envelope, logprobs, tokenizer }))
+    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?.reporting(reports);
+    let prompt = if reports.token_ids { openai::prompt_ids(&job.choices).pop() } else { None };
+    Ok((job, ChatEncoder { envelope, logprobs, prompt, is_begun: false, reports, tokenizer }))
 }
 
 /// Writes the answer to a conversation.
@@ -65,6 +69,12 @@ struct ChatEncoder {
     envelope: Envelope,
     /// Whether log-probabilities were asked for.
     logprobs: bool,
+    /// The prompt's tokens, if they were asked for.
+    prompt: Option<Vec<u32>>,
+    /// The first chunk of a stream was written.
+    is_begun: bool,
+    /// What else was asked for.
+    reports: Reports,
     /// Spells tokens.
     tokenizer: Arc<Tokenizer>,
 }
@@ -78,6 +88,8 @@ struct ChunkChoice<'a> {
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<StopReason<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
 }
 
 #[derive(Default, Serialize)]
@@ -119,6 +131,8 @@ struct Choice<'a> {
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<StopReason<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
 }
 
 #[derive(Serialize)]
@@ -184,6 +198,7 @@ impl Encoder for ChatEncoder {
             logprobs: None,
             finish_reason: None,
             stop_reason: None,
+            token_ids: None,
         };
         match delta {
             Delta::Start => {
@@ -193,6 +208,7 @@ impl Encoder for ChatEncoder {
             Delta::Text { text, logprobs } => {
                 choice.delta.content = Some(text);
                 choice.logprobs = self.logprobs(logprobs);
+                choice.token_ids = self.reports.token_ids.then_some(&logprobs.ids[..]);
             }
             Delta::End { end } => {
                 choice.finish_reason = Some(openai::finish_reason(end));
@@ -210,7 +226,10 @@ impl Encoder for ChatEncoder {
                 choice.delta.tool_calls = Some([ChunkCall { index, id, kind, function }]);
             }
         }
-        self.envelope.chunk(choice, usage, events);
+        let begins = !std::mem::replace(&mut self.is_begun, true);
+        let prompt_token_ids = self.prompt.as_deref().filter(|_| begins);
+        let extras = Extras { prompt_token_ids, prompt_logprobs: None };
+        self.envelope.chunk_with(choice, usage, extras, events);
     }
 
     fn finish(&mut self, usage: Usage, events: &mut Events) {
@@ -222,6 +241,10 @@ impl Encoder for ChatEncoder {
     }
 
     fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String {
+        let scores = choices.first().filter(|_| self.reports.prompt_logprobs.is_some());
+        let prompt_logprobs =
+            scores.map(|choice| logprobs::prompt(&choice.logprobs.prompt, &self.tokenizer));
+        let extras = Extras { prompt_token_ids: self.prompt.as_deref(), prompt_logprobs };
         let choices: Vec<Choice<'_>> = (0..)
             .zip(choices)
             .map(|(index, choice)| Choice {
@@ -230,8 +253,9 @@ impl Encoder for ChatEncoder {
                 logprobs: self.logprobs(&choice.logprobs),
                 finish_reason: choice.end.as_ref().map(openai::finish_reason),
                 stop_reason: choice.end.as_ref().and_then(openai::stop_reason),
+                token_ids: self.reports.token_ids.then_some(&choice.logprobs.ids[..]),
             })
             .collect();
-        self.envelope.whole(&choices, usage)
+        self.envelope.whole_with(&choices, usage, extras)
     }
 }

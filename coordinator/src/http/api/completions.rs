@@ -6,7 +6,9 @@ use super::openai::{self, Envelope, Names, StopReason};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
 use crate::http::ids::random;
+use crate::http::input::choices::Reports;
 use crate::http::input::fields::Fields;
+use crate::http::input::fill_in::{self, TEXT_CHARS_MAX};
 use crate::http::input::job::{self, Job, Wanted};
 use crate::http::input::known::{self, Place};
 use crate::http::input::prompts::PROMPTS_MAX;
@@ -52,11 +54,15 @@ fn parse(
     let sampling = sampling::take(&mut fields, vocab, random()?)?;
     let stopping = stopping::take(&mut fields, vocab)?;
     let options = choices::take(&mut fields, &caller.model.tokenizer)?;
-    check_count(gateway, prompts.len(), options.count as usize)?;
+    let each = options.count as usize;
+    check_count(gateway, prompts.len(), each)?;
     let constraint = constraint::take(&mut fields)?;
     let top_logprobs = openai::take_top_logprobs(&mut fields, "logprobs")?;
     let echo = fields.bool("echo")?.unwrap_or(false);
     let (stream, usage_mode) = openai::take_stream(&mut fields)?;
+    let reports = options.reports;
+    openai::check_prompt_logprobs(reports, stream)?;
+    let suffix = fields.string("suffix", TEXT_CHARS_MAX)?.filter(|suffix| !suffix.is_empty());
     fields.finish()?;
     if !echo {
         stopping.check_not_zero()?;
@@ -76,12 +82,16 @@ fn parse(
     };
     let mut choices = Vec::new();
     for (index, prompt) in (0..).zip(prompts) {
-        let encoded = tokens::of_prompt(&caller.model, prompt, echo, ctx)?;
+        let encoded = match &suffix {
+            Some(suffix) => fill_in::of_suffix(&caller.model, prompt, suffix, echo, ctx)?,
+            None => tokens::of_prompt(&caller.model, prompt, echo, ctx)?,
+        };
         choices.extend(wanted.choices(gateway, &caller.model, index, encoded, ctx)?);
     }
-    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?;
+    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?.reporting(reports);
     let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&caller.model.tokenizer));
-    let encoder = CompletionsEncoder { envelope, logprobs, tokenizer };
+    let prompts = if reports.token_ids { openai::prompt_ids(&choices) } else { Vec::new() };
+    let encoder = CompletionsEncoder { envelope, logprobs, prompts, each, reports, tokenizer };
     Ok((Job { model: caller.model, choices, stream, seed }, encoder))
 }
 
@@ -103,12 +113,18 @@ struct CompletionsEncoder {
     envelope: Envelope,
     /// Whether log-probabilities were asked for.
     logprobs: bool,
+    /// The tokens of each prompt, if they were asked for.
+    prompts: Vec<Vec<u32>>,
+    /// Choices of each prompt.
+    each: usize,
+    /// What else was asked for.
+    reports: Reports,
     /// Spells tokens.
     tokenizer: Arc<Tokenizer>,
 }
 
 /// A choice, of a whole answer or in a chunk of a stream.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Choice<'a> {
     index: usize,
     text: &'a str,
@@ -116,23 +132,43 @@ struct Choice<'a> {
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<StopReason<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Value>,
 }
 
 impl CompletionsEncoder {
     fn logprobs(&self, logprobs: &Logprobs) -> Option<Value> {
         self.logprobs.then(|| logprobs::completion(logprobs, &self.tokenizer))
     }
+
+    /// The tokens of the prompt of a choice, if they were asked for.
+    fn prompt_ids(&self, index: usize) -> Option<&[u32]> {
+        self.prompts.get(index / self.each).map(Vec::as_slice)
+    }
+
+    /// The log-probabilities of the prompt of a choice, if they were: the first of a prompt has them.
+    fn prompt_logprobs(&self, index: usize, choices: &[WholeChoice]) -> Option<Value> {
+        let first = choices.get(index - index % self.each)?;
+        let wanted = self.reports.prompt_logprobs.is_some();
+        wanted.then(|| logprobs::prompt(&first.logprobs.prompt, &self.tokenizer))
+    }
 }
 
 impl Encoder for CompletionsEncoder {
     fn delta(&mut self, index: usize, delta: &Delta, usage: Usage, events: &mut Events) {
-        let mut choice =
-            Choice { index, text: "", logprobs: None, finish_reason: None, stop_reason: None };
+        let mut choice = Choice { index, ..Choice::default() };
         match delta {
-            Delta::Start => return,
+            // Nothing is to be said yet but of the prompt.
+            Delta::Start if self.prompts.is_empty() => return,
+            Delta::Start => choice.prompt_token_ids = self.prompt_ids(index),
             Delta::Text { text, logprobs } => {
                 choice.text = text;
                 choice.logprobs = self.logprobs(logprobs);
+                choice.token_ids = self.reports.token_ids.then_some(&logprobs.ids[..]);
             }
             Delta::End { end } => {
                 choice.finish_reason = Some(openai::finish_reason(end));
@@ -160,6 +196,9 @@ impl Encoder for CompletionsEncoder {
                 logprobs: self.logprobs(&choice.logprobs),
                 finish_reason: choice.end.as_ref().map(openai::finish_reason),
                 stop_reason: choice.end.as_ref().and_then(openai::stop_reason),
+                token_ids: self.reports.token_ids.then_some(&choice.logprobs.ids[..]),
+                prompt_token_ids: self.prompt_ids(index),
+                prompt_logprobs: self.prompt_logprobs(index, choices),
             })
             .collect();
         self.envelope.whole(&choices, usage)

@@ -65,6 +65,26 @@ fn top_map(event: &TokenEvent, actual: &str, tokenizer: &Tokenizer) -> Map<Strin
     map
 }
 
+/// `prompt_logprobs` as vLLM writes them: a map for each token of the prompt but the first, which has `null`.
+/// A map holds the actual token and the most likely ones. The rank of an actual token that is not among them
+/// is not known.
+pub fn prompt(events: &[TokenEvent], tokenizer: &Tokenizer) -> Value {
+    let of = |event: &TokenEvent| {
+        let entry = |token: u32, logprob: f32, rank: Option<usize>| {
+            let text = String::from_utf8_lossy(tokenizer.token_bytes(token));
+            let entry = json!({ "logprob": printed(logprob), "rank": rank, "decoded_token": text });
+            (token.to_string(), entry)
+        };
+        let rank = event.top.iter().position(|(token, _)| *token == event.token);
+        let actual = entry(event.token, event.logprob, rank.map(|rank| rank + 1));
+        let top = (1..)
+            .zip(&event.top)
+            .map(|(rank, (token, logprob))| entry(*token, *logprob, Some(rank)));
+        Value::Object(std::iter::once(actual).chain(top).collect())
+    };
+    std::iter::once(Value::Null).chain(events.iter().map(of)).collect()
+}
+
 /// A token as text: what it spells, or `bytes:\x..` if that is not UTF-8.
 pub fn token_string(tokenizer: &Tokenizer, token: u32) -> String {
     let bytes = tokenizer.token_bytes(token);

@@ -7,10 +7,11 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `chat.rs`, `completions.rs` | OpenAI's two older ways to generate: fields → job, deltas → messages |
-//! | `openai.rs`, `logprobs.rs` | what both have in common |
+//! | `openai.rs`, `logprobs.rs`, `timings.rs` | what both have in common |
 //! | `responses/`, `messages/`, `ollama/` | OpenAI's Responses API, Anthropic's API, Ollama's API |
 //! | `fields/` | which fields each of them has: what `docs/api.md` and `/openapi.json` are made of |
 //! | `turns.rs`, `shape.rs` | conversations and errors, from and into other words than OpenAI's |
+//! | `infill.rs` | llama-server's way to fill text in |
 //! | `answer.rs` | how any request to generate is answered |
 //! | `admin.rs`, `events.rs` | loading and unloading models, and what happens |
 //! | `on_demand.rs` | requests that wait for their model |
@@ -23,6 +24,7 @@ pub mod completions;
 pub mod events;
 pub mod fields;
 pub mod health;
+pub mod infill;
 pub mod logprobs;
 pub mod messages;
 pub mod metrics;
@@ -34,5 +36,6 @@ pub mod page;
 pub mod props;
 pub mod responses;
 pub mod shape;
+pub mod timings;
 pub mod tokenize;
 pub mod turns;

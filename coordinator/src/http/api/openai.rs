@@ -1,13 +1,17 @@
 //! What OpenAI's two ways to generate have in common: some fields, the envelope of an answer, usage, and
 //! how a stream ends.
 
+use super::timings::Timings;
 use crate::http::error::ApiError;
 use crate::http::ids::{random, unix_seconds};
+use crate::http::input::choices::Reports;
 use crate::http::input::fields::Fields;
+use crate::http::output::choice::ChoicePlan;
 use crate::http::output::delta::End;
 use crate::http::output::sse::Events;
 use crate::http::usage::Usage;
 use serde::Serialize;
+use serde_json::Value;
 
 /// Alternatives per token that a client can ask for.
 const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
@@ -106,6 +110,17 @@ pub struct Envelope {
     /// The model's name as the client wrote it.
     model: String,
     usage_mode: UsageMode,
+    /// Say how long it took.
+    timings: bool,
+}
+
+/// What an answer to a conversation says beside its choices, in vLLM's words.
+#[derive(Debug, Default)]
+pub struct Extras<'a> {
+    /// The prompt's tokens, if they were asked for.
+    pub prompt_token_ids: Option<&'a [u32]>,
+    /// Their log-probabilities, if they were.
+    pub prompt_logprobs: Option<Value>,
 }
 
 /// An answer, or a chunk of a stream, with choices of the API's own.
@@ -119,6 +134,12 @@ struct Answer<'a, C> {
     choices: &'a [C],
     #[serde(skip_serializing_if = "UsageField::is_absent")]
     usage: UsageField,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 /// `usage` as a client has asked for it.
@@ -167,31 +188,64 @@ impl Envelope {
     /// 500 if the operating system gives no random number for the id.
     pub fn new(names: Names, model: String, usage_mode: UsageMode) -> Result<Envelope, ApiError> {
         let id = format!("{}-{:016x}", names.id, random()?);
-        Ok(Envelope { names, id, created: unix_seconds(), model, usage_mode })
+        Ok(Envelope { names, id, created: unix_seconds(), model, usage_mode, timings: false })
+    }
+
+    /// With what else was asked for.
+    pub fn reporting(self, reports: Reports) -> Envelope {
+        Envelope { timings: reports.timings, ..self }
     }
 
     /// Writes a chunk of a stream with one choice.
     pub fn chunk(&self, choice: impl Serialize, usage: Usage, events: &mut Events) {
+        self.chunk_with(choice, usage, Extras::default(), events);
+    }
+
+    /// The same with more beside the choice.
+    pub fn chunk_with(
+        &self,
+        choice: impl Serialize,
+        used: Usage,
+        extras: Extras<'_>,
+        events: &mut Events,
+    ) {
         let usage = match self.usage_mode {
-            UsageMode { in_each: true, .. } => counted(usage),
+            UsageMode { in_each: true, .. } => counted(used),
             UsageMode { at_end: true, .. } => UsageField::Null,
             UsageMode { .. } => UsageField::Absent,
         };
-        events.message(&self.answer(self.names.chunk, &[choice], usage));
+        let choice = [choice];
+        let mut chunk = self.answer(self.names.chunk, &choice, usage, extras);
+        chunk.timings = self.timings.then(|| Timings::of(&used));
+        events.message(&chunk);
     }
 
     /// Writes the end of a stream: a chunk with the usage and no choice, if the client asked for it.
     pub fn finish(&self, usage: Usage, events: &mut Events) {
         if self.usage_mode.at_end {
             let none: [(); 0] = [];
-            events.message(&self.answer(self.names.chunk, &none, counted(usage)));
+            let extras = Extras::default();
+            let mut chunk = self.answer(self.names.chunk, &none, counted(usage), extras);
+            chunk.timings = self.timings.then(|| Timings::of(&usage));
+            events.message(&chunk);
         }
         events.done();
     }
 
     /// A whole answer, as JSON text.
     pub fn whole(&self, choices: &[impl Serialize], usage: Usage) -> String {
-        let answer = self.answer(self.names.whole, choices, counted(usage));
+        self.whole_with(choices, usage, Extras::default())
+    }
+
+    /// The same with more beside the choices.
+    pub fn whole_with(
+        &self,
+        choices: &[impl Serialize],
+        usage: Usage,
+        extras: Extras<'_>,
+    ) -> String {
+        let mut answer = self.answer(self.names.whole, choices, counted(usage), extras);
+        answer.timings = self.timings.then(|| Timings::of(&usage));
         serde_json::to_string(&answer).expect("memory takes everything, and all keys are strings")
     }
 
@@ -200,6 +254,7 @@ impl Envelope {
         object: &'static str,
         choices: &'a [C],
         usage: UsageField,
+        extras: Extras<'a>,
     ) -> Answer<'a, C> {
         Answer {
             id: &self.id,
@@ -209,8 +264,33 @@ impl Envelope {
             system_fingerprint: FINGERPRINT,
             choices,
             usage,
+            prompt_token_ids: extras.prompt_token_ids,
+            prompt_logprobs: extras.prompt_logprobs,
+            timings: None,
         }
     }
+}
+
+/// The tokens of each prompt of a request.
+pub fn prompt_ids(choices: &[ChoicePlan]) -> Vec<Vec<u32>> {
+    choices
+        .iter()
+        .filter(|choice| choice.is_first)
+        .map(|choice| choice.request.prompt.clone())
+        .collect()
+}
+
+/// Log-probabilities of a prompt come in one piece.
+///
+/// # Errors
+///
+/// 400 if they are wanted in a stream.
+pub fn check_prompt_logprobs(reports: Reports, stream: bool) -> Result<(), ApiError> {
+    if stream && reports.prompt_logprobs.is_some() {
+        let text = "'prompt_logprobs' are not streamed: leave 'stream' out.";
+        return Err(ApiError::invalid("prompt_logprobs", text));
+    }
+    Ok(())
 }
 
 /// Writes the error that ends a stream. The end is written all the same, as OpenAI's clients wait for it.

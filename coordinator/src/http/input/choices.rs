@@ -11,6 +11,20 @@ use woolly_engine::tokenizer::Tokenizer;
 /// Choices of one prompt.
 pub const CHOICES_MAX: u64 = 8;
 
+/// Alternatives per token of a prompt that a client can ask for.
+const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
+
+/// What an answer says beside its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// The tokens of prompts and completions.
+    pub token_ids: bool,
+    /// The log-probabilities of the prompt's tokens, each with so many alternatives.
+    pub prompt_logprobs: Option<u8>,
+    /// How long it took, in llama-server's words.
+    pub timings: bool,
+}
+
 /// What a request wants of its choices, beside how their tokens are chosen and when they end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChoiceOptions {
@@ -22,11 +36,19 @@ pub struct ChoiceOptions {
     pub bad_words: Arc<[Vec<u32>]>,
     /// What makes repetitions less likely.
     pub dry: Option<Arc<Dry>>,
+    /// What is said beside the text.
+    pub reports: Reports,
 }
 
 impl Default for ChoiceOptions {
     fn default() -> Self {
-        Self { count: 1, only: None, bad_words: Arc::default(), dry: None }
+        Self {
+            count: 1,
+            only: None,
+            bad_words: Arc::default(),
+            dry: None,
+            reports: Reports::default(),
+        }
     }
 }
 
@@ -42,6 +64,16 @@ pub fn take(fields: &mut Fields, tokenizer: &Tokenizer) -> Result<ChoiceOptions,
         only: limits::take_allowed(fields, tokenizer.vocab_size())?,
         bad_words: limits::take_bad_words(fields, tokenizer)?,
         dry: dry::take(fields, tokenizer)?.map(Arc::new),
+        reports: reports(fields)?,
+    })
+}
+
+fn reports(fields: &mut Fields) -> Result<Reports, ApiError> {
+    let prompt_logprobs = fields.integer("prompt_logprobs", 0..=TOP_LOGPROBS_MAX)?;
+    Ok(Reports {
+        token_ids: fields.bool("return_token_ids")?.unwrap_or(false),
+        prompt_logprobs: prompt_logprobs.and_then(|top| u8::try_from(top).ok()),
+        timings: fields.bool("timings_per_token")?.unwrap_or(false),
     })
 }
 
@@ -147,6 +179,8 @@ mod tests {
             (json!({"bad_words": "x"}), "bad_words"),
             (json!({"bad_words": vec!["x"; 129]}), "bad_words"),
             (json!({"bad_words": ["x".repeat(257)]}), "bad_words"),
+            (json!({"prompt_logprobs": -1}), "prompt_logprobs"),
+            (json!({"prompt_logprobs": 21}), "prompt_logprobs"),
             (json!({"dry_multiplier": -1}), "dry_multiplier"),
             (json!({"dry_base": 0.5}), "dry_base"),
             (json!({"dry_allowed_length": -1}), "dry_allowed_length"),

@@ -12,13 +12,16 @@ use crate::guides::Guided;
 use crate::guides::limits::{Limits, only};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::output::choice::ChoicePlan;
+use crate::http::output::choice::{ChoicePlan, ChoiceReports};
 use crate::http::output::text::CompletionText;
 use crate::http::server::request_log::RequestLog;
 use crate::models::ServedModel;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use woolly_protocol::sampling::SamplingOptions;
+
+/// Log-probabilities of a prompt in one answer, alternatives included: some 20 MB of JSON.
+const PROMPT_LOGPROBS_MAX: usize = 1 << 18;
 
 /// Characters of a model's name in a request.
 const MODEL_CHARS_MAX: usize = 1 << 20;
@@ -71,6 +74,7 @@ impl Wanted {
         prompt: Encoded,
         ctx: u32,
     ) -> Result<Vec<ChoicePlan>, ApiError> {
+        self.check_prompt_logprobs(prompt.tokens.len())?;
         let max_tokens = self.completion_tokens(prompt.tokens.len(), ctx)?;
         let (stop_tokens, own_stops) = self.stop_tokens(model);
         let limits = self.limits(&stop_tokens, model)?;
@@ -85,12 +89,20 @@ impl Wanted {
                 .with_parser(parser)
                 .showing_stops(self.stopping.show_stop)
                 .stopping_after(self.stopping.min_tokens);
+            let is_first = index == first;
+            let reports = ChoiceReports {
+                top: self.top_logprobs,
+                echoes_scores: self.score_prompt,
+                // The others of a prompt have the same ones.
+                prompt: self.choices.reports.prompt_logprobs.filter(|_| is_first),
+                ids: self.choices.reports.token_ids,
+            };
             let request = GenerationRequest {
                 model: model.id,
                 prompt: tokens,
-                score_prompt: self.score_prompt,
+                score_prompt: self.score_prompt || reports.prompt.is_some(),
                 max_tokens,
-                top_logprobs: self.top_logprobs,
+                top_logprobs: self.top_logprobs.max(reports.prompt),
                 sampling: SamplingOptions { choice: index, ..self.sampling.clone() },
                 guided: self.guided.as_ref().filter(|_| max_tokens > 0).map(Guided::again),
                 stop_tokens: Arc::clone(&stop_tokens),
@@ -100,10 +112,24 @@ impl Wanted {
                 limits: limits.clone(),
                 dry: self.choices.dry.clone(),
             };
-            let (own_stops, is_first) = (Arc::clone(&own_stops), index == first);
-            ChoicePlan { request, echo, text, own_stops, is_first }
+            let own_stops = Arc::clone(&own_stops);
+            ChoicePlan { request, echo, text, own_stops, is_first, reports }
         };
         Ok((first..first + count).map(choice).collect())
+    }
+
+    /// Every token of a prompt is reported with its alternatives, in one piece.
+    fn check_prompt_logprobs(&self, tokens: usize) -> Result<(), ApiError> {
+        let Some(top) = self.choices.reports.prompt_logprobs else { return Ok(()) };
+        let entries = tokens * (usize::from(top) + 1);
+        if entries <= PROMPT_LOGPROBS_MAX {
+            return Ok(());
+        }
+        let text = format!(
+            "'prompt_logprobs': {top} asks for {entries} log-probabilities of a prompt of {tokens} tokens; at \
+             most {PROMPT_LOGPROBS_MAX} are reported. Ask for fewer alternatives, or a part of the prompt."
+        );
+        Err(ApiError::invalid("prompt_logprobs", text))
     }
 
     /// Tokens that end a completion, and those among them that do so for this request only.

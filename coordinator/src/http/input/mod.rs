@@ -8,7 +8,7 @@
 //! | `json.rs`, `fields.rs` | bytes → JSON → fields |
 //! | `known/` | the table of fields that are accepted without acting on them |
 //! | `constraint.rs`, `sampling.rs`, `samplers.rs`, `dry.rs`, `limits.rs`, `stopping.rs`, `choices.rs`, `messages.rs`, `tools.rs`, `thinking.rs`, `template_options.rs`, `prompts.rs` | the fields that are acted on |
-//! | `tokens.rs` | conversations and texts → token ids |
+//! | `tokens.rs`, `fill_in.rs` | conversations and texts → token ids |
 //! | `conversation.rs` | what a conversation asks for, in no API's words |
 //! | `job.rs` | all of it → choices that are ready to start |
 
@@ -17,6 +17,7 @@ pub mod constraint;
 pub mod conversation;
 pub mod dry;
 pub mod fields;
+pub mod fill_in;
 pub mod job;
 pub mod json;
 pub mod known;

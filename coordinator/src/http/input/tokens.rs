@@ -166,7 +166,11 @@ pub fn of_prompt(
 }
 
 /// A text that is longer than a whole context of the longest token is not tokenised at all.
-fn check_bytes(model: &ServedModel, bytes: usize, ctx: u32) -> Result<(), ApiError> {
+///
+/// # Errors
+///
+/// 400 naming the context length.
+pub fn check_bytes(model: &ServedModel, bytes: usize, ctx: u32) -> Result<(), ApiError> {
     let at_least = bytes.div_ceil(model.tokenizer.longest_token().max(1));
     if at_least > ctx as usize {
         Err(ApiError::context_length(at_least, 1, ctx as usize))

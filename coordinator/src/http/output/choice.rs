@@ -24,6 +24,21 @@ pub struct ChoicePlan {
     pub own_stops: Arc<[u32]>,
     /// Whether it is the first of its prompt, whose tokens count once.
     pub is_first: bool,
+    /// What is said of it beside its text.
+    pub reports: ChoiceReports,
+}
+
+/// What is said of a choice beside its text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChoiceReports {
+    /// The completion's tokens with so many alternatives; `None` reports no log-probability.
+    pub top: Option<u8>,
+    /// The prompt's tokens are reported before them.
+    pub echoes_scores: bool,
+    /// The prompt's tokens apart, with so many alternatives.
+    pub prompt: Option<u8>,
+    /// The completion's tokens alone.
+    pub ids: bool,
 }
 
 impl ChoicePlan {
@@ -42,7 +57,8 @@ pub(super) struct Choice {
     pub(super) generation: Option<Generation>,
     /// Nothing more comes.
     pub(super) finished: bool,
-    /// When its newest token came.
+    /// When its first token came, and its newest.
+    pub(super) first_token: Option<Instant>,
     pub(super) last_token: Option<Instant>,
     /// Tokens so far.
     pub(super) usage: Usage,
@@ -56,8 +72,7 @@ pub(super) struct Choice {
     stopped_by: Option<u32>,
     /// Whether its prompt counts.
     counts_prompt: bool,
-    /// The completion's tokens are reported.
-    reports: bool,
+    reports: ChoiceReports,
     /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
     held: Logprobs,
     /// Tokens that may be text or not.
@@ -71,9 +86,9 @@ impl Choice {
     /// A choice that nobody has heard of yet.
     pub(super) fn new(plan: ChoicePlan) -> Choice {
         let needs_engine = plan.needs_engine();
-        let ChoicePlan { request, echo, text, own_stops, is_first } = plan;
+        let ChoicePlan { request, echo, text, own_stops, is_first, reports } = plan;
         let mut held = Logprobs::default();
-        if request.score_prompt {
+        if reports.echoes_scores {
             held.first = request.prompt.first().copied();
             held.offsets.push(0);
         }
@@ -87,10 +102,11 @@ impl Choice {
             own_stops,
             stopped_by: None,
             counts_prompt: is_first,
-            reports: request.top_logprobs.is_some(),
+            reports,
             request: needs_engine.then_some(request),
             generation: None,
             finished: false,
+            first_token: None,
             last_token: None,
             echo,
             text,
@@ -99,6 +115,14 @@ impl Choice {
             calls: 0,
             started: false,
         }
+    }
+
+    /// A token has come, of a request that came at `arrived`: how long it took so far.
+    pub(super) fn timed(&mut self, arrived: Instant) {
+        let Some(last) = self.last_token else { return };
+        let first = *self.first_token.get_or_insert(last);
+        self.usage.prompt_time = first - arrived;
+        self.usage.completion_time = last - first;
     }
 
     /// What an event adds to the answer.
@@ -193,7 +217,13 @@ impl Choice {
     }
 
     /// The prompt's tokens from the second on; before the first one nothing is reported.
-    fn scored(&mut self, events: Vec<TokenEvent>, tokenizer: &Tokenizer) {
+    fn scored(&mut self, mut events: Vec<TokenEvent>, tokenizer: &Tokenizer) {
+        if let Some(top) = self.reports.prompt {
+            self.held.prompt.extend(events.iter().map(|event| with_top(event.clone(), top)));
+        }
+        for event in &mut events {
+            event.top.truncate(usize::from(self.reports.top.unwrap_or(0)));
+        }
         let Some(first) = self.held.first else { return };
         let mut detokenizer = Detokenizer::new(tokenizer);
         let mut chars = |token| detokenizer.push(tokenizer, token).chars().count();
@@ -219,8 +249,11 @@ impl Choice {
             self.text.push(tokenizer, event.token)
         };
         self.usage.reasoning_tokens += u64::from(new.is_thinking);
-        if self.reports {
-            self.report(event, &new);
+        if self.reports.ids {
+            self.held.ids.push(event.token);
+        }
+        if let Some(top) = self.reports.top {
+            self.report(with_top(event, top), &new);
         }
         let ended = new.stopped.map(End::StopString);
         (new.parts, ended.or(new.has_its_call.then_some(End::ToolCalls)))
@@ -246,4 +279,10 @@ impl Choice {
         kept.offsets.push(new.offset);
         kept.tokens.push(event);
     }
+}
+
+/// A token with so many alternatives at most: others of the request may have asked for more.
+fn with_top(mut event: TokenEvent, top: u8) -> TokenEvent {
+    event.top.truncate(usize::from(top));
+    event
 }

@@ -166,6 +166,7 @@ impl Choices {
         self.asked_first = index + 1;
         if let Some(GenerationEvent::Token(_)) = &event {
             self.meter.token(&mut self.list[index].last_token);
+            self.list[index].timed(self.arrived);
             self.log.first_token();
         }
         let deltas = match event {

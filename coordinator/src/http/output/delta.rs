@@ -84,12 +84,16 @@ pub struct Logprobs {
     pub tokens: Vec<TokenEvent>,
     /// Characters of the answer's text before each token, the first one included.
     pub offsets: Vec<usize>,
+    /// The tokens alone, if they were asked for: all that were generated.
+    pub ids: Vec<u32>,
+    /// The prompt's tokens from the second on, if their log-probabilities were asked for apart.
+    pub prompt: Vec<TokenEvent>,
 }
 
 impl Logprobs {
     /// Whether there is no token.
     pub fn is_empty(&self) -> bool {
-        self.offsets.is_empty()
+        self.offsets.is_empty() && self.ids.is_empty() && self.prompt.is_empty()
     }
 
     /// Adds the tokens that follow.
@@ -97,6 +101,8 @@ impl Logprobs {
         self.first = self.first.or(next.first);
         self.tokens.extend(next.tokens);
         self.offsets.extend(next.offsets);
+        self.ids.extend(next.ids);
+        self.prompt.extend(next.prompt);
     }
 }
 

@@ -46,6 +46,18 @@ const FIELDS: &[(&str, &[Kind])] = &[
     ("n_cmpl", &[Kind::Integer]),
     ("best_of", &[Kind::Integer]),
     ("stop_token_ids", &[Kind::Array]),
+    ("min_tokens", &[Kind::Integer]),
+    ("allowed_token_ids", &[Kind::Array]),
+    ("bad_words", &[Kind::Array]),
+    ("xtc_probability", &[Kind::Integer, Kind::Number]),
+    ("xtc_threshold", &[Kind::Integer, Kind::Number]),
+    ("dry_multiplier", &[Kind::Integer, Kind::Number]),
+    ("dry_base", &[Kind::Integer, Kind::Number]),
+    ("dry_allowed_length", &[Kind::Integer]),
+    ("dry_sequence_breakers", &[Kind::Array]),
+    ("return_token_ids", &[Kind::Bool]),
+    ("prompt_logprobs", &[Kind::Integer]),
+    ("timings_per_token", &[Kind::Bool]),
     ("include_stop_str_in_output", &[Kind::Bool]),
     ("metadata", &[Kind::Object]),
 ];
@@ -58,6 +70,7 @@ const COMPLETION_FIELDS: &[(&str, &[Kind])] = &[
     ("prompt", &[Kind::String, Kind::Array]),
     ("logprobs", &[Kind::Integer]),
     ("echo", &[Kind::Bool]),
+    ("suffix", &[Kind::String]),
 ];
 
 fn fields() -> impl Iterator<Item = (&'static str, &'static str, &'static [Kind])> {

@@ -143,7 +143,8 @@ async fn a_stop_token_ends_the_answer_and_is_named() {
     assert_eq!((&choice["text"], &choice["stop_reason"]), (&json!("ab"), &json!(120)));
     assert_eq!(choice["finish_reason"], "stop");
     assert_eq!(choice["logprobs"]["tokens"], json!(["a", "b", "x"]));
-    let ends = &rig.gateway.models.first().unwrap().end_tokens;
+    let model = rig.gateway.models.first().unwrap();
+    let ends = &model.end_tokens;
     assert_eq!(rig.requests()[0].stop_tokens[..], [&ends[..], &[7, 120]].concat());
     let body = json!({"stop_token_ids": [120], "include_stop_str_in_output": true});
     let value = rig.ok(CHAT, chat(body)).await;

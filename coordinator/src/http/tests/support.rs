@@ -89,7 +89,7 @@ fn tiny_names() -> (String, Vec<String>) {
 fn served_of(metadata: &Metadata, id: u32, names: (String, Vec<String>)) -> ServedModel {
     let tokenizer = Tokenizer::from_metadata(metadata).unwrap();
     let template = Template::of_model(metadata, &tokenizer);
-    assert_eq!(tokenizer.vocab_size(), VOCAB);
+    assert!(tokenizer.vocab_size() >= VOCAB);
     let facts = ModelFacts { ctx_train: 128, parameters: 7, ..ModelFacts::default() };
     ServedModel::new(ModelId(id), names, (Arc::new(tokenizer), template), facts)
 }
@@ -161,6 +161,14 @@ impl Rig {
         admin: Option<Admin>,
     ) -> Rig {
         Rig::serving(served(0, tiny_names()), configure, script, admin)
+    }
+
+    /// An engine of a model with another vocabulary.
+    pub fn of(
+        metadata: &Metadata,
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+    ) -> Rig {
+        Rig::serving(served_of(metadata, 0, tiny_names()), |_| {}, script, None)
     }
 
     fn serving(

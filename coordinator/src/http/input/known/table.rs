@@ -92,7 +92,6 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "modalities", Same(&["[\"text\"]"]), MEDIA),
     (Body, "audio", No, MEDIA),
     (Body, "prediction", No, "Woolly does not use predicted outputs"),
-    (Body, "suffix", Same(&["\"\""]), "Woolly does not fill text in before a suffix yet"),
     // Templates.
     (Body, "chat_template", No, TEMPLATE),
     (Body, "documents", Same(&["[]"]), "Woolly hands no documents to the template"),
@@ -126,15 +125,12 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "min_keep", Same(&["0", "1"]), SAMPLER),
     (Body, "backend_sampling", Same(&["false"]), SAMPLER),
     // What is reported.
-    (Body, "prompt_logprobs", Same(&["0"]), REPORT),
     (Body, "n_probs", Same(&["0"]), REPORT),
     (Body, "post_sampling_probs", Same(&["false"]), REPORT),
     (Body, "return_tokens", Same(&["false"]), REPORT),
     (Body, "return_tokens_as_token_ids", Same(&["false"]), REPORT),
     (Body, "verbose", Same(&["false"]), REPORT),
-    (Body, "return_token_ids", Same(&["false"]), REPORT),
     (Body, "return_progress", Same(&["false"]), REPORT),
-    (Body, "timings_per_token", Same(&["false"]), REPORT),
     (Body, "skip_special_tokens", Same(&["true"]), "control tokens are left out of answers"),
     (
         Body,
@@ -152,6 +148,7 @@ pub(super) const KNOWN: &[Row] = &[
     (Body, "keep_alive", Same(&["-1"]), "the model stays loaded"),
     (Body, "options", Same(&["{}"]), "fields stand in the request itself"),
     // Means something on the other endpoint only.
+    (Chat, "suffix", Same(&["\"\""]), "'suffix' is for /v1/completions"),
     (Chat, "echo", Same(&["false"]), "'echo' is for /v1/completions"),
     (Chat, "add_special_tokens", Same(&["false"]), "the template writes the special tokens"),
     (Chat, "prompt", No, "'prompt' is for /v1/completions"),
