@@ -6,15 +6,13 @@ use crate::http::error::ApiError;
 use crate::http::ids::{random, unix_seconds};
 use crate::http::input::choices::Reports;
 use crate::http::input::fields::Fields;
+use crate::http::input::sampling::TOP_LOGPROBS_MAX;
 use crate::http::output::choice::ChoicePlan;
 use crate::http::output::delta::End;
 use crate::http::output::sse::Events;
 use crate::http::usage::Usage;
 use serde::Serialize;
 use serde_json::Value;
-
-/// Alternatives per token that a client can ask for.
-const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
 
 /// Names what computed an answer: with equal seeds, equal fingerprints give equal text.
 const FINGERPRINT: &str = concat!("woolly-", env!("CARGO_PKG_VERSION"));

@@ -2,6 +2,7 @@
 //! are drawn and when it ends.
 
 use super::fields::Fields;
+use super::sampling::TOP_LOGPROBS_MAX;
 use super::{dry, limits};
 use crate::guides::Dry;
 use crate::http::error::ApiError;
@@ -10,9 +11,6 @@ use woolly_engine::tokenizer::Tokenizer;
 
 /// Choices of one prompt.
 pub const CHOICES_MAX: u64 = 8;
-
-/// Alternatives per token of a prompt that a client can ask for.
-const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
 
 /// What an answer says beside its text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,8 @@ use woolly_protocol::sampling::SamplingOptions;
 
 /// Entries of `logit_bias`.
 pub const LOGIT_BIAS_MAX: usize = woolly_protocol::limits::LOGIT_BIAS_MAX;
+/// Alternatives per token that a client can ask for.
+pub const TOP_LOGPROBS_MAX: u64 = woolly_protocol::limits::TOP_LOGPROBS_MAX as u64;
 /// The smallest and the largest repetition penalty.
 const REPETITION_PENALTY: std::ops::RangeInclusive<f64> = 0.01..=10.0;
 
