@@ -34,7 +34,7 @@ impl FillIn {
     ) -> Result<FillIn, TokenizerError> {
         let mut find =
             |keys: &[&'static str], texts: &[&str]| -> Result<Option<u32>, TokenizerError> {
-                for key in keys {
+                for &key in keys {
                     if let Some(id) = special_id(metadata, key, tokens)? {
                         return Ok(Some(id));
                     }

@@ -135,9 +135,11 @@ pub(crate) fn request(rng: &mut Rng, more: &mut Rng) -> GenerationRequest {
     request
 }
 
-/// Limits some requests in what may come.
+/// Limits some requests in what may come. Where a grammar's tokens are scored before they are told, a failure
+/// is told first: such requests stay as they are.
 pub(super) fn limit(request: &mut GenerationRequest, rng: &mut Rng) {
-    if rng.one_in(3) {
+    let scores = request.top_logprobs.is_some() || request.score_prompt;
+    if rng.one_in(3) && !(request.guided.is_some() && scores) {
         let only = rng.one_in(3).then(|| Arc::new(only(&(0..30).collect::<Vec<_>>(), 40)));
         let bad_words: Arc<[Vec<u32>]> = [vec![4], vec![1, 2], vec![3, 3, 3]].into();
         let min_tokens = u32::try_from(rng.range(0, 9)).unwrap();
