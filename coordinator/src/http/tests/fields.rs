@@ -52,6 +52,8 @@ fn body(endpoint: &Endpoint, row: &Row, text: &str) -> Value {
 #[tokio::test]
 async fn every_field_is_what_the_table_says() {
     let rig = Rig::saying("x");
+    // Tools are told to the model in many words.
+    rig.status.send_modify(|status| status.ctx_size = 4096);
     for endpoint in ENDPOINTS {
         for row in endpoint.rows() {
             let at = format!("{} {}.{}", endpoint.path, endpoint.inside, row.name);

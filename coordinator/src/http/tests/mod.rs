@@ -4,6 +4,7 @@ mod admin;
 mod bad_input;
 mod choices;
 mod door;
+mod door_tools;
 mod endpoints;
 mod fields;
 mod harmless;

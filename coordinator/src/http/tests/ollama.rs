@@ -185,7 +185,7 @@ async fn models_are_what_ollamas_clients_look_for() {
     let ps = read_json(rig.get("/api/ps").await).await;
     assert_eq!(ps["models"][0]["context_length"], CTX);
     let shown = rig.ok("/api/show", json!({"name": "tiny"})).await;
-    assert_eq!(shown["capabilities"][0], "completion");
+    assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
     assert!(shown["template"].as_str().unwrap().contains("<|im_start|>"));
     assert_eq!(shown["model_info"]["general.parameter_count"], 7);
     let version = read_json(rig.get("/api/version").await).await;
@@ -216,7 +216,7 @@ fn thoughts_and_calls_are_lines_of_their_own_and_the_same_whole() {
         whole.add(delta.clone());
     }
     encoder.finish(Usage::default(), &mut stream);
-    let stream = lines(&String::from_utf8(stream.into_bytes().to_vec()).unwrap());
+    let stream = lines(std::str::from_utf8(&stream.into_bytes()).unwrap());
     let calls: Vec<Value> = stream
         .iter()
         .flat_map(|line| line["message"]["tool_calls"].as_array().cloned().unwrap_or_default())

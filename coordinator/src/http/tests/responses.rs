@@ -3,7 +3,7 @@
 use super::support::*;
 use crate::generation::{Failure, FinishReason, GenerationEvent};
 use crate::http::api::responses::encoder::ResponseEncoder;
-use crate::http::api::responses::request::Shown;
+use crate::http::api::responses::output::Shown;
 use crate::http::output::delta::{Delta, End, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;

@@ -44,14 +44,14 @@ const RESPONSES_ROWS: &[Row] = &[
         r#"{"format": {"type": "xml"}}"#,
         "`format` as `response_format` of chat completions",
     ),
-    refused(
+    honoured(
         "tools",
-        "[]",
+        r#"[{"type": "function", "name": "f", "parameters": {"type": "object"}}]"#,
         r#"[{"type": "web_search"}]"#,
         "functions as in chat completions; Woolly runs no tools of its own",
     ),
-    refused("tool_choice", r#""auto""#, r#"{"type": "allowed_tools"}"#, "as in chat completions"),
-    harmless("parallel_tool_calls", "true", ""),
+    honoured("tool_choice", r#""auto""#, r#"{"type": "allowed_tools"}"#, "as in chat completions"),
+    honoured("parallel_tool_calls", "false", "1", ""),
     harmless("max_tool_calls", "3", "of tools that the server runs: none"),
     harmless("truncation", r#""auto""#, "an input that is too long is a 400 either way"),
     harmless("store", "true", "nothing is stored; the answer says so"),
@@ -143,13 +143,13 @@ const MESSAGES_SHARED: &[Row] = &[
         r#"{"format": {"type": "text"}}"#,
         "`effort` if the model's template knows it; `format` as `response_format` of chat completions",
     ),
-    refused(
+    honoured(
         "tools",
-        "[]",
+        r#"[{"name": "f", "input_schema": {"type": "object"}}]"#,
         r#"[{"type": "bash_20250124", "name": "bash"}]"#,
         "as in chat completions; Woolly runs no tools of its own",
     ),
-    refused(
+    honoured(
         "tool_choice",
         r#"{"type": "auto"}"#,
         r#"{"type": "tool"}"#,
@@ -173,10 +173,10 @@ pub const OLLAMA_CHAT: Endpoint = Endpoint {
                 "7",
                 "none asks for the model to be loaded: it is",
             ),
-            refused(
+            honoured(
                 "tools",
-                "[]",
                 r#"[{"type": "function", "function": {"name": "f"}}]"#,
+                "7",
                 "as in chat completions",
             ),
         ],

@@ -180,10 +180,14 @@ fn stop(end: Option<&End>) -> (Option<&'static str>, Option<&str>) {
 /// Anthropic counts the prompt's tokens in parts: those that a cache held, and the others.
 fn counted(usage: Usage) -> Value {
     let cached = usage.cached_tokens.unwrap_or(0);
-    json!({
+    let mut counted = json!({
         "input_tokens": usage.prompt_tokens.saturating_sub(cached),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.completion_tokens,
-    })
+    });
+    if usage.reasoning_tokens > 0 {
+        counted["output_tokens_details"] = json!({ "thinking_tokens": usage.reasoning_tokens });
+    }
+    counted
 }

@@ -83,6 +83,11 @@ pub async fn show(
 fn shown(gateway: &Gateway, model: &ServedModel) -> Value {
     let facts = &model.facts;
     let ctx = gateway.engine.status(model.id).ctx_size;
+    // A model whose template writes no tools is told of them in a message.
+    let mut capabilities = vec!["completion", "tools"];
+    if model.format.can_think() {
+        capabilities.push("thinking");
+    }
     let mut info = Map::new();
     info.insert("general.architecture".into(), facts.architecture.clone().into());
     info.insert("general.parameter_count".into(), facts.parameters.into());
@@ -95,7 +100,7 @@ fn shown(gateway: &Gateway, model: &ServedModel) -> Value {
         "template": model.template.get().map_or("", |template| template.source()),
         "details": details(model),
         "model_info": info,
-        "capabilities": ["completion"],
+        "capabilities": capabilities,
     })
 }
 

@@ -3,8 +3,7 @@
 //! A response is a list of items, one after the other. In a stream an item is added, its part is added and
 //! grows, and both are done before the next item; the last event holds the whole response.
 
-use super::output::{Item, State};
-use super::request::Shown;
+use super::output::{Item, Shown, State};
 use crate::http::api::logprobs;
 use crate::http::error::ApiError;
 use crate::http::ids::{random, unix_seconds};
@@ -325,7 +324,7 @@ fn counted(usage: Usage) -> Value {
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": { "cached_tokens": usage.cached_tokens.unwrap_or(0), "cache_write_tokens": 0 },
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": { "reasoning_tokens": 0 },
+        "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     })
 }

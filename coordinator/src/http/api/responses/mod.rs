@@ -9,8 +9,8 @@
 
 pub mod encoder;
 mod items;
-mod output;
-pub mod request;
+pub mod output;
+mod request;
 mod tools;
 
 use super::answer::{answer, look, read};

@@ -1,7 +1,15 @@
 //! The items that a response is made of: a message, what the model thought, a call of a function.
 
-use super::request::Shown;
 use serde_json::{Value, json};
+
+/// How the model's thinking is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// As it is: the content of an item.
+    Content,
+    /// As it is too, in the place of a summary, for clients that asked for one.
+    Summary,
+}
 
 /// How far an item has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! and what the answer says again of them.
 
 use super::encoder::ResponseEncoder;
+use super::output::Shown;
 use super::{items, tools};
 use crate::http::api::answer::Caller;
 use crate::http::api::openai;
@@ -61,15 +62,6 @@ const REPEATED: [&str; 15] = [
     "truncation",
     "user",
 ];
-
-/// How the model's thinking is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// As it is: the content of an item.
-    Content,
-    /// As it is too, in the place of a summary, for clients that asked for one.
-    Summary,
-}
 
 /// What a request asks for.
 pub struct Request {
