@@ -19,7 +19,7 @@ const ROUNDS: u64 = 3;
 
 /// Two workers and no model, but a folder of them.
 fn empty(flags: &[&str]) -> Cluster {
-    let folder = fixtures::folder().display().to_string();
+    let folder = fixtures::folder().join("models").display().to_string();
     let flags = [&["--workers", "2", "--ctx-size", "256", "--model-dir", &folder], flags].concat();
     let setup = Setup::empty().coordinator_flags(&flags);
     let mut cluster = setup.start_coordinator();

@@ -6,11 +6,11 @@
 
 use super::action::{Action, Actions};
 use super::epochs::Epochs;
-use super::holdings::Taken;
 use super::membership::Membership;
 use super::placement::Placement;
 use super::plan::{Plan, Stage};
 use super::seats::arrange;
+use super::taken::Taken;
 use std::time::Duration;
 use woolly_engine::plan::{Cut, CutRequest, KV_CTX_MAX, Member, PlanError, cut};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};

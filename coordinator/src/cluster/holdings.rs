@@ -2,41 +2,13 @@
 
 use super::Cluster;
 use super::placement::Placement;
+use super::taken::Taken;
 use crate::status::{Holding, WorkerMemory};
 use crate::units::show_size;
-use woolly_engine::plan::StageBudget;
 use woolly_protocol::ids::WorkerId;
 
 /// Workers that a sentence about memory names; what the others hold is said in the status.
 const NAMED_MAX: usize = 8;
-
-/// What a stage takes of its worker's memory, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Taken {
-    weights: u64,
-    kv: u64,
-    scratch: u64,
-}
-
-impl Taken {
-    /// Weights that stay on the disk take none.
-    pub(super) fn of(budget: &StageBudget) -> Taken {
-        let weights = budget.own_bytes - budget.disk_bytes;
-        Taken { weights, kv: budget.kv_bytes, scratch: budget.scratch_bytes }
-    }
-
-    pub(super) fn bytes(self) -> u64 {
-        self.weights + self.kv + self.scratch
-    }
-
-    fn plus(self, other: Taken) -> Taken {
-        Taken {
-            weights: self.weights + other.weights,
-            kv: self.kv + other.kv,
-            scratch: self.scratch + other.scratch,
-        }
-    }
-}
 
 impl Placement {
     /// What its plans hold on a worker; `None` if it has no stage there.

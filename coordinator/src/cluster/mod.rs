@@ -63,6 +63,7 @@ mod placement_config;
 mod plan;
 mod seats;
 mod status;
+mod taken;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watch;
