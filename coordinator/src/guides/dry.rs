@@ -186,7 +186,7 @@ mod tests {
     fn penalties_stay_finite_however_long_the_repetition() {
         let log = vec![5; 20_000];
         let found = dry(1, &[]).penalties(&log);
-        assert_eq!(found, [(5, PENALTY_MAX as f32)]);
+        assert_eq!(found, [(5, (0.5 * PENALTY_MAX) as f32)]);
         let flat = Dry { base: 1.0, ..dry(1, &[]) };
         assert_eq!(flat.penalties(&log), [(5, 0.5)]);
     }

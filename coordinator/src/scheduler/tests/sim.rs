@@ -108,7 +108,7 @@ impl Sim {
             }
         }
         sim.plan_losses(arrivals_end);
-        if seed % 3 == 1 {
+        if seed % 6 == 1 {
             sim.make_choices(&mut Rng(mix(seed + 5)));
         }
         sim
