@@ -144,7 +144,7 @@ pub enum Command {
     /// Start a generation.
     Submit {
         /// What to generate.
-        request: GenerationRequest,
+        request: Box<GenerationRequest>,
         /// Holds all events of the generation: never full.
         events: mpsc::Sender<GenerationEvent>,
         /// Whether it was accepted, and under which number.
@@ -220,7 +220,7 @@ impl EngineHandle {
         let capacity = request.max_tokens as usize + 3;
         let (sender, events) = mpsc::channel(capacity);
         let (reply, answer) = oneshot::channel();
-        let command = Command::Submit { request, events: sender, reply };
+        let command = Command::Submit { request: Box::new(request), events: sender, reply };
         self.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
         let id = answer.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Generation { id, commands: self.commands.clone(), events })

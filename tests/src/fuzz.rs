@@ -66,10 +66,11 @@ pub fn gguf(data: &[u8]) {
 
 /// Whatever a peer sends first or later: preambles, frames of every kind, tokens.
 pub fn frames(data: &[u8]) {
-    if let Some(Ok(bytes)) = data.get(..PREAMBLE_LEN).map(<[u8; PREAMBLE_LEN]>::try_from) {
-        if let Ok(preamble) = Preamble::from_bytes(&bytes) {
-            assert_eq!(preamble.to_bytes()[..8], bytes[..8]);
-        }
+    let bytes = data.get(..PREAMBLE_LEN).map(<[u8; PREAMBLE_LEN]>::try_from);
+    if let Some(Ok(bytes)) = bytes
+        && let Ok(preamble) = Preamble::from_bytes(&bytes)
+    {
+        assert_eq!(preamble.to_bytes()[..8], bytes[..8]);
     }
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = text.parse::<JoinToken>();

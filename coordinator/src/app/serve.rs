@@ -133,8 +133,7 @@ impl Server {
             .context("cannot watch for signals")?;
         let (http, addresses) = door::bind(&self.args.door, &self.keys).await?;
         let urls = door::urls(&addresses, &self.certificates);
-        let now = SystemTime::now();
-        let ca = ClusterCa::open(&self.state.pki(), now)
+        let ca = ClusterCa::open(&self.state.pki(), SystemTime::now())
             .context("cannot open the cluster's certificate authority")?;
         let endpoint = self.bind_quic(&ca)?;
         let listen = endpoint.local_addr().context("the QUIC listener has no address")?;

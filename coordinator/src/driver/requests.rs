@@ -8,7 +8,7 @@ impl Driver {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Submit { request, events, reply } => {
-                let accepted = self.submit(request, events);
+                let accepted = self.submit(*request, events);
                 if let Err(Ok(id)) = reply.send(accepted) {
                     // The client went away before it could be told.
                     self.cancel(id);

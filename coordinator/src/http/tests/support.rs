@@ -288,7 +288,7 @@ async fn play(
     let mut id = 0;
     while let Some(command) = commands.recv().await {
         let (request, events, reply) = match command {
-            Command::Submit { request, events, reply } => (request, events, reply),
+            Command::Submit { request, events, reply } => (*request, events, reply),
             Command::Cancel { id } => {
                 seen.lock().unwrap().cancelled.push(id.sequence.0);
                 continue;

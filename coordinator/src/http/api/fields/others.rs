@@ -200,7 +200,7 @@ pub const OLLAMA_GENERATE: Endpoint = Endpoint {
             ),
             honoured("system", r#""be brief""#, "7", ""),
             honoured("raw", "true", "1", "the prompt is continued as it stands"),
-            refused("suffix", r#""""#, r#""b""#, "no filling-in yet"),
+            refused("suffix", r#""""#, r#""b""#, "/v1/completions and /infill fill text in"),
             refused("template", r#""""#, r#""{{ .Prompt }}""#, "the model's own is used"),
             refused("context", "[]", "[1]", "send the conversation to /api/chat"),
             refused("images", "[]", r#"["aGk="]"#, "text only"),

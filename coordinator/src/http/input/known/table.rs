@@ -193,6 +193,7 @@ pub(super) const KNOWN: &[Row] = &[
     (Item, "metadata", Hint, NEVER),
     (Tool, "output_schema", Hint, NEVER),
     // Those of Ollama. `shift` goes on past the end of the context.
+    (Ollama, "suffix", Same(&["\"\""]), "/v1/completions and /infill fill text in"),
     (Ollama, "template", Same(&["\"\""]), TEMPLATE),
     (Ollama, "context", Same(&["[]"]), "send the conversation itself"),
     (Ollama, "raw", Same(&["false"]), "'raw' is for /api/generate with a prompt"),
