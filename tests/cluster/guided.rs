@@ -1,4 +1,4 @@
-//! Answers under a grammar: what the grammar wants, and the same whoever computes beside them and whoever is
+//! Three answers at a time under a grammar: what the grammar wants, and the same whoever computes beside them and whoever is
 //! lost.
 
 use super::model_id;
@@ -30,14 +30,19 @@ fn schema() -> Value {
 fn body(model: &str, seed: usize) -> Value {
     json!({
         "model": model, "prompt": format!("Object {seed}: "), "max_tokens": 900, "seed": seed, "temperature": 1.0,
-        "json_schema": schema(), "logprobs": 2,
+        "json_schema": schema(), "logprobs": 2, "n": 3,
     })
 }
 
-/// Text, tokens and how they came about, of an answer that has to be what the schema says.
+/// Texts and how they came about, of three answers that have to be what the schema says.
 fn told(answer: &Value) -> Value {
-    let choice = &answer["choices"][0];
-    assert_eq!(choice["finish_reason"], "stop", "{answer}");
+    let choices = answer["choices"].as_array().expect("choices");
+    assert_eq!(choices.len(), 3, "{answer}");
+    choices.iter().map(told_of).collect()
+}
+
+fn told_of(choice: &Value) -> Value {
+    assert_eq!(choice["finish_reason"], "stop", "{choice}");
     let text = choice["text"].as_str().expect("a text");
     let object: Value =
         serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -46,7 +51,7 @@ fn told(answer: &Value) -> Value {
     assert!(["red", "green", "blue"].map(Value::from).contains(&object["colour"]));
     assert!((80..=120).contains(&object["sizes"].as_array().expect("an array").len()));
     assert!(object["nested"]["is_it"].is_boolean());
-    json!({ "text": text, "logprobs": choice["logprobs"], "tokens": answer["usage"]["completion_tokens"] })
+    json!({ "text": text, "logprobs": choice["logprobs"] })
 }
 
 fn together(cluster: &Cluster, bodies: &[Value]) -> Vec<Value> {
@@ -65,9 +70,9 @@ fn streamed(body: &Value) -> Value {
     body
 }
 
-/// The text of a stream.
-fn text(events: Events) -> String {
-    let mut text = String::new();
+/// The texts of a stream.
+fn texts(events: Events) -> [String; 3] {
+    let mut texts = [const { String::new() }; 3];
     for event in events {
         let event = event.expect("the stream goes on");
         if event == "[DONE]" {
@@ -75,16 +80,18 @@ fn text(events: Events) -> String {
         }
         let event: Value = serde_json::from_str(&event).expect("an event is JSON");
         assert!(event["error"].is_null(), "{event}");
-        text += event["choices"][0]["text"].as_str().unwrap_or_default();
+        let Some(choice) = event["choices"].get(0) else { continue };
+        let index = choice["index"].as_u64().expect("an index");
+        texts[usize::try_from(index).unwrap()] += choice["text"].as_str().unwrap_or_default();
     }
-    text
+    texts
 }
 
 #[test]
 fn a_grammar_holds_under_load_without_blocks_and_across_a_kill() {
     let path = fixtures::committed(MODEL);
     let alone = Setup::new(&path).coordinator_flags(&["--local-workers", "1"]).start();
-    let bodies: Vec<Value> = (0..8).map(|seed| body(&model_id(&alone), seed)).collect();
+    let bodies: Vec<Value> = (0..4).map(|seed| body(&model_id(&alone), seed)).collect();
     let expected: Vec<Value> =
         bodies.iter().map(|body| told(&alone.post("/v1/completions", body))).collect();
     drop(alone);
@@ -103,8 +110,10 @@ fn a_grammar_holds_under_load_without_blocks_and_across_a_kill() {
         bodies.iter().map(|body| cluster.stream("/v1/completions", &streamed(body))).collect();
     thread::sleep(Duration::from_millis(250));
     cluster.workers[1].kill();
-    let texts: Vec<String> = streams.into_iter().map(text).collect();
-    let wanted: Vec<&str> = expected.iter().map(|told| told["text"].as_str().unwrap()).collect();
+    let texts: Vec<[String; 3]> = streams.into_iter().map(texts).collect();
+    let text = |told: &Value| told["text"].as_str().unwrap().to_owned();
+    let wanted: Vec<[String; 3]> =
+        expected.iter().map(|told| [0, 1, 2].map(|index| text(&told[index]))).collect();
     assert_eq!(texts, wanted, "a worker was killed\n{}", cluster.logs());
     cluster.wait_ready();
     assert!(cluster.metric("woolly_failovers_total") >= 1.0, "{}", cluster.logs());
