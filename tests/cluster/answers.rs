@@ -132,9 +132,9 @@ fn a_client_that_goes_away_frees_its_blocks() {
 fn what_is_not_supported_is_refused_by_name() {
     let cluster = Setup::of_two(fixtures::granite_tiny()).start();
     let mut body = chat(&cluster, "Hello!", 4);
-    body["n"] = json!(2);
+    body["num_beams"] = json!(2);
     let (status, answer) = cluster.try_post("/v1/chat/completions", &body);
-    assert_eq!((status, &answer["error"]["param"]), (400, &json!("n")));
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("num_beams")));
     let mut body = chat(&cluster, "Hello!", 4);
     body["model"] = json!("another");
     let (status, answer) = cluster.try_post("/v1/chat/completions", &body);

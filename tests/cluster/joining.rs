@@ -58,7 +58,7 @@ fn secrets(folder: &Path, token: &str) -> Vec<(PathBuf, u32)> {
         let data = entry.metadata().expect("the file is there");
         if data.is_dir() {
             found.extend(secrets(&path, token));
-        } else if data.len() < 1 << 16 {
+        } else if data.is_file() && data.len() < 1 << 16 {
             let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
             if text.contains("PRIVATE KEY") || text.contains(token) {
                 found.push((path, data.permissions().mode() & 0o777));
