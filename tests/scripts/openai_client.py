@@ -83,8 +83,8 @@ def errors(client, model):
     except NotFoundError as error:
         assert error.code == "model_not_found"
     try:
-        client.chat.completions.create(model=model, messages=QUESTION, n=3)
-        raise AssertionError("n=3 was accepted")
+        client.chat.completions.create(model=model, messages=QUESTION, n=9)
+        raise AssertionError("n=9 was accepted")
     except APIStatusError as error:
         assert error.status_code == 400 and error.param == "n"
 

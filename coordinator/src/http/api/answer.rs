@@ -156,7 +156,7 @@ async fn collect(
     let mut whole = vec![WholeChoice::default(); choices.count()];
     while let Some(next) = choices.next().await {
         let (index, deltas) = next?;
-        if deltas.contains(&Delta::Start) {
+        if deltas.first() == Some(&Delta::Start) {
             encoder.begins();
         }
         deltas.into_iter().for_each(|delta| whole[index].add(delta));

@@ -3,6 +3,7 @@
 use super::delta::{Delta, Deltas, End, Logprobs};
 use super::text::{CompletionText, NewText};
 use crate::chat_formats::{Part, Place};
+use crate::few::Few;
 use crate::generation::{Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
 use crate::http::ids::call_id;
@@ -139,14 +140,14 @@ impl Choice {
             self.note_cached(cached_tokens);
             return Ok(Deltas::default());
         }
-        let mut deltas = Deltas::new();
+        let mut deltas = Deltas::default();
         if !std::mem::replace(&mut self.started, true) {
             deltas.push(Delta::Start);
         }
         let (parts, ended) = match event {
             GenerationEvent::Scored(events) => {
                 self.scored(events, tokenizer);
-                (Vec::new(), None)
+                (Few::default(), None)
             }
             GenerationEvent::Token(event) => self.token(event, tokenizer),
             GenerationEvent::Finished { reason, cached_tokens } => {
@@ -173,13 +174,14 @@ impl Choice {
     }
 
     /// The deltas of what comes next, after the prompt's text if that is given back.
-    fn add(&mut self, parts: Vec<Part>, deltas: &mut Deltas) -> Result<(), ApiError> {
+    fn add(&mut self, parts: Few<Part>, deltas: &mut Deltas) -> Result<(), ApiError> {
         let mut echo = self.echo.take().unwrap_or_default();
         if !echo.is_empty() && !matches!(parts.first(), Some(Part::Text(_))) {
             self.add_text(std::mem::take(&mut echo), deltas);
         }
         for part in parts {
             match part {
+                Part::Text(text) if echo.is_empty() => self.add_text(text, deltas),
                 Part::Text(text) => self.add_text(std::mem::take(&mut echo) + &text, deltas),
                 Part::Reasoning(text) => deltas.push(Delta::Reasoning { text }),
                 Part::Call(name) => {
@@ -236,7 +238,7 @@ impl Choice {
     }
 
     /// The next token of the completion: its parts, and why the completion ends with it, if it does.
-    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (Vec<Part>, Option<End>) {
+    fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (Few<Part>, Option<End>) {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
         self.usage.cached_tokens.get_or_insert(0);

@@ -3,6 +3,7 @@
 //! Choices make them, the encoder of each API writes them down. A delta that an API has no words for is
 //! left out there.
 
+use crate::few::Few;
 use crate::generation::{FinishReason, TokenEvent};
 use serde_json::{Value, json};
 
@@ -107,7 +108,7 @@ impl Logprobs {
 }
 
 /// What one event adds to a choice, in order.
-pub type Deltas = Vec<Delta>;
+pub type Deltas = Few<Delta>;
 
 /// A tool call of an answer that is given whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

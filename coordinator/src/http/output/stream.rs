@@ -76,7 +76,7 @@ impl<E: Encoder> Stream<E> {
             match deltas {
                 Some(Ok((index, deltas))) => {
                     let usage = self.choices.usage();
-                    for delta in &deltas {
+                    for delta in deltas.iter() {
                         self.encoder.delta(index, delta, usage, &mut events);
                     }
                 }

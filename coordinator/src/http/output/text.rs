@@ -6,6 +6,7 @@
 //! first ends the completion, and if two are complete at once, the longer.
 
 use crate::chat_formats::{Parser, Part, Place, Read};
+use crate::few::Few;
 use std::sync::Arc;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
@@ -14,7 +15,7 @@ use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 pub struct NewText {
     /// What to hand on, in order: whole characters, none of them part of a stop string that is not to
     /// be shown.
-    pub parts: Vec<Part>,
+    pub parts: Few<Part>,
     /// Characters of the completion before this token, those not yet handed on included.
     pub offset: usize,
     /// The stop string that is complete: the completion ends here.
@@ -98,7 +99,7 @@ impl CompletionText {
     /// A token that is not text: the one that ended the completion.
     pub fn skip(&self) -> NewText {
         NewText {
-            parts: Vec::new(),
+            parts: Few::default(),
             offset: self.chars,
             stopped: None,
             place: Place::Text,
@@ -173,7 +174,7 @@ impl CompletionText {
     }
 }
 
-fn add_text(parts: &mut Vec<Part>, more: String) {
+fn add_text(parts: &mut Few<Part>, more: String) {
     match parts.last_mut() {
         _ if more.is_empty() => {}
         Some(Part::Text(text)) => text.push_str(&more),
