@@ -100,7 +100,7 @@ def main():
     jsonschema = validator()
     all_schemas = list(schemas(given.count))
     ended, broken, spent, free_spent, tokens = 0, [], 0.0, 0.0, 0
-    with Server(given.model, "--ctx-size", "4096") as server, concurrent.futures.ThreadPoolExecutor(given.clients) as pool:
+    with Server(given.model, "--ctx-size", "4096", "--prefix-cache", "off") as server, concurrent.futures.ThreadPoolExecutor(given.clients) as pool:
         if not server.is_ready(120):
             raise SystemExit(server.log())
         ask(server, 0, all_schemas[0], 8, response_format={"type": "json_object"})
