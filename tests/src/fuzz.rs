@@ -24,7 +24,7 @@ use woolly_engine::chat_template::{ChatTemplate, RenderOptions};
 use woolly_engine::gguf::{Gguf, HeaderPart};
 use woolly_engine::plan::ModelLayout;
 use woolly_engine::tokenizer::{EncodeOptions, Tokenizer};
-use woolly_protocol::frame::{Frame, Message};
+use woolly_protocol::frame::{EncodedFrame, Frame, Message};
 use woolly_protocol::ids::SequenceId;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{PREAMBLE_LEN, Preamble};
@@ -86,8 +86,7 @@ fn messages(frame: &Frame) {
     fn read<M: Message>(frame: &Frame) {
         // A message that was taken can be sent on.
         if let Ok(message) = frame.message::<M>() {
-            let payload = bytes::Bytes::copy_from_slice(frame.payload());
-            let _ = woolly_protocol::frame::EncodedFrame::with_payload(&message, payload);
+            EncodedFrame::new(&message).expect("what was taken can be sent on");
         }
     }
     match frame.kind() {

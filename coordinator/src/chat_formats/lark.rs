@@ -61,7 +61,7 @@ impl<'a> Lark<'a> {
         let body = match grammar {
             Grammar::JsonObject => json(&json!({"type": "object"})),
             Grammar::JsonSchema(schema) => json(schema),
-            Grammar::Regex(regex) => Ok(format!("/{}/", regex.replace('/', "\\/"))),
+            Grammar::Regex(regex) => Ok(format!("/{}/", without_bare_slashes(regex))),
             Grammar::Choice(texts) => {
                 let texts: Vec<String> = texts.iter().map(|text| literal(text)).collect();
                 Ok(texts.join(" | "))
@@ -199,4 +199,18 @@ fn json_of(schema: &Value, definitions: &Map<String, Value>, strict: bool) -> St
     });
     all.insert("x-guidance".to_owned(), options);
     format!("%json {}", Value::Object(all))
+}
+
+/// A regular expression that can stand between two slashes: its own are escaped, those that are stay so.
+fn without_bare_slashes(regex: &str) -> String {
+    let mut out = String::with_capacity(regex.len());
+    let mut is_escaped = false;
+    for c in regex.chars() {
+        if c == '/' && !is_escaped {
+            out.push('\\');
+        }
+        out.push(c);
+        is_escaped = c == '\\' && !is_escaped;
+    }
+    out
 }

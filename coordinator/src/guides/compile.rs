@@ -45,7 +45,7 @@ impl std::fmt::Debug for Guides {
 }
 
 impl Guides {
-    /// For a model's vocabulary. Takes about half a second for 150,000 tokens.
+    /// For a model's vocabulary. Takes some tenths of a second for a large one.
     ///
     /// # Errors
     ///

@@ -90,7 +90,7 @@ impl ServedModel {
         }
     }
 
-    /// What compiles grammars for its vocabulary. The first call takes half a second for a large one.
+    /// What compiles grammars for its vocabulary. The first call takes some tenths of a second for a large one.
     ///
     /// # Errors
     ///

@@ -217,11 +217,13 @@ fn an_answer_of_messages_has_its_grammar_in_the_last() {
     let found = written(&tokenizer, &format, &grammar, right);
     assert_eq!(found, (encode(&tokenizer, right).len(), true), "{grammar}");
     assert!(!written(&tokenizer, &format, &grammar, "{\"a\":1}").1);
-    let regex = format.answer_grammar(&Grammar::Regex("a/b+".into())).unwrap();
-    let Grammar::Lark(grammar) = regex else { panic!("it is Lark") };
-    let right = "<|channel|>final<|message|>a/bb";
-    let found = written(&tokenizer, &format, &grammar, right);
-    assert_eq!(found, (encode(&tokenizer, right).len(), true), "{grammar}");
+    for (regex, text) in [("a/b+", "a/bb"), ("a\\/b+", "a/bb"), ("a\\\\/b", "a\\/b")] {
+        let regex = format.answer_grammar(&Grammar::Regex(regex.into())).unwrap();
+        let Grammar::Lark(grammar) = regex else { panic!("it is Lark") };
+        let right = format!("<|channel|>final<|message|>{text}");
+        let found = written(&tokenizer, &format, &grammar, &right);
+        assert_eq!(found, (encode(&tokenizer, &right).len(), true), "{grammar}");
+    }
     assert!(format.answer_grammar(&Grammar::Gbnf("root ::= \"a\"".into())).is_err());
 }
 

@@ -6,7 +6,7 @@
 //! ws   ::= [ \t\n]{0,8}                           * + ? {m} {m,} {m,n}; # begins a comment
 //! ```
 //!
-//! Rules from which no circle can be reached become terminals, which is what the library calls regular
+//! Rules that reach no rule that refers to itself become terminals, which is what the library calls regular
 //! expressions: exact, and fast. The others become rules of its context-free grammar, where a terminal takes
 //! the longest text that it can: of an ambiguous grammar the answers may be fewer than with llama.cpp, and are
 //! never others. Source: llama.cpp's `grammars/README.md`.

@@ -81,8 +81,8 @@ impl Constraint {
         }
     }
 
-    /// The beginning of an answer. This is work for a blocking thread: the first one of a model takes half a
-    /// second, others milliseconds.
+    /// The beginning of an answer. This is work for a blocking thread: the first one of a model takes some
+    /// tenths of a second, others milliseconds.
     ///
     /// # Errors
     ///

@@ -119,7 +119,8 @@ impl Conversation {
         job::check_places(gateway, "n", self.choices.count as usize)?;
         let ctx = job::context(gateway, &model)?;
         let tools = self.tools.map(Arc::new);
-        if let Some(given) = &self.constraint {
+        let becomes_a_part = tools.is_some() || model.format.grammar_has_thinking();
+        if let Some(given) = self.constraint.as_ref().filter(|_| becomes_a_part) {
             // What is wrong with it is said as if it stood alone.
             given.compile(&model, None)?;
         }

@@ -119,7 +119,7 @@ const ENDS: &[Row] = &[
     honoured("stop", r#"["END"]"#, "7", "a string or up to 16 of up to 256 characters"),
     honoured("ignore_eos", "true", "1", ""),
     honoured("min_tokens", "2", "-1", "at most `max_tokens`"),
-    honoured("stop_token_ids", "[1]", "[999999]", "up to 64 tokens"),
+    honoured("stop_token_ids", "[1]", "[999999]", "up to 256 tokens"),
     honoured("include_stop_str_in_output", "true", "1", ""),
 ];
 
@@ -136,12 +136,7 @@ const REPORTS: &[Row] = &[
     honoured("return_token_ids", "true", "1", "of the prompt and of each choice"),
     refused("return_tokens_as_token_ids", "false", "true", ""),
     refused("return_progress", "false", "true", ""),
-    honoured(
-        "timings_per_token",
-        "true",
-        "1",
-        "in every chunk; `timings` stand at the end in any case",
-    ),
+    honoured("timings_per_token", "true", "1", "`timings` in each chunk and in whole answers"),
     honoured("prompt_logprobs", "2", "21", "0 to 20, not with `stream`"),
     refused("skip_special_tokens", "true", "false", "control tokens are left out"),
     refused("spaces_between_special_tokens", "true", "false", "control tokens are left out"),
