@@ -40,6 +40,8 @@ pub fn take(fields: &mut Fields) -> Result<Option<Tools>, ApiError> {
         return Ok(None);
     }
     let choice = choice(fields, &list)?;
+    // Who names one function wants one call of it, as with OpenAI.
+    let parallel = parallel && !matches!(choice, ToolChoice::Named(_));
     Ok((!list.is_empty()).then(|| Tools { list: list.into(), choice, parallel }))
 }
 
@@ -239,6 +241,16 @@ mod tests {
         assert_eq!(choice(Value::Null), ToolChoice::Auto);
         let named = json!({"type": "function", "function": {"name": "f"}});
         assert_eq!(choice(named), ToolChoice::Named("f".into()));
+    }
+
+    #[test]
+    fn a_function_that_is_named_is_called_once() {
+        let parallel = |choice: Value| {
+            let asked = json!({"tools": [function("f")], "tool_choice": choice, "parallel_tool_calls": true});
+            tools(asked).unwrap().unwrap().parallel
+        };
+        assert!(parallel(json!("required")));
+        assert!(!parallel(json!({"type": "function", "function": {"name": "f"}})));
     }
 
     #[test]
