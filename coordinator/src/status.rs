@@ -200,6 +200,8 @@ pub struct Counts {
     pub rows_beside_decode: usize,
     /// Rows sent since the start.
     pub rows: u64,
+    /// Bytes of the token masks that went with them, since the start.
+    pub mask_bytes: u64,
 }
 
 impl Counts {
@@ -215,6 +217,7 @@ impl Counts {
             stale_answers: self.stale_answers,
             unknown_timings: self.unknown_timings,
             rows: self.rows,
+            mask_bytes: self.mask_bytes,
             ..Counts::default()
         }
     }
@@ -247,6 +250,7 @@ impl Counts {
             decode_groups: self.decode_groups + other.decode_groups,
             rows_beside_decode: self.rows_beside_decode + other.rows_beside_decode,
             rows: self.rows + other.rows,
+            mask_bytes: self.mask_bytes + other.mask_bytes,
         }
     }
 }

@@ -115,6 +115,7 @@ impl Metrics {
         }
         let counters = [
             ("rows_total", "Rows of microbatches sent", counts.rows),
+            ("mask_bytes_total", "Bytes of token masks sent", counts.mask_bytes),
             ("prefix_hit_tokens_total", "Positions found in the cache", counts.prefix_hit_tokens),
             ("prefix_evictions_total", "Extents that gave way", counts.evictions),
             ("expired_total", "Sequences that ran out of time", counts.expired),
@@ -245,7 +246,13 @@ mod tests {
         metrics.forward(0, &timing(2_000));
         metrics.forward(1, &timing(500));
         metrics.forward(STAGES_MAX, &timing(500));
-        metrics.scheduler(Counts { rows: 9, kv_blocks: 8, kv_blocks_free: 7, ..Counts::default() });
+        metrics.scheduler(Counts {
+            rows: 9,
+            mask_bytes: 40,
+            kv_blocks: 8,
+            kv_blocks_free: 7,
+            ..Counts::default()
+        });
         let text = metrics.render();
         for line in [
             "woolly_stage_forwards_total{stage=\"0\"} 2",
@@ -257,6 +264,7 @@ mod tests {
             "woolly_stage_forward_compute_seconds_bucket{stage=\"0\",le=\"0.001\"} 1",
             "woolly_stage_forward_compute_seconds_count{stage=\"0\"} 2",
             "woolly_rows_total 9",
+            "woolly_mask_bytes_total 40",
             "woolly_kv_blocks_free 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

@@ -362,6 +362,7 @@ impl Scheduler {
             decode_groups: self.pace.decode_groups(),
             rows_beside_decode: self.pace.rows_beside_decode(),
             rows: tally.rows,
+            mask_bytes: tally.mask_bytes,
         }
     }
 

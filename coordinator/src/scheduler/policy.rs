@@ -6,7 +6,7 @@ use super::memory::Grown;
 use super::pace::{Allowance, CHUNK_MIN, Load, Sent};
 use super::prefix::EXTENTS_AHEAD;
 use super::sequence::Phase;
-use super::step::{Room, Step, StepBuilder};
+use super::step::{Room, Step, StepBuilder, mask_bytes_of};
 use std::time::Duration;
 
 /// Prompts that are looked at to know how much is left to prefill.
@@ -57,6 +57,7 @@ impl Scheduler {
         self.builder = builder;
         let (step, in_flight) = made?;
         self.tally.rows += u64::from(rows);
+        self.tally.mask_bytes += step.sampling.as_ref().map_or(0, mask_bytes_of);
         self.pace.sent(now, Sent { microbatch, rows, decode_rows });
         self.next_microbatch.0 += 1;
         self.offer(&filled);

@@ -325,6 +325,11 @@ impl StepBuilder {
     }
 }
 
+/// Archive bytes of the masks of a microbatch.
+pub(super) fn mask_bytes_of(sampling: &Sampling) -> u64 {
+    sampling.masks.iter().map(|mask| mask_bytes(mask) as u64).sum()
+}
+
 /// Archive bytes of a mask.
 fn mask_bytes(mask: &TokenMask) -> usize {
     MASK_BYTES

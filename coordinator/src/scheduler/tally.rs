@@ -21,4 +21,6 @@ pub(super) struct Tally {
     pub(super) unknown_timings: u64,
     /// Rows sent.
     pub(super) rows: u64,
+    /// Bytes of the token masks that went with them: in an archive, equal ones of a microbatch once.
+    pub(super) mask_bytes: u64,
 }

@@ -36,6 +36,8 @@ fn a_row_is_sampled_under_the_mask_of_its_guide_and_waits_for_it() {
     let id = scheduler.handle_request(T0, guided(5, 9, goes(&[], &[7, 8]))).unwrap();
     let first = step(&mut scheduler);
     assert_eq!(mask(&first), Some(&TokenMask::Only(vec![7, 8])));
+    let sent = scheduler.counts().mask_bytes;
+    assert!((8..100).contains(&sent), "two ids and their head, not {sent} bytes");
     answer(&mut scheduler, &first);
     assert_eq!(scheduler.poll_question(), Some((id, 7)));
     assert_eq!(scheduler.poll_question(), None);
