@@ -4,7 +4,9 @@
 //! because of its grammar later, does so on a quiet machine as on a busy one. `docs/structured_output.md`
 //! has the limits in a user's words.
 
+use super::digits::Digits;
 use super::error::{GrammarError, shortened};
+use super::formats;
 use super::gbnf;
 use super::grammar::Grammar;
 use super::guide::{Guide, Thinking};
@@ -93,7 +95,10 @@ impl Guides {
         if let Some(warning) = warnings.into_iter().next().filter(|_| !is_lenient) {
             return Err(GrammarError(shortened(&warning)));
         }
-        Guided::new(Guide::new(matcher, self.vocab, thinking))
+        let has_json =
+            matches!(grammar, Grammar::JsonObject | Grammar::JsonSchema(_) | Grammar::Lark(_));
+        let digits = has_json.then(Digits::default);
+        Guided::new(Guide::new(matcher, self.vocab, thinking, digits))
     }
 }
 
@@ -122,7 +127,7 @@ fn source(grammar: &Grammar) -> Result<TopLevelGrammar, GrammarError> {
     }
 }
 
-/// A schema whose JSON has no white space between its parts, to be given to the library.
+/// A schema whose JSON has no white space between its parts and dates that everyone takes, to be given to the library.
 ///
 /// # Errors
 ///
@@ -139,6 +144,7 @@ pub fn compact(schema: &Value) -> Result<Value, GrammarError> {
         _ => return Err(GrammarError("a JSON schema must be an object".to_owned())),
     };
     check_bytes(schema.to_string().len())?;
+    formats::with_patterns(&mut schema);
     schema[OPTIONS] =
         json!({"item_separator": ",", "key_separator": ":", "whitespace_flexible": false});
     Ok(schema)

@@ -4,11 +4,13 @@
 //! that its counted limits are met at the same token whatever else happens: a preempted generation, or one
 //! whose pipeline was lost, goes on with the answer that was there.
 
+use super::digits::Digits;
 use super::error::shortened;
 use super::mask;
 use super::next::Next;
 use llguidance::Matcher;
 use llguidance::api::StopReason;
+use llguidance::toktrie::SimpleVob;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,11 +34,18 @@ pub struct Guide {
     vocab: usize,
     /// Before the grammar begins.
     thinking: Option<Thinking>,
+    /// Of a grammar with JSON in it.
+    digits: Option<Digits>,
 }
 
 impl Guide {
-    pub(super) fn new(matcher: Matcher, vocab: usize, thinking: Option<Thinking>) -> Guide {
-        Guide { matcher, vocab, thinking }
+    pub(super) fn new(
+        matcher: Matcher,
+        vocab: usize,
+        thinking: Option<Thinking>,
+        digits: Option<Digits>,
+    ) -> Guide {
+        Guide { matcher, vocab, thinking, digits }
     }
 
     /// The same at this place, with nothing in common.
@@ -66,7 +75,7 @@ impl Guide {
             }
             self.thinking = None;
         }
-        match self.matcher.consume_token(token) {
+        match self.consume(&[token]) {
             Ok(()) => self.grammar(),
             Err(error) => fails(&error),
         }
@@ -97,13 +106,13 @@ impl Guide {
             if more.is_empty() {
                 break;
             }
-            if let Err(error) = self.matcher.consume_tokens(&more) {
+            if let Err(error) = self.consume(&more) {
                 return fails(&error);
             }
             forced.extend(more);
         }
         match self.matcher.stop_reason() {
-            StopReason::NotStopped => match self.matcher.compute_mask() {
+            StopReason::NotStopped => match self.mask() {
                 Ok(set) => match mask::of_set(&set, self.vocab) {
                     Some(mask) => Next::Goes { forced, mask: Some(Arc::new(mask)) },
                     None => fails(&"no token of the model's vocabulary can follow"),
@@ -113,6 +122,23 @@ impl Guide {
             StopReason::NoExtension | StopReason::EndOfSentence => Next::Ends { forced },
             _ => fails(&self.matcher.get_error().unwrap_or_default()),
         }
+    }
+
+    fn consume(&mut self, tokens: &[u32]) -> anyhow::Result<()> {
+        self.matcher.consume_tokens(tokens)?;
+        if let Some(digits) = &mut self.digits {
+            let vocabulary = self.matcher.tok_env()?;
+            tokens.iter().for_each(|token| digits.take(vocabulary.tok_trie().token(*token)));
+        }
+        Ok(())
+    }
+
+    fn mask(&mut self) -> anyhow::Result<SimpleVob> {
+        let mut set = self.matcher.compute_mask()?;
+        if let Some(digits) = &self.digits {
+            digits.limit(&mut set, self.matcher.tok_env()?.tok_trie());
+        }
+        Ok(set)
     }
 }
 

@@ -15,12 +15,15 @@
 //! | `guide.rs`, `next.rs` | one generation's place in its grammar; what may come next |
 //! | `guided.rs` | the beginning of such a generation, as its request carries it |
 //! | `pool.rs` | the threads that compute it |
+//! | `formats.rs`, `digits.rs` | dates that everyone takes; numbers that come to an end |
 //! | `limits.rs` | a least length, lists of tokens, words that must not come |
 //! | `dry.rs` | tokens that would make a repetition longer |
 
 pub mod compile;
+mod digits;
 pub mod dry;
 mod error;
+mod formats;
 pub mod gbnf;
 pub mod grammar;
 pub mod guide;

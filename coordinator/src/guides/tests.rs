@@ -231,3 +231,39 @@ pub(super) fn accepts_all(gbnf: &str, whole: &[&str], others: &[&str]) {
         assert!(!accepts(&guided, text), "{text:?} is no answer of {gbnf}");
     }
 }
+
+#[test]
+fn dates_and_times_are_those_that_everyone_takes() {
+    let guided_by = |format: &str| {
+        guided(&Grammar::JsonSchema(json!({"type": "array", "items": {"anyOf": [
+            {"type": "object", "properties": {"format": {"type": "string", "format": format}},
+            "additionalProperties": false, "required": ["format"]}]}})))
+    };
+    let check = |format: &str, good: &[&str], bad: &[&str]| {
+        let guided = guided_by(format);
+        let written = |text: &str| json!([{"format": text}]).to_string();
+        good.iter().for_each(|text| assert!(accepts(&guided, &written(text)), "{format}: {text}"));
+        bad.iter().for_each(|text| assert!(!accepts(&guided, &written(text)), "{format}: {text}"));
+    };
+    let days = ["2023-02-28", "2024-02-29", "2000-02-29", "0004-02-29", "1999-12-31", "0001-01-01"];
+    let none = ["0000-01-20", "2023-02-29", "1900-02-29", "2024-02-30", "2024-04-31", "2024-13-01"];
+    check("date", &days, &none);
+    let times = ["00:00:00Z", "23:59:59.123456789+02:00"];
+    check("time", &times, &["24:00:00Z", "10:00:00", "10:00:60Z", "10:00:00.1234567890Z"]);
+    check("date-time", &["2024-02-29T10:00:00Z"], &["2023-02-29T10:00:00Z", "2024-02-29"]);
+}
+
+#[test]
+fn a_number_comes_to_an_end() {
+    let schema = json!({"type": "array", "items": {"anyOf": [
+        {"type": "number"}, {"type": "string", "pattern": "^[0-9]{50}$"}]}});
+    let guided = guided(&Grammar::JsonSchema(schema));
+    let (most, more) = ("7".repeat(digits::DIGITS_MAX), "7".repeat(digits::DIGITS_MAX + 1));
+    for good in [format!("[1.{most},2]"), format!("[{most}.5]"), format!("[{:?}]", "7".repeat(50))]
+    {
+        assert!(accepts(&guided, &good), "{good}");
+    }
+    for bad in [format!("[1.{more}]"), format!("[{more}]"), format!("[1e{more}]")] {
+        assert!(!accepts(&guided, &bad), "{bad}");
+    }
+}
