@@ -5,6 +5,7 @@
 //! is does not depend on how many there are.
 
 mod affinity;
+mod gate;
 mod team;
 
 use crate::kernels::Level;
@@ -93,17 +94,10 @@ impl Pool {
         self.level
     }
 
-    /// Runs `work` with the threads awake: once for a forward's layers, and once for each tile of
-    /// logits. Between the regions of `work` they do not sleep.
+    /// Runs `work` with the threads woken: once for a forward's layers, and once for each tile of
+    /// logits.
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        struct Rest<'a>(&'a Team);
-        impl Drop for Rest<'_> {
-            fn drop(&mut self) {
-                self.0.rest();
-            }
-        }
         self.team.wake();
-        let _rest = Rest(&self.team);
         work()
     }
 

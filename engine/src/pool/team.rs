@@ -2,22 +2,23 @@
 //!
 //! A region is a number of units of work. Each member has a contiguous range of them, so that it
 //! streams through memory, and takes from the others' ranges when its own is done: a member that
-//! the system took its processor from delays the region by the unit it holds, not by its share.
+//! the system took its processor from delays the region by the unit it holds, not by its share, and one that
+//! did not come in time is not waited for.
 //!
-//! Between two regions of a forward, members spin; when they have spun for long they yield, because
-//! then there are fewer processors than threads. Between forwards they sleep.
+//! Between two regions members spin for a while and sleep then. They do not yield instead: who yields
+//! gives a whole turn, some milliseconds, to whatever else wants the processor, however unimportant it is, while
+//! one that sleeps is let in at once when it is woken.
 
 use super::affinity;
+use super::gate::{Gate, HELPERS_MAX, Seen};
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
-/// Turns of a waiting loop before it lets others run: some tens of microseconds.
+/// Turns of a waiting loop before it sleeps: some tens of microseconds.
 const SPINS: u32 = 4096;
-/// Yields of an idle member before it sleeps.
-const YIELDS: u32 = 64;
 
 /// A unit of work: the member that does it, and its number.
 type Call = unsafe fn(*const (), usize, usize);
@@ -45,12 +46,14 @@ struct Padded<T>(T);
 /// What the members share.
 pub struct Team {
     members: Vec<Member>,
-    /// Grows with every region.
-    epoch: Padded<AtomicU32>,
-    /// Helpers that are done with the region.
+    gate: Gate,
+    /// Helpers that came in and are done with the region.
     done: Padded<AtomicUsize>,
-    /// Whether a forward runs: helpers do not sleep.
-    awake: AtomicBool,
+    /// Forwards that began.
+    wakes: AtomicU32,
+    /// The leader, while it sleeps until helpers are done.
+    leader: Mutex<Option<Thread>>,
+    leader_sleeps: AtomicBool,
     /// Whether a region runs.
     busy: AtomicBool,
     failed: AtomicBool,
@@ -58,8 +61,8 @@ pub struct Team {
     region: UnsafeCell<Region>,
 }
 
-// SAFETY: `region` is written by the leader while no helper is in a region, and read by helpers
-// after they saw the epoch that was stored behind it.
+// SAFETY: `region` is written by the leader while the gate is closed and no helper is inside, and read by
+// helpers that came in after it was opened.
 unsafe impl Sync for Team {}
 // SAFETY: the region's pointer is only used while the leader waits in `run`.
 unsafe impl Send for Team {}
@@ -69,12 +72,19 @@ unsafe fn nothing(_: *const (), _: usize, _: usize) {}
 impl Team {
     /// A team of `members`, of which the caller is the first and the others have yet to
     /// [`help`](Self::help).
+    ///
+    /// # Panics
+    ///
+    /// If there are more than a gate can count.
     pub fn new(members: usize) -> Arc<Self> {
+        assert!(members <= HELPERS_MAX, "at most {HELPERS_MAX} threads compute");
         Arc::new(Self {
             members: (0..members).map(|_| Member::default()).collect(),
-            epoch: Padded::default(),
+            gate: Gate::new(),
             done: Padded::default(),
-            awake: AtomicBool::new(false),
+            wakes: AtomicU32::new(0),
+            leader: Mutex::new(None),
+            leader_sleeps: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -93,49 +103,52 @@ impl Team {
             affinity::keep_on(&[cpu]);
         }
         self.members[index].thread.get_or_init(std::thread::current);
-        let mut epoch = 0;
-        while self.wait(index, epoch) {
-            epoch = epoch.wrapping_add(1);
-            // SAFETY: stored before the epoch that was just seen; the leader does not write it again
-            // before this helper counts as done.
+        let mut seen = Seen::default();
+        while let Some(entered) = self.wait(index, seen) {
+            seen = entered;
+            // SAFETY: stored before the gate was opened; the leader does not write it again before this
+            // helper, which is inside, counts as done.
             let region = unsafe { *self.region.get() };
             if catch_unwind(AssertUnwindSafe(|| self.share(index, region))).is_err() {
                 self.failed.store(true, Ordering::Release);
             }
-            self.done.0.fetch_add(1, Ordering::AcqRel);
+            self.done.0.fetch_add(1, Ordering::SeqCst);
+            if self.leader_sleeps.load(Ordering::SeqCst)
+                && let Some(leader) = &*self.leader.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                leader.unpark();
+            }
         }
     }
 
-    /// Waits for a region after `epoch`; `false` if there will be none.
-    fn wait(&self, index: usize, epoch: u32) -> bool {
-        let (mut spins, mut yields) = (0, 0);
+    /// Comes in to a region after `seen`; `None` if there will be none.
+    fn wait(&self, index: usize, seen: Seen) -> Option<Seen> {
+        let mut spins = 0;
         loop {
-            if self.epoch.0.load(Ordering::Acquire) != epoch {
-                return true;
+            if let Some(entered) = self.gate.enter(seen) {
+                return Some(entered);
             }
             if self.ended.load(Ordering::Acquire) {
-                return false;
+                return None;
             }
             if spins < SPINS {
                 spins += 1;
                 std::hint::spin_loop();
-            } else if yields < YIELDS || self.awake.load(Ordering::Acquire) {
-                yields += 1;
-                std::thread::yield_now();
             } else {
-                self.sleep(index, epoch);
-                (spins, yields) = (0, 0);
+                self.sleep(index, seen);
+                spins = 0;
             }
         }
     }
 
-    fn sleep(&self, index: usize, epoch: u32) {
+    fn sleep(&self, index: usize, seen: Seen) {
         let asleep = &self.members[index].asleep;
+        let wakes = self.wakes.load(Ordering::SeqCst);
         asleep.store(true, Ordering::SeqCst);
         let idle = || {
-            !self.awake.load(Ordering::SeqCst)
+            self.wakes.load(Ordering::SeqCst) == wakes
                 && !self.ended.load(Ordering::SeqCst)
-                && self.epoch.0.load(Ordering::SeqCst) == epoch
+                && !self.gate.is_open(seen)
         };
         while idle() {
             std::thread::park();
@@ -143,20 +156,10 @@ impl Team {
         asleep.store(false, Ordering::SeqCst);
     }
 
-    /// Wakes the helpers for a forward.
+    /// Wakes the helpers for a forward, so that they are there for its first region.
     pub fn wake(&self) {
-        self.awake.store(true, Ordering::SeqCst);
+        self.wakes.fetch_add(1, Ordering::SeqCst);
         self.unpark();
-    }
-
-    /// Lets the helpers sleep.
-    pub fn rest(&self) {
-        self.awake.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether a forward runs.
-    pub fn is_awake(&self) -> bool {
-        self.awake.load(Ordering::Relaxed)
     }
 
     /// Ends the helpers' lives.
@@ -193,15 +196,13 @@ impl Team {
             member.end.store((i + 1) * count / members, Ordering::Relaxed);
         }
         let region = Region { call: call::<W>, data: std::ptr::from_ref(work).cast() };
-        // SAFETY: all helpers were done with the last region before `run` returned from it.
+        // SAFETY: all helpers that came in were done with the last region before `run` returned from it.
         unsafe { *self.region.get() = region };
         self.done.0.store(0, Ordering::Relaxed);
-        self.epoch.0.fetch_add(1, Ordering::SeqCst);
-        if !self.is_awake() {
-            self.unpark();
-        }
+        self.gate.open();
+        self.unpark();
         let own = catch_unwind(AssertUnwindSafe(|| self.share(0, region)));
-        self.join();
+        self.join(self.gate.close());
         self.busy.store(false, Ordering::Release);
         if let Err(panic) = own {
             std::panic::resume_unwind(panic);
@@ -209,17 +210,23 @@ impl Team {
         assert!(!self.failed.swap(false, Ordering::AcqRel), "a compute thread panicked");
     }
 
-    /// Waits until every helper is done with the region.
-    fn join(&self) {
-        let mut spins = 0;
-        while self.done.0.load(Ordering::Acquire) != self.members.len() - 1 {
-            if spins < SPINS {
-                spins += 1;
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
+    /// Waits until the helpers that came in, `inside` of them, are done with the region.
+    fn join(&self, inside: usize) {
+        let is_done = || self.done.0.load(Ordering::SeqCst) == inside;
+        for _ in 0..SPINS {
+            if is_done() {
+                return;
             }
+            std::hint::spin_loop();
         }
+        let leader = || self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        *leader() = Some(std::thread::current());
+        self.leader_sleeps.store(true, Ordering::SeqCst);
+        while !is_done() {
+            std::thread::park();
+        }
+        self.leader_sleeps.store(false, Ordering::SeqCst);
+        *leader() = None;
     }
 
     /// A member's own units, then what the others have left.
