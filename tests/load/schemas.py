@@ -99,7 +99,7 @@ def main():
     given = parser.parse_args()
     jsonschema = validator()
     all_schemas = list(schemas(given.count))
-    ended, broken, spent, free_spent, tokens = 0, [], 0.0, 0.0, 0
+    ended, broken, endless, spent, free_spent, tokens = 0, [], [], 0.0, 0.0, 0
     with Server(given.model, "--ctx-size", "4096", "--prefix-cache", "off") as server, concurrent.futures.ThreadPoolExecutor(given.clients) as pool:
         if not server.is_ready(120):
             raise SystemExit(server.log())
@@ -118,6 +118,7 @@ def main():
             for (index, asked), answer in zip(batch, constrained):
                 choice = answer["choices"][0]
                 if choice["finish_reason"] != "stop":
+                    endless.append((index, choice["message"]["content"]))
                     continue
                 ended += 1
                 text = choice["message"]["content"]
@@ -135,6 +136,8 @@ def main():
           f"{ratio:.2f} times as many as without a schema; {line['woolly_mask_seconds_count']:.0f} masks, {mean:.0f} us each")
     for index, text, error in broken[:5]:
         print(f"  schema {index}: {error}: {text[:300]}")
+    for index, text in endless:
+        print(f"  schema {index} did not end: {text[:100]} ... {text[-100:]}")
     sys.exit(bool(broken) or ended < 0.95 * given.count or ratio < 0.95)
 
 
