@@ -43,9 +43,10 @@ const SEATS_MAX: usize = 2 * LIVE_PLANS_MAX;
 /// What waits for the thread at most: of each plan its forwards in flight, and one of each command.
 const QUEUED_MAX: usize = SEATS_MAX * (IN_FLIGHT_MAX + 4);
 /// How long the thread looks for the next forward before it sleeps: when the stages take about as
-/// long as each other it comes within this time, and to be woken takes as long. Other threads are let
-/// run all the while; on a machine with one core they are the ones that bring it.
-const SPIN: Duration = Duration::from_micros(200);
+/// long as each other it comes within this time, and so does a single stream's next token, which takes half a
+/// millisecond by way of the gateway. Other threads are let run all the while; on a machine with one core they
+/// are the ones that bring it.
+const SPIN: Duration = Duration::from_micros(700);
 /// How long a stage is kept that no plan is served with: a coordinator that starts again has its
 /// workers back before. Longer would keep the memory of its cache from other workers of the machine.
 const KEEP_TIME: Duration = Duration::from_secs(120);
