@@ -4,6 +4,7 @@
 use crate::events::Events;
 use crate::generation::ModelId;
 use crate::models::shelf::Stock;
+use crate::snapshot::Snapshot;
 use crate::status::WorkerMemory;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -157,6 +158,8 @@ pub enum Ask {
     },
     /// Say which models there are.
     List(oneshot::Sender<Kept>),
+    /// Say all that is known of the cluster; not answered if the server is going down.
+    Cluster(oneshot::Sender<Snapshot>),
 }
 
 /// The way to who keeps the models.

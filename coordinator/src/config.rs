@@ -11,6 +11,7 @@ mod naming;
 mod objective;
 mod pace;
 mod queue;
+mod status_command;
 mod tips;
 
 pub use access::{AccessArgs, CurlKey};
@@ -24,6 +25,7 @@ pub use naming::NamingArgs;
 pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
 pub use queue::QueueArgs;
+pub use status_command::{StatusArgs, WorkersArgs};
 pub use tips::tip;
 
 use crate::bench::config::BenchArgs;
@@ -58,6 +60,8 @@ Examples:
       what every option is set to, and by whom
   woolly-coordinator inspect model.gguf
       what the file is, what it takes, and whether it can be served
+  woolly-coordinator status --watch
+      workers, stages and what happened last, every 2 s
   woolly-coordinator token create --ttl 1h --uses 1
       another join line, also while serve runs
 
@@ -87,6 +91,10 @@ pub enum CliCommand {
     Inspect(InspectArgs),
     /// List, load and unload the models of a running serve
     Models(ModelsArgs),
+    /// Show the workers, plans, times and last events of a running serve
+    Status(StatusArgs),
+    /// List the workers of a running serve, and those that were lost
+    Workers(WorkersArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
     /// Show or check what serve would be set to: flags, variables and the file

@@ -4,6 +4,7 @@
 //! oldest events and is told how many. `docs/models_at_run_time.md` lists the kinds.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -34,10 +35,35 @@ pub enum Happening {
     WorkerJoined { worker: String, worker_id: String },
     /// A worker is gone.
     WorkerLost { worker: String, worker_id: String, reason: String },
+    /// A plan is made, and is about to be loaded. A cut is who computes which layers; what this one takes the
+    /// place of is left out where it is the first.
+    PlanMade {
+        model: String,
+        plan: u32,
+        cut: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        old_plan: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        old_cut: Option<String>,
+        reason: String,
+    },
     /// A model's plan is served.
     PlanServing { model: String, plan: u32, stages: usize },
     /// A model's plan has ended; its requests wait for the next.
     PlanLost { model: String, plan: u32, reason: String },
+    /// After a loss another plan is served, and the first stream has gone on: when, counted from the loss.
+    /// Without any that had to it is said at once.
+    Failover {
+        model: String,
+        plan: u32,
+        sequences: usize,
+        tokens: u64,
+        search_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        first_token_ms: Option<u64>,
+    },
+    /// All that had been computed under a plan that ended is computed again.
+    Replayed { model: String, plan: u32, tokens: u64, took_ms: u64 },
 }
 
 impl Happening {
@@ -50,8 +76,11 @@ impl Happening {
             Happening::ModelFailed { .. } => "model_failed",
             Happening::WorkerJoined { .. } => "worker_joined",
             Happening::WorkerLost { .. } => "worker_lost",
+            Happening::PlanMade { .. } => "plan_made",
             Happening::PlanServing { .. } => "plan_serving",
             Happening::PlanLost { .. } => "plan_lost",
+            Happening::Failover { .. } => "failover",
+            Happening::Replayed { .. } => "replayed",
         }
     }
 
@@ -60,13 +89,18 @@ impl Happening {
             Happening::ModelLoading { model, .. }
             | Happening::ModelReady { model }
             | Happening::ModelUnloaded { model, .. }
-            | Happening::PlanServing { model, .. } => [Some(model), None],
+            | Happening::PlanServing { model, .. }
+            | Happening::Failover { model, .. }
+            | Happening::Replayed { model, .. } => vec![model],
             Happening::ModelFailed { model, reason }
-            | Happening::PlanLost { model, reason, .. } => [Some(model), Some(reason)],
-            Happening::WorkerJoined { worker, .. } => [Some(worker), None],
-            Happening::WorkerLost { worker, reason, .. } => [Some(worker), Some(reason)],
+            | Happening::PlanLost { model, reason, .. } => vec![model, reason],
+            Happening::PlanMade { model, cut, old_cut, reason, .. } => {
+                [model, cut, reason].into_iter().chain(old_cut).collect()
+            }
+            Happening::WorkerJoined { worker, .. } => vec![worker],
+            Happening::WorkerLost { worker, reason, .. } => vec![worker, reason],
         };
-        for text in texts.into_iter().flatten() {
+        for text in texts {
             if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
                 text.truncate(at);
                 text.push('…');
@@ -85,6 +119,24 @@ pub struct Event {
     pub at_ms: u64,
     /// What.
     pub what: Happening,
+}
+
+impl Event {
+    /// As readers get it: number, time, kind, and the fields of its kind beside them.
+    pub fn json(&self) -> Value {
+        let mut value = json!({ "id": self.id, "at_ms": self.at_ms, "kind": self.what.kind() });
+        let fields = serde_json::to_value(&self.what).expect("all keys are strings");
+        if let (Value::Object(all), Value::Object(fields)) = (&mut value, fields) {
+            all.extend(fields);
+        }
+        value
+    }
+}
+
+/// Now, in milliseconds since 1970: the clock of events.
+pub fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a reader gets.
@@ -116,8 +168,7 @@ impl Default for Events {
 impl Events {
     /// Something has happened.
     pub fn say(&self, what: Happening) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = unix_ms();
         let mut held = self.held();
         let id = *self.0.last.borrow() + 1;
         if held.len() == EVENTS_MAX {
@@ -135,6 +186,12 @@ impl Events {
         let now = *last.borrow();
         let next = after.map_or(now, |after| if after > now { 0 } else { after }) + 1;
         Reader { events: self.clone(), last, next }
+    }
+
+    /// The newest events, the oldest first.
+    pub fn newest(&self, most: usize) -> Vec<Event> {
+        let held = self.held();
+        held.iter().skip(held.len().saturating_sub(most)).cloned().collect()
     }
 
     fn held(&self) -> MutexGuard<'_, VecDeque<Event>> {
@@ -221,5 +278,36 @@ mod tests {
         let Happening::ModelFailed { reason, .. } = failed.shortened() else { panic!() };
         assert_eq!(reason.chars().count(), TEXT_CHARS_MAX + 1);
         assert!(reason.ends_with('…'));
+    }
+
+    #[test]
+    fn the_newest_events_are_shown_without_a_reader() {
+        let events = Events::default();
+        assert_eq!(events.newest(3), []);
+        (0..5).for_each(|_| events.say(ready("a")));
+        let ids = |most| events.newest(most).iter().map(|event| event.id).collect::<Vec<_>>();
+        assert_eq!((ids(3), ids(9)), (vec![3, 4, 5], vec![1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let made = |old_plan, old_cut| Happening::PlanMade {
+            model: "m".to_owned(),
+            plan: 2,
+            cut: "a 0-7".to_owned(),
+            old_plan,
+            old_cut,
+            reason: "why".to_owned(),
+        };
+        let event = Event { id: 4, at_ms: 5, what: made(None, None) };
+        let expected = json!({
+            "id": 4, "at_ms": 5, "kind": "plan_made", "model": "m", "plan": 2, "cut": "a 0-7", "reason": "why",
+        });
+        assert_eq!(event.json(), expected);
+        let event = Event { id: 4, at_ms: 5, what: made(Some(1), Some("b 0-7".to_owned())) };
+        assert_eq!(
+            (&event.json()["old_plan"], &event.json()["old_cut"]),
+            (&json!(1), &json!("b 0-7"))
+        );
     }
 }

@@ -27,6 +27,7 @@ pub mod models;
 pub mod open_files;
 pub mod scheduler;
 pub mod shutdown;
+pub mod snapshot;
 pub mod status;
 #[cfg(test)]
 mod test_report;

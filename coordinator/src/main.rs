@@ -4,7 +4,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_coordinator::announce::stderr_line;
-use woolly_coordinator::app::{config_command, log, models_command, serve, token_command};
+use woolly_coordinator::app::{
+    config_command, log, models_command, serve, status_command, token_command,
+};
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{CONFIGURED, Cli, CliCommand, LogFormat, variable};
 use woolly_coordinator::inspect;
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         }
         CliCommand::Inspect(args) => inspect::run(&args),
         CliCommand::Models(args) => models_command::run(args.command),
+        CliCommand::Status(args) => status_command::status(args),
+        CliCommand::Workers(args) => status_command::workers(args),
         CliCommand::Token(args) => token_command::run(args.command),
         CliCommand::Config(args) => config_command::run(args.command, settings.as_ref()),
         CliCommand::Completions { shell } => config_command::completions(shell),

@@ -1,6 +1,8 @@
 //! What is known of the server at one moment, for people, probes and metrics.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use woolly_protocol::ids::PlanEpoch;
 
 /// What is left to do, of all models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +128,7 @@ pub struct WorkerMemory {
 }
 
 /// What a model's plans take of a worker's memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
     /// The model's name.
     pub model: String,
@@ -138,15 +140,40 @@ pub struct Holding {
     pub scratch: u64,
 }
 
-/// Something that a failover took, for metrics.
+/// Something that a failover took, for metrics and for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovered {
     /// From the end of a plan to the next that was served.
     Plan(Duration),
-    /// From the start of a plan until all that had been computing had gone on.
-    Replay(Duration),
+    /// The first of those that had been computing has gone on; or there is none that had to.
+    Failover(Failover),
+    /// From the start of a plan until all that had been computing had gone on, and how long their logs were in
+    /// tokens.
+    Replay {
+        /// The plan.
+        epoch: PlanEpoch,
+        /// The time.
+        took: Duration,
+        /// The tokens.
+        tokens: u64,
+    },
     /// From a stream's last token before to its first after.
     Stream(Duration),
+}
+
+/// A failover, as far as it is known when the first stream goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// The plan that is served now.
+    pub epoch: PlanEpoch,
+    /// Sequences whose logs are computed again before they go on.
+    pub sequences: usize,
+    /// The tokens of these logs.
+    pub tokens: u64,
+    /// From the end of the plan that was lost last to this one.
+    pub search: Duration,
+    /// From the first loss to the first token of a stream after it; `None` if none had to go on, or none did.
+    pub first_token: Option<Duration>,
 }
 
 /// What the scheduler holds at one moment, for the status and for metrics.

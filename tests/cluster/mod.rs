@@ -11,6 +11,7 @@ mod load;
 mod memory;
 mod model_file;
 mod models_at_run_time;
+mod operating;
 mod sharing;
 mod start;
 mod strangers;

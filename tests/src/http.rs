@@ -90,6 +90,11 @@ pub fn post_with_key(
     send_with(server, "POST", path, Some(body), &format!("authorization: Bearer {key}\r\n"))
 }
 
+/// `GET path` with a key.
+pub fn get_with_key(server: SocketAddr, path: &str, key: &str) -> io::Result<Answer> {
+    send_with(server, "GET", path, None, &format!("authorization: Bearer {key}\r\n"))
+}
+
 fn read_head(mut stream: BufReader<TcpStream>) -> io::Result<Answer> {
     let status = line(&mut stream)?;
     let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());

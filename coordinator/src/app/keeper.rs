@@ -14,7 +14,7 @@ use crate::admin::{Ask, Gone, Kept, KeptModel, LoadOptions, Loading, Progress, R
 use crate::announce::Announcer;
 use crate::config::NamingArgs;
 use crate::driver::LaneCommand;
-use crate::events::{Events, Happening};
+use crate::events::{Event, Events, Happening, unix_ms};
 use crate::exit::Fatal;
 use crate::generation::{ModelId, Statuses};
 use crate::models::shelf::Shelf;
@@ -22,6 +22,7 @@ use crate::models::slices::SliceServer;
 use crate::models::watch::{ModelNews, Reading, read_and_watch};
 use crate::models::{Model, ModelFacts, Registry, ServedModel};
 use crate::shutdown::Shutdown;
+use crate::snapshot::{EVENTS_SHOWN, Snapshot};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -130,6 +131,11 @@ impl Keeper {
                 drop(reply.send(self.unload(&name, patience).await));
             }
             Ask::List(reply) => drop(reply.send(self.list().await)),
+            Ask::Cluster(reply) => {
+                if let Some(snapshot) = self.snapshot().await {
+                    let _ = reply.send(snapshot);
+                }
+            }
         }
     }
 
@@ -378,6 +384,18 @@ impl Keeper {
             progress: entry.progress.borrow().clone(),
         });
         Kept { models: models.collect(), stock: listed.unwrap_or_default(), workers }
+    }
+}
+
+impl Keeper {
+    /// All that is known of the cluster; `None` if the driver has ended.
+    async fn snapshot(&self) -> Option<Snapshot> {
+        let (reply, told) = oneshot::channel();
+        self.lanes.send(LaneCommand::Snapshot(reply)).await.ok()?;
+        let mut snapshot = told.await.ok()?;
+        snapshot.at_ms = unix_ms();
+        snapshot.events = self.events.newest(EVENTS_SHOWN).iter().map(Event::json).collect();
+        Some(snapshot)
     }
 }
 

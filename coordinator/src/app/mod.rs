@@ -1,6 +1,7 @@
 //! The process: it puts the parts together, starts and ends them, and serves the command line. Nothing
 //! of the coordinator knows this folder.
 
+mod admin_client;
 pub mod config_command;
 pub mod door;
 pub mod first_model;
@@ -11,6 +12,8 @@ pub mod local_workers;
 pub mod log;
 pub mod models_command;
 pub mod serve;
+pub mod status_command;
+mod status_text;
 pub mod tasks;
 pub mod token_command;
 mod watch_over;

@@ -1,22 +1,15 @@
 //! `models list | load | unload`: asks a running `serve` on its socket in the state directory.
 
 use crate::announce::{stderr_line, stdout_line};
+use crate::app::admin_client::ask;
 use crate::config::{ModelsCommand, state_dir};
 use crate::exit::Fatal;
 use crate::trust::state::StateDir;
 use crate::units::show_size;
-use anyhow::{Context, anyhow, bail};
-use axum::body::{Body, BodyDataStream};
-use axum::http::{Method, Request, StatusCode, header};
-use futures_util::StreamExt;
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, bail};
+use axum::http::Method;
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
-use tokio::net::UnixStream;
-
-/// Bytes of an answer.
-const ANSWER_MAX: usize = 16 << 20;
 
 /// Runs one command.
 ///
@@ -58,51 +51,6 @@ fn say(answer: &Value) -> anyhow::Result<()> {
     }
     stderr_line(message);
     Ok(())
-}
-
-/// Asks, and reads the answer; what the server refuses is an error in its words.
-async fn ask(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> anyhow::Result<Value> {
-    let stream = UnixStream::connect(socket).await.with_context(|| {
-        format!(
-            "no server answers on {}: start `woolly-coordinator serve`, or name its --state-dir",
-            socket.display()
-        )
-    })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .context("cannot speak with the server")?;
-    tokio::spawn(connection);
-    let body = body.map_or(Body::empty(), |body| Body::from(body.to_string()));
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "localhost")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(body)?;
-    let response = sender.send_request(request).await.context("the server did not answer")?;
-    let status = response.status();
-    let bytes = whole(Body::new(response.into_body()).into_data_stream()).await?;
-    let answer: Value = serde_json::from_slice(&bytes).context("the answer is not JSON")?;
-    if status.is_success() || status == StatusCode::ACCEPTED {
-        return Ok(answer);
-    }
-    Err(anyhow!("{}", answer["error"]["message"].as_str().unwrap_or("the server refused")))
-}
-
-async fn whole(mut body: BodyDataStream) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(more) = body.next().await {
-        bytes.extend_from_slice(&more.context("the answer broke off")?);
-        if bytes.len() > ANSWER_MAX {
-            bail!("the answer is longer than {} MiB", ANSWER_MAX >> 20);
-        }
-    }
-    Ok(bytes)
 }
 
 /// One line for each model, with a head: those that are loaded, then those that can be; and what each worker's

@@ -5,6 +5,7 @@ use crate::config::{StateArgs, TokenCommand, state_dir};
 use crate::exit::Fatal;
 use crate::trust::state::{StateDir, read_bounded};
 use crate::trust::tokens::Tokens;
+use crate::units::show_duration;
 use anyhow::{Context, anyhow};
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -103,32 +104,9 @@ fn table(tokens: &[StoredToken], now: SystemTime) -> String {
     text
 }
 
-/// The two largest units: `23h 59m`.
-fn show_duration(seconds: u64) -> String {
-    let parts = [
-        (seconds / 86_400, "d"),
-        (seconds / 3600 % 24, "h"),
-        (seconds / 60 % 60, "m"),
-        (seconds % 60, "s"),
-    ];
-    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
-    let shown = parts[first..].iter().take(2).filter(|(count, _)| *count > 0);
-    let text: Vec<String> = shown.map(|(count, unit)| format!("{count}{unit}")).collect();
-    if text.is_empty() { "0s".to_owned() } else { text.join(" ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!(show_duration(0), "0s");
-        assert_eq!(show_duration(59), "59s");
-        assert_eq!(show_duration(86_400), "1d");
-        assert_eq!(show_duration(86_399), "23h 59m");
-        assert_eq!(show_duration(3601), "1h");
-    }
 
     #[test]
     fn the_table_tells_the_states_apart() {

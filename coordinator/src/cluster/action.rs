@@ -1,6 +1,6 @@
 //! What the cluster core asks of the shell.
 
-use super::plan::StageInfo;
+use super::plan::{PlanMade, StageInfo};
 use crate::ids::LaneId;
 use crate::scheduler::PlanLimits;
 use std::collections::VecDeque;
@@ -24,6 +24,13 @@ pub enum Action {
         worker: WorkerId,
         /// What.
         release: Release,
+    },
+    /// A plan is made, and is being loaded: tell those who watch.
+    Made {
+        /// Whose.
+        lane: LaneId,
+        /// What.
+        made: PlanMade,
     },
     /// All stages of a lane are ready: open the streams and tell its scheduler.
     Serving {

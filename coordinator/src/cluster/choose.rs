@@ -49,6 +49,7 @@ impl Placement {
             if let Some(plan) = &self.plan {
                 self.seats = plan.seats();
                 self.last_error = None;
+                self.ended = None;
             }
         }
     }
@@ -76,7 +77,7 @@ impl Placement {
             Err(error) => {
                 let text = format!("no plan is possible: {error}");
                 if self.last_error.as_ref() != Some(&text) {
-                    actions.push_back(Action::Announce(text.clone()));
+                    actions.push_back(Action::Announce(format!("{}{text}", self.prefix())));
                     if self.config.must_fit && !self.has_served {
                         let reason = text.clone();
                         actions.push_back(Action::NoRoom { lane: self.lane, reason });
@@ -196,8 +197,12 @@ impl Placement {
             ready: None,
             computed,
         };
+        let made = self.made(epoch, (&cut, &ids), members);
         let stages = ids.iter().zip(&cut.layers).map(stage).collect();
-        let plan = Plan { epoch, cut, stages, serving_since: None, is_offered: false };
+        let (text, reason) = (made.cut.clone(), made.reason.clone());
+        let plan =
+            Plan { epoch, cut, text, reason, stages, serving_since: None, is_offered: false };
+        actions.push_back(Action::Made { lane: self.lane, made });
         actions.extend(self.plan_lines(&plan, members).into_iter().map(Action::Announce));
         for (stage, id) in ids.iter().enumerate() {
             let assign = Box::new(self.assign(&plan, stage, machine, members));

@@ -2,6 +2,7 @@
 //! stages of. It knows no model.
 
 use super::broken_links::BrokenLinks;
+use super::lost::LostWorkers;
 use super::worker::{Worker, check_address};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub(super) struct Membership {
     joins: u64,
     /// Which of them could not talk to each other.
     pub(super) links: BrokenLinks,
+    /// Who was here.
+    pub(super) lost: LostWorkers,
     /// The worker that is the next to count as lost, and when; `None` if that has to be looked up. Asked for
     /// after every event, while only the heartbeats of that one worker change it.
     first_due: Option<(Duration, WorkerId)>,
@@ -41,6 +44,7 @@ impl Membership {
         self.check(id, hello, numerics)?;
         let worker = Worker::new(hello, self.joins, now);
         self.links.forget(id);
+        self.lost.forget(id);
         self.joins += 1;
         self.first_due = None;
         Ok(self.workers.entry(id).or_insert(worker))

@@ -57,11 +57,14 @@ mod broken_links;
 mod choose;
 mod epochs;
 mod holdings;
+mod lost;
+mod made;
 mod membership;
 mod placement;
 mod placement_config;
 mod plan;
 mod seats;
+mod snapshot;
 mod status;
 mod taken;
 #[cfg(test)]
@@ -73,7 +76,7 @@ pub use action::Action;
 pub use epochs::EPOCHS_LOW;
 pub use membership::WORKERS_MAX;
 pub use placement_config::PlacementConfig;
-pub use plan::StageInfo;
+pub use plan::{Placed, PlanMade, StageInfo};
 pub use watch::Timeouts;
 
 use crate::ids::LaneId;
@@ -81,6 +84,7 @@ use crate::scheduler::Awaited;
 use action::Actions;
 use choose::Means;
 use epochs::Epochs;
+use lost::LostWorker;
 use membership::Membership;
 use placement::Placement;
 use std::collections::{BTreeMap, VecDeque};
@@ -148,6 +152,7 @@ impl Cluster {
         seats: Vec<(WorkerId, u32)>,
     ) {
         self.placements.insert(lane, Placement::new(lane, config, fingerprint, seats));
+        self.note_others();
         self.try_plans(now);
     }
 
@@ -155,7 +160,14 @@ impl Cluster {
     pub fn handle_lane_gone(&mut self, now: Duration, lane: LaneId) {
         let Some(placement) = self.placements.remove(&lane) else { return };
         placement.close(&mut self.members, &mut self.actions);
+        self.note_others();
         self.try_plans(now);
+    }
+
+    /// Lanes have come or gone: each knows whether it is one of several.
+    fn note_others(&mut self) {
+        let several = self.placements.len() > 1;
+        self.placements.values_mut().for_each(|placement| placement.is_one_of_several = several);
     }
 
     /// More numbers for plans.
@@ -167,6 +179,11 @@ impl Cluster {
     /// Faults that belonged to no plan in force, since the start.
     pub fn stale_faults(&self) -> u64 {
         self.stale_faults
+    }
+
+    /// The order of operations that every worker has.
+    pub fn numerics(&self) -> u32 {
+        self.config.numerics
     }
 
     /// How long a worker has not shown that it hears us; `None` if it is not known.
@@ -287,14 +304,17 @@ impl Cluster {
         self.try_plans(now);
     }
 
-    fn lose(&mut self, now: Duration, id: WorkerId, reason: &str) {
+    fn lose(&mut self, now: Duration, id: WorkerId, why: &str) {
         let Some(worker) = self.members.leave(id) else { return };
-        let reason = format!("worker {} is lost: {}", worker.name, one_line(reason));
+        let why = one_line(why);
+        let reason = format!("worker {} is lost: {why}", worker.name);
         self.announce(reason.clone());
         let because = (reason.as_str(), now.saturating_sub(worker.heard_at));
         for placement in self.placements.values_mut() {
             placement.handle_lost(now, id, because, &mut self.members, &mut self.actions);
         }
+        let reason = worker.leaving.clone().unwrap_or(why);
+        self.members.lost.add(LostWorker { id, worker, at: now, reason });
     }
 
     /// What to do next.

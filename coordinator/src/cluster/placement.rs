@@ -7,7 +7,7 @@
 use super::action::{Action, Actions};
 use super::membership::Membership;
 use super::placement_config::PlacementConfig;
-use super::plan::{Plan, Stage, StageInfo};
+use super::plan::{Ended, Plan, Stage, StageInfo};
 use super::worker::one_line;
 use crate::ids::LaneId;
 use crate::scheduler::Awaited;
@@ -46,6 +46,10 @@ pub(super) struct Placement {
     pub(super) has_served: bool,
     /// Workers and layers of the latest plan, by stage: the next one keeps what it can.
     pub(super) seats: Vec<(WorkerId, u32)>,
+    /// The last plan that ended, while no other was made since.
+    pub(super) ended: Option<Ended>,
+    /// Whether other lanes are placed, too: then plans are announced with the model's name.
+    pub(super) is_one_of_several: bool,
     /// Why there is no plan although there are workers enough.
     pub(super) last_error: Option<String>,
     /// The model's files were written to: nobody is placed before it is known what they hold.
@@ -81,6 +85,8 @@ impl Placement {
             next: None,
             has_served: false,
             seats,
+            ended: None,
+            is_one_of_several: false,
             last_error: None,
             unsure: false,
             suspects: None,
@@ -318,6 +324,7 @@ impl Placement {
             }
         }
         release(&plan, members, actions);
+        self.ended = Some(Ended { epoch: plan.epoch, cut: plan.text, reason: reason.to_owned() });
         for id in self.tried.drain(..) {
             if let Some(worker) = members.get_mut(id) {
                 worker.backoff_until = worker.backoff_until.min(now);
@@ -353,6 +360,7 @@ impl Placement {
     /// What was being prepared is in force now.
     fn promote(&mut self, now: Duration, members: &Membership, actions: &mut Actions) {
         let Some(next) = self.next.take() else { return };
+        self.ended = None;
         self.seats = next.seats();
         self.plan = Some(Plan { is_offered: false, ..next });
         self.start_serving(now, members, actions);

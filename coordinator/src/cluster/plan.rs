@@ -1,5 +1,6 @@
 //! A plan, in force or about to be: its cut, its stages, and how far each of them is.
 
+use crate::snapshot::PlanSnapshot;
 use std::ops::Range;
 use std::time::Duration;
 use woolly_engine::plan::Cut;
@@ -11,10 +12,46 @@ use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 pub(super) struct Plan {
     pub(super) epoch: PlanEpoch,
     pub(super) cut: Cut,
+    /// The cut for people, with the names of workers that may be gone by then.
+    pub(super) text: String,
+    /// Why it was made.
+    pub(super) reason: String,
     pub(super) stages: Vec<Stage>,
     pub(super) serving_since: Option<Duration>,
     /// Whether the shell was told that it may take over from the one in force.
     pub(super) is_offered: bool,
+}
+
+/// A plan is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanMade {
+    /// Its number.
+    pub epoch: PlanEpoch,
+    /// Who computes which layers, such as `a 0-16, b 17-29`.
+    pub cut: String,
+    /// The plan before it and its cut; `None` of a lane's first.
+    pub old: Option<(PlanEpoch, String)>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A plan that has ended without another in its place.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) epoch: PlanEpoch,
+    pub(super) cut: String,
+    pub(super) reason: String,
+}
+
+/// The plans of a lane whose model is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placed {
+    /// Whether a plan of it was ever served.
+    pub has_served: bool,
+    /// The plan in force.
+    pub plan: Option<PlanSnapshot>,
+    /// The one that is to take over from it.
+    pub next: Option<PlanSnapshot>,
 }
 
 /// A stage of a plan.

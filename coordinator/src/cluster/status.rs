@@ -75,11 +75,25 @@ impl Placement {
         }
     }
 
+    /// What a plan is called; with its model where there are several.
+    fn name_of(&self, plan: &Plan) -> String {
+        if self.is_one_of_several {
+            format!("Plan {} of '{}'", plan.epoch, self.config.name)
+        } else {
+            format!("Plan {}", plan.epoch)
+        }
+    }
+
+    /// What stands before a line that is about this lane and names no plan.
+    pub(super) fn prefix(&self) -> String {
+        if self.is_one_of_several { format!("'{}': ", self.config.name) } else { String::new() }
+    }
+
     /// What a new plan is announced with.
     pub(super) fn plan_lines(&self, plan: &Plan, members: &Membership) -> Vec<String> {
         let mut lines = vec![format!(
-            "Plan {}: {} layers in {}",
-            plan.epoch,
+            "{}: {} layers in {}",
+            self.name_of(plan),
             self.config.layout.layers,
             count(&plan.stages, "stage")
         )];
@@ -127,7 +141,8 @@ impl Placement {
 
     /// What a plan is announced with when it is served.
     pub(super) fn serving_lines(&self, plan: &Plan, stages: &[StageInfo]) -> Vec<String> {
-        let mut lines = vec![format!("Plan {} is ready: {}", plan.epoch, count(stages, "stage"))];
+        let ready = format!("{} is ready: {}", self.name_of(plan), count(stages, "stage"));
+        let mut lines = vec![ready];
         for (index, stage) in stages.iter().enumerate() {
             let fetched = match stage.ready.fetched_bytes {
                 0 => "nothing to fetch".to_owned(),
@@ -158,7 +173,7 @@ fn loading(plan: &Plan, members: &Membership) -> String {
 }
 
 /// How far a stage is, by its worker's last heartbeat.
-fn percent_of(plan: &Plan, stage: &Stage, members: &Membership) -> u8 {
+pub(super) fn percent_of(plan: &Plan, stage: &Stage, members: &Membership) -> u8 {
     if stage.ready.is_some() {
         return 100;
     }

@@ -48,8 +48,12 @@ pub(super) struct Worker {
     pub(super) address: String,
     /// Place in the order of joining.
     pub(super) joined: u64,
+    pub(super) joined_at: Duration,
     pub(super) member: Member,
-    isa: String,
+    pub(super) isa: String,
+    pub(super) version: String,
+    /// Started by `serve`.
+    pub(super) is_local: bool,
     /// Its stages, by plan.
     stages: BTreeMap<PlanEpoch, Held>,
     /// Last heartbeat.
@@ -76,6 +80,7 @@ impl Worker {
             name: hello.name.clone(),
             address: hello.advertise.clone(),
             joined,
+            joined_at: now,
             member: Member {
                 memory_bytes: hello.memory_bytes,
                 memory_is_own: hello.memory_is_own,
@@ -87,6 +92,8 @@ impl Worker {
                 weights_from_disk: hello.weights_from_disk,
             },
             isa: hello.isa.clone(),
+            version: hello.version.clone(),
+            is_local: hello.local,
             stages: BTreeMap::new(),
             heard_at: now,
             progress_at: now,
@@ -196,6 +203,11 @@ impl Worker {
     /// Whether it loads a stage.
     pub(super) fn loads(&self) -> bool {
         self.is(&[StageState::Assigned, StageState::Loading])
+    }
+
+    /// Whether it was given any stage.
+    pub(super) fn has_stage(&self) -> bool {
+        !self.stages.is_empty()
     }
 
     /// Whether one of its stages is in one of these states.

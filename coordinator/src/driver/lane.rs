@@ -5,6 +5,7 @@
 
 use super::generations::{Generations, Told};
 use super::pipeline::{Broken, Pipeline};
+use super::recent::Recent;
 use crate::cluster::{PlacementConfig, StageInfo};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, LaneId, Refusal};
 use crate::guides::{Guide, Next};
@@ -12,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::models::ServedModel;
 use crate::models::last_plan::LastPlan;
 use crate::scheduler::{Awaited, PlanLimits, Scheduler, SchedulerConfig, StageTiming};
+use crate::snapshot::RecentSnapshot;
 use crate::status::{Counts, Recovered, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +58,8 @@ pub struct Lane {
     pub(super) config: LaneConfig,
     scheduler: Scheduler,
     pipeline: Option<Pipeline>,
+    /// What its stages did lately.
+    recent: Recent,
     /// What takes over from it as soon as nothing is on its way.
     next: Option<(PlanLimits, Vec<StageInfo>)>,
     generations: Generations,
@@ -73,6 +77,7 @@ impl Lane {
             scheduler: Scheduler::new(config.scheduler),
             config,
             pipeline: None,
+            recent: Recent::default(),
             next: None,
             generations: Generations::default(),
             leaves: None,
@@ -180,6 +185,7 @@ impl Lane {
 
     /// A plan is served from now on.
     pub fn serve(&mut self, now: Duration, limits: PlanLimits, pipeline: Pipeline) {
+        self.recent = Recent::new(now, pipeline.stages());
         self.pipeline = Some(pipeline);
         self.scheduler.handle_plan(now, limits);
     }
@@ -226,6 +232,21 @@ impl Lane {
         self.pipeline.as_ref().is_some_and(|pipeline| pipeline.epoch == epoch)
     }
 
+    /// Whether the pipeline that is served is of the plan with this number.
+    pub(super) fn serves(&self, plan: u32) -> bool {
+        self.is_of(PlanEpoch(plan))
+    }
+
+    /// Whether its model is being unloaded.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaves.is_some()
+    }
+
+    /// What a stage of the pipeline did lately.
+    pub(super) fn recent(&self, now: Duration, stage: usize) -> Option<RecentSnapshot> {
+        self.recent.of(now, stage)
+    }
+
     /// Stages of the pipeline that is served; 0 without one.
     pub fn stages(&self) -> usize {
         self.pipeline.as_ref().map_or(0, Pipeline::stages)
@@ -260,6 +281,7 @@ impl Lane {
         let Some(stage) = self.pipeline.as_ref().and_then(|p| p.stage_of(worker)) else { return };
         for timing in timings {
             metrics.forward(first_stage + stage, timing);
+            self.recent.add(now, stage, timing);
             let time = |us: u32| Duration::from_micros(us.into());
             let timing = StageTiming {
                 microbatch: timing.microbatch,

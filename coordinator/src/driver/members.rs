@@ -4,6 +4,7 @@ use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
 use crate::events::Happening;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
+use crate::snapshot::WorkerSnapshot;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;
@@ -108,6 +109,18 @@ impl Members {
     /// A worker's name for people, if it is here.
     pub fn name(&self, worker: WorkerId) -> Option<&str> {
         self.links.get(&worker).map(|member| member.name.as_str())
+    }
+
+    /// What is known of each worker, here or lost.
+    pub fn snapshot(&self, now: Duration) -> Vec<WorkerSnapshot> {
+        let with_rtt = |(id, mut told): (WorkerId, WorkerSnapshot)| {
+            if let (Some(heard), Some(member)) = (&mut told.heard, self.links.get(&id)) {
+                let rtt = member.link.round_trip().as_micros();
+                heard.rtt_us = Some(u64::try_from(rtt).unwrap_or(u64::MAX));
+            }
+            told
+        };
+        self.cluster.workers(now).into_iter().map(with_rtt).collect()
     }
 
     fn refuse(&mut self, worker: WorkerId, refusal: &Refusal) {

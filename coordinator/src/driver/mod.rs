@@ -14,8 +14,11 @@ mod lane;
 mod members;
 mod models;
 mod pipeline;
+mod recent;
 mod requests;
 mod router;
+mod snapshot;
+mod tell;
 #[cfg(test)]
 mod tests;
 mod wiring;
@@ -40,6 +43,7 @@ use router::Router;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
+use tell::happening;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 use woolly_protocol::control::Heartbeat;
@@ -251,7 +255,11 @@ impl Driver {
                     }
                 }
                 while let Some(recovered) = lane.poll_recovered() {
+                    let model = &lane.config.model.name;
                     self.outputs.metrics.recovered(recovered);
+                    happening(model, recovered)
+                        .into_iter()
+                        .for_each(|it| self.outputs.events.say(it));
                 }
             }
             // Only when nothing is left to be done that may withdraw it, and one at a time.
@@ -267,12 +275,13 @@ impl Driver {
                 break;
             }
         }
-        let ending = self.phase == Phase::Ending;
-        self.members.take_news().filter(|_| !ending).for_each(|news| self.outputs.events.say(news));
+        self.tell_news();
         self.publish();
     }
 
     fn act(&mut self, action: Action) {
+        // What somebody's coming or going leads to is told after it.
+        self.tell_news();
         let now = self.now();
         match action {
             Action::Assign { worker, assign } => self.members.send(now, worker, &*assign),
@@ -287,6 +296,7 @@ impl Driver {
             Action::ReserveEpochs => self.reserve_epochs(),
             Action::Announce(text) if self.phase == Phase::Ending => tracing::debug!("{text}"),
             Action::Announce(text) => self.outputs.announcer.say(text),
+            Action::Made { lane, made } => self.tell_made(lane, made),
             Action::Serving { lane, limits, stages } => self.serve(lane, limits, stages),
             Action::TakeOver { lane, limits, stages } => {
                 if let Some(lane) = self.lanes.get_mut(&lane) {

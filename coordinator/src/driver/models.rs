@@ -23,6 +23,7 @@ impl Driver {
             }
             LaneCommand::Unload { model, patience, reply } => self.unload(model, patience, reply),
             LaneCommand::Holdings(reply) => _ = reply.send(self.members.cluster.holdings()),
+            LaneCommand::Snapshot(reply) => _ = reply.send(self.snapshot()),
         }
     }
 

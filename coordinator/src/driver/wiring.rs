@@ -11,6 +11,7 @@ use crate::links::LinkEvent;
 use crate::metrics::Metrics;
 use crate::models::watch::ModelNews;
 use crate::shutdown::Shutdown;
+use crate::snapshot::Snapshot;
 use crate::status::{Work, WorkerMemory};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub enum LaneCommand {
     },
     /// Say what the memory of each worker is taken by.
     Holdings(oneshot::Sender<Vec<WorkerMemory>>),
+    /// Say all that is known at this moment, but the time of day and events.
+    Snapshot(oneshot::Sender<Snapshot>),
 }
 
 /// Where things happen.

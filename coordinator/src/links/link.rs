@@ -1,6 +1,7 @@
 //! The driver's end of a connection, and what comes of it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready, StreamPurpose};
 use woolly_protocol::fault::FaultMessage;
@@ -155,6 +156,11 @@ impl Link {
     /// Where it calls from.
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// The present estimate of the time that a packet takes there and back.
+    pub fn round_trip(&self) -> Duration {
+        self.connection.rtt()
     }
 
     /// Sends a control message.

@@ -24,7 +24,8 @@ impl Metrics {
     pub fn recovered(&self, recovered: Recovered) {
         match recovered {
             Recovered::Plan(time) => self.failovers.search.observe(time),
-            Recovered::Replay(time) => self.failovers.replay.observe(time),
+            Recovered::Replay { took, .. } => self.failovers.replay.observe(took),
+            Recovered::Failover(_) => {}
             Recovered::Stream(time) => self.failovers.stall.observe(time),
         }
     }

@@ -25,7 +25,7 @@ use super::caches::Caches;
 use super::limits::{PlanLimits, Reads};
 use super::sequence::Phase;
 use crate::generation::{Failure, GenerationEvent};
-use crate::status::Recovered;
+use crate::status::{Failover, Recovered};
 use std::time::Duration;
 use woolly_protocol::ids::SequenceId;
 
@@ -49,6 +49,13 @@ pub(super) struct Replay {
     /// Sequences that have not gone on yet.
     left: usize,
     since: Duration,
+    /// Sequences that had to when the plan ended, and the tokens of their logs.
+    sequences: usize,
+    tokens: u64,
+    /// When a plan was lost whose failover was not told yet.
+    lost_at: Option<Duration>,
+    /// How long the search for the present one took.
+    search: Duration,
 }
 
 impl Scheduler {
@@ -62,7 +69,8 @@ impl Scheduler {
         plan.assert_valid();
         self.set_back();
         if let Some(hold) = self.hold.take() {
-            self.recovered.push_back(Recovered::Plan(now.saturating_sub(hold.since)));
+            self.replay.search = now.saturating_sub(hold.since);
+            self.recovered.push_back(Recovered::Plan(self.replay.search));
         }
         self.forget_names(Caches::new(&plan, self.config.rows_per_step));
         self.plan = Some(plan);
@@ -70,6 +78,9 @@ impl Scheduler {
         self.pace.begin(now, plan.stages, plan.reads);
         self.replay.since = now;
         self.fail_those_too_long(now, &plan);
+        if self.replay.left == 0 {
+            self.tell_failover(None);
+        }
         self.admit(now);
     }
 
@@ -82,6 +93,7 @@ impl Scheduler {
         self.pace.begin(now, 0, Reads::default());
         self.hands_over = false;
         self.tally.failovers += 1;
+        self.replay.lost_at.get_or_insert(now);
         let until = now + self.config.failover_deadline;
         self.hold = Some(Hold { limits, since: now, until });
         for id in self.all() {
@@ -113,7 +125,8 @@ impl Scheduler {
         self.hold.is_some()
     }
 
-    /// What failovers took since this was last asked, for metrics. At most one for each sequence and plan.
+    /// What failovers took since this was last asked, for metrics. At most one for each sequence and plan, and
+    /// three more for each plan.
     pub fn poll_recovered(&mut self) -> Option<Recovered> {
         self.recovered.pop_front()
     }
@@ -122,6 +135,7 @@ impl Scheduler {
     pub(super) fn end_hold(&mut self, now: Duration) {
         let Some(hold) = self.hold.filter(|hold| hold.until <= now) else { return };
         self.hold = None;
+        self.replay.lost_at = None;
         let waited = now.saturating_sub(hold.since).as_secs();
         let message = format!(
             "the workers that compute this model were lost, and none took their place within {waited} s; \
@@ -137,37 +151,54 @@ impl Scheduler {
         self.in_flight.clear();
         self.running.clear();
         (self.draining, self.preempting, self.reserved) = (0, 0, 0);
-        self.replay.left = 0;
+        (self.replay.left, self.replay.tokens) = (0, 0);
         for id in self.all() {
             let sequence = self.sequence_mut(id);
             let (phase, sent) = (sequence.phase, sequence.set_back());
             let (key, rank) = (sequence.request.key, sequence.rank);
             let replays = sequence.replays_since.is_some();
+            let tokens = if replays { sequence.compute_end() as u64 } else { 0 };
             match phase {
                 Phase::Ended => {
                     self.sequences.remove(&id);
+                    continue;
                 }
-                Phase::Waiting => self.replay.left += usize::from(replays),
+                Phase::Waiting => {}
                 Phase::Running | Phase::Preempting => {
-                    self.replay.left += usize::from(replays);
                     self.tally.recomputed_tokens += sent as u64;
                     self.waiting.add(id, key, rank);
                 }
             }
+            self.replay.left += usize::from(replays);
+            self.replay.tokens += tokens;
         }
+        self.replay.sequences = self.replay.left;
     }
 
     /// A sequence has gone on after a replay, or it never will.
     pub(super) fn note_replayed(&mut self, now: Duration, id: SequenceId, goes_on: bool) {
         let Some(since) = self.sequence_mut(id).replays_since.take() else { return };
         if goes_on {
+            self.tell_failover(Some(now));
             self.recovered.push_back(Recovered::Stream(now.saturating_sub(since)));
         }
         self.replay.left -= 1;
-        if self.replay.left == 0 && self.plan.is_some() {
+        if let Some(plan) = self.plan.filter(|_| self.replay.left == 0) {
+            self.tell_failover(None);
+            let (epoch, tokens) = (plan.epoch, self.replay.tokens);
             let took = now.saturating_sub(self.replay.since);
-            self.recovered.push_back(Recovered::Replay(took));
+            self.recovered.push_back(Recovered::Replay { epoch, took, tokens });
         }
+    }
+
+    /// The first stream went on at this moment, or none will; told once for each failover.
+    fn tell_failover(&mut self, went_on: Option<Duration>) {
+        let Some(plan) = self.plan else { return };
+        let Some(lost_at) = self.replay.lost_at.take() else { return };
+        let Replay { sequences, tokens, search, .. } = self.replay;
+        let first_token = went_on.map(|now| now.saturating_sub(lost_at));
+        let failover = Failover { epoch: plan.epoch, sequences, tokens, search, first_token };
+        self.recovered.push_back(Recovered::Failover(failover));
     }
 
     /// A plan whose context is smaller than that of the one before would be a planner's mistake; its

@@ -1,7 +1,7 @@
 //! Flags, exit codes, what stands on stdout and what on stderr.
 
 use super::support::*;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
@@ -82,6 +82,55 @@ fn models_are_asked_of_a_server_that_runs() {
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
         assert!(stderr.contains("admin.sock") && stderr.contains("serve"), "{stderr}");
     }
+}
+
+#[test]
+fn the_cluster_is_asked_of_a_server_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = text(&dir.path().join("state"));
+    for words in [&["status"][..], &["status", "--watch", "--json"], &["workers"]] {
+        let (code, stdout, stderr) = run(&[words, &["--state-dir", &state]].concat());
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains("admin.sock") && stderr.contains("serve"), "{stderr}");
+    }
+    let wrong =
+        [&["status", "--watch=1ms"][..], &["status", "--watch=soon"], &["workers", "remove"]];
+    for words in wrong {
+        let (code, _, stderr) = run(words);
+        assert_eq!(code, Some(2), "{words:?}: {stderr}");
+    }
+    let mut serving = Serving::start(&dir.path().join("state"), &["--listen", "127.0.0.1:0"]);
+    serving.line();
+    serving.wait_for_log("--advertise");
+    let ask = |words: &[&str]| {
+        let (code, stdout, stderr) = run(&[words, &["--state-dir", &state]].concat());
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{words:?}: {stderr}");
+        stdout
+    };
+    let shown = ask(&["status"]);
+    let head = concat!("woolly-coordinator ", env!("CARGO_PKG_VERSION"), ", up ");
+    assert!(shown.starts_with(head) && shown.contains(": 0 workers, 0 lost, 1 model"), "{shown}");
+    assert!(shown.contains("tiny-qwen3 is loading: ") && shown.contains("WORKER"), "{shown}");
+    let told: serde_json::Value = serde_json::from_str(&ask(&["status", "--json"])).unwrap();
+    assert_eq!(
+        (&told["workers"], &told["models"][0]["state"]),
+        (&serde_json::json!([]), &"loading".into())
+    );
+    assert_eq!(ask(&["workers"]).lines().count(), 1, "the head alone");
+    assert_eq!(ask(&["workers", "--json"]).trim(), "[]");
+
+    // Line by line until the server is gone.
+    let words = ["status", "--json", "--watch=200ms", "--state-dir", &state];
+    let mut watching =
+        command(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufReader::new(watching.stdout.take().unwrap()).lines();
+    for _ in 0..2 {
+        let told: serde_json::Value =
+            serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert!(told["up_ms"].as_u64().is_some(), "{told}");
+    }
+    assert_eq!(serving.end().code(), Some(0), "{}", serving.log());
+    assert_eq!(watching.wait().unwrap().code(), Some(1));
 }
 
 #[test]

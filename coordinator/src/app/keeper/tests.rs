@@ -37,6 +37,9 @@ async fn drive(mut commands: mpsc::Receiver<LaneCommand>, lanes: Lanes) {
                 reply.send(Unloaded { unfinished: 3 }).unwrap();
             }
             LaneCommand::Holdings(reply) => reply.send(Vec::new()).unwrap(),
+            LaneCommand::Snapshot(reply) => {
+                reply.send(Snapshot { up_ms: 7, ..Snapshot::default() }).unwrap();
+            }
         }
     }
 }
@@ -194,4 +197,20 @@ async fn a_model_is_watched_over_until_it_is_gone() {
     assert!(refused.to_string().contains("other bytes"), "{refused}");
     assert!(bed.keeper.load_on_demand("none".to_owned()).await.is_none());
     bed.load("tiny-qwen3", LoadOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_has_the_time_and_the_newest_events() {
+    let bed = Bed::new();
+    for number in 0..EVENTS_SHOWN + 2 {
+        let model = format!("m{number}");
+        bed.keeper.events.say(Happening::ModelReady { model });
+    }
+    let snapshot = bed.keeper.snapshot().await.unwrap();
+    assert!(snapshot.up_ms == 7 && snapshot.at_ms > 1_700_000_000_000);
+    assert_eq!(snapshot.events.len(), EVENTS_SHOWN);
+    assert_eq!(
+        (&snapshot.events[0]["id"], &snapshot.events[0]["model"]),
+        (&3.into(), &"m2".into())
+    );
 }

@@ -76,7 +76,7 @@ impl World {
                     assert_eq!(served.take(), Some(epoch));
                 }
                 Action::Evict { worker, .. } => drop(self.workers.remove(&worker)),
-                Action::Announce(_) | Action::LookAtModel(_) => {}
+                Action::Announce(_) | Action::LookAtModel(_) | Action::Made { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -8,9 +8,10 @@ mod lanes;
 mod lanes_sim;
 mod loss;
 mod sim;
+mod snapshot;
 mod time;
 
-use super::{Action, Cluster, ClusterConfig, PlacementConfig, StageInfo, Timeouts};
+use super::{Action, Cluster, ClusterConfig, PlacementConfig, PlanMade, StageInfo, Timeouts};
 use crate::ids::LaneId;
 use crate::scheduler::{Awaited, PlanLimits, Reads};
 use crate::status::Status;
@@ -156,10 +157,20 @@ fn fault(epoch: PlanEpoch, code: FaultCode, text: &str) -> FaultMessage {
     FaultMessage::new(code, epoch, MicrobatchId(0), text)
 }
 
-/// All that is to be done, without the announcements.
+/// All that is to be done, without what is only told.
 fn actions(cluster: &mut Cluster) -> Vec<Action> {
     let all = std::iter::from_fn(|| cluster.poll_action());
-    all.filter(|action| !matches!(action, Action::Announce(_))).collect()
+    all.filter(|action| !matches!(action, Action::Announce(_) | Action::Made { .. })).collect()
+}
+
+/// The plans that were made, with the lanes that they are of.
+fn made(cluster: &mut Cluster) -> Vec<(LaneId, PlanMade)> {
+    let all = std::iter::from_fn(|| cluster.poll_action());
+    let plans = all.filter_map(|action| match action {
+        Action::Made { lane, made } => Some((lane, made)),
+        _ => None,
+    });
+    plans.collect()
 }
 
 fn announcements(cluster: &mut Cluster) -> String {

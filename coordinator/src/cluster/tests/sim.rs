@@ -29,6 +29,8 @@ struct World {
     served: Option<PlanEpoch>,
     /// The plan that may take over from it.
     offered: Option<PlanEpoch>,
+    /// Whether a plan was made.
+    made: bool,
     /// The stages of all plans.
     stages: BTreeMap<PlanEpoch, Vec<WorkerId>>,
     /// The layers of the latest plan so far.
@@ -61,6 +63,7 @@ impl World {
             wanted: wanted as usize,
             served: None,
             offered: None,
+            made: false,
             stages: BTreeMap::new(),
             layers: 0,
             met: Met::default(),
@@ -127,7 +130,15 @@ impl World {
                 self.cluster.handle_model_verified(self.now, lane, parts);
             }
             Action::Announce(text) => assert!(!text.contains('\n'), "{text:?}"),
+            Action::Made { made, .. } => self.told(&made),
         }
+    }
+
+    /// Each plan is told with the one before it.
+    fn told(&mut self, made: &PlanMade) {
+        assert!(!made.cut.is_empty() && !made.reason.is_empty(), "{made:?}");
+        assert_eq!(made.old.is_some(), self.made, "{made:?}");
+        self.made = true;
     }
 
     fn assert_ready(&self, epoch: PlanEpoch, stages: &[StageInfo]) {

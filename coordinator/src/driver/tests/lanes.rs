@@ -256,6 +256,8 @@ async fn a_model_is_loaded_while_another_serves() {
         assert_eq!(all_events(running).await, toy::expected(&asked, CTX), "model {model}");
     }
     let serving = Happening::PlanServing { model: "model-7".to_owned(), plan: epoch.0, stages: 1 };
+    let Some(Heard::Event(made)) = events.next().await else { panic!() };
+    assert!(matches!(&made.what, Happening::PlanMade { plan, .. } if *plan == epoch.0), "{made:?}");
     let heard = events.next().await;
     assert!(matches!(heard, Some(Heard::Event(event)) if event.what == serving));
     assert!(rig.engine.metrics().render().contains("model=\"model-7\""));

@@ -4,7 +4,7 @@
 //! `?after=`) names, as far as it is still held. One that is too slow loses events and is told how many.
 
 use super::admin::keeper;
-use crate::events::{Event, Heard, Reader};
+use crate::events::{Heard, Reader};
 use crate::http::error::{ApiError, Problem};
 use crate::http::gateway::Gateway;
 use crate::http::output::framing::Framing;
@@ -16,7 +16,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -83,7 +83,7 @@ impl Stream {
         let mut events = Events::default();
         match heard? {
             Heard::Event(event) => {
-                events.named(Some(event.id), event.what.kind(), &written(&event));
+                events.named(Some(event.id), event.what.kind(), &event.json());
             }
             Heard::Lost(lost) => {
                 events.named(None, "lost", &json!({ "kind": "lost", "lost": lost }))
@@ -91,13 +91,4 @@ impl Stream {
         }
         Some(events.into_bytes())
     }
-}
-
-fn written(event: &Event) -> Value {
-    let mut value = json!({ "id": event.id, "at_ms": event.at_ms, "kind": event.what.kind() });
-    let fields = serde_json::to_value(&event.what).expect("all keys are strings");
-    if let (Value::Object(all), Value::Object(fields)) = (&mut value, fields) {
-        all.extend(fields);
-    }
-    value
 }

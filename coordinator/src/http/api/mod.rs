@@ -13,13 +13,14 @@
 //! | `turns.rs`, `shape.rs` | conversations and errors, from and into other words than OpenAI's |
 //! | `infill.rs` | llama-server's way to fill text in |
 //! | `answer.rs` | how any request to generate is answered |
-//! | `admin.rs`, `events.rs` | loading and unloading models, and what happens |
+//! | `admin.rs`, `cluster.rs`, `events.rs` | loading and unloading models, how the cluster stands, and what happens |
 //! | `on_demand.rs` | requests that wait for their model |
 //! | `tokenize.rs`, `props.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
 pub mod admin;
 pub mod answer;
 pub mod chat;
+pub mod cluster;
 pub mod completions;
 pub mod events;
 pub mod fields;

@@ -10,6 +10,7 @@ use crate::http::server::admin::Admin;
 use crate::http::server::keys::ApiKeys;
 use crate::ids::ModelId;
 use crate::models::shelf::{OnShelf, Stock};
+use crate::snapshot::{ModelSnapshot, PlanSnapshot, Snapshot};
 use crate::status::{Holding, WorkerMemory};
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -95,6 +96,12 @@ fn answer(kept: &Mutex<Played>, begins: &Result<Progress, Refused>, ask: Ask) {
             };
             let stock = Some(Stock { models, is_cut: false });
             let _ = reply.send(Kept { models: vec![model], stock, workers: vec![worker] });
+        }
+        Ask::Cluster(reply) => {
+            let plan = PlanSnapshot { plan: 7, ..PlanSnapshot::default() };
+            let model =
+                ModelSnapshot { model: "tiny".to_owned(), plan: Some(plan), ..Default::default() };
+            let _ = reply.send(Snapshot { at_ms: 5, models: vec![model], ..Snapshot::default() });
         }
     }
 }
@@ -324,6 +331,26 @@ async fn models_are_unloaded_and_listed() {
     assert_eq!((&worker["allowance"], &worker["free"]), (&json!(100), &json!(88)));
     let held = json!([{"model": "tiny", "weights": 3, "kv": 4, "scratch": 5}]);
     assert_eq!(worker["models"], held);
+}
+
+#[tokio::test]
+async fn the_cluster_is_told_to_whoever_may_use_the_admin_api() {
+    let bed = Bed::new(Some(KEY), false, Ok(Progress::Ready));
+    let ask = |headers: &[(&str, &str)]| get("/admin/v1/cluster", headers);
+    assert_eq!(bed.rig.send(ask(&[])).await.status(), 401);
+    let bearer = format!("Bearer {KEY}");
+    let over_http = bed.rig.send(ask(&[("authorization", &bearer)])).await;
+    for response in [over_http, bed.local(ask(&[])).await] {
+        assert_eq!(response.status(), 200);
+        let told = read_json(response).await;
+        let model = &told["models"][0];
+        assert_eq!((&told["at_ms"], &model["plan"]["plan"]), (&json!(5), &json!(7)));
+        // What is not known is left out.
+        assert!(model.get("next").is_none() && model.get("kv_blocks").is_none(), "{told}");
+        assert_eq!((&told["workers"], &told["events"]), (&json!([]), &json!([])));
+    }
+    let written = bed.local(post("/admin/v1/cluster", &json!({}))).await;
+    assert_eq!(written.status(), StatusCode::METHOD_NOT_ALLOWED);
 }
 
 #[tokio::test]

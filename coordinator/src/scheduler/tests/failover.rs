@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::generation::{FinishReason, Refusal};
-use crate::status::Recovered;
+use crate::status::{Failover, Recovered};
 
 fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -169,7 +169,42 @@ fn a_second_loss_during_the_replay_is_the_same_again() {
     };
     assert_eq!((*first, *second), (s(1), s(2)));
     // The clock of this test stands still at the answers.
-    assert_eq!(rest, [Recovered::Stream(s(0)), Recovered::Replay(s(0))]);
+    let (epoch, tokens) = (PlanEpoch(3), 41);
+    let failover = Failover { epoch, sequences: 1, tokens, search: s(2), first_token: Some(s(0)) };
+    let replay = Recovered::Replay { epoch, took: s(0), tokens };
+    assert_eq!(rest, [Recovered::Failover(failover), Recovered::Stream(s(0)), replay]);
+}
+
+#[test]
+fn a_failover_is_told_once_with_the_first_token_after_it_or_at_once_without_any() {
+    let mut scheduler = serving(plan());
+    scheduler.handle_pipeline_lost(s(1));
+    scheduler.handle_plan(s(3), next_plan());
+    let told = |scheduler: &mut Scheduler| -> Vec<Failover> {
+        let all = std::iter::from_fn(|| scheduler.poll_recovered());
+        let failovers = all.filter_map(|recovered| match recovered {
+            Recovered::Failover(failover) => Some(failover),
+            _ => None,
+        });
+        failovers.collect()
+    };
+    let (epoch, search) = (next_plan().epoch, s(2));
+    let nothing = Failover { epoch, sequences: 0, tokens: 0, search, first_token: None };
+    assert_eq!(told(&mut scheduler), [nothing]);
+    // What computed its prompt has no token yet, and only waits longer for the first.
+    submit(&mut scheduler, 3, 4);
+    submit(&mut scheduler, 4, 4);
+    let prompts = step(&mut scheduler);
+    answer(&mut scheduler, &prompts);
+    submit(&mut scheduler, 5, 4);
+    scheduler.handle_pipeline_lost(s(4));
+    let epoch = PlanEpoch(9);
+    scheduler.handle_plan(s(5), PlanLimits { epoch, ..plan() });
+    assert_eq!(told(&mut scheduler), [], "nobody has gone on");
+    run_out(&mut scheduler, Vec::new());
+    let failover =
+        Failover { epoch, sequences: 2, tokens: 4 + 5, search: s(1), first_token: Some(s(0)) };
+    assert_eq!(told(&mut scheduler), [failover]);
 }
 
 #[test]

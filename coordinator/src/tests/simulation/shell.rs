@@ -280,6 +280,7 @@ impl World {
             Action::NoRoom { .. }
             | Action::LookAtModel(_)
             | Action::ReserveEpochs
+            | Action::Made { .. }
             | Action::Announce(_) => {}
         }
     }
