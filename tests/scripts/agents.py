@@ -7,38 +7,7 @@
 Says for each what it took. The model is small, so nothing is asked for that only a good one could do: tools are called because they must be, and
 answers are what their schema says.
 """
-import concurrent.futures
-import json
-import sys
-import time
-import traceback
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, Field
-
-QUESTION = "Which brick do you like? Say its colour and size."
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "order_brick",
-        "description": "Orders a brick.",
-        "parameters": {
-            "type": "object",
-            "properties": {"colour": {"enum": ["red", "green", "blue"]}, "size": {"type": "integer", "minimum": 1, "maximum": 9}},
-            "required": ["colour", "size"],
-            "additionalProperties": False,
-        },
-    },
-}
-
-
-class Brick(BaseModel):
-    colour: Literal["red", "green", "blue"]
-    size: Annotated[int, Field(ge=1, le=9)]
-
-
-def check_arguments(text):
-    Brick.model_validate_json(text if isinstance(text, str) else json.dumps(text))
+from client_checks import QUESTION, TOOL, Brick, check_arguments, main
 
 
 def openai_tools(base, model):
@@ -163,31 +132,5 @@ def pydantic_agent(base, model):
 CLIENTS = [openai_tools, openai_parse, openai_responses, anthropic_messages, ollama_chat, langchain, instructor_modes, pydantic_agent]
 
 
-def run(client, base, model):
-    begun = time.monotonic()
-    try:
-        client(base, model)
-    except Exception:
-        return client.__name__, time.monotonic() - begun, traceback.format_exc()
-    return client.__name__, time.monotonic() - begun, None
-
-
-def main():
-    import urllib.request
-
-    base, wanted = "http://" + sys.argv[1], sys.argv[2:]
-    model = json.load(urllib.request.urlopen(base + "/v1/models"))["data"][0]["id"]
-    clients = [client for client in CLIENTS if not wanted or client.__name__ in wanted]
-    failed = []
-    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
-        for name, seconds, error in pool.map(lambda client: run(client, base, model), clients):
-            print(f"{name}: {'failed' if error else 'passed'} after {seconds:.1f} s")
-            if error:
-                failed.append((name, error))
-    for name, error in failed:
-        print(f"--- {name}\n{error}", file=sys.stderr)
-    sys.exit(bool(failed))
-
-
 if __name__ == "__main__":
-    main()
+    main(CLIENTS, len(CLIENTS))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Clients with tools, structured output and their own APIs, unchanged, against a coordinator with two workers, one of which is killed in the
-# middle: openai (Python and Node), anthropic, ollama, LangChain, instructor, pydantic-ai. Installs the packages into target/agents, in the versions
-# of agents_requirements.txt and agents_package.json.
+# middle: openai (Python and Node), anthropic, ollama, LangChain, instructor, pydantic-ai, and lm-eval with the server's tokenizer. Installs the
+# packages into target/agents and target/lm_eval, in the versions of agents_requirements.txt, agents_package.json and lm_eval_requirements.txt.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top"
@@ -16,14 +16,12 @@ target=$(cargo metadata --format-version 1 --no-deps |
   python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
 
 agents=$target/agents
-python=$agents/bin/python
-if ! cmp --silent tests/scripts/agents_requirements.txt "$agents/requirements.txt"; then
-  python3 -m venv "$agents"
-  if ! "$agents/bin/pip" install --quiet --disable-pip-version-check -r tests/scripts/agents_requirements.txt; then
-    echo "agents_acceptance.sh: the clients cannot be installed; WOOLLY_WITHOUT_CLIENTS=1 leaves this check out" >&2
-    exit 1
-  fi
-  cp tests/scripts/agents_requirements.txt "$agents/requirements.txt"
+lm_eval=$target/lm_eval
+tests/scripts/install_clients.sh lm_eval "$lm_eval" &
+installing=$!
+if ! tests/scripts/install_clients.sh agents "$agents" || ! wait "$installing"; then
+  echo "agents_acceptance.sh: the clients cannot be installed; WOOLLY_WITHOUT_CLIENTS=1 leaves this check out" >&2
+  exit 1
 fi
 if command -v npm >/dev/null && ! cmp --silent tests/scripts/agents_package.json "$agents/package.json"; then
   cp tests/scripts/agents_package.json "$agents/package.json"
@@ -61,8 +59,12 @@ for worker in 1 2; do
 done
 python3 deploy/demo.py wait "$http" "${processes[@]}"
 
-"$python" tests/scripts/agents.py "$http" &
+"$lm_eval/bin/python" tests/scripts/lm_eval_tasks.py "$model" "$state/tasks"
+"$agents/bin/python" tests/scripts/agents.py "$http" &
 clients=$!
+# It says much that matters to nobody unless it fails.
+"$lm_eval/bin/python" tests/scripts/lm_eval_client.py "$http" "$state/tasks" 2>"$state/lm_eval.log" &
+scores=$!
 node=
 if [ -d "$agents/node_modules" ]; then
   cp tests/scripts/agents.mjs "$agents/agents.mjs"
@@ -81,6 +83,7 @@ kill -KILL "${processes[2]}"
 echo "worker-2 was killed after $generated tokens"
 wait "$clients"
 [ -z "$node" ] || wait "$node"
+wait "$scores" || { tail -n 40 "$state/lm_eval.log" >&2; exit 1; }
 lost=$(curl -sf "http://$http/metrics" | awk '/^woolly_failovers_total/ { print int($2) }')
 if [ "${lost:-0}" -lt 1 ]; then
   echo "agents_acceptance.sh: no plan was lost: the worker was killed too late" >&2

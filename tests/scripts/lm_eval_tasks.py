@@ -56,8 +56,8 @@ def tokenizer(model, folder):
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(word, special=True) for word, kind in zip(words, kinds) if kind == 3])
     made.save(str(folder / "tokenizer.json"))
-    end = words[int(fields["tokenizer.ggml.eos_token_id"].parts[-1][0])]
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end, "unk_token": end,
+    begin, end = (words[int(fields[f"tokenizer.ggml.{kind}_token_id"].parts[-1][0])] for kind in ("bos", "eos"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": begin, "unk_token": end,
               "chat_template": text(fields["tokenizer.chat_template"])}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
