@@ -4,7 +4,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_coordinator::announce::stderr_line;
-use woolly_coordinator::app::{config_command, log, models_command, serve, token_command};
+use woolly_coordinator::app::{config_command, log, models_command, plan_command, serve, token_command};
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{CONFIGURED, Cli, CliCommand, LogFormat, variable};
 use woolly_coordinator::inspect;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             bench::run(&args)
         }
         CliCommand::Inspect(args) => inspect::run(&args),
+        CliCommand::Plan(args) => plan_command::run(&args),
         CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Token(args) => token_command::run(args.command),
         CliCommand::Config(args) => config_command::run(args.command, settings.as_ref()),
