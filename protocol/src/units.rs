@@ -60,12 +60,8 @@ const BANDWIDTH_UNITS: [(&str, u64); 10] = [
 ];
 
 /// Units of a rate.
-const RATE_UNITS: [(&str, u64); 4] = [
-    ("t/s", 1_000_000_000_000),
-    ("g/s", 1_000_000_000),
-    ("m/s", 1_000_000),
-    ("/s", 1),
-];
+const RATE_UNITS: [(&str, u64); 4] =
+    [("t/s", 1_000_000_000_000), ("g/s", 1_000_000_000), ("m/s", 1_000_000), ("/s", 1)];
 
 /// Units of a round trip in nanoseconds.
 const ROUND_TRIP_UNITS: [(&str, u64); 3] = [("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];

@@ -36,7 +36,8 @@ pub fn run(args: &PlanArgs) -> Result<(), Fatal> {
         return Err(Fatal::usage(format!("--wait-for {wanted} is more than the {here} machines")));
     }
     if stages > wanted as usize {
-        let text = format!("--cut names {stages} stages for {wanted} workers: each stage needs one");
+        let text =
+            format!("--cut names {stages} stages for {wanted} workers: each stage needs one");
         return Err(Fatal::usage(text));
     }
     let config = PlacementConfig {

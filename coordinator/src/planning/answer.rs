@@ -3,14 +3,12 @@
 
 use super::machines::{COORDINATOR, Machines, Wire};
 use super::report::{
-    DecodeSaid, FORMAT, Fewer, LinkSaid, Loss, MachineSaid, Model, PlanSaid, Prediction, PromptSaid,
-    Refused, Report, StageSaid,
+    DecodeSaid, FORMAT, Fewer, LinkSaid, Loss, MachineSaid, Model, PlanSaid, Prediction,
+    PromptSaid, Refused, Report, StageSaid,
 };
 use super::spares::spares;
 use crate::cluster::{Draft, Drafts, Imagined, PlacementConfig, STAGES_MAX};
-use woolly_engine::plan::{
-    Limit, Link, Member, ModelLayout, Pipeline, PlanError, StageSpeed,
-};
+use woolly_engine::plan::{Limit, Link, Member, ModelLayout, Pipeline, PlanError, StageSpeed};
 
 /// Numbers of streams that are predicted.
 const STREAMS: [u32; 3] = [1, 8, 64];
@@ -229,7 +227,8 @@ impl Question<'_> {
                 }
             }
         }
-        let words = STREAMS.map(|of| ("decode", of)).into_iter().chain(PROMPTS.map(|of| ("prompt", of)));
+        let words =
+            STREAMS.map(|of| ("decode", of)).into_iter().chain(PROMPTS.map(|of| ("prompt", of)));
         let found = words.zip(best).zip(figures(plan)).filter_map(|(((what, of), best), own)| {
             let ((machines, value), own) = best.zip(own)?;
             let is_better = machines > 0 && value > own * (1.0 + BETTER_PERCENT / 100.0);
@@ -254,7 +253,8 @@ fn figures(plan: &PlanSaid) -> [Option<f64>; STREAMS.len() + PROMPTS.len()] {
 /// Some numbers below `most`, from 1: two to an octave.
 fn some_below(most: usize) -> impl Iterator<Item = u32> {
     let octaves = (0..u32::BITS).map(|bit| 1_u32 << bit);
-    let some = octaves.flat_map(|power| if power > 1 { vec![power, power + power / 2] } else { vec![1] });
+    let some =
+        octaves.flat_map(|power| if power > 1 { vec![power, power + power / 2] } else { vec![1] });
     some.take_while(move |count| (*count as usize) < most.min(STAGES_MAX + 1))
 }
 

@@ -9,6 +9,8 @@ const MEMORY_SHARE_PERCENT: u64 = 80;
 
 /// The name that stands for the coordinator where links are named.
 pub const COORDINATOR: &str = "coordinator";
+/// The name that stands for whatever is at the other end.
+pub const ANY: &str = "any";
 
 /// A machine with one worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,13 +70,15 @@ pub enum End {
     Coordinator,
     /// Machines, by their places.
     Machines(Range<usize>),
+    /// The coordinator and all machines.
+    Any,
 }
 
 impl End {
     /// Whether it is this machine, or the coordinator for `None`.
     fn is(&self, machine: Option<usize>) -> bool {
         match (self, machine) {
-            (End::Coordinator, None) => true,
+            (End::Any, _) | (End::Coordinator, None) => true,
             (End::Machines(places), Some(machine)) => places.contains(&machine),
             _ => false,
         }
@@ -95,8 +99,9 @@ pub struct Machines {
 impl Machines {
     /// The link between two machines by their places; `None` is the coordinator.
     pub fn wire(&self, a: Option<usize>, b: Option<usize>) -> Wire {
-        let is_of =
-            |(one, other, _): &&(End, End, Wire)| one.is(a) && other.is(b) || one.is(b) && other.is(a);
+        let is_of = |(one, other, _): &&(End, End, Wire)| {
+            one.is(a) && other.is(b) || one.is(b) && other.is(a)
+        };
         self.between.iter().rev().find(is_of).map_or(self.usual, |(_, _, wire)| *wire)
     }
 }

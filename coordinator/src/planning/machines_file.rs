@@ -1,6 +1,6 @@
 //! A file of machines: TOML, of which every mistake is told with its place. `docs/planning.md` explains it.
 
-use super::machines::{COORDINATOR, End, Machine, Machines, USUAL_WIRE, Wire};
+use super::machines::{ANY, COORDINATOR, End, Machine, Machines, USUAL_WIRE, Wire};
 use crate::cluster::WORKERS_MAX;
 use crate::units::{parse_bandwidth, parse_rate, parse_round_trip, parse_size};
 use std::collections::BTreeMap;
@@ -184,7 +184,8 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(value),
             Err(why) => {
                 let got = self.text.get(value.span()).unwrap_or("something else");
-                let got: String = got.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let got: String =
+                    got.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
                 self.note(at, &format!("{key}: {why}, got {got}"));
                 None
             }
@@ -229,7 +230,10 @@ impl<'a> Reader<'a> {
         if let (Some(read), Some(read_1)) = (read, read_1)
             && read_1 > read
         {
-            self.note(place.at, "read-1: expected at most what read says: one thread is not faster");
+            self.note(
+                place.at,
+                "read-1: expected at most what read says: one thread is not faster",
+            );
         }
         let Some(name) = name else { return };
         if kinds.contains_key(&name) {
@@ -295,9 +299,10 @@ impl<'a> Reader<'a> {
         };
         let mut end = |name: &str| match kinds.get(name) {
             _ if name == COORDINATOR => Some(End::Coordinator),
+            _ if name == ANY => Some(End::Any),
             Some(places) => Some(End::Machines(places.clone())),
             None => {
-                let known = kinds.keys().map(String::as_str).chain([COORDINATOR]);
+                let known = kinds.keys().map(String::as_str).chain([COORDINATOR, ANY]);
                 let near = nearest(name, known);
                 let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
                 let shown: String =
@@ -321,8 +326,8 @@ fn parse_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.chars().count() > NAME_MAX || !text.chars().all(is_fine) {
         return Err(format!("expected a name of 1 to {NAME_MAX} letters, digits, - _ and ."));
     }
-    if text == COORDINATOR {
-        return Err(format!("expected another name than {COORDINATOR}, which is not a machine here"));
+    if text == COORDINATOR || text == ANY {
+        return Err(format!("expected another name: {COORDINATOR} and {ANY} mean something here"));
     }
     Ok(text.to_owned())
 }

@@ -177,8 +177,12 @@ fn losses(lines: &mut Vec<String>, report: &Report) {
     lines.push(String::new());
     lines.push("When one machine goes:".to_owned());
     let said: Vec<String> = report.losses.iter().map(loss).collect();
-    let said: Vec<(&str, &str)> =
-        report.losses.iter().zip(&said).map(|(loss, text)| (&loss.machine[..], &text[..])).collect();
+    let said: Vec<(&str, &str)> = report
+        .losses
+        .iter()
+        .zip(&said)
+        .map(|(loss, text)| (&loss.machine[..], &text[..]))
+        .collect();
     for (names, text) in together(&said) {
         lines.extend(wrapped(&format!("{names}: {text}"), "  "));
     }
@@ -219,7 +223,8 @@ fn refusal(refused: &Refused, indent: &str) -> Vec<String> {
 
 fn fewer(fewer: &Fewer) -> String {
     let Fewer { machines, what, of, value, instead_of } = fewer;
-    let first = if *machines == 1 { "the first".to_owned() } else { format!("the first {machines}") };
+    let first =
+        if *machines == 1 { "the first".to_owned() } else { format!("the first {machines}") };
     if *what == "prompt" {
         let (value, instead_of) = (time(*value), time(*instead_of));
         let of = show_count(u64::from(*of));
@@ -237,7 +242,11 @@ fn figure(value: f64) -> String {
 }
 
 fn time(seconds: f64) -> String {
-    if seconds < 0.9995 { format!("{} ms", figure(seconds * 1e3)) } else { format!("{} s", figure(seconds)) }
+    if seconds < 0.9995 {
+        format!("{} ms", figure(seconds * 1e3))
+    } else {
+        format!("{} s", figure(seconds))
+    }
 }
 
 /// The text in lines of at most [`WIDTH`] columns, cut at spaces; all but the first further to the right.

@@ -6,7 +6,7 @@ use crate::counters::Counters;
 use crate::machine::system::{host_name, memory_limit, threads_available};
 use crate::stage::load::{Loader, Measured};
 use crate::units::{show_rate, show_size};
-use crate::weights::pages::Pages;
+use crate::weights::pages::{HugePages, Pages};
 use std::io::Write;
 use std::sync::Arc;
 use woolly_protocol::check::name_from;
@@ -32,7 +32,8 @@ fn measured(args: &MeasureArgs, threads: u32) -> Measured {
     let simd = args.simd;
     let measure = move || {
         let counters = Arc::new(Counters::default());
-        Loader::on_this_thread(threads, simd, Pages::default(), counters).measure()
+        let pages = Pages { huge_pages: HugePages::Auto, mlock: false };
+        Loader::on_this_thread(threads, simd, pages, counters).measure()
     };
     match std::thread::spawn(measure).join() {
         Ok(measured) => measured,

@@ -116,9 +116,9 @@ impl<'a> StageTime<'a> {
         let head = if forward.sampled > 0 { self.head_bytes } else { 0.0 };
         let (mut cache, mut attention) = (0.0, 0.0);
         for of in &self.attention {
-            let positions = of.window.map_or(forward.positions, |window| {
-                forward.positions.min(f64::from(window))
-            });
+            let positions = of
+                .window
+                .map_or(forward.positions, |window| forward.positions.min(f64::from(window)));
             cache += of.bytes * positions * f64::from(forward.sequences);
             attention += of.macs * positions * rows;
         }
