@@ -121,7 +121,7 @@ pub struct DecodeSaid {
     pub gap_s: f64,
     /// Groups in which they travel.
     pub groups: u32,
-    /// What the gap is as long as: `round`, `stage` or `link`.
+    /// What holds it up: `stage`, `link`, or `round` if none of them is busy all the time.
     pub limit: &'static str,
     /// The part of a round that is spent on links, from 0 to 1.
     pub part_on_links: f64,
@@ -140,7 +140,7 @@ pub struct PromptSaid {
     pub seconds: f64,
     /// Rows that travel together.
     pub chunk: u32,
-    /// What chunks wait for: `round`, `stage` or `link`.
+    /// What holds it up, as of decoding.
     pub limit: &'static str,
     /// The slowest stage's machine.
     pub slowest_stage: String,

@@ -43,7 +43,7 @@ fn head(report: &Report) -> Vec<String> {
     vec![
         format!(
             "{}: {} layers, {} of weights, {} read for a token; context {}, {} cache, {}",
-            model.name,
+            printable(&model.name),
             model.layers,
             show_size(model.weights_bytes),
             show_size(model.read_for_a_token_bytes),
@@ -58,6 +58,11 @@ fn head(report: &Report) -> Vec<String> {
             show_rate(macs, "")
         ),
     ]
+}
+
+/// What a file says may hold control characters: none of them reaches a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn stages(plan: &PlanSaid) -> Vec<String> {

@@ -26,6 +26,8 @@ const TIE: f64 = 0.01;
 /// Sizes of chunks that are compared for a prompt, as the scheduler does, beside the most that a forward may have.
 const CHUNKS: [u32; 17] =
     [8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 1536];
+/// What is busy for this part of the time holds all up.
+const BUSY: f64 = 0.9;
 /// Bytes of a row that is no hidden states: a token, where it stands, how it is chosen.
 const ROW_BYTES: f64 = 32.0;
 /// Bytes of a value of the hidden states.
@@ -55,12 +57,25 @@ impl Link {
 /// What holds the speed down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// The way through all stages and links: there are too few sequences to keep a stage busy.
+    /// The way through all stages and links: there is too little on its way to keep one of them busy.
     Round,
-    /// The slowest stage, which computes all the time.
+    /// The slowest stage, which computes nearly all the time.
     Stage,
-    /// The busiest link, which carries all the time.
+    /// The busiest link, which carries nearly all the time.
     Link,
+}
+
+impl Limit {
+    /// Of so many seconds, in which the busiest stage computes and the busiest link carries for so many.
+    fn of(seconds: f64, computing: f64, carrying: f64) -> Limit {
+        if computing.max(carrying) < BUSY * seconds {
+            Limit::Round
+        } else if computing >= carrying {
+            Limit::Stage
+        } else {
+            Limit::Link
+        }
+    }
 }
 
 /// Decoding as it is predicted.
@@ -74,7 +89,7 @@ pub struct Decode {
     pub period_s: f64,
     /// Of the time through, the part on links.
     pub links_s: f64,
-    /// What the period is as long as.
+    /// What holds it up.
     pub limit: Limit,
     /// The stage that takes longest for a group.
     pub stage: usize,
@@ -98,7 +113,7 @@ pub struct Prompt {
     pub chunk: u32,
     /// Seconds from its arrival to the first token of the answer.
     pub seconds: f64,
-    /// What chunks wait for; [`Limit::Round`] if there is one alone, or too few may be in flight.
+    /// What holds it up; [`Limit::Round`] is the time in which the pipeline fills and empties.
     pub limit: Limit,
     /// The stage that takes longest for a chunk.
     pub stage: usize,
@@ -130,6 +145,12 @@ struct Way {
 impl Way {
     fn links_s(&self) -> f64 {
         self.links.iter().sum()
+    }
+
+    /// On the last stage, and back.
+    fn end_s(&self) -> f64 {
+        let of = |all: &[f64]| all.last().copied().unwrap_or(0.0);
+        of(&self.stages) + of(&self.links)
     }
 
     fn through_s(&self) -> f64 {
@@ -218,17 +239,11 @@ impl<'a> Pipeline<'a> {
         };
         let computing = of_all(&most.stages, least.as_ref().map(|way| &way.stages[..]));
         let carrying = of_all(&most.busy, least.as_ref().map(|way| &way.busy[..]));
-        let ((stage, computing), (_, carrying)) = (largest(&computing), largest(&carrying));
+        let ((stage, computing), (busiest, carrying)) = (largest(&computing), largest(&carrying));
         let through = most.through_s();
         let period_s = through.max(computing).max(carrying);
-        let limit = if period_s <= through {
-            Limit::Round
-        } else if computing >= carrying {
-            Limit::Stage
-        } else {
-            Limit::Link
-        };
-        let (link, _) = largest(&most.links);
+        let limit = Limit::of(period_s, computing, carrying);
+        let link = if limit == Limit::Link { busiest } else { largest(&most.links).0 };
         Decode { streams, groups, period_s, links_s: most.links_s(), limit, stage, link }
     }
 
@@ -249,17 +264,17 @@ impl<'a> Pipeline<'a> {
         let last = self.way(&forward(tokens - (chunks - 1) * chunk, 1));
         let whole = self.way(&forward(chunk, 0));
         let ((stage, computing), (link, _)) = (largest(&whole.stages), largest(&whole.links));
-        let carrying = largest(&whole.busy).1;
+        let (busiest, carrying) = largest(&whole.busy);
         let apart = whole.through_s() / f64::from(self.in_flight_max);
-        let every = computing.max(carrying).max(apart);
-        let limit = if chunks == 1 || every > computing.max(carrying) {
-            Limit::Round
-        } else if computing >= carrying {
-            Limit::Stage
-        } else {
-            Limit::Link
-        };
-        let seconds = f64::from(chunks - 1) * every + last.through_s();
+        let (before, every) = (f64::from(chunks - 1), computing.max(carrying).max(apart));
+        let seconds = before * every + last.through_s();
+        // A last one that is small catches up with the one before it.
+        let behind = whole.through_s() + last.end_s() - every;
+        let seconds = if chunks > 1 { seconds.max(before * every + behind) } else { seconds };
+        let (computing, carrying) =
+            (before * computing + last.stages[stage], before * carrying + last.busy[busiest]);
+        let limit = Limit::of(seconds, computing, carrying);
+        let link = if limit == Limit::Link { busiest } else { link };
         Prompt { tokens, chunk, seconds, limit, stage, link }
     }
 }

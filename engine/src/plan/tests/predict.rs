@@ -57,7 +57,7 @@ fn one_stream_alone_reads_and_multiplies_once() {
     let found = alone(&layout, speed(read, macs)).decode(1, positions);
     near(found.period_s, expected);
     near(found.tokens_per_s(), 1.0 / expected);
-    assert_eq!((found.groups, found.limit, found.stage), (1, Limit::Round, 0));
+    assert_eq!((found.groups, found.limit, found.stage), (1, Limit::Stage, 0));
     assert!(found.links_s < 1e-12);
 }
 
@@ -98,23 +98,23 @@ fn a_link_that_carries_little_holds_all_up() {
     let found = pipeline(&layout, stages, vec![NO_WAY, thin, NO_WAY]).decode(64, 0);
     let hidden = 4.0 * f64::from(layout.hidden);
     assert!((found.period_s - 64.0 * hidden / 1e3).abs() < 1e-3, "{}", found.period_s);
-    assert_eq!(found.link, 1);
+    assert_eq!((found.limit, found.link), (Limit::Link, 1));
 }
 
 #[test]
 fn a_prompt_fills_the_pipeline_and_keeps_the_slowest_stage_busy() {
     let layout = layout(4);
     let slow = speed(1e18, 1e6);
-    let found = halves(&layout, slow, NO_WAY).prompt(64);
-    // Rows of 8 (reading costs nothing): seven of the slowest stage, then one through both, and the head once.
+    let found = halves(&layout, slow, NO_WAY).prompt(256);
+    // Rows of 8 (reading costs nothing): 31 of the slowest stage, then one through both, and the head once.
     let (_, attention) = of_position(&layout);
     let row = |layers: Range<u32>| {
-        layout.stage_prefill_macs_per_token(layers) as f64 + 4.0 * 32.0 * attention / 2.0
+        layout.stage_prefill_macs_per_token(layers) as f64 + 4.0 * 128.0 * attention / 2.0
     };
     let head =
         (layout.stage_macs_per_token(2..4) - layout.stage_prefill_macs_per_token(2..4)) as f64;
     let (first, second) = (row(0..2), row(2..4));
-    let work = 7.0 * 8.0 * first.max(second) + 8.0 * (first + second) + head;
+    let work = 31.0 * 8.0 * first.max(second) + 8.0 * (first + second) + head;
     assert!((found.seconds / (work / (PART * 1e6)) - 1.0).abs() < 1e-6, "{}", found.seconds);
     assert_eq!((found.chunk, found.limit), (8, Limit::Stage));
 }
@@ -125,7 +125,7 @@ fn a_prompt_that_waits_for_memory_has_few_chunks() {
     let found = halves(&layout, speed(1e6, 1e18), NO_WAY).prompt(512);
     assert_eq!(found.chunk, 256, "each chunk reads all weights");
     let one = alone(&layout, speed(1e6, 1e18)).prompt(16);
-    assert_eq!((one.chunk, one.limit), (16, Limit::Round));
+    assert_eq!((one.chunk, one.limit), (16, Limit::Stage));
 }
 
 #[test]
