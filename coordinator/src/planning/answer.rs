@@ -1,7 +1,7 @@
 //! The answer: the plan that the cluster core makes for these machines, how fast it would be, and what follows when
 //! a machine goes.
 
-use super::machines::{COORDINATOR, Machines, Wire};
+use super::machines::{COORDINATOR, Machine, Machines, Wire};
 use super::report::{
     DecodeSaid, FORMAT, Fewer, LinkSaid, Loss, MachineSaid, Model, PlanSaid, Prediction,
     PromptSaid, Refused, Report, StageSaid,
@@ -72,7 +72,7 @@ impl Question<'_> {
     }
 
     fn workers(&self) -> Vec<Imagined> {
-        let worker = |machine: &super::machines::Machine| Imagined {
+        let worker = |machine: &Machine| Imagined {
             name: machine.name.clone(),
             member: Member {
                 memory_bytes: machine.allowance_bytes(),
@@ -267,7 +267,7 @@ fn limit(limit: Limit) -> &'static str {
 }
 
 impl MachineSaid {
-    fn of(machine: &super::machines::Machine) -> Self {
+    fn of(machine: &Machine) -> Self {
         Self {
             name: machine.name.clone(),
             memory_bytes: machine.memory_bytes,

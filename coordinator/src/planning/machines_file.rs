@@ -45,7 +45,7 @@ pub fn read(path: &Path) -> Result<Machines, Vec<String>> {
 /// # Errors
 /// Every mistake, a sentence each with its place.
 pub fn read_text(text: &str, path: &str) -> Result<Machines, Vec<String>> {
-    let mut reader = Reader { text, path, mistakes: Vec::new() };
+    let mut reader = Reader { text, path, mistakes: Vec::new(), more: 0 };
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let message = error.message().trim_end().replace('\n', " ");
@@ -56,10 +56,8 @@ pub fn read_text(text: &str, path: &str) -> Result<Machines, Vec<String>> {
         return Err(reader.mistakes);
     }
     let machines = reader.machines(table.get_ref());
-    let more = reader.mistakes.len().saturating_sub(MISTAKES_MAX);
-    if more > 0 {
-        reader.mistakes.truncate(MISTAKES_MAX);
-        reader.mistakes.push(format!("{path}: and {more} more mistakes"));
+    if reader.more > 0 {
+        reader.mistakes.push(format!("{path}: and {} more mistakes", reader.more));
     }
     if reader.mistakes.is_empty() { Ok(machines) } else { Err(reader.mistakes) }
 }
@@ -69,6 +67,8 @@ struct Reader<'a> {
     text: &'a str,
     path: &'a str,
     mistakes: Vec<String>,
+    /// Further ones.
+    more: usize,
 }
 
 /// A table, and where it begins.
@@ -88,6 +88,10 @@ impl<'a> Place<'a> {
 
 impl<'a> Reader<'a> {
     fn note(&mut self, offset: usize, why: &str) {
+        if self.mistakes.len() >= MISTAKES_MAX {
+            self.more += 1;
+            return;
+        }
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let (line, column) =
@@ -108,8 +112,7 @@ impl<'a> Reader<'a> {
             self.note(0, "expected at least one [[machine]], and there is none");
         }
         if machines.list.len() > WORKERS_MAX {
-            let found = machines.list.len();
-            self.note(0, &format!("expected at most {WORKERS_MAX} machines in all, got {found}"));
+            self.note(0, &format!("expected at most {WORKERS_MAX} machines in all, got more"));
         }
         if let Some((at, value)) = top.get("link") {
             match value.get_ref() {
@@ -251,6 +254,8 @@ impl<'a> Reader<'a> {
             read_1_bytes_per_s: read_1,
             macs_per_s: macs.unwrap_or(1),
         };
+        // One too many is enough to say so.
+        let count = if first > WORKERS_MAX { 0 } else { count };
         for number in 1..=count {
             let name = if count == 1 { name.clone() } else { format!("{name}-{number}") };
             if count > 1 && kinds.insert(name.clone(), list.len()..list.len() + 1).is_some() {
