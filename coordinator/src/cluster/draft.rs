@@ -94,7 +94,8 @@ impl Drafts {
     pub fn plan_without(&self, worker: usize) -> Option<Result<Draft, PlanError>> {
         let placement = self.placement().filter(|placement| placement.plan.is_some())?;
         let gone = *self.ids.get(worker)?;
-        let served = Placement { has_served: true, ..placement.clone() };
+        let mut served = placement.clone();
+        served.has_served = true;
         self.choose(&served, |id| id != gone)
     }
 
