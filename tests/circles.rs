@@ -49,6 +49,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "driver",
             "bench",
             "inspect",
+            "planning",
             "config",
             "app",
         ],

@@ -10,6 +10,7 @@ mod models_command;
 mod naming;
 mod objective;
 mod pace;
+mod plan_command;
 mod queue;
 mod status_command;
 mod tips;
@@ -24,6 +25,7 @@ pub use models_command::{LoadArgs, ModelsArgs, ModelsCommand};
 pub use naming::NamingArgs;
 pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
+pub use plan_command::PlanArgs;
 pub use queue::QueueArgs;
 pub use status_command::{StatusArgs, WorkersArgs};
 pub use tips::tip;
@@ -62,6 +64,8 @@ Examples:
       what the file is, what it takes, and whether it can be served
   woolly-coordinator status --watch
       workers, stages and what happened last, every 2 s
+  woolly-coordinator plan model.gguf --workers deploy/machines.toml
+      which machine would get which layers, how fast that would be, and what happens when one goes
   woolly-coordinator token create --ttl 1h --uses 1
       another join line, also while serve runs
 
@@ -89,6 +93,8 @@ pub enum CliCommand {
     Bench(BenchArgs),
     /// Say what a model file is, what it takes, and all because of which it would be refused
     Inspect(InspectArgs),
+    /// Say what serve would do with machines that you have or imagine: stages, memory, speed, losses
+    Plan(Box<PlanArgs>),
     /// List, load and unload the models of a running serve
     Models(ModelsArgs),
     /// Show the workers, plans, times and last events of a running serve

@@ -25,6 +25,7 @@ pub mod links;
 pub mod metrics;
 pub mod models;
 pub mod open_files;
+pub mod planning;
 pub mod scheduler;
 pub mod shutdown;
 pub mod snapshot;

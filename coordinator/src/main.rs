@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_coordinator::announce::stderr_line;
 use woolly_coordinator::app::{
-    config_command, log, models_command, serve, status_command, token_command,
+    config_command, log, models_command, plan_command, serve, status_command, token_command,
 };
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{CONFIGURED, Cli, CliCommand, LogFormat, variable};
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             bench::run(&args)
         }
         CliCommand::Inspect(args) => inspect::run(&args),
+        CliCommand::Plan(args) => plan_command::run(&args),
         CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Status(args) => status_command::status(args),
         CliCommand::Workers(args) => status_command::workers(args),

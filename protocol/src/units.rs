@@ -45,6 +45,70 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "expected a duration such as 500ms, 3s, 10m, 24h or 7d".to_owned())
 }
 
+/// Units of what goes over a memory bus or a link in a second, in bytes; bits are eighths of them.
+const BANDWIDTH_UNITS: [(&str, u64); 10] = [
+    ("gbit/s", 125_000_000),
+    ("mbit/s", 125_000),
+    ("kib/s", 1 << 10),
+    ("mib/s", 1 << 20),
+    ("gib/s", 1 << 30),
+    ("kb/s", 1_000),
+    ("mb/s", 1_000_000),
+    ("gb/s", 1_000_000_000),
+    ("tb/s", 1_000_000_000_000),
+    ("b/s", 1),
+];
+
+/// Units of a rate.
+const RATE_UNITS: [(&str, u64); 4] =
+    [("t/s", 1_000_000_000_000), ("g/s", 1_000_000_000), ("m/s", 1_000_000), ("/s", 1)];
+
+/// Units of a round trip in nanoseconds.
+const ROUND_TRIP_UNITS: [(&str, u64); 3] = [("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+
+/// Reads bytes per second: `42GB/s`, `117MB/s`, `1Gbit/s`, `40GiB/s`.
+///
+/// # Errors
+///
+/// A sentence that says what was expected; zero is an error too.
+pub fn parse_bandwidth(text: &str) -> Result<u64, String> {
+    let expected = "expected bytes or bits per second such as 42GB/s, 117MB/s or 1Gbit/s";
+    parse_more_than_0(text, &BANDWIDTH_UNITS, expected)
+}
+
+/// Reads a number of operations per second: `1.2T/s`, `450G/s`.
+///
+/// # Errors
+///
+/// A sentence that says what was expected; zero is an error too.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_more_than_0(text, &RATE_UNITS, "expected a number per second such as 450G/s or 1.2T/s")
+}
+
+/// Reads the time that a message takes there and back: `300us`, `0.3ms`, `1s`.
+///
+/// # Errors
+///
+/// A sentence that says what was expected.
+pub fn parse_round_trip(text: &str) -> Result<Duration, String> {
+    let expected = "expected a time such as 300us, 0.3ms or 1s";
+    let nanos = parse_scaled(text, &ROUND_TRIP_UNITS, 0).filter(|_| has_unit(text));
+    nanos.map(Duration::from_nanos).ok_or_else(|| expected.to_owned())
+}
+
+/// Whether more than digits stand there: without a unit a figure may be a thousand times what was meant.
+fn has_unit(text: &str) -> bool {
+    text.trim().ends_with(|c: char| c.is_alphabetic())
+}
+
+fn parse_more_than_0(text: &str, units: &[(&str, u64)], expected: &str) -> Result<u64, String> {
+    match parse_scaled(text, units, 0).filter(|_| has_unit(text)) {
+        None => Err(expected.to_owned()),
+        Some(0) => Err(format!("{expected}, more than 0")),
+        Some(number) => Ok(number),
+    }
+}
+
 /// `digits[.digits]unit` as a whole number of the smallest unit; `None` if it is anything else.
 fn parse_scaled(text: &str, units: &[(&str, u64)], default_unit: u64) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
@@ -82,6 +146,19 @@ pub fn show_size(bytes: u64) -> String {
         format!("{} {}", tenths / 10, NAMES[index])
     } else {
         format!("{}.{} {}", tenths / 10, tenths % 10, NAMES[index])
+    }
+}
+
+/// A rate for people with three digits, in thousands: `41.2 G/s`, with a word such as `B` before the stroke.
+pub fn show_rate(per_s: u64, of: &str) -> String {
+    let units = [(1_000_000_000_000, "T"), (1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+    match units.into_iter().find(|(unit, _)| per_s >= *unit) {
+        None => format!("{per_s} {of}/s"),
+        Some((unit, name)) => {
+            let value = per_s as f64 / unit as f64;
+            let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+            format!("{value:.decimals$} {name}{of}/s")
+        }
     }
 }
 
@@ -129,6 +206,30 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
         assert!(parse_duration("soon").is_err());
         assert!(parse_duration("3 weeks").is_err());
+    }
+
+    #[test]
+    fn what_goes_in_a_second_is_read_with_its_unit() {
+        assert_eq!(parse_bandwidth("42GB/s"), Ok(42_000_000_000));
+        assert_eq!(parse_bandwidth("1 Gbit/s"), Ok(125_000_000));
+        assert_eq!(parse_bandwidth("2.5Gbit/s"), Ok(312_500_000));
+        assert_eq!(parse_rate("1.2T/s"), Ok(1_200_000_000_000));
+        assert_eq!(parse_round_trip("0.3ms"), Ok(Duration::from_micros(300)));
+        assert_eq!(parse_round_trip("0us"), Ok(Duration::ZERO));
+        for text in ["", "42", "42GB", "0GB/s", "-1GB/s", "fast", "1G"] {
+            assert!(parse_bandwidth(text).is_err(), "{text:?} was read as a bandwidth");
+        }
+        for text in ["", "1.2T", "7", "0/s", "1GB/s"] {
+            assert!(parse_rate(text).is_err(), "{text:?} was read as a rate");
+        }
+        for text in ["", "3", "soon", "-1ms", "1m"] {
+            assert!(parse_round_trip(text).is_err(), "{text:?} was read as a round trip");
+        }
+        assert_eq!(show_rate(41_230_000_000, "B"), "41.2 GB/s");
+        assert_eq!(show_rate(9_996_000, ""), "10.0 M/s");
+        assert_eq!(show_rate(1_230_000_000_000, ""), "1.23 T/s");
+        assert_eq!(show_rate(999, "B"), "999 B/s");
+        assert!(parse_bandwidth(&show_rate(41_230_000_000, "B")).is_ok());
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
+mod measure;
+
+pub use measure::MeasureArgs;
+
 use crate::bench::config::BenchArgs;
 pub use crate::folders::Folders;
 use crate::folders::absolute;
@@ -43,6 +47,8 @@ pub enum Command {
     Join(Box<JoinArgs>),
     /// Measure how fast this machine computes a model, and its limits beside it
     Bench(Box<BenchArgs>),
+    /// Measure this machine as join does, as lines for the file of `woolly-coordinator plan --workers`
+    Measure(MeasureArgs),
     /// Show, check or clean the slices of models that are kept on this machine
     Slices(SlicesArgs),
     /// Show or check what join would be set to: flags, variables and the file

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use woolly_engine::weights::end_on_lost_pages;
 use woolly_worker::app::exit::{EXIT_ERROR, EXIT_LOST_PAGES, EXIT_USAGE, LOST_PAGES};
-use woolly_worker::app::{command_line, config_command, log, run, slices_command};
+use woolly_worker::app::{command_line, config_command, log, measure_command, run, slices_command};
 use woolly_worker::bench;
 use woolly_worker::config::{Command, Config, Folders};
 use woolly_worker::machine::system;
@@ -33,6 +33,10 @@ fn main() -> ExitCode {
                 Err(error) => complain(&error, EXIT_ERROR),
             },
             Err(mistakes) => complain(&mistakes, EXIT_USAGE),
+        },
+        Command::Measure(args) => match measure_command::run(&args, &mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&error, EXIT_ERROR),
         },
         Command::Config(args) => {
             match config_command::run(args.command, settings.as_ref(), &folders) {

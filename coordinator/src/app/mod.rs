@@ -11,6 +11,7 @@ pub mod listen;
 pub mod local_workers;
 pub mod log;
 pub mod models_command;
+pub mod plan_command;
 pub mod serve;
 pub mod status_command;
 mod status_text;

@@ -13,7 +13,7 @@ use super::seats::arrange;
 use super::taken::Taken;
 use std::time::Duration;
 use woolly_engine::plan::{Cut, CutRequest, KV_CTX_MAX, Member, PlanError, cut};
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
+use woolly_protocol::ids::{PlanEpoch, WorkerId};
 use woolly_protocol::limits::STAGES_MAX;
 
 /// What a choice may use beside the workers.
@@ -25,7 +25,7 @@ pub(super) struct Means<'a> {
 }
 
 /// A cut, and the workers of its stages.
-type Choice = (Cut, Vec<WorkerId>);
+pub(super) type Choice = (Cut, Vec<WorkerId>);
 
 impl Placement {
     /// Begins a plan if there is none and there are workers enough; or the next one, if a worker of the plan
@@ -91,13 +91,22 @@ impl Placement {
 
     /// The best choice; `None` while workers are waited for.
     fn choose(&self, now: Duration, members: &Membership) -> Option<Result<Choice, PlanError>> {
-        let available = members.available(now);
+        self.choose_among(&members.available(now), now, members)
+    }
+
+    /// The best choice among some workers, in order of joining; `None` while more are waited for.
+    pub(super) fn choose_among(
+        &self,
+        available: &[WorkerId],
+        now: Duration,
+        members: &Membership,
+    ) -> Option<Result<Choice, PlanError>> {
         let links = &members.links;
         // Pairs that could not talk are tried again only where nothing else can be, and after a pause.
         let good = |link| links.is_good(link);
-        let mut found = self.choose_with(&available, members, good);
+        let mut found = self.choose_with(available, members, good);
         if !found.as_ref().is_some_and(Result::is_ok) {
-            let tried = self.choose_with(&available, members, |link| links.may_be_tried(now, link));
+            let tried = self.choose_with(available, members, |link| links.may_be_tried(now, link));
             found = tried.or(found);
         }
         found
@@ -185,30 +194,21 @@ impl Placement {
         &self,
         now: Duration,
         epoch: PlanEpoch,
-        (cut, ids): Choice,
+        choice: Choice,
         machine: [u8; 16],
         members: &mut Membership,
         actions: &mut Actions,
     ) -> Plan {
-        let computed = MicrobatchId(0);
-        let stage = |(id, layers): (&WorkerId, &std::ops::Range<u32>)| Stage {
-            worker: *id,
-            layers: layers.clone(),
-            ready: None,
-            computed,
-        };
-        let made = self.made(epoch, (&cut, &ids), members);
-        let stages = ids.iter().zip(&cut.layers).map(stage).collect();
-        let (text, reason) = (made.cut.clone(), made.reason.clone());
-        let plan =
-            Plan { epoch, cut, text, reason, stages, serving_since: None, is_offered: false };
+        let made = self.made(epoch, (&choice.0, &choice.1), members);
+        let told = (made.cut.clone(), made.reason.clone());
+        let plan = Plan::new(epoch, choice, told);
         actions.push_back(Action::Made { lane: self.lane, made });
         actions.extend(self.plan_lines(&plan, members).into_iter().map(Action::Announce));
-        for (stage, id) in ids.iter().enumerate() {
+        for (stage, id) in plan.workers().into_iter().enumerate() {
             let assign = Box::new(self.assign(&plan, stage, machine, members));
-            actions.push_back(Action::Assign { worker: *id, assign });
+            actions.push_back(Action::Assign { worker: id, assign });
             let bytes = Taken::of(&plan.cut.stages[stage]).bytes();
-            members.of_plan_mut(*id).assign(now, epoch, bytes);
+            members.of_plan_mut(id).assign(now, epoch, bytes);
         }
         plan
     }

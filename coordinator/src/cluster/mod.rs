@@ -55,6 +55,7 @@ mod action;
 mod assign;
 mod broken_links;
 mod choose;
+mod draft;
 mod epochs;
 mod holdings;
 mod lost;
@@ -73,11 +74,13 @@ mod watch;
 mod worker;
 
 pub use action::Action;
+pub use draft::{Draft, Drafts, Imagined};
 pub use epochs::EPOCHS_LOW;
 pub use membership::WORKERS_MAX;
 pub use placement_config::PlacementConfig;
 pub use plan::{Placed, PlanMade, StageInfo};
 pub use watch::Timeouts;
+pub use woolly_protocol::limits::STAGES_MAX;
 
 use crate::ids::LaneId;
 use crate::scheduler::Awaited;

@@ -25,14 +25,14 @@ const LINK_PAUSE: Duration = Duration::from_secs(3);
 const LONG_SERVICE: Duration = Duration::from_secs(60);
 
 /// The ends of a link that broke. Until both have shown that they live, or one is lost, nothing is planned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Suspects {
     ends: Vec<WorkerId>,
     since: Duration,
 }
 
 /// A lane's place in the cluster.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Placement {
     pub(super) lane: LaneId,
     pub(super) config: PlacementConfig,

@@ -8,7 +8,7 @@ use woolly_protocol::control::Ready;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch, WorkerId};
 
 /// A plan.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) epoch: PlanEpoch,
     pub(super) cut: Cut,
@@ -55,7 +55,7 @@ pub struct Placed {
 }
 
 /// A stage of a plan.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) worker: WorkerId,
     pub(super) layers: Range<u32>,
@@ -79,6 +79,23 @@ pub struct StageInfo {
 }
 
 impl Plan {
+    /// A cut with the workers of its stages, of which none is ready; in words, and why it was made.
+    pub(super) fn new(
+        epoch: PlanEpoch,
+        (cut, workers): (Cut, Vec<WorkerId>),
+        (text, reason): (String, String),
+    ) -> Plan {
+        let computed = MicrobatchId(0);
+        let stage = |(worker, layers): (WorkerId, &Range<u32>)| Stage {
+            worker,
+            layers: layers.clone(),
+            ready: None,
+            computed,
+        };
+        let stages = workers.into_iter().zip(&cut.layers).map(stage).collect();
+        Plan { epoch, cut, text, reason, stages, serving_since: None, is_offered: false }
+    }
+
     /// The stage of a worker, if the plan is of that epoch and has one for it.
     pub(super) fn position(&self, worker: WorkerId, epoch: PlanEpoch) -> Option<usize> {
         let stage = self.stages.iter().position(|stage| stage.worker == worker);

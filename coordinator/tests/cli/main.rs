@@ -6,4 +6,5 @@ mod commands;
 mod configuration;
 mod hostile;
 mod https;
+mod planning;
 mod support;

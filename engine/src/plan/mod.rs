@@ -3,6 +3,7 @@
 //! * [`ModelLayout`] sorts the tensors of a file into slices (the embedding, each layer, the head)
 //!   and knows their bytes.
 //! * [`cut`] places contiguous layers on workers so that the slowest stage is fast, by an [`Objective`].
+//! * [`Pipeline`] says how fast a plan would be, by a model of time.
 //! * [`fingerprint`] names a model by its bytes.
 
 mod caches;
@@ -17,6 +18,7 @@ mod layout;
 mod names;
 mod objective;
 mod partition;
+mod predict;
 mod room;
 mod shortage;
 mod slice;
@@ -33,6 +35,7 @@ pub use findings::Findings;
 pub use fingerprint::{CHUNK_BYTES, FingerprintMemory, fingerprint, fingerprint_of};
 pub use layout::{BLOCK_LEN, FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS};
 pub use objective::Objective;
+pub use predict::{Decode, Limit, Link, Pipeline, Prompt, StageSpeed};
 pub use room::scratch_bytes;
 pub use slice::{ByteRange, SLICE_ALIGNMENT, Skipped, SliceId, SlicePiece, SliceTensor};
 pub use slowness::Slowness;

@@ -1,6 +1,9 @@
 //! What stages do of each kind of work, and how slow their workers are at it.
 
+use std::cell::RefCell;
 use std::ops::Range;
+
+use rustc_hash::FxHashMap;
 
 use super::disk::surcharge;
 use super::layout::{FEW_ROWS, MANY_ROWS, ModelLayout, PREFILL_ROWS};
@@ -17,18 +20,34 @@ pub(super) struct Work<'a> {
     /// What all members do in a second together.
     read_of_all: u64,
     macs_of_all: u64,
+    /// Of each member, the first that is as fast.
+    alike: Vec<usize>,
+    /// How slow such a member is with some layers: cuts for every objective and memory ask for the same.
+    known: RefCell<FxHashMap<(usize, u32, u32), Slowness>>,
 }
 
 impl<'a> Work<'a> {
     /// The work of the model over members of these speeds.
     pub(super) fn new(layout: &'a ModelLayout, speeds: Speeds) -> Self {
         let (read_of_all, macs_of_all) = (speeds.read.iter().sum(), speeds.macs.iter().sum());
-        Self { layout, speeds, read_of_all, macs_of_all }
+        let speed = |member: usize| (speeds.read[member], speeds.macs[member]);
+        let first = |member| (0..member).find(|other| speed(*other) == speed(member));
+        let members = 0..speeds.read.len();
+        let alike = members.map(|member| first(member).unwrap_or(member)).collect();
+        Self { layout, speeds, read_of_all, macs_of_all, alike, known: RefCell::default() }
     }
 
     /// How slow the member is with these layers, where `missing` millionths of what may be left on the disk are
     /// not in memory.
     pub(super) fn slowness(&self, member: usize, layers: &Range<u32>, missing: u64) -> Slowness {
+        if missing > 0 {
+            return self.reckoned(member, layers, missing);
+        }
+        let key = (self.alike[member], layers.start, layers.end);
+        *self.known.borrow_mut().entry(key).or_insert_with(|| self.reckoned(member, layers, 0))
+    }
+
+    fn reckoned(&self, member: usize, layers: &Range<u32>, missing: u64) -> Slowness {
         let from_disk = |(bytes, of_all): (u64, u64), rows| {
             (bytes.saturating_add(self.surcharge(layers, rows, missing)), of_all)
         };

@@ -5,6 +5,7 @@ pub mod config_command;
 pub mod exit;
 pub mod join;
 pub mod log;
+pub mod measure_command;
 pub mod retry;
 pub mod run;
 pub mod slices_command;

@@ -1,6 +1,7 @@
 //! Tests of the cluster core: joining, placing, serving, and every way to lose a worker.
 
 mod blame;
+mod drafts;
 mod faults;
 mod hand_over;
 mod joining;

@@ -7,6 +7,7 @@ mod fingerprint;
 mod layout;
 mod mixture;
 mod objective;
+mod predict;
 
 use super::ModelLayout;
 use crate::gguf::tests::{read, small_model};
