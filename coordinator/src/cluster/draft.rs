@@ -113,9 +113,10 @@ impl Drafts {
         available.retain(|id| is_here(*id));
         let chosen = placement.choose_among(&available, NOW, members)?;
         let nobody_told = (String::new(), String::new());
-        Some(chosen.map(|choice| {
-            self.draft(placement, Plan::new(PlanEpoch(0), choice, nobody_told))
-        }))
+        Some(
+            chosen
+                .map(|choice| self.draft(placement, Plan::new(PlanEpoch(0), choice, nobody_told))),
+        )
     }
 
     fn draft(&self, placement: &Placement, plan: Plan) -> Draft {

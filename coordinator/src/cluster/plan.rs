@@ -36,7 +36,7 @@ pub struct PlanMade {
 }
 
 /// A plan that has ended without another in its place.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) epoch: PlanEpoch,
     pub(super) cut: String,
