@@ -33,7 +33,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "invariance",
         ],
     ),
-    ("worker", &["machine", "weights", "stage", "peers", "coordinator", "bench", "app"]),
+    ("worker", &["machine", "weights", "stage", "peers", "coordinator", "bench", "config", "app"]),
     (
         "coordinator",
         &[
