@@ -76,7 +76,9 @@ impl Scheduler {
         sequence.offered += adopted;
         let sequence = self.sequence_mut(id);
         if sequence.preemptions == 0 && !sequence.was_set_back {
-            sequence.cached_tokens += adopted * len;
+            // What a grammar forced is found there too; it is no part of the prompt.
+            let in_prompt = |extents: usize| (extents * len).min(sequence.prompt_len);
+            sequence.cached_tokens += in_prompt(hit) - in_prompt(from);
         }
         self.tally.prefix_hit_tokens += (adopted * len) as u64;
         self.use_reserved(id, adopted);

@@ -163,4 +163,6 @@ async fn the_openapi_document_names_paths_that_are_there() {
     let options =
         &paths["/api/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"];
     assert!(options["properties"]["options"]["properties"]["num_ctx"].is_object());
+    // Without messages it loads the model.
+    assert_eq!(options["required"], json!([]));
 }

@@ -95,6 +95,19 @@ fn many_forced_tokens_are_computed_as_a_prompt() {
 }
 
 #[test]
+fn forced_tokens_that_a_cache_holds_are_no_cached_prompt() {
+    let mut scheduler = configured(SchedulerConfig::default(), plan());
+    for (cached_tokens, sent) in [(0, 80), (40, 16)] {
+        scheduler.handle_request(T0, guided(40, 41, goes(&[9; 40], &[7]))).unwrap();
+        let steps = run_out(&mut scheduler, Vec::new());
+        assert_eq!(steps.iter().map(|step| step.tokens.len()).sum::<usize>(), sent);
+        let last = events(&mut scheduler).pop().unwrap().1;
+        let reason = FinishReason::Length;
+        assert_eq!(last, GenerationEvent::Finished { reason, cached_tokens });
+    }
+}
+
+#[test]
 fn forced_tokens_are_scored_if_log_probabilities_are_wanted() {
     let mut scheduler = serving(plan());
     let request =

@@ -71,13 +71,21 @@ fn responses(what: &str) -> Value {
     json!({
         "200": { "description": what },
         "400": { "description": "A field is not as it must be; the error names it." },
+        "401": { "description": "A key is asked for, and was not sent or is another." },
+        "404": { "description": "No model of this name is served." },
+        "413": { "description": "The body is too long." },
+        "415": { "description": "The body is not said to be JSON." },
+        "429": { "description": "Too many requests wait; Retry-After says when to come again." },
         "503": { "description": "The model cannot be asked now; Retry-After says when it may." },
+        "504": { "description": "The request's time was up before all of it had begun." },
     })
 }
 
 fn schema(endpoint: &Endpoint) -> Value {
     let minimal: Value = serde_json::from_str(endpoint.minimal).unwrap_or_default();
-    let required: Vec<&String> = minimal.as_object().into_iter().flat_map(Map::keys).collect();
+    // Ollama's API takes a request that asks nothing for one to load the model.
+    let needed = (!endpoint.path.starts_with("/api/")).then(|| minimal.as_object()).flatten();
+    let required: Vec<&String> = needed.into_iter().flat_map(Map::keys).collect();
     let inner =
         ENDPOINTS.iter().find(|other| other.path == endpoint.path && !other.inside.is_empty());
     let mut properties: Map<String, Value> =

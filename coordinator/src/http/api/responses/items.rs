@@ -67,7 +67,9 @@ fn add_item(turns: &mut Turns, value: Value, at: &str) -> Result<(), ApiError> {
         }
         Some("reasoning") => reasoning(turns, &mut item)?,
         Some("item_reference") => {
-            let text = "Items are not stored here: send the item itself.";
+            // Vercel's ai sends references unless it is told otherwise.
+            let text = "Items are not stored here: send the item itself. A client that refers to \
+                        items by itself sends them whole when it is told 'store: false'.";
             return Err(ApiError::unsupported(&type_path, text));
         }
         Some(kind) => {
