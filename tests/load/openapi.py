@@ -25,7 +25,7 @@ def schemathesis():
     if not list(folder.glob("lib/*/site-packages/schemathesis-" + VERSION.split("==")[1] + ".dist-info")):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         subprocess.run([folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", VERSION], check=True)
-    return folder / "bin/schemathesis"
+    return (folder / "bin/schemathesis").absolute()
 
 
 def main():
@@ -40,7 +40,8 @@ def main():
         words = ["run", f"http://127.0.0.1:{server.port}/openapi.json", "--phases", "examples,coverage,fuzzing", "--checks", CHECKS,
                  "--max-examples", str(args.examples), "--seed", "1", "--generation-deterministic",
                  "--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "60", "--no-color"]
-        status = subprocess.run([program, *words], timeout=RUN_MAX).returncode
+        # It leaves notes of its failures where it runs.
+        status = subprocess.run([program, *words], timeout=RUN_MAX, cwd=server.folder).returncode
         log = server.log()
     asked = log.count(" INFO request id=")
     panics = [line for line in log.splitlines() if "panicked" in line]
