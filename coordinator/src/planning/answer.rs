@@ -16,6 +16,8 @@ const STREAMS: [u32; 3] = [1, 8, 64];
 const PROMPTS: [u32; 2] = [512, 4096];
 /// Positions that a decoding sequence has behind it, unless that is more than half of the context.
 const POSITIONS: u32 = 512;
+/// Stages up to which the loss of each is reckoned; of more, one machine stands for all that are like it.
+const LOSSES_MAX: usize = 16;
 /// What fewer machines are better at is said from so many percent on.
 const BETTER_PERCENT: f64 = 5.0;
 
@@ -182,11 +184,13 @@ impl Question<'_> {
     /// What follows when each machine of the plan goes. Each is a plan of its own, so all threads make some.
     fn losses(&self, drafts: &Drafts, draft: &Draft) -> Vec<Loss> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let part = draft.workers.len().div_ceil(threads).max(1);
+        let lost = self.lost(draft);
+        let part = lost.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
-            let parts = draft.workers.chunks(part).map(|workers| {
+            let parts = lost.chunks(part).map(|workers| {
                 scope.spawn(move || {
-                    workers.iter().map(|worker| self.loss(drafts, *worker)).collect::<Vec<Loss>>()
+                    let said = workers.iter().map(|(worker, of)| self.loss(drafts, *worker, *of));
+                    said.collect::<Vec<Loss>>()
                 })
             });
             let parts: Vec<_> = parts.collect();
@@ -198,14 +202,34 @@ impl Question<'_> {
         })
     }
 
-    fn loss(&self, drafts: &Drafts, worker: usize) -> Loss {
+    /// The machines whose loss is reckoned, and how many each stands for.
+    fn lost(&self, draft: &Draft) -> Vec<(usize, usize)> {
+        if draft.workers.len() <= LOSSES_MAX {
+            return draft.workers.iter().map(|worker| (*worker, 1)).collect();
+        }
+        let like = |a: usize, b: usize| {
+            let (a, b) = (&self.machines.list[a], &self.machines.list[b]);
+            Machine { name: String::new(), ..a.clone() }
+                == Machine { name: String::new(), ..b.clone() }
+        };
+        let mut lost: Vec<(usize, usize)> = Vec::new();
+        for &worker in &draft.workers {
+            match lost.iter_mut().find(|(known, _)| like(*known, worker)) {
+                Some((_, count)) => *count += 1,
+                None => lost.push((worker, 1)),
+            }
+        }
+        lost
+    }
+
+    fn loss(&self, drafts: &Drafts, worker: usize, stands_for: usize) -> Loss {
         let machine = self.name(Some(worker));
         let (plan, refused) = match drafts.plan_without(worker) {
             Some(Ok(draft)) => (Some(self.said(&draft)), None),
             Some(Err(error)) => (None, Some(Refused::of(&error))),
             None => (None, Some(Refused::alone(self.config))),
         };
-        Loss { machine, plan, refused }
+        Loss { machine, stands_for, plan, refused }
     }
 
     /// What the first few machines would be better at.

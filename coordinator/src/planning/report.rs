@@ -184,6 +184,8 @@ pub struct Spare {
 pub struct Loss {
     /// The machine.
     pub machine: String,
+    /// Machines of the plan that this is said of: of plans with many stages one stands for all that are like it.
+    pub stands_for: usize,
     /// The plan that follows; `null` if none is possible.
     pub plan: Option<PlanSaid>,
     /// Why none is.

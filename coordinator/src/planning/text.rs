@@ -5,6 +5,8 @@ use crate::units::{show_count, show_rate, show_size};
 
 /// Columns of a line.
 const WIDTH: usize = 100;
+/// Stages whose layers are told of a plan that follows a loss.
+const STAGES_SHOWN: usize = 16;
 
 /// The lines.
 pub fn lines(report: &Report) -> Vec<String> {
@@ -101,8 +103,14 @@ fn speeds(plan: &PlanSaid) -> Vec<String> {
         "Predicted, each stream with {} tokens behind it:",
         show_count(plan.prediction.positions.into())
     )];
-    lines.extend(plan.prediction.decode.iter().map(decode));
-    lines.extend(plan.prediction.prompts.iter().map(prompt));
+    let said = plan.prediction.decode.iter().map(decode);
+    for line in said.chain(plan.prediction.prompts.iter().map(prompt)) {
+        if line.chars().count() > WIDTH {
+            lines.extend(wrapped(&line, "  "));
+        } else {
+            lines.push(line);
+        }
+    }
     lines
 }
 
@@ -204,13 +212,20 @@ fn loss(loss: &Loss) -> String {
                 .iter()
                 .map(|stage| (stage.layer_last - stage.layer_first + 1).to_string())
                 .collect();
+            let cut = match counts.len() {
+                many if many > STAGES_SHOWN => format!("{many} stages"),
+                _ => format!("layers {}", counts.join(",")),
+            };
+            let alike = match loss.stands_for {
+                0 | 1 => String::new(),
+                of => format!("as of {of} like it, "),
+            };
             let streams = plan.prediction.decode.iter().map(|decode| figure(decode.tokens_per_s));
             let prompts = plan.prediction.prompts.iter().map(|prompt| time(prompt.seconds));
             let streams = streams.collect::<Vec<_>>().join(" / ");
             let prompts = prompts.collect::<Vec<_>>().join(" / ");
             format!(
-                "layers {}, KV cache for {}; {streams} tokens/s, first token after {prompts}",
-                counts.join(","),
+                "{alike}{cut}, KV cache for {}; {streams} tokens/s, first token after {prompts}",
                 show_count(plan.kv_tokens)
             )
         }
