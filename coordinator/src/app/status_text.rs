@@ -152,11 +152,13 @@ fn stage_row(number: usize, stage: &StageSnapshot) -> Vec<String> {
 fn event_text(event: &Value) -> String {
     let text = |name: &str| word(&event[name]);
     let number = |name: &str| event[name].as_u64();
+    let some =
+        |name: &str, word: &str| number(name).map_or_else(dash, |count| counted(count, word));
     let (model, plan) = (text("model"), text("plan"));
     match event["kind"].as_str().unwrap_or_default() {
         "model_loading" => format!("{model}: {} %", text("progress")),
         "model_ready" => model,
-        "model_unloaded" => format!("{model}: {} requests were ended", text("unfinished")),
+        "model_unloaded" => format!("{model}: {} ended", some("unfinished", "request")),
         "model_failed" => format!("{model}: {}", text("reason")),
         "worker_joined" => text("worker"),
         "worker_lost" => format!("{}: {}", text("worker"), text("reason")),
@@ -167,22 +169,22 @@ fn event_text(event: &Value) -> String {
             };
             format!("{model}: plan {plan} ({}){old}: {}", text("cut"), text("reason"))
         }
-        "plan_serving" => format!("{model}: plan {plan}, {} stages", text("stages")),
+        "plan_serving" => format!("{model}: plan {plan}, {}", some("stages", "stage")),
         "plan_lost" => format!("{model}: plan {plan}: {}", text("reason")),
         "failover" => {
             let first = match number("first_token_ms") {
                 Some(first) => format!("the first token came after {}", time(first)),
                 None => "nobody waited for a token".to_owned(),
             };
-            let (tokens, sequences) = (text("tokens"), text("sequences"));
+            let (tokens, sequences) = (some("tokens", "token"), some("sequences", "sequence"));
             let search = time(number("search_ms").unwrap_or(0));
             format!(
-                "{model}: plan {plan} was found in {search}, {tokens} tokens of {sequences} sequences to replay; {first}"
+                "{model}: plan {plan} was found in {search}, {tokens} of {sequences} to replay; {first}"
             )
         }
         "replayed" => {
             let took = time(number("took_ms").unwrap_or(0));
-            format!("{model}: {} tokens in {took}", text("tokens"))
+            format!("{model}: {} in {took}", some("tokens", "token"))
         }
         _ => {
             let fields = event.as_object().into_iter().flatten();
@@ -209,6 +211,10 @@ fn dash() -> String {
 
 /// `1 worker`, `2 workers`.
 fn count(number: usize, word: &str) -> String {
+    counted(number as u64, word)
+}
+
+fn counted(number: u64, word: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {word}{plural}")
 }

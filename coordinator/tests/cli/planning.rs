@@ -42,10 +42,10 @@ fn a_plan_has_stages_speeds_and_losses() {
     assert_eq!(answer["plan"]["stages"][1]["machine"], "desk-2");
     assert_eq!(answer["losses"].as_array().unwrap().len(), 2);
     assert!(answer["plan"]["prediction"]["decode"][0]["tokens_per_s"].as_f64().unwrap() > 0.0);
-    let words = ["plan", &model, "--workers", &file, "--cut", "1,1", "--json", "--ctx-size", "64"];
+    let words = ["plan", &model, "--workers", &file, "--cut", "1,2", "--json", "--ctx-size", "64"];
     let (code, said, stderr) = run(&words);
     let answer: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
-    // The tiny model has two layers.
+    // The tiny model has three layers.
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(answer["plan"]["stages"][0]["layer_last"], 0);
 }
@@ -81,7 +81,7 @@ fn mistakes_are_told_all_at_once_with_their_places() {
     let fine = machines(dir.path(), TWO);
     let lines: [&[&str]; 5] = [
         &["--wait-for", "3"],
-        &["--wait-for", "1", "--cut", "1,1"],
+        &["--wait-for", "1", "--cut", "1,2"],
         &["--cut", "5,5"],
         &["--objective", "speed"],
         &["--ctx-size", "10000000"],
