@@ -33,7 +33,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "invariance",
         ],
     ),
-    ("worker", &["machine", "weights", "stage", "peers", "coordinator", "bench", "config", "app"]),
+    ("worker", &["machine", "weights", "stage", "bench", "config", "peers", "coordinator", "app"]),
     (
         "coordinator",
         &[
