@@ -4,6 +4,7 @@
 //! because of its grammar later, does so on a quiet machine as on a busy one. `docs/structured_output.md`
 //! has the limits in a user's words.
 
+use super::closed::close_objects;
 use super::digits::Digits;
 use super::error::{GrammarError, shortened};
 use super::formats;
@@ -145,6 +146,7 @@ pub fn compact(schema: &Value) -> Result<Value, GrammarError> {
     };
     check_bytes(schema.to_string().len())?;
     formats::with_patterns(&mut schema);
+    close_objects(&mut schema);
     schema[OPTIONS] =
         json!({"item_separator": ",", "key_separator": ":", "whitespace_flexible": false});
     Ok(schema)

@@ -4,28 +4,8 @@
 //! number of digits. RFC 3339 allows the second; readers of JSON Schema, which check with their language's
 //! own dates, refuse the rest. Here are expressions of what all of them take.
 
+use super::subschemas::for_each;
 use serde_json::{Value, json};
-
-/// Keys of a schema whose value is a schema.
-const ONE: [&str; 12] = [
-    "items",
-    "additionalItems",
-    "additionalProperties",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-    "propertyNames",
-    "contains",
-    "contentSchema",
-    "not",
-    "if",
-    "then",
-    "else",
-];
-/// Keys whose value is a list of schemas.
-const LIST: [&str; 5] = ["prefixItems", "items", "allOf", "anyOf", "oneOf"];
-/// Keys whose value has a schema for each of its own keys.
-const NAMED: [&str; 5] =
-    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
 
 /// A day that there is, of the years 0001 to 9999: those with 31 days, 30, 28, and the 29th of February of leap years.
 const DATE: &str = "(?:(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-\
@@ -37,24 +17,14 @@ const TIME: &str = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,9})?
 
 /// Puts patterns in the place of such formats, where the schema has no pattern of its own.
 pub(super) fn with_patterns(schema: &mut Value) {
-    let Value::Object(fields) = schema else { return };
-    if !fields.contains_key("pattern")
-        && let Some(pattern) = fields.get("format").and_then(Value::as_str).and_then(pattern_of)
-    {
-        fields.remove("format");
-        fields.insert("pattern".to_owned(), json!(pattern));
-    }
-    for (key, value) in fields.iter_mut() {
-        let key = key.as_str();
-        match value {
-            Value::Object(inner) if NAMED.contains(&key) => {
-                inner.values_mut().for_each(with_patterns)
-            }
-            Value::Array(list) if LIST.contains(&key) => list.iter_mut().for_each(with_patterns),
-            Value::Object(_) if ONE.contains(&key) => with_patterns(value),
-            _ => {}
+    for_each(schema, &mut |fields| {
+        if !fields.contains_key("pattern")
+            && let Some(pattern) = fields.get("format").and_then(Value::as_str).and_then(pattern_of)
+        {
+            fields.remove("format");
+            fields.insert("pattern".to_owned(), json!(pattern));
         }
-    }
+    });
 }
 
 fn pattern_of(format: &str) -> Option<String> {

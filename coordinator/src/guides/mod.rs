@@ -15,10 +15,11 @@
 //! | `guide.rs`, `next.rs` | one generation's place in its grammar; what may come next |
 //! | `guided.rs` | the beginning of such a generation, as its request carries it |
 //! | `pool.rs` | the threads that compute it |
-//! | `formats.rs`, `digits.rs` | dates that everyone takes; numbers that come to an end |
+//! | `subschemas.rs`, `formats.rs`, `closed.rs`, `digits.rs` | the schemas in a schema; dates that everyone takes; objects and numbers that come to an end |
 //! | `limits.rs` | a least length, lists of tokens, words that must not come |
 //! | `dry.rs` | tokens that would make a repetition longer |
 
+mod closed;
 pub mod compile;
 mod digits;
 pub mod dry;
@@ -32,6 +33,7 @@ pub mod limits;
 mod mask;
 pub mod next;
 pub mod pool;
+mod subschemas;
 #[cfg(test)]
 mod tests;
 mod vocabulary;

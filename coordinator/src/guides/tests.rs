@@ -267,3 +267,34 @@ fn a_number_comes_to_an_end() {
         assert!(!accepts(&guided, &bad), "{bad}");
     }
 }
+
+#[test]
+fn an_object_has_the_properties_that_are_named() {
+    let named =
+        json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+    let check = |schema: Value, good: &[&str], bad: &[&str]| {
+        let guided = guided(&Grammar::JsonSchema(schema.clone()));
+        good.iter().for_each(|text| assert!(accepts(&guided, text), "{schema}: {text}"));
+        bad.iter().for_each(|text| assert!(!accepts(&guided, text), "{schema}: {text}"));
+    };
+    let more = r#"{"a":1,"b":2}"#;
+    check(named.clone(), &[r#"{"a":1}"#], &[more]);
+    let list = json!({"type": "array", "items": {"$ref": "#/$defs/x"}, "$defs": {"x": named}});
+    check(list, &[r#"[{"a":1}]"#], &[r#"[{"a":1,"b":2}]"#]);
+    // Who says so has others.
+    let mut open = named.clone();
+    open["additionalProperties"] = json!(true);
+    check(open, &[more], &[]);
+    check(json!({"type": "object"}), &[more], &[]);
+    check(
+        json!({"type": "object", "properties": {"a": {}}, "required": ["b"]}),
+        &[r#"{"a":1,"b":2}"#],
+        &[],
+    );
+    // What is put together stays as it is.
+    let b = json!({"type": "object", "properties": {"b": {"type": "integer"}}});
+    check(json!({"allOf": [named.clone(), b.clone()]}), &[more], &[]);
+    let mut either = named;
+    either["anyOf"] = json!([b, {"type": "object", "properties": {"c": {"type": "null"}}}]);
+    check(either, &[more], &[]);
+}
