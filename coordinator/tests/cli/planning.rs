@@ -108,12 +108,19 @@ fn without_a_file_this_machine_is_measured_by_the_worker() {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // The worker beside the coordinator comes first, if it was built.
-    let old = std::env::var_os("PATH").unwrap_or_default();
-    let paths = std::env::split_paths(&old);
-    let path = std::env::join_paths(std::iter::once(dir.path().to_owned()).chain(paths)).unwrap();
-    let output =
-        command(&["plan", &tiny_model(), "--ctx-size", "64"]).env("PATH", path).output().unwrap();
+    // The worker beside the coordinator comes first: so this one stands beside it.
+    let coordinator = dir.path().join("woolly-coordinator");
+    std::fs::copy(env!("CARGO_BIN_EXE_woolly-coordinator"), &coordinator).unwrap();
+    let command = command(&["plan", &tiny_model(), "--ctx-size", "64"]);
+    let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+    let mut beside = std::process::Command::new(coordinator);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => beside.env(name, value),
+            None => beside.env_remove(name),
+        };
+    }
+    let output = beside.args(words).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("1 machine:") && said.contains("nothing is possible"), "{said}");
