@@ -8,12 +8,8 @@ cd "$top"
 
 if [ "${WOOLLY_WITHOUT_CLIENTS:-}" = 1 ]; then echo "left out, as WOOLLY_WITHOUT_CLIENTS asks"; exit 0; fi
 
-# Settings of the caller's own clusters must not reach this one.
-for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
-
-cargo build --quiet --workspace
-target=$(cargo metadata --format-version 1 --no-deps |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+source tests/scripts/serving.sh
+build_programs debug
 
 agents=$target/agents
 lm_eval=$target/lm_eval
@@ -29,21 +25,7 @@ if command -v npm >/dev/null && ! cmp --silent tests/scripts/agents_package.json
 fi
 
 model=$(tests/scripts/fetch_model.sh)
-http=$(python3 deploy/demo.py address)
-state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-agents.XXXXXX")
-"$target/debug/woolly-coordinator" serve --model "$model" --http "$http" --listen 127.0.0.1:0 --workers 2 --local-workers 0 \
-  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
-processes=($!)
-cleanup() {
-  local status=$?
-  kill -TERM "${processes[@]}" 2>/dev/null || true
-  wait 2>/dev/null || true
-  [ "$status" -eq 0 ] || tail -n 40 "$state/stderr" >&2
-  rm -rf "$state"
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+start_coordinator agents "$model" --workers 2 --local-workers 0
 
 join=
 while [ -z "$join" ]; do
@@ -53,7 +35,7 @@ while [ -z "$join" ]; do
 done
 for worker in 1 2; do
   # shellcheck disable=SC2086
-  "$target/debug/"$join --listen 127.0.0.1:0 --threads 1 --name "worker-$worker" --state-dir "$state/worker-$worker" \
+  "$programs/"$join --listen 127.0.0.1:0 --threads 1 --name "worker-$worker" --state-dir "$state/worker-$worker" \
     >"$state/worker-$worker.log" 2>&1 &
   processes+=($!)
 done

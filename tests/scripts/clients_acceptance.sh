@@ -5,35 +5,17 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top"
 
-# Settings of the caller's own clusters must not reach this one.
-for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
-
-cargo build --quiet --release --workspace
-target=$(cargo metadata --format-version 1 --no-deps |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+source tests/scripts/serving.sh
+build_programs release
 
 clients=$target/clients
 python=$clients/bin/python
 tests/scripts/install_clients.sh clients "$clients"
 
 model=$(tests/scripts/fetch_model.sh)
-http=$(python3 deploy/demo.py address)
-state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-clients.XXXXXX")
-"$target/release/woolly-coordinator" serve "$model" --http "$http" --listen 127.0.0.1:0 \
-  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
-coordinator=$!
-cleanup() {
-  local status=$?
-  kill -TERM "$coordinator" 2>/dev/null || true
-  wait "$coordinator" 2>/dev/null || true
-  [ "$status" -eq 0 ] || tail -n 20 "$state/stderr" >&2
-  rm -rf "$state"
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+start_coordinator clients "$model"
 
-python3 deploy/demo.py wait "$http" "$coordinator"
+python3 deploy/demo.py wait "$http" "${processes[@]}"
 "$python" tests/scripts/openai_client.py "http://$http/v1"
 # This one asks wrong requests too; nobody after it does.
 asked=$(wc -l <"$state/stderr")

@@ -8,12 +8,8 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$top"
 
-# Settings of the caller's own clusters must not reach this one.
-for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
-
-cargo build --quiet --release --workspace
-target=$(cargo metadata --format-version 1 --no-deps |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+source tests/scripts/serving.sh
+build_programs release
 
 more=$target/more_clients
 tests/scripts/install_clients.sh more_clients "$more"
@@ -24,23 +20,9 @@ if ! cmp --silent tests/scripts/more_clients_package.json "$more/package.json"; 
 fi
 
 model=$(tests/scripts/fetch_model.sh)
-http=$(python3 deploy/demo.py address)
-state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-more-clients.XXXXXX")
-"$target/release/woolly-coordinator" serve "$model" --http "$http" --listen 127.0.0.1:0 \
-  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
-coordinator=$!
-cleanup() {
-  local status=$?
-  kill -TERM "$coordinator" 2>/dev/null || true
-  wait "$coordinator" 2>/dev/null || true
-  [ "$status" -eq 0 ] || tail -n 20 "$state/stderr" >&2
-  rm -rf "$state"
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+start_coordinator more-clients "$model"
 
-python3 deploy/demo.py wait "$http" "$coordinator"
+python3 deploy/demo.py wait "$http" "${processes[@]}"
 failed=0
 # They write what they think of themselves to the standard error; it is shown if one of them failed.
 clients() {

@@ -7,12 +7,8 @@ cd "$top"
 
 if [ "${WOOLLY_WITHOUT_OPENAI:-}" = 1 ]; then echo "left out, as WOOLLY_WITHOUT_OPENAI asks"; exit 0; fi
 
-# Settings of the caller's own clusters must not reach this one.
-for name in $(compgen -e | grep '^WOOLLY_' | grep -vx 'WOOLLY_FIXTURES\|WOOLLY_LOG' || true); do unset "$name"; done
-
-cargo build --quiet --workspace
-target=$(cargo metadata --format-version 1 --no-deps |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+source tests/scripts/serving.sh
+build_programs debug
 
 packages=$target/openai
 if ! PYTHONPATH=$packages python3 -c 'import openai' 2>/dev/null; then
@@ -23,21 +19,7 @@ if ! PYTHONPATH=$packages python3 -c 'import openai' 2>/dev/null; then
 fi
 
 model=$(tests/scripts/fetch_model.sh)
-http=$(python3 deploy/demo.py address)
-state=$(mktemp -d "${TMPDIR:-/tmp}/woolly-openai.XXXXXX")
-"$target/debug/woolly-coordinator" serve --model "$model" --http "$http" --listen 127.0.0.1:0 \
-  --state-dir "$state/coordinator" --shutdown-timeout 2s >"$state/stdout" 2>"$state/stderr" &
-coordinator=$!
-cleanup() {
-  local status=$?
-  kill -TERM "$coordinator" 2>/dev/null || true
-  wait "$coordinator" 2>/dev/null || true
-  [ "$status" -eq 0 ] || tail -n 20 "$state/stderr" >&2
-  rm -rf "$state"
-  exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+start_coordinator openai "$model"
 
-python3 deploy/demo.py wait "$http" "$coordinator"
+python3 deploy/demo.py wait "$http" "${processes[@]}"
 PYTHONPATH=$packages python3 tests/scripts/openai_client.py "http://$http/v1"
