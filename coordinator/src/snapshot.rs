@@ -43,10 +43,10 @@ pub enum WorkerState {
     Leaving,
     /// It is not heard, or does not hear the coordinator, and will soon count as lost.
     Unreachable,
-    /// It loads a stage, or waits for the others of its plan.
-    Loading,
     /// It holds a stage of a plan that is served.
     Serving,
+    /// It loads a stage, or waits for the others of its plan.
+    Loading,
     /// It failed, and is not placed for a while.
     BackingOff,
     /// It has no stage, and may be given one.
@@ -59,9 +59,9 @@ impl fmt::Display for WorkerState {
             WorkerState::Lost => "lost",
             WorkerState::Leaving => "leaving",
             WorkerState::Unreachable => "unreachable",
-            WorkerState::Loading => "loading",
             WorkerState::Serving => "serving",
-            WorkerState::BackingOff => "backing off",
+            WorkerState::Loading => "loading",
+            WorkerState::BackingOff => "backing_off",
             WorkerState::Spare => "spare",
         })
     }

@@ -252,7 +252,7 @@ fn fewer(fewer: &Fewer) -> String {
     }
     let s = if *of == 1 { "" } else { "s" };
     let (value, instead_of) = (figure(*value), figure(*instead_of));
-    format!("  {first}: {of} stream{s} get {value} instead of {instead_of} tokens/s")
+    format!("  {first}: {of} stream{s}, {value} instead of {instead_of} tokens/s")
 }
 
 /// Three digits.

@@ -5,13 +5,7 @@
 //! ```
 //!
 //! Both are added: a forward of few rows waits for memory, one of many multiplies, and between them neither hides
-//! the other. One forward of Qwen2.5-1.5B with one thread, in units of what 512 rows take for each of theirs, beside
-//! this sum with a reading of 8 rows (`docs/planning.md`):
-//!
-//! | rows | 1 | 4 | 8 | 16 | 32 | 64 | 128 | 512 |
-//! |---|---|---|---|---|---|---|---|---|
-//! | measured | 8.9 | 10.8 | 17.5 | 27 | 41.5 | 70 | 130 | 512 |
-//! | sum | 9 | 12 | 16 | 24 | 40 | 72 | 136 | 520 |
+//! the other. `docs/planning.md` has forwards of 1 to 128 rows beside such a sum.
 
 use std::ops::Range;
 
