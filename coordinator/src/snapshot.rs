@@ -61,7 +61,7 @@ impl fmt::Display for WorkerState {
             WorkerState::Unreachable => "unreachable",
             WorkerState::Serving => "serving",
             WorkerState::Loading => "loading",
-            WorkerState::BackingOff => "backing_off",
+            WorkerState::BackingOff => "backing off",
             WorkerState::Spare => "spare",
         })
     }
