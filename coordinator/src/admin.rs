@@ -1,6 +1,8 @@
 //! What the admin API asks of the one who keeps the models, and what it is told: the seam between HTTP and
 //! `serve`. It knows no socket, no JSON, no lane and no worker.
 
+pub mod members;
+
 use crate::events::Events;
 use crate::generation::ModelId;
 use crate::models::shelf::Stock;
@@ -160,6 +162,8 @@ pub enum Ask {
     List(oneshot::Sender<Kept>),
     /// Say all that is known of the cluster; not answered if the server is going down.
     Cluster(oneshot::Sender<Snapshot>),
+    /// Change who belongs to the cluster.
+    Member(members::MemberAsk),
 }
 
 /// The way to who keeps the models.

@@ -4,6 +4,7 @@ mod access;
 mod cache;
 mod commands;
 mod door;
+mod members_command;
 mod model;
 mod models;
 mod models_command;
@@ -19,6 +20,7 @@ pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
 pub use commands::{ConfigArgs, ConfigCommand, StateArgs, TokenArgs, TokenCommand};
 pub use door::DoorArgs;
+pub use members_command::{AllowArgs, BanArgs, RemoveArgs};
 pub use model::ModelArgs;
 pub use models::RuntimeArgs;
 pub use models_command::{LoadArgs, ModelsArgs, ModelsCommand};
@@ -101,6 +103,12 @@ pub enum CliCommand {
     Status(StatusArgs),
     /// List the workers of a running serve, and those that were lost
     Workers(WorkersArgs),
+    /// Take a worker's certificate back: its connection is closed, and it cannot come back with it
+    Remove(RemoveArgs),
+    /// Keep a worker's name and machine out, also under a new token and after a reboot
+    Ban(BanArgs),
+    /// Lift the ban of a name or a machine
+    Allow(AllowArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
     /// Show or check what serve would be set to: flags, variables and the file

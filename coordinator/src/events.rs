@@ -33,6 +33,15 @@ pub enum Happening {
     ModelFailed { model: String, reason: String },
     /// A worker has joined.
     WorkerJoined { worker: String, worker_id: String },
+    /// A worker's certificate was taken back.
+    WorkerRemoved { worker: String, worker_id: String },
+    /// A worker's name and machine were banned; the name alone without a machine.
+    WorkerBanned {
+        worker: String,
+        worker_id: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        machine: Option<String>,
+    },
     /// A worker is gone.
     WorkerLost { worker: String, worker_id: String, reason: String },
     /// A plan is made, and is about to be loaded. A cut is who computes which layers; what this one takes the
@@ -75,6 +84,8 @@ impl Happening {
             Happening::ModelUnloaded { .. } => "model_unloaded",
             Happening::ModelFailed { .. } => "model_failed",
             Happening::WorkerJoined { .. } => "worker_joined",
+            Happening::WorkerRemoved { .. } => "worker_removed",
+            Happening::WorkerBanned { .. } => "worker_banned",
             Happening::WorkerLost { .. } => "worker_lost",
             Happening::PlanMade { .. } => "plan_made",
             Happening::PlanServing { .. } => "plan_serving",
@@ -97,7 +108,9 @@ impl Happening {
             Happening::PlanMade { model, cut, old_cut, reason, .. } => {
                 [model, cut, reason].into_iter().chain(old_cut).collect()
             }
-            Happening::WorkerJoined { worker, .. } => vec![worker],
+            Happening::WorkerJoined { worker, .. }
+            | Happening::WorkerRemoved { worker, .. }
+            | Happening::WorkerBanned { worker, .. } => vec![worker],
             Happening::WorkerLost { worker, reason, .. } => vec![worker, reason],
         };
         for text in texts {

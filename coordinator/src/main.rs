@@ -5,7 +5,8 @@ use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_coordinator::announce::stderr_line;
 use woolly_coordinator::app::{
-    config_command, log, models_command, plan_command, serve, status_command, token_command,
+    config_command, log, members_command, models_command, plan_command, serve, status_command,
+    token_command,
 };
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{CONFIGURED, Cli, CliCommand, LogFormat, variable};
@@ -31,6 +32,9 @@ fn main() -> ExitCode {
         CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Status(args) => status_command::status(args),
         CliCommand::Workers(args) => status_command::workers(args),
+        CliCommand::Remove(args) => members_command::remove(args),
+        CliCommand::Ban(args) => members_command::ban(args),
+        CliCommand::Allow(args) => members_command::allow(args),
         CliCommand::Token(args) => token_command::run(args.command),
         CliCommand::Config(args) => config_command::run(args.command, settings.as_ref()),
         CliCommand::Completions { shell } => config_command::completions(shell),

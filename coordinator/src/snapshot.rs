@@ -27,10 +27,41 @@ pub struct Snapshot {
     pub up_ms: u64,
     /// Those that are here, in order of joining, then those that were lost, the last one first.
     pub workers: Vec<WorkerSnapshot>,
+    /// Workers whose certificates were taken back, the last one first; at most [`LOST_MAX`].
+    #[serde(default)]
+    pub removed: Vec<RemovedSnapshot>,
+    /// Names and machines that are banned.
+    #[serde(default)]
+    pub bans: Vec<BanSnapshot>,
     /// In the order of loading.
     pub models: Vec<ModelSnapshot>,
     /// The last events as `/admin/v1/events` tells them, the oldest first; at most [`EVENTS_SHOWN`].
     pub events: Vec<Value>,
+}
+
+/// A worker whose certificate was taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemovedSnapshot {
+    /// Its name; empty if that was not known.
+    pub worker: String,
+    /// Its id in hex.
+    pub worker_id: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// A name and a machine that are banned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BanSnapshot {
+    /// The name.
+    pub name: String,
+    /// Names the machine in hex, also after it was booted again; `None` if the name alone is banned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The ids of workers of that name or machine which were known then.
+    pub worker_ids: Vec<String>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// What a worker does. The first that holds.
@@ -107,6 +138,10 @@ pub struct WorkerSnapshot {
     /// How long ago it was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_ms_ago: Option<u64>,
+    /// How far its clock was ahead of the coordinator's when it joined, if that was more than five minutes; less
+    /// than 0 if it was behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// The memory of a worker that is here.

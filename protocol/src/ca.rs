@@ -2,8 +2,8 @@
 //! directory, and the only one whose certificates count.
 
 use crate::certificate::{
-    CA_CN, COORDINATOR_CN, COORDINATOR_NAME, ClusterId, KeyPin, Role, cluster_hex, key_pin, pin_of,
-    subject, worker_name,
+    CA_CN, CLOCK_SLACK_DAYS, COORDINATOR_CN, COORDINATOR_NAME, ClusterId, DAY_SECONDS, KeyPin,
+    LEAF_DAYS, Role, cluster_hex, key_pin, pin_of, subject, worker_name,
 };
 use crate::files;
 use crate::identity::{Identity, IdentityError, check_time, read_key};
@@ -25,14 +25,9 @@ pub const CA_FILE: &str = "ca.pem";
 pub const CA_KEY_FILE: &str = "ca.key";
 const CA_LOCK_FILE: &str = "ca.lock";
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_secs(DAY_SECONDS as u64);
 /// Days that a CA is valid: 20 years.
 const CA_DAYS: u32 = 20 * 365;
-/// Days that a coordinator's or worker's certificate is valid: 10 years. There is no renewal, so
-/// that a cluster never stops by the calendar; who must go is taken off by other means.
-const LEAF_DAYS: u32 = 10 * 365;
-/// Days by which certificates are valid before they are made, for clocks that disagree.
-const CLOCK_SLACK_DAYS: u32 = 2;
 
 /// The cluster's certificate authority.
 pub struct ClusterCa {
@@ -137,18 +132,31 @@ impl ClusterCa {
         request: &[u8],
         now: SystemTime,
     ) -> Result<(WorkerId, JoinAccepted), IdentityError> {
-        let public_key = read_request(request)?;
         let mut id = [0; 8];
         getrandom::fill(&mut id).map_err(|e| IdentityError::Crypto(e.to_string()))?;
         let worker = WorkerId(u64::from_le_bytes(id));
+        Ok((worker, self.renew(worker, request, now)?))
+    }
+
+    /// Signs the request of a worker that has shown its certificate: it keeps its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`sign`](Self::sign).
+    pub fn renew(
+        &self,
+        worker: WorkerId,
+        request: &[u8],
+        now: SystemTime,
+    ) -> Result<JoinAccepted, IdentityError> {
+        let public_key = read_request(request)?;
         let params = self.leaf(&worker.hex(), &worker_name(worker), now)?;
         let certificate = params.signed_by(&public_key, &self.issuer)?;
-        let accepted = JoinAccepted {
+        Ok(JoinAccepted {
             certificate: certificate.der().to_vec(),
             ca: self.certificate.to_vec(),
             cluster: self.cluster,
-        };
-        Ok((worker, accepted))
+        })
     }
 
     fn leaf(

@@ -7,9 +7,13 @@
 //! | worker | cluster id in hex | worker id in hex | `<worker id>.worker.woolly.internal` |
 //!
 //! Certificates name no address: peers are dialled by address and checked by role.
+//!
+//! Those of coordinator and workers are valid for [`LEAF_DAYS`] and are renewed from half of their life on.
 
+use crate::clock::unix_seconds;
 use crate::ids::WorkerId;
 use rustls::pki_types::CertificateDer;
+use std::time::SystemTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::X509Name;
@@ -19,6 +23,12 @@ pub type ClusterId = [u8; 16];
 
 /// BLAKE3 of a certificate's SubjectPublicKeyInfo.
 pub type KeyPin = [u8; 32];
+
+/// Days that a coordinator's or worker's certificate is valid after it was made.
+pub const LEAF_DAYS: u32 = 90;
+/// Days by which certificates are valid before they are made, for clocks that disagree.
+pub const CLOCK_SLACK_DAYS: u32 = 1;
+pub(crate) const DAY_SECONDS: u32 = 24 * 3600;
 
 /// The server name of the coordinator.
 pub const COORDINATOR_NAME: &str = "coordinator.woolly.internal";
@@ -113,11 +123,45 @@ pub(crate) fn pin_of(public_key_info: &[u8]) -> KeyPin {
     *blake3::hash(public_key_info).as_bytes()
 }
 
-/// Seconds since 1970 between which a certificate is valid, both included.
-pub(crate) fn validity(certificate: &CertificateDer<'_>) -> Result<(i64, i64), CertificateError> {
+/// When a certificate is valid: seconds since 1970, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub from: i64,
+    /// The last second.
+    pub until: i64,
+}
+
+impl Validity {
+    /// Whether it has not begun.
+    pub fn is_to_come(self, now: SystemTime) -> bool {
+        unix_seconds(now) < self.from
+    }
+
+    /// Whether it is over.
+    pub fn is_over(self, now: SystemTime) -> bool {
+        unix_seconds(now) > self.until
+    }
+
+    /// Whether a certificate with it is to be renewed: half of its life is over, or it was made for longer
+    /// than certificates are made for now.
+    pub fn is_renewal_due(self, now: SystemTime) -> bool {
+        let life = self.until.saturating_sub(self.from);
+        let usual = i64::from(DAY_SECONDS) * i64::from(LEAF_DAYS + CLOCK_SLACK_DAYS);
+        life > usual || unix_seconds(now) >= self.from.saturating_add(life / 2)
+    }
+}
+
+/// When a certificate is valid.
+///
+/// # Errors
+///
+/// If it is no certificate.
+pub fn validity(certificate: &CertificateDer<'_>) -> Result<Validity, CertificateError> {
     let certificate = parse(certificate)?;
     let validity = certificate.validity();
-    Ok((validity.not_before.timestamp(), validity.not_after.timestamp()))
+    let (from, until) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+    Ok(Validity { from, until })
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, CertificateError> {

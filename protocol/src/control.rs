@@ -45,6 +45,10 @@ pub struct Hello {
     pub local: bool,
     /// Whether its weights need not fit `memory_bytes`: what does not is read from its disk when it is needed.
     pub weights_from_disk: bool,
+    /// As in `JoinRequest::host`.
+    pub host: [u8; 16],
+    /// Its time of day, in milliseconds since 1970.
+    pub time_ms: u64,
 }
 
 /// The coordinator's answer to `Hello`.

@@ -5,7 +5,7 @@ use crate::identity::Identity;
 use crate::ids::WorkerId;
 use crate::limits::LIVE_PLANS_MAX;
 use crate::peer::{HANDSHAKE_TIME, explain};
-use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_SLICES, ClientAuth};
+use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_RENEW, ALPN_SLICES, ClientAuth};
 use crate::windows::{LINK_WINDOW, SLICES_WINDOW, UNKNOWN_WINDOW, WINDOW_MAX};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -101,7 +101,7 @@ fn buffer_warning(given: usize) -> Option<String> {
     })
 }
 
-/// What the coordinator accepts: workers, slices connections, and joining.
+/// What the coordinator accepts: workers, slices connections, joining, and renewals.
 ///
 /// # Errors
 ///
@@ -110,7 +110,7 @@ pub fn coordinator_server(
     identity: &Identity,
     idle_timeout: Duration,
 ) -> Result<quinn::ServerConfig, rustls::Error> {
-    let alpns = [ALPN, ALPN_JOIN, ALPN_SLICES];
+    let alpns = [ALPN, ALPN_JOIN, ALPN_SLICES, ALPN_RENEW];
     let tls = tls::server(identity, &alpns, ClientAuth::Optional)?;
     Ok(server_config(tls, transport(idle_timeout, UNKNOWN_WINDOW)))
 }
@@ -154,6 +154,20 @@ pub fn slices_client(
 ) -> Result<quinn::ClientConfig, rustls::Error> {
     let tls = tls::client(identity, ALPN_SLICES)?;
     Ok(client_config(tls, without_streams(transport(idle_timeout, SLICES_WINDOW))))
+}
+
+/// How to dial the coordinator for a new certificate, ALPN `woolly-renew`; the old one may have expired. The
+/// peer opens no streams.
+///
+/// # Errors
+///
+/// As [`coordinator_server`].
+pub fn renewal_client(
+    identity: &Identity,
+    idle_timeout: Duration,
+) -> Result<quinn::ClientConfig, rustls::Error> {
+    let tls = tls::client(identity, ALPN_RENEW)?;
+    Ok(client_config(tls, without_streams(transport(idle_timeout, UNKNOWN_WINDOW))))
 }
 
 /// How to dial the coordinator with nothing but a token's pin, ALPN `woolly-join`.

@@ -1,8 +1,10 @@
 //! A process's own certificate and key, and how a worker comes by them.
 
 use crate::certificate::{
-    CertificateError, ClusterId, KeyPin, Role, cluster_hex, key_pin, pin_of, subject, validity,
+    CertificateError, ClusterId, KeyPin, Role, Validity, cluster_hex, key_pin, pin_of, subject,
+    validity,
 };
+use crate::clock::{Clock, show_utc, unix_seconds};
 use crate::files::{self, FileError};
 use crate::ids::WorkerId;
 use crate::join::JoinAccepted;
@@ -32,16 +34,11 @@ pub enum IdentityError {
         problem: String,
     },
     /// The certificate is not valid at this time.
-    #[error(
-        "the certificate is valid from {from} to {until} (seconds since 1970) and the clock says \
-         {now}: set the clock, or join again with a new token"
-    )]
+    #[error("{}", not_valid("the certificate", .validity, *.now))]
     NotValidNow {
-        /// First second.
-        from: i64,
-        /// Last second.
-        until: i64,
-        /// This machine's clock.
+        /// When it is.
+        validity: Validity,
+        /// This machine's clock, in seconds since 1970.
         now: i64,
     },
     /// What the coordinator sent is not a certificate for this worker.
@@ -74,6 +71,8 @@ pub struct Identity {
     certificate: CertificateDer<'static>,
     ca: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    validity: Validity,
+    clock: Clock,
 }
 
 impl fmt::Debug for Identity {
@@ -87,9 +86,10 @@ impl fmt::Debug for Identity {
 
 impl Clone for Identity {
     fn clone(&self) -> Self {
-        let Self { role, cluster, certificate, ca, key } = self;
-        let (certificate, ca) = (certificate.clone(), ca.clone());
-        Self { role: *role, cluster: *cluster, certificate, ca, key: key.clone_key() }
+        let Self { role, cluster, certificate, ca, key, validity, clock } = self;
+        let (certificate, ca, clock) = (certificate.clone(), ca.clone(), clock.clone());
+        let key = key.clone_key();
+        Self { role: *role, cluster: *cluster, certificate, ca, key, validity: *validity, clock }
     }
 }
 
@@ -115,7 +115,23 @@ impl Identity {
         check_time(&ca, now)?;
         check_chain(&certificate, &ca, now)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Self { role: own.role, cluster: own.cluster, certificate, ca, key })
+        let (validity, clock) = (validity(&certificate)?, Clock::default());
+        Ok(Self { role: own.role, cluster: own.cluster, certificate, ca, key, validity, clock })
+    }
+
+    /// The same, which judges other certificates by this clock and not by the system's.
+    pub fn on(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The clock by which it judges certificates.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// When its certificate is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Coordinator or worker.
@@ -169,12 +185,13 @@ impl Identity {
         Ok(files::replace(&dir.join(WORKER_FILE), &pem::encode_many(&parts))?)
     }
 
-    /// Reads a worker's identity from its state directory; `None` if it never joined.
+    /// Reads a worker's identity from its state directory; `None` if it never joined. Its certificate may have
+    /// expired: then it is good for nothing but its renewal.
     ///
     /// # Errors
     ///
     /// If the file cannot be read or is not one that [`save`](Self::save) wrote, and
-    /// [`IdentityError::NotValidNow`].
+    /// [`IdentityError::NotValidNow`] if it is not valid yet.
     pub fn load(dir: &Path, now: SystemTime) -> Result<Option<Self>, IdentityError> {
         let path = dir.join(WORKER_FILE);
         let Some(text) = files::read(&path)? else { return Ok(None) };
@@ -186,6 +203,11 @@ impl Identity {
         let key = read_key(key).map_err(invalid)?;
         let [certificate, ca] =
             [certificate, ca].map(|part| CertificateDer::from(part.contents().to_vec()));
+        // What has expired must have been good at its last second.
+        let now = match validity(&certificate) {
+            Ok(validity) if validity.is_over(now) => at(validity.until),
+            _ => now,
+        };
         match Self::new(certificate, ca, &key, now) {
             Ok(identity) if identity.worker().is_some() => Ok(Some(identity)),
             Ok(_) => Err(invalid("not a worker's certificate".to_owned())),
@@ -257,21 +279,48 @@ impl SigningRequest {
         }
         Ok(identity)
     }
+
+    /// The identity that takes the place of `old`, from the coordinator's answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`complete`](Self::complete), the CA being that of `old`; and if the certificate is for another
+    /// worker.
+    pub fn complete_renewal(
+        &self,
+        answer: &JoinAccepted,
+        old: &Identity,
+    ) -> Result<Identity, IdentityError> {
+        let renewed = self.complete(answer, &old.ca_pin(), old.clock.now())?;
+        if renewed.role != old.role {
+            return Err(IdentityError::Answer("a certificate for another worker".to_owned()));
+        }
+        Ok(renewed.on(old.clock.clone()))
+    }
 }
 
-pub(crate) fn unix_seconds(time: SystemTime) -> i64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+fn at(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// A sentence about a certificate that is not valid at `now` (seconds since 1970, by this machine's clock).
+pub(crate) fn not_valid(whose: &str, validity: &Validity, now: i64) -> String {
+    format!(
+        "{whose} is valid from {} to {} and this machine's clock says {}: set the clock of the machine that \
+         is wrong",
+        show_utc(validity.from),
+        show_utc(validity.until),
+        show_utc(now)
+    )
 }
 
 pub(crate) fn check_time(
     certificate: &CertificateDer<'_>,
     now: SystemTime,
 ) -> Result<(), IdentityError> {
-    let (from, until) = validity(certificate)?;
-    let now = unix_seconds(now);
-    if now < from || now > until {
-        return Err(IdentityError::NotValidNow { from, until, now });
+    let validity = validity(certificate)?;
+    if validity.is_to_come(now) || validity.is_over(now) {
+        return Err(IdentityError::NotValidNow { validity, now: unix_seconds(now) });
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::frame_io::{read_frame, write_frame};
 use crate::identity::{Identity, IdentityError, SigningRequest};
 use crate::ids::WorkerId;
 use crate::join::{JoinAccepted, JoinRequest};
+use crate::machine::host_id;
 use crate::preamble::{Preamble, answer_greeting, greet, refuse};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::token::JoinToken;
@@ -89,6 +90,7 @@ async fn ask(
         token_secret: token.secret(),
         signing_request: signing_request.der().to_vec(),
         name: name.to_owned(),
+        host: host_id(),
     };
     write_frame(&mut send, EncodedFrame::new(&request)?).await?;
     let answer = read_frame(&mut recv, &[JoinAccepted::KIND]).await?;
@@ -98,7 +100,8 @@ async fn ask(
 
 /// Coordinator: answers a connection that [`accepted`](crate::peer::accepted) found to be
 /// [`Joining`](crate::peer::Peer::Joining), and closes it. The token is checked at once and a right
-/// one answered at once; a refusal is answered after `slow` more, at most [`SLOW_MAX`].
+/// one answered at once; a refusal is answered after `slow` more, at most [`SLOW_MAX`]. Whom `admission` does not
+/// want is refused whatever token it has.
 ///
 /// # Errors
 ///
@@ -106,12 +109,11 @@ async fn ask(
 pub async fn answer_join(
     connection: &Connection,
     ours: &Preamble,
-    ca: Arc<ClusterCa>,
-    tokens: TokenStore,
+    admission: Admission,
     slow: Duration,
 ) -> Result<Joined, JoinError> {
     let slow = slow.min(SLOW_MAX);
-    let answered = timeout(JOIN_TIME, answer(connection, ours, ca, tokens, slow)).await;
+    let answered = timeout(JOIN_TIME, answer(connection, ours, admission, slow)).await;
     connection.close(VarInt::from_u32(0), b"");
     answered.unwrap_or(Err(JoinError::Timeout))
 }
@@ -119,8 +121,7 @@ pub async fn answer_join(
 async fn answer(
     connection: &Connection,
     ours: &Preamble,
-    ca: Arc<ClusterCa>,
-    tokens: TokenStore,
+    admission: Admission,
     slow: Duration,
 ) -> Result<Joined, JoinError> {
     let (mut send, mut recv) = answer_greeting(connection, ours).await?;
@@ -129,8 +130,8 @@ async fn answer(
         Ok(request) => {
             let name = request.name.clone();
             // Locks and files block.
-            let admission = move || admit(&ca, &tokens, &request, SystemTime::now());
-            let admitted = tokio::task::spawn_blocking(admission).await;
+            let admit = move || admission.admit(&request, SystemTime::now());
+            let admitted = tokio::task::spawn_blocking(admit).await;
             (name, admitted.unwrap_or_else(|_| Err(internal())))
         }
         Err(error) => (String::new(), Err(Refusal::malformed(&error.to_string()))),
@@ -151,28 +152,49 @@ async fn answer(
     }
 }
 
-/// Checks the request, uses the token once and signs. Blocks for as long as small files take.
-///
-/// # Errors
-///
-/// What the worker is to be told.
-pub fn admit(
-    ca: &ClusterCa,
-    tokens: &TokenStore,
-    request: &JoinRequest,
-    now: SystemTime,
-) -> Result<(WorkerId, JoinAccepted), Refusal> {
-    // Before the token, so that a broken request does not use it up.
-    read_request(&request.signing_request).map_err(|e| Refusal::malformed(&e.to_string()))?;
-    let redeemed = tokens.redeem(&request.token_id, &request.token_secret, now);
-    redeemed.map_err(|error| {
-        tracing::error!(%error, "cannot use the join tokens");
-        internal()
-    })??;
-    ca.sign(&request.signing_request, now).map_err(|error| {
-        tracing::error!(%error, "cannot sign a worker's certificate");
-        internal()
-    })
+/// Whether a worker that asks so may join.
+pub type Screen = dyn Fn(&JoinRequest) -> Result<(), Refusal> + Send + Sync;
+
+/// Who may join, and what makes them members.
+#[derive(Clone)]
+pub struct Admission {
+    /// Signs their certificates.
+    pub ca: Arc<ClusterCa>,
+    /// What they must know one of.
+    pub tokens: TokenStore,
+    /// Who may not, whatever they know.
+    pub screen: Arc<Screen>,
+}
+
+impl Admission {
+    /// Whoever knows a token may join.
+    pub fn of_all(ca: Arc<ClusterCa>, tokens: TokenStore) -> Admission {
+        Admission { ca, tokens, screen: Arc::new(|_| Ok(())) }
+    }
+
+    /// Checks the request, uses the token once and signs. Blocks for as long as small files take.
+    ///
+    /// # Errors
+    ///
+    /// What the worker is to be told.
+    pub fn admit(
+        &self,
+        request: &JoinRequest,
+        now: SystemTime,
+    ) -> Result<(WorkerId, JoinAccepted), Refusal> {
+        // Before the token, so that a request that is refused does not use it up.
+        read_request(&request.signing_request).map_err(|e| Refusal::malformed(&e.to_string()))?;
+        (self.screen)(request)?;
+        let redeemed = self.tokens.redeem(&request.token_id, &request.token_secret, now);
+        redeemed.map_err(|error| {
+            tracing::error!(%error, "cannot use the join tokens");
+            internal()
+        })??;
+        self.ca.sign(&request.signing_request, now).map_err(|error| {
+            tracing::error!(%error, "cannot sign a worker's certificate");
+            internal()
+        })
+    }
 }
 
 fn internal() -> Refusal {

@@ -28,6 +28,8 @@ pub enum Kind {
     Fault = 8,
     /// [`StreamOpen`](crate::control::StreamOpen)
     StreamOpen = 9,
+    /// [`Removed`](crate::join::Removed)
+    Removed = 10,
     /// [`Forward`](crate::forward::Forward), with token ids or hidden states as payload
     Forward = 16,
     /// [`Sampling`](crate::sampling::Sampling)
@@ -38,6 +40,8 @@ pub enum Kind {
     JoinRequest = 32,
     /// [`JoinAccepted`](crate::join::JoinAccepted)
     JoinAccepted = 33,
+    /// [`RenewalRequest`](crate::join::RenewalRequest)
+    RenewalRequest = 34,
     /// [`SliceManifestRequest`](crate::slices::SliceManifestRequest)
     SliceManifestRequest = 48,
     /// [`SliceManifest`](crate::slices::SliceManifest)
@@ -50,7 +54,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Assign,
@@ -60,11 +64,13 @@ impl Kind {
         Kind::Drain,
         Kind::Fault,
         Kind::StreamOpen,
+        Kind::Removed,
         Kind::Forward,
         Kind::Sampling,
         Kind::Sampled,
         Kind::JoinRequest,
         Kind::JoinAccepted,
+        Kind::RenewalRequest,
         Kind::SliceManifestRequest,
         Kind::SliceManifest,
         Kind::SliceChunkRequest,
@@ -92,11 +98,12 @@ impl Kind {
             | Kind::Release
             | Kind::Drain
             | Kind::Fault
-            | Kind::StreamOpen => CONTROL_ARCHIVE_MAX,
+            | Kind::StreamOpen
+            | Kind::Removed => CONTROL_ARCHIVE_MAX,
             Kind::Forward => FORWARD_ARCHIVE_MAX,
             Kind::Sampling => SAMPLING_ARCHIVE_MAX,
             Kind::Sampled => SAMPLED_ARCHIVE_MAX,
-            Kind::JoinRequest | Kind::JoinAccepted => JOIN_ARCHIVE_MAX,
+            Kind::JoinRequest | Kind::JoinAccepted | Kind::RenewalRequest => JOIN_ARCHIVE_MAX,
             Kind::SliceManifestRequest
             | Kind::SliceManifest
             | Kind::SliceChunkRequest

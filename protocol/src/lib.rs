@@ -10,12 +10,13 @@
 //! | connection (ALPN) | stream | opened by | carries |
 //! | --- | --- | --- | --- |
 //! | worker → coordinator (`woolly-join`) | first bidirectional | worker | preambles, then `JoinRequest` → `JoinAccepted`; the worker closes |
-//! | worker → coordinator (`woolly`) | first bidirectional: control | worker | preambles, `Hello` → `Welcome`; then `Heartbeat` and `Drain` both ways, `Assign` and `Release` to the worker, `Ready` and `FaultMessage` to the coordinator |
+//! | worker → coordinator (`woolly`) | first bidirectional: control | worker | preambles, `Hello` → `Welcome`; then `Heartbeat` and `Drain` both ways, `Removed`, `Assign` and `Release` to the worker, `Ready` and `FaultMessage` to the coordinator; `RenewalRequest` → `JoinAccepted` |
 //! | | unidirectional | coordinator | `StreamOpen(Forwards)`, then `Forward`s with token ids, to stage 0 |
 //! | | unidirectional | coordinator | `StreamOpen(Samplings)`, then `Sampling`s, to the last stage |
 //! | | unidirectional | worker | `StreamOpen(Results)`, then `Sampled`s, from the last stage |
 //! | stage → next stage (`woolly`) | first bidirectional | sending stage | preambles; then it stays open and silent |
 //! | | unidirectional | sending stage | `StreamOpen(Forwards)`, then `Forward`s with hidden states |
+//! | worker → coordinator (`woolly-renew`) | first bidirectional | worker | preambles, then `RenewalRequest` → `JoinAccepted`; the worker closes |
 //! | worker → coordinator (`woolly-slices`) | first bidirectional | worker | preambles, then both sides finish it |
 //! | | bidirectional, one per request | worker | `SliceManifestRequest` → `SliceManifest`, or `SliceChunkRequest` → `SliceChunk` with payload, or a `FaultMessage` |
 //!
@@ -28,7 +29,7 @@
 //! | `control`, `forward`, `sampling`, `fault`, `join`, `slices`, `ids` | the messages and what they may say |
 //! | `kind`, `limits`, `frame`, `frame_io`, `check` | how a message becomes bytes and back, and every limit |
 //! | `preamble`, `refusal` | the first bytes of a connection, and how a peer is turned away |
-//! | `certificate`, `ca`, `identity`, `token`, `token_store`, `joining` | who belongs to the cluster, and how one comes to |
+//! | `clock`, `certificate`, `ca`, `identity`, `token`, `token_store`, `joining`, `renewing` | who belongs to the cluster, and how one comes to and stays so |
 //! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
 //! | `gone` | whether the process at the other end of one is gone |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
@@ -41,6 +42,7 @@
 pub mod ca;
 pub mod certificate;
 pub mod check;
+pub mod clock;
 pub mod control;
 pub mod crypto;
 pub mod endpoint;
@@ -65,6 +67,7 @@ pub mod places;
 pub mod preamble;
 pub mod rate;
 pub mod refusal;
+pub mod renewing;
 pub mod sampling;
 pub mod settings;
 pub mod slices;
@@ -75,4 +78,4 @@ pub mod units;
 pub mod windows;
 
 /// The version of everything on the wire. Before 1.0 both sides must have the same.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;

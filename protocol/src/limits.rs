@@ -47,6 +47,8 @@ pub const HEARTBEAT_MS_MAX: u32 = 60_000;
 pub const HEARTBEAT_TIMINGS_MAX: usize = 256;
 /// Bytes of a certificate or a signing request; ours have about 500.
 pub const CERTIFICATE_MAX: usize = 4096;
+/// Workers that a coordinator can have removed or banned; 8 bytes each.
+pub const REMOVED_MAX: usize = 4096;
 /// Bytes of a fault's or refusal's text.
 pub const TEXT_MAX: usize = 4096;
 /// Parts of a split model file.

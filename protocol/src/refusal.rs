@@ -53,11 +53,19 @@ pub enum RefusalCode {
     ShuttingDown,
     /// Something failed on the refusing side; its log says what.
     Internal,
+    /// The certificate was taken back.
+    Removed,
+    /// Workers of this name or from this machine may not be here.
+    Banned,
+    /// The certificate has expired: it may be renewed.
+    CertificateExpired,
+    /// The certificate is not valid yet: a clock is wrong.
+    ClockWrong,
     /// A code that this version does not know.
     Other(u32),
 }
 
-const CODES: [(u32, RefusalCode); 15] = [
+const CODES: [(u32, RefusalCode); 19] = [
     (1, RefusalCode::Protocol),
     (2, RefusalCode::Numerics),
     (3, RefusalCode::TokenWrong),
@@ -73,6 +81,10 @@ const CODES: [(u32, RefusalCode); 15] = [
     (13, RefusalCode::Busy),
     (14, RefusalCode::ShuttingDown),
     (15, RefusalCode::Internal),
+    (16, RefusalCode::Removed),
+    (17, RefusalCode::Banned),
+    (18, RefusalCode::CertificateExpired),
+    (19, RefusalCode::ClockWrong),
 ];
 
 impl RefusalCode {

@@ -4,12 +4,14 @@
 //! | --- | --- | --- |
 //! | `woolly-join` | nothing | the pin of the CA's key, the chain, the coordinator's name |
 //! | `woolly`, `woolly-slices` | its certificate | the CA, the cluster, the name of the peer |
+//! | `woolly-renew` | its certificate, which may have expired | the same |
 //!
 //! The coordinator's one endpoint takes all three, so its TLS does not insist on a certificate:
-//! [`accepted`](crate::peer::accepted) does, after the handshake and by the ALPN. A worker's
-//! endpoint insists. There is no session resumption and no 0-RTT, so nothing can be replayed.
+//! [`accepted`](crate::peer::accepted) does, after the handshake and by the ALPN. It also says there when a
+//! certificate is valid, in words that both sides can read: one that has expired may come for its renewal, and
+//! for nothing else. A worker's endpoint insists on a certificate that is valid now. There is no session resumption and no 0-RTT, so nothing can be replayed.
 
-use crate::certificate::{ClusterId, KeyPin, key_pin, subject};
+use crate::certificate::{ClusterId, KeyPin, Validity, key_pin, subject, validity};
 use crate::crypto::provider;
 use crate::identity::Identity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -24,6 +26,7 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The control stream, forwards, samplings: mutual TLS.
 pub const ALPN: &[u8] = b"woolly";
@@ -31,6 +34,8 @@ pub const ALPN: &[u8] = b"woolly";
 pub const ALPN_JOIN: &[u8] = b"woolly-join";
 /// Slices: mutual TLS, a connection of their own.
 pub const ALPN_SLICES: &[u8] = b"woolly-slices";
+/// The renewal of a certificate that may have expired: mutual TLS.
+pub const ALPN_RENEW: &[u8] = b"woolly-renew";
 
 /// Whether a dialling peer must show a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,8 +56,11 @@ pub(crate) fn server(
         verifier = verifier.allow_unauthenticated();
     }
     let inner = verifier.build().map_err(|e| Error::General(e.to_string()))?;
-    let verifier = Arc::new(ClusterClientVerifier { inner, cluster: identity.cluster() });
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let at_any_time = auth == ClientAuth::Optional;
+    let cluster = identity.cluster();
+    let verifier = Arc::new(ClusterClientVerifier { inner, cluster, at_any_time });
+    let clock = Arc::new(identity.clock().clone());
+    let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain(), identity.key())?;
@@ -69,7 +77,8 @@ pub(crate) fn client(identity: &Identity, alpn: &[u8]) -> Result<ClientConfig, E
         .build()
         .map_err(|e| Error::General(e.to_string()))?;
     let verifier = Arc::new(ClusterServerVerifier { inner, cluster: identity.cluster() });
-    let config = ClientConfig::builder_with_provider(provider())
+    let clock = Arc::new(identity.clock().clone());
+    let config = ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
@@ -108,11 +117,21 @@ fn check_cluster(certificate: &CertificateDer<'_>, cluster: &ClusterId) -> Resul
     }
 }
 
+/// The time at which a certificate is looked at: the nearest to `now` at which it is valid.
+fn within(validity: Validity, now: UnixTime) -> UnixTime {
+    let seconds = |at: i64| u64::try_from(at).unwrap_or(0);
+    let (from, until) = (seconds(validity.from), seconds(validity.until));
+    let at = now.as_secs().max(from).min(until);
+    UnixTime::since_unix_epoch(Duration::from_secs(at))
+}
+
 /// The usual chain check, and the cluster.
 #[derive(Debug)]
 struct ClusterClientVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     cluster: ClusterId,
+    /// Whether one that has expired, or is not valid yet, passes here: what it may do is looked at later.
+    at_any_time: bool,
 }
 
 impl ClientCertVerifier for ClusterClientVerifier {
@@ -130,6 +149,10 @@ impl ClientCertVerifier for ClusterClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let now = match validity(end_entity) {
+            Ok(validity) if self.at_any_time => within(validity, now),
+            _ => now,
+        };
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
         check_cluster(end_entity, &self.cluster)?;
         Ok(verified)

@@ -5,8 +5,8 @@
 //! long as a small file takes; on an async runtime they belong on a blocking thread.
 
 use crate::certificate::KeyPin;
+use crate::clock::unix_seconds;
 use crate::files::{self, FileError};
-use crate::identity::unix_seconds;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::token::{JoinToken, TokenId, hash_of_text};
 use std::path::{Path, PathBuf};

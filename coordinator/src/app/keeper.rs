@@ -6,6 +6,7 @@
 //!
 //! At most [`MODELS_MAX`] models are there at a time, and one header is read at a time.
 
+pub mod members;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +63,8 @@ pub struct Keeper {
     pub events: Events,
     /// To people.
     pub announcer: Announcer,
+    /// Who may belong to the cluster.
+    pub gate: members::Gate,
     /// What it keeps.
     pub kept: Models,
 }
@@ -136,6 +139,7 @@ impl Keeper {
                     let _ = reply.send(snapshot);
                 }
             }
+            Ask::Member(ask) => self.answer_of_members(ask).await,
         }
     }
 
@@ -394,6 +398,7 @@ impl Keeper {
         self.lanes.send(LaneCommand::Snapshot(reply)).await.ok()?;
         let mut snapshot = told.await.ok()?;
         snapshot.at_ms = unix_ms();
+        self.show_excluded(&mut snapshot);
         snapshot.events = self.events.newest(EVENTS_SHOWN).iter().map(Event::json).collect();
         Some(snapshot)
     }

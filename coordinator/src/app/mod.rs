@@ -10,6 +10,7 @@ pub mod lane_maker;
 pub mod listen;
 pub mod local_workers;
 pub mod log;
+pub mod members_command;
 pub mod models_command;
 pub mod plan_command;
 pub mod serve;

@@ -9,6 +9,7 @@ use crate::announce::{
 };
 use crate::app::door;
 use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
+use crate::app::keeper::members::Gate;
 use crate::app::keeper::{Keeper, Models};
 use crate::app::lane_maker::Opened;
 use crate::app::listen::Listener;
@@ -35,7 +36,9 @@ use crate::models::watch::ModelNews;
 use crate::models::{NUMERICS, Registry};
 use crate::open_files;
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
+use crate::trust::exclusions::Exclusions;
 use crate::trust::join_server::JoinServer;
+use crate::trust::renewals::{OwnCertificate, Renewals};
 use crate::trust::state::{StateDir, write_private};
 use crate::trust::tokens::Tokens;
 use anyhow::{Context, anyhow};
@@ -47,9 +50,10 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use woolly_protocol::ca::ClusterCa;
-use woolly_protocol::endpoint::{bind, coordinator_server};
+use woolly_protocol::clock::Clock;
+use woolly_protocol::endpoint::bind;
 use woolly_protocol::hidden::Hidden;
-use woolly_protocol::machine::machine_id;
+use woolly_protocol::machine::{host_id, machine_id};
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::token_store::TokenStoreError;
 
@@ -135,11 +139,13 @@ impl Server {
         let urls = door::urls(&addresses, &self.certificates);
         let ca = ClusterCa::open(&self.state.pki(), SystemTime::now())
             .context("cannot open the cluster's certificate authority")?;
-        let endpoint = self.bind_quic(&ca)?;
+        let (ca, clock) = (Arc::new(ca), Clock::default());
+        let exclusions = Arc::new(Exclusions::open(self.state.members())?);
+        let (endpoint, own) = self.bind_quic(&ca, &clock)?;
         let listen = endpoint.local_addr().context("the QUIC listener has no address")?;
         let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
         announcer.say(what_is_served(model.as_ref(), self.shelf.as_ref()));
-        self.announce_joining(&tokens, listen, announcer)?;
+        let join_address = self.announce_joining(&tokens, listen, announcer)?;
 
         let (engine, commands, work) = seam();
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
@@ -159,14 +165,22 @@ impl Server {
         let ((news, models), (lanes, asked_of_lanes)) = (mpsc::channel(1), mpsc::channel(1));
         let slices = Arc::new(SliceServer::new());
         let to_driver = (lanes, news);
-        let keeper = self.keeper(&engine, &slices, to_driver, &urls, outputs.events.clone());
+        let gate = Gate {
+            exclusions: Arc::clone(&exclusions),
+            tokens: tokens.clone(),
+            join_address,
+            own_host: host_id(),
+        };
+        let keeper =
+            self.keeper(&engine, &slices, to_driver, &urls, (outputs.events.clone(), gate));
         let (admin, asked_of_keeper) = AdminHandle::new(keeper.events.clone());
-        let driver = Driver::new(self.driver_config(&ca, &outputs.epochs)?, outputs);
-        let ca = Arc::new(ca);
+        let renewals = Renewals { ca, exclusions, clock };
+        let driver = Driver::new(self.driver_config(&renewals, &outputs.epochs)?, outputs);
+        let (ca, excluded) = (Arc::clone(&renewals.ca), Arc::clone(&renewals.exclusions));
         let listener = Arc::new(Listener {
             endpoint,
-            join: Arc::new(JoinServer::new(tokens.clone(), ca, preamble)),
-            links: links::Shared { events, preamble },
+            join: Arc::new(JoinServer::new(&tokens, ca, excluded, preamble)),
+            links: links::Shared { events, preamble, renewals },
             slices,
         });
         let local = self.local_workers(listen, model.as_ref(), announcer);
@@ -190,7 +204,7 @@ impl Server {
                 run_local(self.program.clone(), local, tokens, stopped)
             }),
             listener: Task::spawn("the listener for workers", |stopped| async {
-                listener.run(stopped).await;
+                listener.run(own, stopped).await;
                 Ok(())
             }),
             driver,
@@ -205,7 +219,7 @@ impl Server {
         slices: &Arc<SliceServer>,
         (lanes, news): (mpsc::Sender<LaneCommand>, mpsc::Sender<(ModelId, ModelNews)>),
         urls: &[String],
-        events: Events,
+        (events, gate): (Events, Gate),
     ) -> Arc<Keeper> {
         Arc::new(Keeper {
             maker: lane_maker(&self.args, self.counts.awaited, &self.state, urls),
@@ -218,6 +232,7 @@ impl Server {
             news,
             events,
             announcer: Announcer(self.args.log_format),
+            gate,
             kept: Models::default(),
         })
     }
@@ -255,12 +270,13 @@ impl Server {
         bound.inspect_err(say).ok()
     }
 
-    fn bind_quic(&self, ca: &ClusterCa) -> Result<quinn::Endpoint, Fatal> {
-        let identity = ca
-            .issue_coordinator(SystemTime::now())
-            .context("cannot make the coordinator's certificate")?;
-        let config = coordinator_server(&identity, self.args.idle_timeout)
-            .context("cannot use the coordinator's certificate")?;
+    fn bind_quic(
+        &self,
+        ca: &Arc<ClusterCa>,
+        clock: &Clock,
+    ) -> Result<(quinn::Endpoint, OwnCertificate), Fatal> {
+        let made = OwnCertificate::new(Arc::clone(ca), clock.clone(), self.args.idle_timeout);
+        let (own, config) = made.context("cannot make the coordinator's certificate")?;
         let address = self.args.listen;
         let bound = bind(address, Some(config)).with_context(|| {
             format!("cannot listen on {address} for workers: --listen chooses another address")
@@ -268,16 +284,16 @@ impl Server {
         if let Some(warning) = bound.warning {
             tracing::warn!("{warning}");
         }
-        Ok(bound.endpoint)
+        Ok((bound.endpoint, own))
     }
 
-    /// Makes a token and prints the line that joins a worker, alone on stdout.
+    /// Makes a token and prints the line that joins a worker, alone on stdout; what workers dial.
     fn announce_joining(
         &self,
         tokens: &Tokens,
         listen: SocketAddr,
         announcer: Announcer,
-    ) -> Result<(), Fatal> {
+    ) -> Result<String, Fatal> {
         let address = self.join_address(listen)?;
         let path = self.state.join_address();
         write_private(&path, format!("{address}\n").as_bytes())
@@ -298,7 +314,7 @@ impl Server {
         } else if let Some(hint) = loopback_hint(listen) {
             announcer.say(hint);
         }
-        Ok(())
+        Ok(address)
     }
 
     /// `HOST:PORT` that workers dial.
@@ -315,7 +331,11 @@ impl Server {
         Ok(host_port(&ip.to_string(), listen.port()))
     }
 
-    fn driver_config(&self, ca: &ClusterCa, epochs: &EpochCounter) -> Result<DriverConfig, Fatal> {
+    fn driver_config(
+        &self,
+        renewals: &Renewals,
+        epochs: &EpochCounter,
+    ) -> Result<DriverConfig, Fatal> {
         let path = self.state.epochs();
         let epochs = epochs
             .reserve()
@@ -326,7 +346,13 @@ impl Server {
             timeouts: self.timeouts(),
             epochs,
         };
-        Ok(DriverConfig { cluster, id: ca.cluster(), key_concurrency: self.key_concurrency() })
+        Ok(DriverConfig {
+            cluster,
+            id: renewals.ca.cluster(),
+            key_concurrency: self.key_concurrency(),
+            exclusions: Arc::clone(&renewals.exclusions),
+            clock: renewals.clock.clone(),
+        })
     }
 
     fn key_concurrency(&self) -> Option<usize> {

@@ -62,6 +62,24 @@ pub fn workers_text(told: &Snapshot) -> String {
         if let Some(left) = worker.backoff_ms {
             let _ = writeln!(out, "{name} is not placed for {}", time(left));
         }
+        if let Some(ahead) = worker.clock_ahead_ms {
+            let word = if ahead < 0 { "behind" } else { "ahead of" };
+            let by = show_duration(ahead.unsigned_abs() / 1000);
+            let _ = writeln!(
+                out,
+                "{name}: its clock is {by} {word} the coordinator's: set the one that is wrong"
+            );
+        }
+    }
+    for removed in &told.removed {
+        let name = if removed.worker.is_empty() { "a worker" } else { &removed.worker };
+        let when = ago(told.at_ms.saturating_sub(removed.at_ms));
+        let _ = writeln!(out, "{name} ({}) was removed {when}", removed.worker_id);
+    }
+    for ban in &told.bans {
+        let machine = ban.machine.as_ref().map_or(String::new(), |it| format!(" and machine {it}"));
+        let when = ago(told.at_ms.saturating_sub(ban.at_ms));
+        let _ = writeln!(out, "{}{machine}: banned {when}", ban.name);
     }
     plain(&out)
 }
@@ -161,6 +179,11 @@ fn event_text(event: &Value) -> String {
         "model_unloaded" => format!("{model}: {} ended", some("unfinished", "request")),
         "model_failed" => format!("{model}: {}", text("reason")),
         "worker_joined" => text("worker"),
+        "worker_removed" => format!("{} ({})", text("worker"), text("worker_id")),
+        "worker_banned" => match event["machine"].as_str() {
+            Some(machine) => format!("{} and machine {machine}", text("worker")),
+            None => text("worker"),
+        },
         "worker_lost" => format!("{}: {}", text("worker"), text("reason")),
         "plan_made" => {
             let old = match number("old_plan") {

@@ -150,5 +150,7 @@ fn hello(number: u64, worker: &Imagined) -> Hello {
         version: String::new(),
         local: false,
         weights_from_disk: member.weights_from_disk,
+        host: [0; 16],
+        time_ms: 0,
     }
 }

@@ -135,6 +135,7 @@ fn described(id: WorkerId, worker: &Worker, state: WorkerState) -> WorkerSnapsho
         memory: None,
         heard: None,
         lost_ms_ago: None,
+        clock_ahead_ms: None,
     }
 }
 

@@ -5,9 +5,12 @@ use crate::cluster::{Action, Cluster, ClusterConfig};
 use crate::events::Happening;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
 use crate::snapshot::WorkerSnapshot;
+use crate::trust::exclusions::{Exclusions, Known};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use woolly_protocol::certificate::ClusterId;
+use woolly_protocol::clock::{CLOCKS_APART, Clock, show_utc};
 use woolly_protocol::control::{Heartbeat, Hello, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::Message;
@@ -27,6 +30,8 @@ pub struct Members {
     pub(super) cluster: Cluster,
     /// Who came and went, to be told.
     news: Vec<Happening>,
+    exclusions: Arc<Exclusions>,
+    clock: Clock,
 }
 
 /// A worker's link, and when something was last heard on it.
@@ -34,7 +39,10 @@ pub struct Members {
 struct Member {
     link: Link,
     name: String,
+    host: [u8; 16],
     heard_at: Duration,
+    /// How far its clock is ahead of ours in milliseconds, if that is too far.
+    clock_ahead_ms: Option<i64>,
 }
 
 /// What a worker says to a lane.
@@ -48,8 +56,14 @@ pub enum Report {
 
 impl Members {
     /// No workers yet.
-    pub fn new(config: ClusterConfig, id: ClusterId) -> Members {
-        Members { id, links: BTreeMap::new(), cluster: Cluster::new(config), news: Vec::new() }
+    pub fn new(
+        config: ClusterConfig,
+        id: ClusterId,
+        exclusions: Arc<Exclusions>,
+        clock: Clock,
+    ) -> Members {
+        let (links, news) = (BTreeMap::new(), Vec::new());
+        Members { id, links, cluster: Cluster::new(config), news, exclusions, clock }
     }
 
     /// Takes in what a link tells. What is for a lane is given back.
@@ -79,6 +93,11 @@ impl Members {
 
     fn handle_hello(&mut self, now: Duration, hello: Hello, link: Link) {
         let worker = link.worker();
+        if let Some(refusal) = self.refusal(worker, &hello.name, hello.host) {
+            tracing::warn!("refused worker {} ({}): {refusal}", hello.name, link.remote());
+            link.close(&refusal);
+            return;
+        }
         let known = self.links.get(&worker).map(|member| now.saturating_sub(member.heard_at));
         if known.is_some_and(|silent| silent >= GIVES_WAY_AFTER) {
             self.lose(now, worker, "it has connected anew");
@@ -93,16 +112,82 @@ impl Members {
             return;
         }
         let welcome = Welcome { cluster: self.id, heartbeat_ms: HEARTBEAT_MS };
-        let name = hello.name.clone();
-        self.links.insert(worker, Member { link, name, heard_at: now });
+        let (name, host) = (hello.name.clone(), hello.host);
+        let clock_ahead_ms = self.compare_clocks(&hello);
+        self.links.insert(worker, Member { link, name, host, heard_at: now, clock_ahead_ms });
         // What the cluster core asks for in return is done later: the welcome is sent first.
         match self.cluster.handle_hello(now, worker, &hello) {
             Ok(()) => {
+                self.note(Known { worker, name: hello.name.clone(), host });
                 self.news
                     .push(Happening::WorkerJoined { worker: hello.name, worker_id: worker.hex() });
                 self.send(now, worker, &welcome);
+                let removed = self.exclusions.told();
+                if !removed.workers.is_empty() {
+                    self.send(now, worker, &removed);
+                }
             }
             Err(text) => self.refuse(worker, &Refusal::new(RefusalCode::Malformed, &text)),
+        }
+    }
+
+    fn refusal(&self, worker: WorkerId, name: &str, host: [u8; 16]) -> Option<Refusal> {
+        let exclusions = &self.exclusions;
+        exclusions.refusal(worker).or_else(|| exclusions.refusal_of(name, host))
+    }
+
+    /// Remembers that a worker is here, so that it can be named later; away from this task, which never waits.
+    fn note(&self, known: Known) {
+        if self.exclusions.is_known(&known) {
+            return;
+        }
+        let exclusions = Arc::clone(&self.exclusions);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = exclusions.note(known) {
+                tracing::warn!("{error}");
+            }
+        });
+    }
+
+    /// How far a worker's clock is ahead of ours, in milliseconds; `None` if that is no matter.
+    fn compare_clocks(&self, hello: &Hello) -> Option<i64> {
+        let ms = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
+        let (theirs, ours) = (ms(hello.time_ms), ms(self.clock.unix_ms()));
+        let ahead = theirs - ours;
+        if Duration::from_millis(ahead.unsigned_abs()) <= CLOCKS_APART {
+            return None;
+        }
+        tracing::warn!(
+            "the clock of worker {} says {} and this machine's {}: set the one that is wrong, before certificates \
+             seem to have expired or not to have begun",
+            hello.name,
+            show_utc(theirs / 1000),
+            show_utc(ours / 1000)
+        );
+        Some(ahead)
+    }
+
+    /// Who may not be here has changed: closes the connections of those that are, and tells the others.
+    pub fn handle_exclusions(&mut self, now: Duration) {
+        let refused: Vec<(WorkerId, Refusal)> = self
+            .links
+            .iter()
+            .filter_map(|(id, it)| Some((*id, self.refusal(*id, &it.name, it.host)?)))
+            .collect();
+        for (worker, refusal) in refused {
+            let why = match refusal.code {
+                RefusalCode::Removed => "it was removed",
+                _ => "it was banned",
+            };
+            if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
+                link.close(&refusal);
+                self.note_lost(worker, name, why);
+            }
+            self.cluster.handle_lost(now, worker, why);
+        }
+        let removed = self.exclusions.told();
+        for worker in self.links.keys().copied().collect::<Vec<_>>() {
+            self.send(now, worker, &removed);
         }
     }
 
@@ -114,6 +199,7 @@ impl Members {
     /// What is known of each worker, here or lost.
     pub fn snapshot(&self, now: Duration) -> Vec<WorkerSnapshot> {
         let with_rtt = |(id, mut told): (WorkerId, WorkerSnapshot)| {
+            told.clock_ahead_ms = self.links.get(&id).and_then(|member| member.clock_ahead_ms);
             if let (Some(heard), Some(member)) = (&mut told.heard, self.links.get(&id)) {
                 let rtt = member.link.round_trip().as_micros();
                 heard.rtt_us = Some(u64::try_from(rtt).unwrap_or(u64::MAX));

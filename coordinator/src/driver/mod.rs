@@ -102,7 +102,7 @@ impl Driver {
     pub fn new(config: DriverConfig, outputs: Outputs) -> Driver {
         Driver {
             started: Instant::now(),
-            members: Members::new(config.cluster, config.id),
+            members: Members::new(config.cluster, config.id, config.exclusions, config.clock),
             lanes: BTreeMap::new(),
             next_lane: LaneId(0),
             gone: Counts::default(),

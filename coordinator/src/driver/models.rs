@@ -24,6 +24,11 @@ impl Driver {
             LaneCommand::Unload { model, patience, reply } => self.unload(model, patience, reply),
             LaneCommand::Holdings(reply) => _ = reply.send(self.members.cluster.holdings()),
             LaneCommand::Snapshot(reply) => _ = reply.send(self.snapshot()),
+            LaneCommand::ExclusionsChanged(reply) => {
+                let now = self.now();
+                self.members.handle_exclusions(now);
+                let _ = reply.send(());
+            }
         }
     }
 

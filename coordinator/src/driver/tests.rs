@@ -2,6 +2,7 @@
 
 mod hostile;
 mod lanes;
+mod members;
 mod odd_chats;
 mod reports;
 
@@ -157,6 +158,8 @@ impl Rig {
             },
             id: [3; 16],
             key_concurrency: Some(KEY_CONCURRENCY),
+            exclusions: Arc::clone(&cluster.exclusions),
+            clock: cluster.clock.clone(),
         };
         let mut driver = Driver::new(config, outputs);
         for (model, status) in (0..).zip(senders) {

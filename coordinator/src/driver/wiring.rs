@@ -13,10 +13,12 @@ use crate::models::watch::ModelNews;
 use crate::shutdown::Shutdown;
 use crate::snapshot::Snapshot;
 use crate::status::{Work, WorkerMemory};
+use crate::trust::exclusions::Exclusions;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use woolly_protocol::certificate::ClusterId;
+use woolly_protocol::clock::Clock;
 
 /// What a driver is made from.
 #[derive(Debug)]
@@ -27,6 +29,10 @@ pub struct DriverConfig {
     pub id: ClusterId,
     /// Generations that one API key may have; `None` is no limit of its own.
     pub key_concurrency: Option<usize>,
+    /// Who may not be here.
+    pub exclusions: Arc<Exclusions>,
+    /// The time of day, which workers' clocks are held against.
+    pub clock: Clock,
 }
 
 /// What the driver is asked to do with models.
@@ -53,6 +59,8 @@ pub enum LaneCommand {
     Holdings(oneshot::Sender<Vec<WorkerMemory>>),
     /// Say all that is known at this moment, but the time of day and events.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// Who may not be here has changed: close what is open of them, and tell the others.
+    ExclusionsChanged(oneshot::Sender<()>),
 }
 
 /// Where things happen.

@@ -3,8 +3,8 @@
 //! It knows which function answers which path, and nothing of what an answer holds.
 
 use super::api::{
-    admin, answer, chat, cluster, completions, events, fields, health, infill, messages, metrics,
-    models, ollama, page, props, responses, shape, tokenize,
+    admin, answer, chat, cluster, completions, events, fields, health, infill, members, messages,
+    metrics, models, ollama, page, props, responses, shape, tokenize,
 };
 use super::gateway::Gateway;
 use super::server::admin::Door;
@@ -41,6 +41,10 @@ fn admin_routes() -> Router<Arc<Gateway>> {
         .route("/admin/v1/models/load", post(admin::load))
         .route("/admin/v1/models/unload", post(admin::unload))
         .route("/admin/v1/cluster", get(cluster::cluster))
+        .route("/admin/v1/remove", post(members::remove))
+        .route("/admin/v1/ban", post(members::ban))
+        .route("/admin/v1/allow", post(members::allow))
+        .route("/admin/v1/tokens", post(members::token))
         .route("/admin/v1/events", get(events::events))
 }
 

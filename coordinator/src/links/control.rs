@@ -1,23 +1,30 @@
 //! One worker's connection: its control stream both ways, and the streams that it opens.
 
-use super::link::{CONTROL_QUEUE, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News};
+use super::link::{
+    CONTROL_QUEUE, HEARTBEAT_MS, Link, LinkError, LinkEvent, LinkId, News, try_send,
+};
 use super::streams::read_streams;
+use crate::trust::renewals::Renewals;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use woolly_protocol::control::{Drain, Heartbeat, Hello, Ready};
 use woolly_protocol::fault::FaultMessage;
-use woolly_protocol::frame::{EncodedFrame, FrameError};
+use woolly_protocol::frame::{EncodedFrame, Frame, FrameError};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::gone::gone;
 use woolly_protocol::ids::WorkerId;
+use woolly_protocol::join::RenewalRequest;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{Preamble, answer_greeting};
 use woolly_protocol::rate::FrameRate;
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// How long a connected worker may take to say `Hello`.
 const GREETING_TIME: Duration = Duration::from_secs(10);
+/// The time between two renewals of a worker's certificate: each is a signature.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the links of one coordinator share.
 #[derive(Clone, Debug)]
@@ -26,6 +33,8 @@ pub struct Shared {
     pub events: mpsc::Sender<LinkEvent>,
     /// What we speak.
     pub preamble: Preamble,
+    /// New certificates for workers.
+    pub renewals: Renewals,
 }
 
 /// Serves one connection of a worker until it is lost. `worker` is what its certificate says.
@@ -54,6 +63,8 @@ pub async fn run(
     let (send, reader, hello) = greeted.inspect_err(|error| error.refusal().close(&connection))?;
     let (control, frames) = mpsc::channel(CONTROL_QUEUE);
     let remote = connection.remote_address();
+    // Weak, so that the queue ends with the driver's end of it.
+    let answers = control.downgrade();
     let link = Link { id, worker, remote, connection: connection.clone(), control };
     let tell = |news| LinkEvent { link: id, worker, news };
     if shared.events.send(tell(News::Hello { hello: Box::new(hello), link })).await.is_err() {
@@ -62,7 +73,7 @@ pub async fn run(
     }
     let seen = AtomicU64::new(0);
     let error = tokio::select! {
-        error = read_control(reader, (id, worker), &shared.events, &seen) => error,
+        error = read_control(reader, (id, worker), &shared, (&answers, &seen)) => error,
         error = write_control(send, frames, &seen) => error,
         error = read_streams(connection.clone(), id, worker, &shared.events) => error,
         () = gone(&connection) => LinkError::Gone,
@@ -74,21 +85,29 @@ pub async fn run(
 }
 
 /// Hands control messages to the driver until something is wrong. The number of the last heartbeat is
-/// left in `seen`.
+/// left in `seen`. A certificate is renewed here: there is nothing to decide about it.
 async fn read_control(
     mut reader: FrameReader,
     (link, worker): (LinkId, WorkerId),
-    events: &mpsc::Sender<LinkEvent>,
-    seen: &AtomicU64,
+    shared: &Shared,
+    (answers, seen): (&mpsc::WeakSender<EncodedFrame>, &AtomicU64),
 ) -> LinkError {
-    const ACCEPT: [Kind; 4] = [Kind::Ready, Kind::Heartbeat, Kind::Fault, Kind::Drain];
+    const ACCEPT: [Kind; 5] =
+        [Kind::Ready, Kind::Heartbeat, Kind::Fault, Kind::Drain, Kind::RenewalRequest];
     let mut rate = FrameRate::default();
+    let mut renewed = None;
     loop {
         let read = reader.read(&ACCEPT).await;
         if let Err(error) = rate.count(Instant::now()) {
             return error.into();
         }
         let news = match read {
+            Ok(Some(frame)) if frame.kind() == Kind::RenewalRequest => {
+                match renew(worker, &frame, shared, answers, &mut renewed) {
+                    Ok(()) => continue,
+                    Err(error) => return error,
+                }
+            }
             Ok(Some(frame)) => match frame.kind() {
                 Kind::Ready => frame.message::<Ready>().map(News::Ready),
                 Kind::Heartbeat => frame.message::<Heartbeat>().map(|heartbeat| {
@@ -105,10 +124,30 @@ async fn read_control(
             Ok(news) => news,
             Err(error) => return error.into(),
         };
-        if events.send(LinkEvent { link, worker, news }).await.is_err() {
+        if shared.events.send(LinkEvent { link, worker, news }).await.is_err() {
             return LinkError::Dropped;
         }
     }
+}
+
+/// Answers with a new certificate. `renewed` is when that was last done on this link.
+fn renew(
+    worker: WorkerId,
+    frame: &Frame,
+    shared: &Shared,
+    answers: &mpsc::WeakSender<EncodedFrame>,
+    renewed: &mut Option<Instant>,
+) -> Result<(), LinkError> {
+    if renewed.is_some_and(|at| at.elapsed() < RENEWAL_PAUSE) {
+        let text = format!("a certificate is renewed once in {} s", RENEWAL_PAUSE.as_secs());
+        return Err(FrameError::Refused(Refusal::new(RefusalCode::Busy, &text)).into());
+    }
+    *renewed = Some(Instant::now());
+    let request = frame.message::<RenewalRequest>()?;
+    let signed = shared.renewals.sign(worker, &request).map_err(FrameError::Refused)?;
+    let queue = answers.upgrade().ok_or(LinkError::Dropped)?;
+    // A queue that is full is the driver's to see; the worker asks again.
+    try_send(&queue, EncodedFrame::new(&signed)?).or(Ok(()))
 }
 
 /// Writes the driver's messages, and a heartbeat every [`HEARTBEAT_MS`] which echoes the number in

@@ -1,10 +1,14 @@
 //! For tests: a coordinator's endpoint on loopback, and workers that dial it.
 
 use super::{EVENTS_MAX, LinkEvent, LinkId, Shared, run};
+use crate::trust::exclusions::Exclusions;
+use crate::trust::renewals::Renewals;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::mpsc;
 use woolly_protocol::ca::ClusterCa;
+use woolly_protocol::clock::Clock;
 use woolly_protocol::control::Hello;
 use woolly_protocol::endpoint::{
     IDLE_TIMEOUT, bind, coordinator_server, dial_coordinator, link_client,
@@ -17,16 +21,21 @@ use woolly_protocol::preamble::Preamble;
 pub struct TestCluster {
     pub events: mpsc::Receiver<LinkEvent>,
     pub preamble: Preamble,
-    ca: ClusterCa,
+    pub exclusions: Arc<Exclusions>,
+    pub clock: Clock,
+    ca: Arc<ClusterCa>,
     address: SocketAddr,
     client: quinn::Endpoint,
     _server: quinn::Endpoint,
+    _folder: tempfile::TempDir,
 }
 
 impl TestCluster {
     pub fn new() -> TestCluster {
         let (dir, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
-        let ca = ClusterCa::open(dir.path(), now).unwrap();
+        let ca = Arc::new(ClusterCa::open(dir.path(), now).unwrap());
+        let exclusions = Arc::new(Exclusions::open(dir.path().join("members")).unwrap());
+        let clock = Clock::default();
         let identity = ca.issue_coordinator(now).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
         let config = coordinator_server(&identity, IDLE_TIMEOUT).unwrap();
@@ -34,10 +43,25 @@ impl TestCluster {
         let client = bind(any, None).unwrap().endpoint;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let preamble = Preamble::ours(crate::models::NUMERICS);
-        let shared = Shared { events: sender, preamble };
+        let renewals = Renewals {
+            ca: Arc::clone(&ca),
+            exclusions: Arc::clone(&exclusions),
+            clock: clock.clone(),
+        };
+        let shared = Shared { events: sender, preamble, renewals };
         tokio::spawn(serve(server.clone(), shared));
         let address = server.local_addr().unwrap();
-        TestCluster { events, preamble, ca, address, client, _server: server }
+        TestCluster {
+            events,
+            preamble,
+            exclusions,
+            clock,
+            ca,
+            address,
+            client,
+            _server: server,
+            _folder: dir,
+        }
     }
 
     /// A new worker's certificate.
@@ -60,7 +84,7 @@ async fn serve(endpoint: quinn::Endpoint, shared: Shared) {
         let (link, shared) = (next, shared.clone());
         next.0 += 1;
         tokio::spawn(async move {
-            let (connection, peer) = accept(incoming).await.unwrap();
+            let (connection, peer) = accept(incoming, SystemTime::now()).await.unwrap();
             let Peer::Worker(worker) = peer else { panic!("{peer:?}") };
             let _ = run(connection, worker, link, shared).await;
         });
@@ -84,5 +108,7 @@ pub fn hello() -> Hello {
         version: "0".to_owned(),
         local: false,
         weights_from_disk: false,
+        host: [2; 16],
+        time_ms: Clock::default().unix_ms(),
     }
 }

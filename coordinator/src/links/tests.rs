@@ -4,11 +4,13 @@ use super::testing::{TestCluster, hello};
 use super::*;
 use std::time::Duration;
 use tokio::time::timeout;
-use woolly_protocol::control::{Heartbeat, StreamOpen, StreamPurpose, Welcome};
+use woolly_protocol::control::{Heartbeat, Hello, StreamOpen, StreamPurpose, Welcome};
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::{EncodedFrame, Frame};
 use woolly_protocol::frame_io::{FrameReader, read_frame, write_frame};
+use woolly_protocol::identity::SigningRequest;
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::join::{JoinAccepted, RenewalRequest};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::preamble::{Preamble, greet};
 use woolly_protocol::refusal::{Refusal, RefusalCode};
@@ -40,7 +42,7 @@ impl Pair {
         write_frame(&mut send, EncodedFrame::new(&hello()).unwrap()).await.unwrap();
         match self.news().await {
             News::Hello { hello: found, link } => {
-                assert_eq!(*found, hello());
+                assert_eq!(*found, Hello { time_ms: found.time_ms, ..hello() });
                 (send, FrameReader::new(recv), link)
             }
             news => panic!("{news:?}"),
@@ -189,4 +191,42 @@ async fn a_flood_of_heartbeats_closes_the_link() {
     let closed = Refusal::from_connection(&pair.worker.closed().await).unwrap();
     assert_eq!(closed.code, RefusalCode::Busy);
     assert!(flood.await.unwrap() >= 1000);
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_on_the_control_stream_and_not_too_often() {
+    let mut pair = pair().await;
+    let (mut send, mut reader, link) = pair.hello().await;
+    link.send(&Welcome { cluster: [2; 16], heartbeat_ms: HEARTBEAT_MS }).unwrap();
+    reader.read(&[Kind::Welcome]).await.unwrap().unwrap();
+    let request = SigningRequest::new().unwrap();
+    let asked = RenewalRequest { signing_request: request.der().to_vec() };
+    write_frame(&mut send, EncodedFrame::new(&asked).unwrap()).await.unwrap();
+    let answer: JoinAccepted = loop {
+        let accept = [Kind::JoinAccepted, Kind::Heartbeat];
+        let frame = timeout(Duration::from_secs(10), reader.read(&accept)).await.unwrap();
+        let frame = frame.unwrap().unwrap();
+        if frame.kind() == Kind::JoinAccepted {
+            break frame.message().unwrap();
+        }
+    };
+    let renewed = woolly_protocol::certificate::subject(&answer.certificate.into()).unwrap();
+    assert_eq!(renewed.role, woolly_protocol::certificate::Role::Worker(link.worker()));
+    // Each is a signature: whoever asks again at once is not asked to stay.
+    write_frame(&mut send, EncodedFrame::new(&asked).unwrap()).await.unwrap();
+    let News::Lost(why) = pair.news().await else { panic!("the link goes on") };
+    assert!(why.contains("once in 60 s"), "{why}");
+}
+
+#[tokio::test]
+async fn who_was_removed_gets_no_certificate_on_the_control_stream() {
+    let mut pair = pair().await;
+    let (mut send, _reader, link) = pair.hello().await;
+    pair.cluster.exclusions.remove(link.worker(), "w", 1).unwrap();
+    let request = SigningRequest::new().unwrap();
+    let asked = RenewalRequest { signing_request: request.der().to_vec() };
+    write_frame(&mut send, EncodedFrame::new(&asked).unwrap()).await.unwrap();
+    let News::Lost(_) = pair.news().await else { panic!("the link goes on") };
+    let closed = timeout(Duration::from_secs(10), pair.worker.closed()).await.unwrap();
+    assert_eq!(Refusal::from_connection(&closed).unwrap().code, RefusalCode::Removed);
 }

@@ -1,4 +1,4 @@
-//! The state directory: keys, tokens, fingerprints; one coordinator at a time.
+//! The state directory: keys, tokens, members, fingerprints; one coordinator at a time.
 
 use anyhow::{Context, bail};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -63,6 +63,11 @@ impl StateDir {
     pub fn last_plan_of(&self, model: &Path) -> PathBuf {
         let hash = blake3::hash(model.as_os_str().as_encoded_bytes());
         self.root.join(format!("last-plan-{}", hash.as_bytes()[0] % LAST_PLANS))
+    }
+
+    /// Who was removed, who is banned, and who was here.
+    pub fn members(&self) -> PathBuf {
+        self.root.join("members")
     }
 
     /// The socket of the admin API.

@@ -15,7 +15,7 @@ fn a_preamble_is_32_fixed_bytes() {
     let ours = Preamble::ours(0x0403_0201);
     let bytes = ours.to_bytes();
     assert_eq!(&bytes[..8], b"WOOLLY\0\x01");
-    assert_eq!(bytes[8..20], [6, 0, 0, 0, 6, 0, 0, 0, 1, 2, 3, 4]);
+    assert_eq!(bytes[8..20], [7, 0, 0, 0, 7, 0, 0, 0, 1, 2, 3, 4]);
     assert_eq!(bytes[20..], [0; 12]);
     assert_eq!(Preamble::from_bytes(&bytes), Ok(ours));
     for bit in 0..bytes.len() * 8 {
@@ -30,7 +30,7 @@ fn a_preamble_is_32_fixed_bytes() {
 #[test]
 fn versions_are_named_on_both_sides() {
     let ours = Preamble::ours(7);
-    for protocol in [0, 1, 2, 3, 4, 5, 7, u32::MAX] {
+    for protocol in [0, 1, 2, 3, 4, 5, 6, 8, u32::MAX] {
         // A later version may use what is reserved now.
         let mut bytes = Preamble { protocol, ..ours }.to_bytes();
         bytes[31] = 1;

@@ -8,6 +8,7 @@ mod greeting;
 mod links;
 mod pins;
 mod quic;
+mod renewal;
 mod samples;
 mod tokens;
 mod trust;

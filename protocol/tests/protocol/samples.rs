@@ -9,7 +9,7 @@ use woolly_protocol::forward::{
     BlockLimits, BlockTables, CacheLimits, CacheTables, Chunk, Forward, StateSlots, TableSpan,
 };
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
-use woolly_protocol::join::{JoinAccepted, JoinRequest};
+use woolly_protocol::join::{JoinAccepted, JoinRequest, Removed, RenewalRequest};
 use woolly_protocol::sampling::{
     RowMode, SampleBy, Sampled, SampledRow, SampledToken, Sampling, SamplingOptions,
     SamplingParams, SamplingRow, TokenMask,
@@ -37,6 +37,8 @@ pub fn hello() -> Hello {
         version: "0.1.0".to_owned(),
         local: false,
         weights_from_disk: true,
+        host: [0x12; 16],
+        time_ms: 1_795_879_598_123,
     }
 }
 
@@ -211,7 +213,16 @@ pub fn join_request() -> JoinRequest {
         token_secret: "0123456789abcdefghjkmnpqrstvwxyz".to_owned(),
         signing_request: vec![0x30, 0x03, 1, 2, 3],
         name: "node".to_owned(),
+        host: [0x12; 16],
     }
+}
+
+pub fn renewal_request() -> RenewalRequest {
+    RenewalRequest { signing_request: vec![0x30, 4, 5, 6] }
+}
+
+pub fn removed() -> Removed {
+    Removed { workers: vec![WorkerId(0x1234_5678_9abc_def0), WorkerId(7)] }
 }
 
 pub fn join_accepted() -> JoinAccepted {

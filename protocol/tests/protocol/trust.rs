@@ -72,10 +72,13 @@ fn a_signed_worker_is_saved_and_loaded() {
     assert_eq!(mode & 0o777, 0o600);
     let loaded = Identity::load(home.path(), now()).unwrap().unwrap();
     assert_eq!((loaded.role(), loaded.ca_pin()), (Role::Worker(worker), ca.pin()));
-    for wrong in [now() + 11 * YEAR, now() - YEAR] {
-        let error = Identity::load(home.path(), wrong).unwrap_err();
-        assert!(matches!(error, IdentityError::NotValidNow { .. }), "{error}");
-    }
+    let error = Identity::load(home.path(), now() - YEAR).unwrap_err();
+    assert!(matches!(error, IdentityError::NotValidNow { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.matches(" UTC").count() == 3 && text.contains("set the clock"), "{text}");
+    // It has expired by then: good for its renewal.
+    let expired = Identity::load(home.path(), now() + 11 * YEAR).unwrap().unwrap();
+    assert!(expired.validity().is_over(now() + 11 * YEAR) && !expired.validity().is_over(now()));
     let text = fs::read_to_string(home.path().join(WORKER_FILE)).unwrap();
     fs::write(home.path().join(WORKER_FILE), &text[..text.len() / 2]).unwrap();
     let error = Identity::load(home.path(), now()).unwrap_err();

@@ -71,6 +71,8 @@ fn read_any(frame: &Frame) -> bool {
         Kind::Sampled => read::<sampling::Sampled>(frame),
         Kind::JoinRequest => read::<join::JoinRequest>(frame),
         Kind::JoinAccepted => read::<join::JoinAccepted>(frame),
+        Kind::RenewalRequest => read::<join::RenewalRequest>(frame),
+        Kind::Removed => read::<join::Removed>(frame),
         Kind::SliceManifestRequest => read::<slices::SliceManifestRequest>(frame),
         Kind::SliceManifest => read::<slices::SliceManifest>(frame),
         Kind::SliceChunkRequest => read::<slices::SliceChunkRequest>(frame),
@@ -102,6 +104,8 @@ fn microbatch_messages() {
 fn join_and_slice_messages() {
     check_wire(&samples::join_request(), &[], JOIN_REQUEST);
     check_wire(&samples::join_accepted(), &[], JOIN_ACCEPTED);
+    check_wire(&samples::renewal_request(), &[], RENEWAL_REQUEST);
+    check_wire(&samples::removed(), &[], REMOVED);
     check_wire(&samples::slice_manifest_request(), &[], SLICE_MANIFEST_REQUEST);
     check_wire(&samples::slice_manifest(), &[], SLICE_MANIFEST);
     check_wire(&samples::slice_chunk_request(), &[], SLICE_CHUNK_REQUEST);

@@ -67,8 +67,8 @@ fn first_line(path: &Path) -> std::io::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Decides what to show: a certificate that is valid now and of the token's cluster, or else the
-/// token.
+/// Decides what to show: a certificate of the token's cluster, or else the token. One that has expired will be
+/// renewed with the coordinator.
 ///
 /// # Errors
 ///
@@ -119,9 +119,7 @@ pub async fn exchange(
                 failure => failure,
             });
         }
-        Err(JoinError::Frame(error)) => return Err(error.into()),
-        Err(JoinError::Identity(error)) => return Err(DialFailure::Untrusted(error.to_string())),
-        Err(error) => return Err(DialFailure::Unreachable(error.to_string())),
+        Err(error) => return Err(error.into()),
     };
     let dir = config.state_dir.clone();
     let (saved, identity) = blocking(move || (identity.save(&dir), identity)).await;

@@ -84,8 +84,14 @@ impl Attempts {
 
 /// Refusals that stay the same however often this worker asks.
 fn is_final(code: RefusalCode) -> bool {
-    use RefusalCode::{AlreadyConnected, Busy, Internal, NameTaken, Other, ShuttingDown};
-    !matches!(code, AlreadyConnected | Busy | Internal | NameTaken | ShuttingDown | Other(_))
+    use RefusalCode::{
+        AlreadyConnected, Busy, CertificateExpired, ClockWrong, Internal, NameTaken, Other,
+        ShuttingDown,
+    };
+    let is_of_time = matches!(code, CertificateExpired | ClockWrong);
+    let passes =
+        matches!(code, AlreadyConnected | Busy | Internal | NameTaken | ShuttingDown | Other(_));
+    !passes && !is_of_time
 }
 
 /// Between half and all of a pause, so that many workers do not come back at the same moment.
@@ -138,6 +144,9 @@ mod tests {
             (RefusalCode::TokenExpired, true),
             (RefusalCode::Protocol, true),
             (RefusalCode::WrongCluster, true),
+            (RefusalCode::Removed, true),
+            (RefusalCode::Banned, true),
+            (RefusalCode::ClockWrong, false),
             (RefusalCode::Busy, false),
             (RefusalCode::AlreadyConnected, false),
         ] {

@@ -5,12 +5,14 @@ use crate::app::join::{self, Credentials, CredentialsError};
 use crate::app::retry::Attempts;
 use crate::config::{Config, TokenSource};
 use crate::coordinator::context::Context;
+use crate::coordinator::renewal;
 use crate::coordinator::session::{Ended, converse};
 use crate::counters::Counters;
 use crate::machine::system;
 use crate::peers::accept::accept_peers;
 use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::{DialFailure, Dialer, Greeted, resolve};
+use crate::peers::removed::RemovedWorkers;
 use crate::shutdown::{self, Order, Shutdown, Teller};
 use crate::stage::compute::Compute;
 use crate::stage::load::Measured;
@@ -30,7 +32,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
-use woolly_protocol::machine::machine_id;
+use woolly_protocol::machine::{host_id, machine_id};
 use woolly_protocol::token::JoinToken;
 
 /// Time that leaving politely may take; a conversation that drains takes less.
@@ -79,14 +81,19 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 _ = told.ordered() => return Ok(()),
             },
         };
+        let (arrivals, removed) = (Arc::default(), Arc::default());
+        let endpoint = listen(&identity, &config, &arrivals, &removed)?;
         let context = Arc::new(Context {
             machine: machine_id(),
+            host: host_id(),
             counters: Arc::clone(&counters),
             timings: Timings::default(),
             compute: compute.clone(),
             loader,
             residents: Arc::new(Mutex::new(Residents::new(config.allowance()))),
-            arrivals: Arc::new(Arrivals::default()),
+            arrivals,
+            removed,
+            endpoint,
             dialer: Arc::new(Dialer::new(identity, config.idle_timeout)),
             places: Places {
                 model_dir: config.model_dir.clone(),
@@ -98,8 +105,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             },
             config: config.clone(),
         });
-        let endpoint = listen(&context)?;
-        serve(&context, &endpoint, measured, &mut attempts, &mut told).await
+        serve(&context, measured, &mut attempts, &mut told).await
     };
     tokio::select! {
         done = work => done,
@@ -171,16 +177,21 @@ fn lock_state(dir: &Path) -> Result<File, Failure> {
     }
 }
 
-fn listen(context: &Arc<Context>) -> Result<Endpoint, Failure> {
-    let address = context.config.listen;
-    let server =
-        worker_server(context.dialer.identity(), context.config.idle_timeout).map_err(error)?;
+fn listen(
+    identity: &Identity,
+    config: &Config,
+    arrivals: &Arc<Arrivals>,
+    removed: &Arc<RemovedWorkers>,
+) -> Result<Endpoint, Failure> {
+    let address = config.listen;
+    let server = worker_server(identity, config.idle_timeout).map_err(error)?;
     let bound = bind(address, Some(server))
         .map_err(|why| error(format!("cannot listen on {address}: {why}; change --listen")))?;
     if let Some(warning) = bound.warning {
         tracing::warn!("{warning}");
     }
-    tokio::spawn(accept_peers(bound.endpoint.clone(), Arc::clone(&context.arrivals)));
+    let (arrivals, removed) = (Arc::clone(arrivals), Arc::clone(removed));
+    tokio::spawn(accept_peers(bound.endpoint.clone(), arrivals, removed));
     Ok(bound.endpoint)
 }
 
@@ -211,7 +222,6 @@ async fn obtain(
 /// Converses again and again.
 async fn serve(
     context: &Arc<Context>,
-    endpoint: &Endpoint,
     measured: Measured,
     attempts: &mut Attempts,
     shutdown: &mut Shutdown,
@@ -226,7 +236,7 @@ async fn serve(
         };
         let (why, was_welcome) = match reached {
             Ok((greeted, address)) => {
-                let advertise = advertised(context, endpoint, &greeted.connection)?;
+                let advertise = advertised(context, &greeted.connection)?;
                 let own = (advertise, measured);
                 match converse(context, greeted, address, own, shutdown).await {
                     Ended::Shutdown => return Ok(()),
@@ -246,7 +256,7 @@ async fn serve(
 async fn reach(context: &Context) -> Result<(Greeted, SocketAddr), DialFailure> {
     let mut failure = None;
     for address in resolve(&context.config.host, context.config.port).await? {
-        match context.dialer.coordinator(address).await {
+        match renewal::reach(context, address).await {
             Ok(greeted) => return Ok((greeted, address)),
             Err(why) => failure = Some(why),
         }
@@ -255,12 +265,8 @@ async fn reach(context: &Context) -> Result<(Greeted, SocketAddr), DialFailure> 
 }
 
 /// What other workers are told to dial.
-fn advertised(
-    context: &Context,
-    endpoint: &Endpoint,
-    coordinator: &Connection,
-) -> Result<SocketAddr, Failure> {
-    let bound = endpoint.local_addr().map_err(error)?;
+fn advertised(context: &Context, coordinator: &Connection) -> Result<SocketAddr, Failure> {
+    let bound = context.endpoint.local_addr().map_err(error)?;
     let mut address = context.config.advertise.unwrap_or(bound);
     if address.port() == 0 {
         address.set_port(bound.port());

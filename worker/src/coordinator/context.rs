@@ -6,12 +6,13 @@ use crate::counters::Counters;
 use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::Dialer;
 use crate::peers::outbox::Outbox;
+use crate::peers::removed::RemovedWorkers;
 use crate::stage::compute::Compute;
 use crate::stage::load::Loader;
 use crate::stage::resident::Residents;
 use crate::stage::timings::Timings;
 use crate::weights::source::Places;
-use quinn::Connection;
+use quinn::{Connection, Endpoint};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -23,6 +24,8 @@ pub struct Context {
     pub config: Config,
     /// This machine, as in the hello.
     pub machine: [u8; 16],
+    /// The same after it was booted again, as in the hello.
+    pub host: [u8; 16],
     /// What is counted.
     pub counters: Arc<Counters>,
     /// How long forwards take.
@@ -36,6 +39,10 @@ pub struct Context {
     pub residents: Arc<Mutex<Residents>>,
     /// Streams from other workers and the coordinator.
     pub arrivals: Arc<Arrivals>,
+    /// Whose connections are refused.
+    pub removed: Arc<RemovedWorkers>,
+    /// Where others reach this worker.
+    pub endpoint: Endpoint,
     /// Connections to others.
     pub dialer: Arc<Dialer>,
     /// Where weights may be.

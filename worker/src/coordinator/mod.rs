@@ -5,4 +5,5 @@ pub mod assignment;
 pub mod context;
 pub mod fetch;
 pub mod loading;
+pub mod renewal;
 pub mod session;

@@ -2,6 +2,7 @@
 
 use super::assignment::Plan;
 use super::context::{Context, Coordinator};
+use super::renewal::Renewal;
 use crate::convert;
 use crate::counters::Counters;
 use crate::peers::accept::receive_streams;
@@ -26,6 +27,7 @@ use woolly_protocol::frame::{EncodedFrame, Frame, FrameError};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::gone::{GONE, gone};
 use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::join::Removed;
 use woolly_protocol::kind::Kind;
 use woolly_protocol::limits::LIVE_PLANS_MAX;
 use woolly_protocol::rate::FrameRate;
@@ -66,6 +68,8 @@ pub async fn converse(
     let Greeted { connection, mut send, recv } = greeted;
     let mut reader = FrameReader::new(recv);
     context.arrivals.clear();
+    // The coordinator tells it anew.
+    context.removed.set(Vec::new());
     let hello = hello(context, advertise, measured);
     let welcome = tokio::select! {
         welcome = introduce(&mut send, &mut reader, &hello) => welcome,
@@ -86,7 +90,8 @@ pub async fn converse(
         Coordinator { connection: connection.clone(), address, outbox: outbox.clone(), advertise };
     // Those of the conversation before are nobody's.
     context.timings.take();
-    let mut session = Session { context, coordinator, plans: BTreeMap::new(), beats: 0, heard: 0 };
+    let (plans, renewal) = (BTreeMap::new(), Renewal::default());
+    let mut session = Session { context, coordinator, plans, renewal, beats: 0, heard: 0 };
     let beat = Duration::from_millis(welcome.heartbeat_ms.into());
     let (from, arrivals) = (Peer::Coordinator, &context.arrivals);
     let ended = tokio::select! {
@@ -132,6 +137,8 @@ fn hello(context: &Context, advertise: SocketAddr, measured: Measured) -> Hello 
         version: env!("CARGO_PKG_VERSION").to_owned(),
         local: config.child,
         weights_from_disk: config.weights_from_disk,
+        host: context.host,
+        time_ms: context.dialer.identity().clock().unix_ms(),
     }
 }
 
@@ -170,6 +177,7 @@ struct Session<'a> {
     context: &'a Arc<Context>,
     coordinator: Coordinator,
     plans: BTreeMap<PlanEpoch, Plan>,
+    renewal: Renewal,
     /// Heartbeats sent.
     beats: u64,
     /// The number of the coordinator's last heartbeat; 0 before the first.
@@ -184,7 +192,14 @@ impl Session<'_> {
         beat: Duration,
         shutdown: &mut Shutdown,
     ) -> Option<FrameError> {
-        const ACCEPT: [Kind; 4] = [Kind::Assign, Kind::Release, Kind::Heartbeat, Kind::Drain];
+        const ACCEPT: [Kind; 6] = [
+            Kind::Assign,
+            Kind::Release,
+            Kind::Heartbeat,
+            Kind::Drain,
+            Kind::Removed,
+            Kind::JoinAccepted,
+        ];
         let mut beats = interval(beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rate = FrameRate::default();
@@ -208,7 +223,11 @@ impl Session<'_> {
                     Ok(None) => return Some(FrameError::Truncated { expected: 1, found: 0 }),
                     Err(error) => return Some(error),
                 },
-                _ = beats.tick() => self.beat(),
+                _ = beats.tick() => {
+                    self.beat();
+                    let Session { renewal, context, coordinator, .. } = self;
+                    renewal.ask_if_due(context, &coordinator.outbox).await;
+                }
                 () = timings.enough() => self.beat(),
                 order = shutdown.ordered(), if leaving.is_none() => {
                     let Order::Drain(reason) = order else { return None };
@@ -225,6 +244,8 @@ impl Session<'_> {
         match frame.kind() {
             Kind::Assign => self.assign(frame.message()?).await,
             Kind::Release => self.release(frame.message()?).await,
+            Kind::Removed => self.context.removed.set(frame.message::<Removed>()?.workers),
+            Kind::JoinAccepted => self.renewal.answered(self.context, &frame.message()?).await,
             Kind::Drain => {
                 let drain: Drain = frame.message()?;
                 tracing::info!("the coordinator leaves: {}", drain.reason);
@@ -275,7 +296,7 @@ impl Session<'_> {
     }
 
     fn beat(&mut self) {
-        let Self { context, plans, beats, heard, coordinator } = self;
+        let Self { context, plans, beats, heard, coordinator, .. } = self;
         coordinator.outbox.try_send(|| {
             plans.retain(|_, plan| !plan.has_failed());
             *beats += 1;

@@ -3,10 +3,12 @@
 
 use super::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
 use super::outbox::{Outbox, wrong_epoch};
+use super::removed::RemovedWorkers;
 use crate::convert::preamble;
 use quinn::{Connection, Endpoint};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use woolly_protocol::control::StreamOpen;
@@ -32,19 +34,26 @@ static REFUSED: LogLimit = LogLimit::new();
 /// Accepts other workers for as long as the endpoint lives; their streams go to `arrivals`.
 ///
 /// Handshakes have their own bound and take no place of a worker: only a certificate does.
-pub async fn accept_peers(endpoint: Endpoint, arrivals: Arc<Arrivals>) {
+pub async fn accept_peers(
+    endpoint: Endpoint,
+    arrivals: Arc<Arrivals>,
+    removed: Arc<RemovedWorkers>,
+) {
     let half_open = Places::of_handshakes();
     let peers = Places::new(PEERS_MAX, PER_PEER_MAX);
     let mut tasks = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
         while tasks.try_join_next().is_some() {}
         let Some((incoming, place)) = screen(incoming, &half_open) else { continue };
-        let (arrivals, peers) = (Arc::clone(&arrivals), peers.clone());
+        let (arrivals, peers, removed) =
+            (Arc::clone(&arrivals), peers.clone(), Arc::clone(&removed));
         tasks.spawn(async move {
-            let accepted = accept(incoming).await;
+            let accepted = accept(incoming, SystemTime::now()).await;
             drop(place);
             match accepted {
-                Ok((connection, peer)) => serve_peer(connection, peer, &peers, &arrivals).await,
+                Ok((connection, peer)) => {
+                    serve_peer(connection, peer, (&peers, &removed), &arrivals).await;
+                }
                 Err(error) => tracing::debug!("a connection from another worker: {error}"),
             }
         });
@@ -54,7 +63,7 @@ pub async fn accept_peers(endpoint: Endpoint, arrivals: Arc<Arrivals>) {
 async fn serve_peer(
     connection: Connection,
     peer: Dialled,
-    peers: &Places<WorkerId>,
+    (peers, removed): (&Places<WorkerId>, &RemovedWorkers),
     arrivals: &Arrivals,
 ) {
     let Dialled::Worker(worker) = peer else {
@@ -62,6 +71,12 @@ async fn serve_peer(
         Refusal::new(RefusalCode::WrongRole, text).close(&connection);
         return;
     };
+    if removed.contains(worker) {
+        let refusal = RemovedWorkers::refusal();
+        refusal.close(&connection);
+        REFUSED.warn(format_args!("worker {} was turned away: {refusal}", worker.hex()));
+        return;
+    }
     let Some(_place) = peers.take(worker) else {
         let text = format!(
             "too many connections: this worker takes {PEERS_MAX}, {PER_PEER_MAX} of one worker"
@@ -78,7 +93,15 @@ async fn serve_peer(
             return;
         }
     };
-    let ended = receive_streams(&connection, Peer::Worker(worker), arrivals, None).await;
+    let from = Peer::Worker(worker);
+    let mut receiving = pin!(receive_streams(&connection, from, arrivals, None));
+    let ended = tokio::select! {
+        ended = &mut receiving => ended,
+        () = removed.until(worker) => {
+            RemovedWorkers::refusal().close(&connection);
+            receiving.await
+        }
+    };
     tracing::debug!("the connection from worker {} ended: {ended}", worker.hex());
 }
 

@@ -5,24 +5,28 @@ use crate::convert::preamble;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+use woolly_protocol::clock::{show_utc, unix_seconds};
 use woolly_protocol::control::Neighbour;
 use woolly_protocol::endpoint::{
     DialError, DialProblem, bind, dial_coordinator, dial_worker, link_client, slices_client,
 };
 use woolly_protocol::frame::FrameError;
-use woolly_protocol::identity::Identity;
+use woolly_protocol::identity::{Identity, IdentityError};
+use woolly_protocol::joining::JoinError;
 use woolly_protocol::peer::explain;
 use woolly_protocol::preamble::greet;
-use woolly_protocol::refusal::Refusal;
+use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// Addresses of one name that are tried at most.
 const ADDRESSES_MAX: usize = 8;
 /// QUIC's code for a TLS alert is the alert plus this.
 const CRYPTO_ERROR: u64 = 0x100;
-/// Alerts that no second attempt changes: a certificate that is broken, not valid at this time, not
-/// accepted, of another CA, of another cluster or role, or missing.
-const TRUST_ALERTS: [u64; 6] = [42, 45, 46, 48, 49, 116];
+/// Alerts that no second attempt changes: a certificate that is broken, not accepted, of another CA, of another
+/// cluster or role, or missing. One that is not valid at this time is not among them: clocks are set, often soon
+/// after a machine has started.
+const TRUST_ALERTS: [u64; 5] = [42, 46, 48, 49, 116];
 
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +63,25 @@ impl From<FrameError> for DialFailure {
     }
 }
 
+impl From<JoinError> for DialFailure {
+    fn from(error: JoinError) -> DialFailure {
+        match error {
+            JoinError::Dial(error) => error.into(),
+            JoinError::Frame(error) => error.into(),
+            // A clock may be set while this worker tries again.
+            JoinError::Identity(error @ IdentityError::NotValidNow { .. }) => {
+                DialFailure::Unreachable(error.to_string())
+            }
+            JoinError::Identity(error) => DialFailure::Untrusted(error.to_string()),
+            error => DialFailure::Unreachable(error.to_string()),
+        }
+    }
+}
+
 impl DialFailure {
     fn lost(error: &ConnectionError, before: &str) -> DialFailure {
         if let Some(refusal) = Refusal::from_connection(error) {
-            return DialFailure::Refused(refusal);
+            return DialFailure::Refused(with_own_clock(refusal));
         }
         let code = match error {
             ConnectionError::TransportError(error) => u64::from(error.code),
@@ -81,7 +100,7 @@ impl DialFailure {
 /// Dials with this worker's certificate.
 #[derive(Debug)]
 pub struct Dialer {
-    identity: Identity,
+    identity: RwLock<Arc<Identity>>,
     /// Silence after which a link to another worker is broken.
     idle_timeout: Duration,
     warned: AtomicBool,
@@ -101,12 +120,18 @@ pub struct Greeted {
 impl Dialer {
     /// Dials as `identity`; `idle_timeout` is for links to other workers.
     pub fn new(identity: Identity, idle_timeout: Duration) -> Dialer {
+        let identity = RwLock::new(Arc::new(identity));
         Dialer { identity, idle_timeout, warned: AtomicBool::new(false) }
     }
 
     /// Who this worker is.
-    pub fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Dials as this one from now on.
+    pub fn replace(&self, identity: Identity) {
+        *self.identity.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(identity);
     }
 
     /// Opens the connection for control and forwards to the coordinator. The shorter of both sides'
@@ -116,7 +141,7 @@ impl Dialer {
     ///
     /// See [`DialFailure`].
     pub async fn coordinator(&self, address: SocketAddr) -> Result<Greeted, DialFailure> {
-        let config = link_client(&self.identity, IDLE_TIMEOUT_MAX).map_err(tls)?;
+        let config = link_client(&self.identity(), IDLE_TIMEOUT_MAX).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_coordinator(&endpoint, config, address).await?;
         greeted(connection).await
@@ -128,7 +153,7 @@ impl Dialer {
     ///
     /// See [`DialFailure`].
     pub async fn slices(&self, address: SocketAddr) -> Result<Greeted, DialFailure> {
-        let config = slices_client(&self.identity, IDLE_TIMEOUT_MAX).map_err(tls)?;
+        let config = slices_client(&self.identity(), IDLE_TIMEOUT_MAX).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_coordinator(&endpoint, config, address).await?;
         let mut greeted = greeted(connection).await?;
@@ -147,7 +172,7 @@ impl Dialer {
             .address
             .parse()
             .map_err(|_| DialFailure::Unreachable(format!("{:?} is not IP:port", next.address)))?;
-        let config = link_client(&self.identity, self.idle_timeout).map_err(tls)?;
+        let config = link_client(&self.identity(), self.idle_timeout).map_err(tls)?;
         let endpoint = self.endpoint(address)?;
         let connection = dial_worker(&endpoint, config, address, next.worker).await?;
         greeted(connection).await
@@ -162,6 +187,15 @@ impl Dialer {
         }
         Ok(endpoint)
     }
+}
+
+/// A refusal because of a clock, with what this machine's says: the other side does not know that.
+fn with_own_clock(mut refusal: Refusal) -> Refusal {
+    if refusal.code == RefusalCode::ClockWrong {
+        let own = show_utc(unix_seconds(SystemTime::now()));
+        refusal.text = format!("{}; this machine's clock says {own}", refusal.text);
+    }
+    refusal
 }
 
 /// A socket that reaches `peer` and nothing it need not reach: loopback stays on loopback.

@@ -6,5 +6,6 @@ pub mod arrivals;
 pub mod dial;
 pub mod forwards;
 pub mod outbox;
+pub mod removed;
 pub mod results;
 pub mod samplings;

@@ -4,6 +4,7 @@
 
 mod cli;
 mod compute;
+mod members;
 mod plans;
 mod resident;
 mod session;

@@ -24,11 +24,13 @@ use woolly_protocol::forward::{BlockTables, CacheLimits, CacheTables, Chunk, For
 use woolly_protocol::frame::{EncodedFrame, Frame, Message};
 use woolly_protocol::frame_io::{FrameReader, write_frame};
 use woolly_protocol::ids::{BlockId, MicrobatchId, PlanEpoch, SequenceId, WorkerId};
-use woolly_protocol::joining::answer_join;
+use woolly_protocol::join::RenewalRequest;
+use woolly_protocol::joining::{Admission, answer_join};
 use woolly_protocol::kind::Kind;
 use woolly_protocol::machine::machine_id;
 use woolly_protocol::peer::{Peer, accept};
 use woolly_protocol::preamble::{Preamble, answer_greeting};
+use woolly_protocol::renewing::answer_renewal;
 use woolly_protocol::sampling::{RowMode, Sampling, SamplingRow};
 use woolly_protocol::token_store::{TokenOptions, TokenStore};
 
@@ -147,14 +149,23 @@ impl Coordinator {
     async fn welcome_next(&self) -> Worker {
         let ours = Preamble::ours(NUMERICS);
         loop {
-            let Ok((connection, peer)) = accept(self.endpoint.accept().await.unwrap()).await else {
+            let incoming = self.endpoint.accept().await.unwrap();
+            let Ok((connection, peer)) = accept(incoming, SystemTime::now()).await else {
                 continue;
             };
             let id = match peer {
                 Peer::Joining => {
-                    let (ca, tokens) = (Arc::clone(&self.ca), self.tokens.clone());
+                    let admission = Admission::of_all(Arc::clone(&self.ca), self.tokens.clone());
                     // Refusals are what some tests are about.
-                    let _ = answer_join(&connection, &ours, ca, tokens, Duration::ZERO).await;
+                    let _ = answer_join(&connection, &ours, admission, Duration::ZERO).await;
+                    continue;
+                }
+                Peer::Renewing(id) => {
+                    let sign = |request: &RenewalRequest| {
+                        let signed = self.ca.renew(id, &request.signing_request, SystemTime::now());
+                        Ok(signed.unwrap())
+                    };
+                    answer_renewal(&connection, &ours, sign).await.unwrap();
                     continue;
                 }
                 Peer::Worker(id) => id,
@@ -249,7 +260,8 @@ impl Worker {
 
     async fn next_but_heartbeats(&mut self, wanted: Kind) -> Frame {
         loop {
-            let kinds = [Kind::Heartbeat, Kind::Ready, Kind::Fault, Kind::Drain];
+            let kinds =
+                [Kind::Heartbeat, Kind::Ready, Kind::Fault, Kind::Drain, Kind::RenewalRequest];
             let frame = self.reader.read(&kinds).await.unwrap().expect("the stream ended");
             if frame.kind() == wanted {
                 return frame;

@@ -1,5 +1,8 @@
 //! The keeper with a driver that is played: which models there may be, under which names, and how they go.
 
+mod members;
+mod played;
+
 use super::*;
 use crate::app::lane_maker::CONTEXTS_OF_SEVERAL;
 use crate::config::{CurlKey, LogFormat};
@@ -38,8 +41,10 @@ async fn drive(mut commands: mpsc::Receiver<LaneCommand>, lanes: Lanes) {
             }
             LaneCommand::Holdings(reply) => reply.send(Vec::new()).unwrap(),
             LaneCommand::Snapshot(reply) => {
-                reply.send(Snapshot { up_ms: 7, ..Snapshot::default() }).unwrap();
+                let workers = played::workers();
+                reply.send(Snapshot { up_ms: 7, workers, ..Snapshot::default() }).unwrap();
             }
+            LaneCommand::ExclusionsChanged(reply) => reply.send(()).unwrap(),
         }
     }
 }
@@ -79,6 +84,7 @@ impl Bed {
             news,
             events: events.clone(),
             announcer: Announcer(LogFormat::Json),
+            gate: played::gate(folder.path()),
             kept: Models::default(),
         };
         let (keeper, events) = (Arc::new(keeper), events.reader(None));

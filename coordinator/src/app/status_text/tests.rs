@@ -23,6 +23,7 @@ fn worker(name: &str, state: WorkerState) -> WorkerSnapshot {
         memory: None,
         heard: None,
         lost_ms_ago: None,
+        clock_ahead_ms: None,
     }
 }
 

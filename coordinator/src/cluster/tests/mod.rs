@@ -134,6 +134,8 @@ pub(crate) fn hello(id: WorkerId) -> Hello {
         version: "0.1.0".to_owned(),
         local: false,
         weights_from_disk: false,
+        host: [0; 16],
+        time_ms: 0,
     }
 }
 

@@ -46,7 +46,7 @@ async fn what_a_stage_reports_of_the_present_plan_is_counted() {
 }
 
 impl Rig {
-    async fn snapshot(&self) -> Snapshot {
+    pub(super) async fn snapshot(&self) -> Snapshot {
         let (reply, told) = oneshot::channel();
         self.lanes.send(LaneCommand::Snapshot(reply)).await.unwrap();
         timeout(PATIENCE, told).await.unwrap().unwrap()

@@ -13,7 +13,7 @@
 //! | `turns.rs`, `shape.rs` | conversations and errors, from and into other words than OpenAI's |
 //! | `infill.rs` | llama-server's way to fill text in |
 //! | `answer.rs` | how any request to generate is answered |
-//! | `admin.rs`, `cluster.rs`, `events.rs` | loading and unloading models, how the cluster stands, and what happens |
+//! | `admin.rs`, `cluster.rs`, `members.rs`, `events.rs` | loading and unloading models, how the cluster stands, who belongs to it, and what happens |
 //! | `on_demand.rs` | requests that wait for their model |
 //! | `tokenize.rs`, `props.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
@@ -27,6 +27,7 @@ pub mod fields;
 pub mod health;
 pub mod infill;
 pub mod logprobs;
+pub mod members;
 pub mod messages;
 pub mod metrics;
 pub mod models;

@@ -35,7 +35,7 @@ struct Played {
 }
 
 /// A gateway with an admin API, behind which a test plays the keeper.
-struct Bed {
+pub(super) struct Bed {
     rig: Rig,
     kept: Arc<Mutex<Played>>,
     events: Events,
@@ -103,12 +103,17 @@ fn answer(kept: &Mutex<Played>, begins: &Result<Progress, Refused>, ask: Ask) {
                 ModelSnapshot { model: "tiny".to_owned(), plan: Some(plan), ..Default::default() };
             let _ = reply.send(Snapshot { at_ms: 5, models: vec![model], ..Snapshot::default() });
         }
+        Ask::Member(ask) => super::members::answer(ask),
     }
 }
 
 impl Bed {
     /// A keeper whose loads begin so.
-    fn new(key: Option<&str>, on_demand: bool, begins: Result<Progress, Refused>) -> Bed {
+    pub(super) fn new(
+        key: Option<&str>,
+        on_demand: bool,
+        begins: Result<Progress, Refused>,
+    ) -> Bed {
         let events = Events::default();
         let (handle, mut asked) = AdminHandle::new(events.clone());
         let kept = Arc::<Mutex<Played>>::default();
@@ -130,7 +135,7 @@ impl Bed {
     }
 
     /// Asks over the socket.
-    async fn local(&self, request: Request<Body>) -> Response {
+    pub(super) async fn local(&self, request: Request<Body>) -> Response {
         admin_router(Arc::clone(&self.rig.gateway)).oneshot(request).await.unwrap()
     }
 
@@ -150,7 +155,7 @@ impl Bed {
     }
 }
 
-fn post(path: &str, body: &Value) -> Request<Body> {
+pub(super) fn post(path: &str, body: &Value) -> Request<Body> {
     let request = Request::post(path).header(header::HOST, "localhost");
     let request = request.header(header::CONTENT_TYPE, "application/json");
     request.body(Body::from(body.to_string())).unwrap()

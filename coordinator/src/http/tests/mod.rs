@@ -13,6 +13,7 @@ mod listener;
 mod log;
 mod logprobs;
 mod many_prompts;
+mod members;
 mod messages;
 mod metrics;
 mod ollama;

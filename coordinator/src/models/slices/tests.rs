@@ -123,7 +123,8 @@ async fn client(server: &Arc<SliceServer>) -> Client {
     let address = bound.endpoint.local_addr().unwrap();
     let (listening, server) = (bound.endpoint.clone(), Arc::clone(server));
     tokio::spawn(async move {
-        let (connection, peer) = accept(listening.accept().await.unwrap()).await.unwrap();
+        let (connection, peer) =
+            accept(listening.accept().await.unwrap(), SystemTime::now()).await.unwrap();
         let Peer::Slices(worker) = peer else { panic!("{peer:?}") };
         server.serve(connection, worker).await;
     });
