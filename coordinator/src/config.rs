@@ -70,6 +70,8 @@ Examples:
       which machine would get which layers, how fast that would be, and what happens when one goes
   woolly-coordinator token create --ttl 1h --uses 1
       another join line, also while serve runs
+  woolly-coordinator remove worker-2
+      take a worker's certificate back; `ban` keeps its name and machine out, `allow` lifts that
 
 Exit codes: 0 done, 1 failed while running, 2 wrong flags, 5 model missing, damaged or not supported,
 6 the model's file holds another model than when it was opened: start again, 130 stopped by a second Ctrl-C. Logs go to stderr; WOOLLY_LOG=debug shows more, NO_COLOR=1 turns

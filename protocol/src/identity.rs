@@ -186,12 +186,12 @@ impl Identity {
     }
 
     /// Reads a worker's identity from its state directory; `None` if it never joined. Its certificate may have
-    /// expired: then it is good for nothing but its renewal.
+    /// expired: then it is good for nothing but its renewal. By a clock that is wrong it may not be valid yet: then
+    /// others refuse it, and say so.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read or is not one that [`save`](Self::save) wrote, and
-    /// [`IdentityError::NotValidNow`] if it is not valid yet.
+    /// If the file cannot be read or is not one that [`save`](Self::save) wrote.
     pub fn load(dir: &Path, now: SystemTime) -> Result<Option<Self>, IdentityError> {
         let path = dir.join(WORKER_FILE);
         let Some(text) = files::read(&path)? else { return Ok(None) };
@@ -203,10 +203,10 @@ impl Identity {
         let key = read_key(key).map_err(invalid)?;
         let [certificate, ca] =
             [certificate, ca].map(|part| CertificateDer::from(part.contents().to_vec()));
-        // What has expired must have been good at its last second.
+        // Whatever the clock says, it must be good at a time at which it is valid.
         let now = match validity(&certificate) {
-            Ok(validity) if validity.is_over(now) => at(validity.until),
-            _ => now,
+            Ok(validity) => at(unix_seconds(now).max(validity.from).min(validity.until)),
+            Err(_) => now,
         };
         match Self::new(certificate, ca, &key, now) {
             Ok(identity) if identity.worker().is_some() => Ok(Some(identity)),

@@ -8,6 +8,7 @@ mod faults;
 mod guided;
 mod joining;
 mod load;
+mod members;
 mod memory;
 mod model_file;
 mod models_at_run_time;

@@ -104,6 +104,8 @@ fn messages(frame: &Frame) {
         Kind::Sampled => read::<sampling::Sampled>(frame),
         Kind::JoinRequest => read::<join::JoinRequest>(frame),
         Kind::JoinAccepted => read::<join::JoinAccepted>(frame),
+        Kind::RenewalRequest => read::<join::RenewalRequest>(frame),
+        Kind::Removed => read::<join::Removed>(frame),
         Kind::SliceManifestRequest => read::<slices::SliceManifestRequest>(frame),
         Kind::SliceManifest => read::<slices::SliceManifest>(frame),
         Kind::SliceChunkRequest => read::<slices::SliceChunkRequest>(frame),

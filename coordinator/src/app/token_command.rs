@@ -77,7 +77,8 @@ fn revoke(id: &str, state: StateArgs) -> Result<(), Fatal> {
         return Err(Fatal::Runtime(anyhow!("no join token has the id {id}: see `token list`")));
     }
     stderr_line(format_args!(
-        "Token {id} is revoked. Workers that joined with it keep their certificates."
+        "Token {id} is revoked. Workers that joined with it keep their certificates; \
+         `remove WORKER` takes one back."
     ));
     Ok(())
 }

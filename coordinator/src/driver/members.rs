@@ -138,12 +138,12 @@ impl Members {
 
     /// Remembers that a worker is here, so that it can be named later; away from this task, which never waits.
     fn note(&self, known: Known) {
-        if self.exclusions.is_known(&known) {
+        if !self.exclusions.note(known) {
             return;
         }
         let exclusions = Arc::clone(&self.exclusions);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = exclusions.note(known) {
+            if let Err(error) = exclusions.write_noted() {
                 tracing::warn!("{error}");
             }
         });

@@ -84,8 +84,8 @@ pub fn credentials(
     };
     let saved = match (Identity::load(state_dir, now), &token) {
         (Ok(saved), _) => saved,
-        // A new token is the remedy that these errors name.
-        (Err(IdentityError::NotValidNow { .. } | IdentityError::Invalid { .. }), Some(_)) => None,
+        // A new token is the remedy that this error names.
+        (Err(IdentityError::Invalid { .. }), Some(_)) => None,
         (Err(error), _) => return Err(error.into()),
     };
     match (saved, token) {

@@ -168,7 +168,6 @@ impl List {
         if self.known.len() == KNOWN_MAX {
             self.known.remove(0);
         }
-        // It has a banned name or machine with another certificate than was known at the ban.
         self.known.push(known);
     }
 

@@ -50,6 +50,8 @@ pub struct Exclusions {
     list: RwLock<List>,
     /// One change at a time.
     changing: Mutex<()>,
+    /// Workers that are here and are still to be noted.
+    pending: Mutex<Vec<Known>>,
     /// Counts the changes of who is excluded.
     changed: watch::Sender<u64>,
 }
@@ -63,7 +65,7 @@ impl Exclusions {
     pub fn open(path: PathBuf) -> anyhow::Result<Exclusions> {
         let list = RwLock::new(List::read(&path)?);
         let (changing, changed) = (Mutex::default(), watch::Sender::default());
-        Ok(Exclusions { path, list, changing, changed })
+        Ok(Exclusions { path, list, changing, pending: Mutex::default(), changed })
     }
 
     /// What a worker with this certificate is refused with; `None` if it may be here.
@@ -101,19 +103,30 @@ impl Exclusions {
         self.list().find(text)
     }
 
-    /// Whether [`note`](Self::note) would change nothing.
-    pub fn is_known(&self, known: &Known) -> bool {
-        self.list().is_known(known)
+    /// A worker is here; whether [`write_noted`](Self::write_noted) is to be called for it. Many that come at the
+    /// same time are written together.
+    pub fn note(&self, known: Known) -> bool {
+        if self.list().is_known(&known) {
+            return false;
+        }
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = pending.is_empty();
+        pending.retain(|other| other.worker != known.worker);
+        if pending.len() < KNOWN_MAX {
+            pending.push(known);
+        }
+        is_first
     }
 
-    /// A worker is here. Blocks.
+    /// Writes down who is here, so that they can be named later. Blocks.
     ///
     /// # Errors
     ///
     /// When the file cannot be written.
-    pub fn note(&self, known: Known) -> Result<(), ExclusionError> {
+    pub fn write_noted(&self) -> Result<(), ExclusionError> {
         self.change(|list| {
-            list.note(known);
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.drain(..).for_each(|known| list.note(known));
             Ok(())
         })
     }

@@ -18,6 +18,12 @@ fn list() -> (Exclusions, tempfile::TempDir) {
     (Exclusions::open(dir.path().join("members")).unwrap(), dir)
 }
 
+/// A worker is here, and it is written down.
+fn note(list: &Exclusions, known: Known) {
+    list.note(known);
+    list.write_noted().unwrap();
+}
+
 fn code(refusal: Option<Refusal>) -> Option<RefusalCode> {
     refusal.map(|refusal| refusal.code)
 }
@@ -44,7 +50,7 @@ fn a_removed_certificate_stays_out_over_restarts_and_no_other() {
 fn a_ban_holds_for_name_and_machine_with_whatever_certificate() {
     let (list, dir) = list();
     for worker in [known(1, "a", 1), known(2, "b", 1), known(3, "a", 2), known(4, "c", 3)] {
-        list.note(worker).unwrap();
+        note(&list, worker);
     }
     let ban = list.ban(&known(1, "a", 1), OWN, 5).unwrap();
     assert_eq!((ban.workers, ban.host), ([1, 2, 3].map(WorkerId).to_vec(), [1; 16]));
@@ -68,7 +74,7 @@ fn a_ban_holds_for_name_and_machine_with_whatever_certificate() {
 fn a_ban_spares_the_servers_own_machine_and_one_that_is_not_known() {
     let (list, _dir) = list();
     for host in [9, 0] {
-        list.note(known(2, "other", host)).unwrap();
+        note(&list, known(2, "other", host));
         let ban = list.ban(&known(1, "a", host), OWN, 5).unwrap();
         assert_eq!((ban.machine(), ban.workers), (None, vec![WorkerId(1)]));
         assert_eq!(list.refusal_of("other", [host; 16]), None);
@@ -77,6 +83,22 @@ fn a_ban_spares_the_servers_own_machine_and_one_that_is_not_known() {
     }
     assert_eq!(list.allow("a").unwrap().len(), 1);
     assert_eq!(list.refusal(WorkerId(1)), None);
+}
+
+#[test]
+fn those_that_come_together_are_written_together_and_nobody_twice() {
+    let (list, dir) = list();
+    let first: Vec<bool> = (1..=3).map(|worker| list.note(known(worker, "w", 1))).collect();
+    assert_eq!(first, [true, false, false]);
+    list.write_noted().unwrap();
+    assert!(!list.note(known(2, "w", 1)), "nothing has changed");
+    assert!(list.note(known(2, "renamed", 1)));
+    list.write_noted().unwrap();
+    let again = Exclusions::open(dir.path().join("members")).unwrap();
+    assert_eq!(
+        (again.find("w").len(), again.find(&WorkerId(2).hex())[0].name.as_str()),
+        (2, "renamed")
+    );
 }
 
 #[test]
@@ -91,7 +113,7 @@ fn a_removal_outlasts_a_ban() {
 #[test]
 fn a_damaged_list_is_told_and_lets_nobody_in() {
     let (list, dir) = list();
-    list.note(known(1, "a", 1)).unwrap();
+    note(&list, known(1, "a", 1));
     list.ban(&known(1, "a", 1), OWN, 5).unwrap();
     list.remove(WorkerId(2), "", 5).unwrap();
     let path = dir.path().join("members");

@@ -128,7 +128,6 @@ mod tests {
             host: [host; 16],
         };
         let known = Known { worker: WorkerId(1), name: "w".to_owned(), host: [1; 16] };
-        exclusions.note(known.clone()).unwrap();
         exclusions.ban(&known, [9; 16], 1).unwrap();
         for (name, host) in [("w", 1), ("renamed", 1), ("w", 2)] {
             let refused = server.admission().admit(&request(name, host), now).unwrap_err();

@@ -55,8 +55,9 @@ pub fn gate(folder: &Path) -> Gate {
         [(2, "twin", 2), (3, "twin", 3), (4, "gone", 4), (5, "older", 4), (6, "own", 9)]
     {
         let (worker, name) = (WorkerId(id), name.to_owned());
-        exclusions.note(Known { worker, name, host: [host; 16] }).unwrap();
+        exclusions.note(Known { worker, name, host: [host; 16] });
     }
+    exclusions.write_noted().unwrap();
     Gate {
         exclusions: Arc::new(exclusions),
         tokens: Tokens::open(&state, &ca).unwrap(),
