@@ -61,7 +61,8 @@ pub fn network() -> Result<Network, Fatal> {
 }
 
 fn network_from(read: impl Fn(&str) -> Option<String>) -> Result<Network, Fatal> {
-    let one = |name: &str| read(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let one =
+        |name: &str| read(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let either = |name: &str| one(&name.to_ascii_lowercase()).or_else(|| one(name));
     let proxy = |name: &str| either(name).or_else(|| either("ALL_PROXY")).map(Hidden::from);
     let endpoint = one("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
@@ -106,12 +107,14 @@ mod tests {
                 pairs.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned())
             })
         };
-        let network = of(&[("HTTPS_PROXY", "http://a"), ("https_proxy", "http://b"), ("HF_TOKEN", " ")]);
+        let network =
+            of(&[("HTTPS_PROXY", "http://a"), ("https_proxy", "http://b"), ("HF_TOKEN", " ")]);
         let network = network.unwrap();
         assert_eq!(network.endpoint.origin(), HUGGING_FACE);
         assert_eq!(network.proxies.https, Some("http://b".into()));
         assert!(network.proxies.http.is_none() && network.token.is_none());
-        let all = of(&[("ALL_PROXY", "http://c"), ("HF_ENDPOINT", "https://mirror.example/")]).unwrap();
+        let all =
+            of(&[("ALL_PROXY", "http://c"), ("HF_ENDPOINT", "https://mirror.example/")]).unwrap();
         assert_eq!(all.proxies.http, Some("http://c".into()));
         assert_eq!(all.endpoint.origin(), "https://mirror.example");
         for wrong in ["mirror", "https://mirror/path", "https://u:p@mirror"] {

@@ -45,10 +45,7 @@ const TIPS: &[(&[&str], &str)] = &[
         "leave it out: GET /metrics and GET /health are always there",
     ),
     (&["run", "start", "server"], "the command is `woolly-coordinator serve -m FILE`"),
-    (
-        &["pull", "download"],
-        "the command is `woolly-coordinator models pull hf:OWNER/REPO:QUANT`",
-    ),
+    (&["pull", "download"], "the command is `woolly-coordinator models pull hf:OWNER/REPO:QUANT`"),
 ];
 
 /// A tip for the first of these words that another server knows.

@@ -85,10 +85,14 @@ pub fn meaning(status: StatusCode, headers: &HeaderMap, asked: Asked<'_>) -> Mea
     let link = asked.link;
     let what = format!("{link} answered {code}{words}");
     match code {
-        200 => Meaning::Whole { size: text(headers, "content-length").and_then(|n| n.parse().ok()) },
+        200 => {
+            Meaning::Whole { size: text(headers, "content-length").and_then(|n| n.parse().ok()) }
+        }
         206 => match text(headers, "content-range").and_then(content_range) {
             Some((span, size)) => Meaning::Part { span, size },
-            None => Meaning::Trouble(Trouble::again(format!("{link} does not say which bytes it sends"))),
+            None => Meaning::Trouble(Trouble::again(format!(
+                "{link} does not say which bytes it sends"
+            ))),
         },
         301 | 302 | 303 | 307 | 308 => match text(headers, "location") {
             Some(location) => Meaning::Redirect(location.to_owned()),
@@ -219,7 +223,8 @@ mod tests {
     #[test]
     fn the_digest_is_taken_from_what_is_meant_as_one() {
         let hex = "A".repeat(64);
-        let told = Told::of(&headers(&[("x-linked-etag", &format!("\"{hex}\"")), ("x-linked-size", "9")]));
+        let told =
+            Told::of(&headers(&[("x-linked-etag", &format!("\"{hex}\"")), ("x-linked-size", "9")]));
         assert_eq!((told.size, told.sha256), (Some(9), Some("a".repeat(64))));
         let base64 = BASE64_STANDARD.encode([0xaa; 32]);
         for (name, value) in [
@@ -227,9 +232,14 @@ mod tests {
             ("digest", format!("SHA-256={base64}")),
             ("x-checksum-sha256", hex.clone()),
         ] {
-            assert_eq!(Told::of(&headers(&[(name, &value)])).sha256, Some("a".repeat(64)), "{name}");
+            assert_eq!(
+                Told::of(&headers(&[(name, &value)])).sha256,
+                Some("a".repeat(64)),
+                "{name}"
+            );
         }
-        let told = Told::of(&headers(&[("etag", &format!("\"{hex}\"")), ("last-modified", "then")]));
+        let told =
+            Told::of(&headers(&[("etag", &format!("\"{hex}\"")), ("last-modified", "then")]));
         assert_eq!(told.sha256, None, "an ETag may be anything");
         assert_eq!(told.validator, Some(format!("\"{hex}\"")));
         assert_eq!(Told::of(&headers(&[("etag", "W/\"1\"")])).validator, None);

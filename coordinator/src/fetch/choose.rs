@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 /// What is taken when a repository has several and none is named: small and good first, then what is larger,
 /// then what is worse.
 pub const ORDER: [&str; 14] = [
-    "Q4_K_M", "Q4_0", "Q8_0", "MXFP4", "Q5_K_M", "Q6_K", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q5_K_S", "Q5_0", "Q4_1",
-    "BF16", "F16",
+    "Q4_K_M", "Q4_0", "Q8_0", "MXFP4", "Q5_K_M", "Q6_K", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q5_K_S",
+    "Q5_0", "Q4_1", "BF16", "F16",
 ];
 
 /// Words that say of a file that it is no model.
@@ -179,7 +179,8 @@ fn shown(all: &[Candidate]) -> String {
 
 fn is_model(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
-    let has = |word: &str| name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == word);
+    let has =
+        |word: &str| name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == word);
     name.ends_with(".gguf") && !NO_MODEL.into_iter().any(has)
 }
 
@@ -193,9 +194,9 @@ pub fn quant(path: &str) -> Option<String> {
 }
 
 fn last_quant(name: &str) -> Option<String> {
-    let starts = name.char_indices().filter(|(at, _)| {
-        *at == 0 || !name.as_bytes()[at - 1].is_ascii_alphanumeric()
-    });
+    let starts = name
+        .char_indices()
+        .filter(|(at, _)| *at == 0 || !name.as_bytes()[at - 1].is_ascii_alphanumeric());
     let found = starts.filter_map(|(at, _)| Some((at, quant_at(&name[at..])?)));
     let (at, quant) = found.last()?;
     let dynamic = name[..at].ends_with("UD-");
@@ -216,7 +217,10 @@ fn quant_at(text: &str) -> Option<&str> {
     }
     while let Some(rest) = text.get(len..).and_then(|rest| rest.strip_prefix('_')) {
         let word = rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        if !matches!(word, "K" | "S" | "M" | "L" | "XS" | "XL" | "XXS" | "NL" | "0" | "1" | "4" | "8") {
+        if !matches!(
+            word,
+            "K" | "S" | "M" | "L" | "XS" | "XL" | "XXS" | "NL" | "0" | "1" | "4" | "8"
+        ) {
             break;
         }
         len += 1 + word.len();
@@ -265,7 +269,10 @@ mod tests {
     fn without_a_quantisation_the_written_order_decides() {
         let several = ["m-Q2_K.gguf", "m-Q8_0.gguf", "m-Q4_0.gguf", "mmproj-m-Q4_K_M.gguf"];
         assert_eq!(chosen(&several, Pick::Any).unwrap(), ["m-Q4_0.gguf"]);
-        assert_eq!(chosen(&["README.md", "only.gguf", "m.imatrix.gguf"], Pick::Any).unwrap(), ["only.gguf"]);
+        assert_eq!(
+            chosen(&["README.md", "only.gguf", "m.imatrix.gguf"], Pick::Any).unwrap(),
+            ["only.gguf"]
+        );
         let none = chosen(&["a-Q2_K.gguf", "b-Q3_K.gguf"], Pick::Any).unwrap_err();
         assert!(none.contains("Q2_K (1 GiB), Q3_K (1 GiB)"), "{none}");
     }

@@ -98,7 +98,8 @@ impl Client {
         let mut told = Told::default();
         for _ in 0..=REDIRECTS_MAX {
             self.network.check(&at, from.as_ref()).map_err(Trouble::failed)?;
-            let mut request = self.agent(&at).get(at.uri()).header(header::ACCEPT_ENCODING, "identity");
+            let mut request =
+                self.agent(&at).get(at.uri()).header(header::ACCEPT_ENCODING, "identity");
             if let Some(span) = span {
                 let range = format!("bytes={}-{}", span.start, span.end.saturating_sub(1));
                 request = request.header(header::RANGE, range);
@@ -123,13 +124,19 @@ impl Client {
                 }
                 Meaning::Trouble(trouble) => return Err(trouble),
                 meaning => {
-                    let next = parts.headers.get(header::LINK).and_then(|value| next_page(value.to_str().ok()?));
+                    let next = parts
+                        .headers
+                        .get(header::LINK)
+                        .and_then(|value| next_page(value.to_str().ok()?));
                     let place = Place { link: at, is_redirected };
                     return Ok(Reply { place, meaning, told, next, body: body.into_reader() });
                 }
             }
         }
-        Err(Trouble::failed(format!("{} leads to more than {REDIRECTS_MAX} other places", place.link)))
+        Err(Trouble::failed(format!(
+            "{} leads to more than {REDIRECTS_MAX} other places",
+            place.link
+        )))
     }
 
     /// A text of at most `most` bytes, and where it goes on.
@@ -195,7 +202,9 @@ fn unreachable(link: &Link, error: &ureq::Error) -> Trouble {
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) => Trouble::failed(format!(
             "{what}. Certificates are those of this machine; SSL_CERT_FILE names others"
         )),
-        ureq::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+        ureq::Error::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) =>
+        {
             Trouble::failed(format!(
                 "{what}. Certificates are those of this machine; SSL_CERT_FILE names others"
             ))

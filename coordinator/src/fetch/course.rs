@@ -90,7 +90,7 @@ impl Patience {
         self.in_a_row += 1;
         if self.in_a_row >= self.pace.tries {
             return Err(FetchError::Failed(format!(
-                "{what}; it was tried {} times. What came is kept: the same command goes on from there",
+                "{what}; it was tried {} times",
                 self.in_a_row
             )));
         }
@@ -205,13 +205,28 @@ impl Course {
                 self.ranged = false;
                 Ok(())
             }
-            Some(Trouble::Again { what, after }) => self.patience.failed(now, &what, after),
-            Some(Trouble::Expired(what)) => self.patience.failed(now, &what, None),
+            Some(Trouble::Again { what, after }) => self.failed(now, &what, after),
+            Some(Trouble::Expired(what)) => self.failed(now, &what, None),
             Some(Trouble::Fatal(error)) => Err(error),
         };
         if let Err(error) = end {
             self.failed.get_or_insert(error);
         }
+    }
+
+    fn failed(
+        &mut self,
+        now: Duration,
+        what: &str,
+        after: Option<Duration>,
+    ) -> Result<(), FetchError> {
+        let kept = if self.ranged && !self.whole.is_empty() {
+            ". What came is kept: the same command goes on from there"
+        } else {
+            ""
+        };
+        let failed = self.patience.failed(now, what, after);
+        failed.map_err(|error| FetchError::Failed(format!("{error}{kept}")))
     }
 
     /// What is there.
@@ -232,7 +247,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn pace() -> Pace {
-        Pace { first: SECOND, most: 4 * SECOND, tries: 4, span_min: 10, span_max: 10, ..Pace::default() }
+        Pace {
+            first: SECOND,
+            most: 4 * SECOND,
+            tries: 4,
+            span_min: 10,
+            span_max: 10,
+            ..Pace::default()
+        }
     }
 
     fn span(start: u64, end: u64) -> Span {

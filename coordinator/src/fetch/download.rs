@@ -17,7 +17,9 @@ const BLOCK: usize = 256 << 10;
 /// Bytes after which what came is noted in the record.
 const NOTE_BYTES: u64 = 128 << 20;
 /// Time after which it is noted.
-const NOTE_PERIOD: Duration = Duration::from_secs(5);
+const NOTE_PERIOD: Duration = Duration::from_secs(2);
+/// Tries of a question at most: whoever has no network is to hear of it soon.
+const QUESTION_TRIES: u32 = 4;
 /// How long a connection without work sleeps at most.
 const NAP: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,8 @@ pub fn probe(
         _ => (None, false),
     };
     let size = size.or(told.size).or(expected.map(|(size, _)| size));
-    let size = size.ok_or_else(|| Trouble::failed(format!("{link} does not say how long it is")))?;
+    let size =
+        size.ok_or_else(|| Trouble::failed(format!("{link} does not say how long it is")))?;
     let listed = expected.map(|(size, _)| size).or(told.size);
     if let Some(listed) = listed.filter(|listed| *listed != size) {
         return Err(Trouble::failed(format!(
@@ -69,7 +72,7 @@ pub fn probe(
     Ok(Probed { identity: Identity { size, sha256, validator: told.validator }, ranged, place })
 }
 
-/// Tries something until it works or is not worth another try.
+/// Asks something until it is answered or not worth another try.
 ///
 /// # Errors
 ///
@@ -79,7 +82,8 @@ pub fn patiently<T>(
     progress: &Progress,
     mut action: impl FnMut() -> Result<T, Trouble>,
 ) -> Result<T, FetchError> {
-    let (began, mut patience) = (Instant::now(), Patience::new(*pace));
+    let pace = Pace { tries: pace.tries.min(QUESTION_TRIES), ..*pace };
+    let (began, mut patience) = (Instant::now(), Patience::new(pace));
     loop {
         let (what, after) = match action() {
             Ok(value) => return Ok(value),
@@ -125,7 +129,8 @@ pub fn download(
     };
     let connections = if probed.ranged { pace.connections.max(1) } else { 1 };
     let results: Vec<Result<(), FetchError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections).map(|_| scope.spawn(|| shared.connection())).collect();
+        let threads: Vec<_> =
+            (0..connections).map(|_| scope.spawn(|| shared.connection())).collect();
         let broken = || Err(FetchError::Failed("a connection's thread ended".to_owned()));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
     });
@@ -202,7 +207,8 @@ impl Shared<'_> {
     /// Asks for bytes and writes what comes.
     fn fetch(&self, place: &Place, span: Span, ranged: bool) -> Result<(), Trouble> {
         // A file with a digest is checked in the end; the next server of the same file has another ETag.
-        let validator = self.identity.validator.as_deref().filter(|_| self.identity.sha256.is_none());
+        let validator =
+            self.identity.validator.as_deref().filter(|_| self.identity.sha256.is_none());
         let reply = self.client.get(place, ranged.then_some(span), validator.filter(|_| ranged))?;
         let (end, ranged) = self.check(&reply, span, ranged)?;
         if reply.place != *place {
@@ -237,7 +243,11 @@ impl Shared<'_> {
             Meaning::Whole { .. } if !ranged => Ok((span.end, false)),
             // That is how a server says that the file is not the one of If-Range.
             Meaning::Whole { .. } if reply.told.validator != self.identity.validator => {
-                if self.identity.sha256.is_some() { Err(Trouble::NoRanges) } else { Err(has_changed()) }
+                if self.identity.sha256.is_some() {
+                    Err(Trouble::NoRanges)
+                } else {
+                    Err(has_changed())
+                }
             }
             Meaning::Whole { .. } => Err(Trouble::NoRanges),
             _ => Err(Trouble::again(format!("{link} sends no bytes"))),
@@ -268,7 +278,8 @@ impl Shared<'_> {
             }
             let total = state.course.whole().total();
             self.progress.at(total);
-            let is_due = total >= state.noted + NOTE_BYTES || state.noted_at.elapsed() >= NOTE_PERIOD;
+            let is_due =
+                total >= state.noted + NOTE_BYTES || state.noted_at.elapsed() >= NOTE_PERIOD;
             if ranged && is_due && !state.is_noting {
                 state.is_noting = true;
                 let whole = state.course.whole().clone();

@@ -28,7 +28,9 @@ impl Link {
             return Err(expected());
         }
         if authority.as_str().contains('@') {
-            return Err("a URL with a user or a password is not taken: it would be shown".to_owned());
+            return Err(
+                "a URL with a user or a password is not taken: it would be shown".to_owned()
+            );
         }
         Ok(Link(uri))
     }

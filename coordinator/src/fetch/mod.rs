@@ -96,14 +96,14 @@ impl Fetcher {
     }
 
     fn of_hub(&self, client: &Client, name: &HubName) -> Result<Vec<Wanted>, FetchError> {
-        let list = hub::list(client, name, &mut |action| {
-            patiently(&self.pace, &self.progress, action)
-        })?;
+        let list =
+            hub::list(client, name, &mut |action| patiently(&self.pace, &self.progress, action))?;
         let chosen = choose(&list, name).map_err(FetchError::Missing)?;
         self.store.keep_list(name, &list)?;
         let mut wanted = Vec::new();
         for file in &chosen.files {
-            let link = client.endpoint().join(&name.path_of(&file.path)).map_err(FetchError::Usage)?;
+            let link =
+                client.endpoint().join(&name.path_of(&file.path)).map_err(FetchError::Usage)?;
             let target = self.store.path_of(name, &file.path);
             if target.exists() && !self.store.has(name, file) {
                 self.progress.say(&format!("{}: the repository has another one now", file.path));
@@ -126,19 +126,30 @@ impl Fetcher {
         Ok(store::links_of(link)?.into_iter().map(wanted).collect())
     }
 
-    fn get_all(&self, client: &Client, source: &Source, wanted: &[Wanted]) -> Result<(), FetchError> {
+    fn get_all(
+        &self,
+        client: &Client,
+        source: &Source,
+        wanted: &[Wanted],
+    ) -> Result<(), FetchError> {
         let missing: Vec<&Wanted> = wanted.iter().filter(|one| !one.target.is_file()).collect();
         let mut probed = Vec::new();
         for one in &missing {
             let expected = one.size.map(|size| (size, one.sha256.as_deref()));
-            probed.push(patiently(&self.pace, &self.progress, || probe(client, &one.link, expected))?);
+            probed.push(patiently(&self.pace, &self.progress, || {
+                probe(client, &one.link, expected)
+            })?);
         }
         self.check_room(&missing, &probed)?;
         let total = probed.iter().map(|one| one.identity.size).sum();
         self.progress.say(&format!(
             "Downloading {source}: {} in {} to {}",
             show_size(total),
-            if missing.len() == 1 { "one file".to_owned() } else { format!("{} files", missing.len()) },
+            if missing.len() == 1 {
+                "one file".to_owned()
+            } else {
+                format!("{} files", missing.len())
+            },
             self.store.root().display()
         ));
         for (one, probed) in missing.iter().zip(&probed) {
@@ -157,7 +168,9 @@ impl Fetcher {
         self.progress.begin("getting", &name, identity.size, there.total());
         download(client, &wanted.link, probed, &self.pace, (&part, there), &self.progress)?;
         if identity.sha256.is_none() {
-            self.progress.say(&format!("{name}: the server says no digest, so its length alone was checked"));
+            self.progress.say(&format!(
+                "{name}: the server says no digest, so its length alone was checked"
+            ));
         }
         self.progress.begin("checking", &name, identity.size, 0);
         part.finish(identity, &mut |bytes| self.progress.at(bytes))
@@ -174,7 +187,9 @@ impl Fetcher {
                 Opened::Mine(part) => return Ok(Some(part)),
                 Opened::Busy(file) => {
                     let name = target.display();
-                    self.progress.say(&format!("{name} is being downloaded by another process: waiting for it"));
+                    self.progress.say(&format!(
+                        "{name} is being downloaded by another process: waiting for it"
+                    ));
                     // It waits until the other one has finished, given up or died.
                     file.lock().map_err(|error| {
                         FetchError::Failed(format!("cannot wait for {name}: {error}"))
@@ -187,9 +202,10 @@ impl Fetcher {
 
     /// What is missing fits the disk.
     fn check_room(&self, missing: &[&Wanted], probed: &[Probed]) -> Result<(), FetchError> {
-        let left = missing.iter().zip(probed).map(|(one, probed)| {
-            probed.identity.size.saturating_sub(part::taken(&one.target))
-        });
+        let left = missing
+            .iter()
+            .zip(probed)
+            .map(|(one, probed)| probed.identity.size.saturating_sub(part::taken(&one.target)));
         let needed: u64 = left.sum();
         let root = self.store.root();
         std::fs::create_dir_all(root).map_err(|error| {

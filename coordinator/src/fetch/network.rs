@@ -57,7 +57,9 @@ impl Network {
         if link.is_loopback() || link.origin() == self.endpoint.origin() {
             return Ok(());
         }
-        Err(format!("{link} would come in clear, and anyone on the way could change it: use https://"))
+        Err(format!(
+            "{link} would come in clear, and anyone on the way could change it: use https://"
+        ))
     }
 
     /// The token, where it may be seen.

@@ -143,7 +143,8 @@ impl Part {
         let fail = |error: io::Error| self.unwritten("sync", &error, 0);
         self.file.sync_data().map_err(fail)?;
         let record = Record { identity: identity.clone(), whole: whole.clone() };
-        let text = serde_json::to_vec(&record).map_err(|error| FetchError::Failed(error.to_string()))?;
+        let text =
+            serde_json::to_vec(&record).map_err(|error| FetchError::Failed(error.to_string()))?;
         write_whole(&record_path(&self.target), &text).map_err(fail)
     }
 
@@ -184,7 +185,10 @@ impl Part {
     fn check(&self, identity: &Identity, tell: &mut dyn FnMut(u64)) -> Result<(), Unfit> {
         let size = self.file.metadata().map_err(Unfit::Io)?.len();
         if size != identity.size {
-            return Err(Unfit::Wrong(format!("{size} bytes came and {} were expected", identity.size)));
+            return Err(Unfit::Wrong(format!(
+                "{size} bytes came and {} were expected",
+                identity.size
+            )));
         }
         let mut block = vec![0; BLOCK];
         let (mut digest, mut at) = (Sha256::new(), 0_u64);
@@ -214,7 +218,10 @@ impl Part {
 
     fn unwritten(&self, action: &str, error: &io::Error, len: usize) -> FetchError {
         let path = part_path(&self.target);
-        if !matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) {
+        if !matches!(
+            error.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+        ) {
             return failed(action, &path, error);
         }
         let folder = self.target.parent().unwrap_or(Path::new(".")).to_owned();

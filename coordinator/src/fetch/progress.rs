@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn a_line_says_how_much_how_fast_and_how_long() {
         let now = Instant::now();
-        let state = State { name: "m".into(), total: 4 << 30, there: 1 << 30, began: now, said: now };
+        let state =
+            State { name: "m".into(), total: 4 << 30, there: 1 << 30, began: now, said: now };
         let said = line(&state, 2 << 30, Duration::from_secs(64));
         assert_eq!(said, "m: 2 GiB of 4 GiB, 16 MiB/s, 2m 8s left");
     }

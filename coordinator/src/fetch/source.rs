@@ -79,8 +79,11 @@ impl Source {
 
 impl HubName {
     fn parse(name: &str) -> Result<HubName, String> {
-        let expected =
-            || format!("expected hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf, not hf:{name}");
+        let expected = || {
+            format!(
+                "expected hf:OWNER/REPO, hf:OWNER/REPO:QUANT or hf:OWNER/REPO/FILE.gguf, not hf:{name}"
+            )
+        };
         let (owner, rest) = name.split_once('/').ok_or_else(expected)?;
         let end = rest.find([':', '/']).unwrap_or(rest.len());
         let (repo, pick) = rest.split_at(end);

@@ -42,6 +42,11 @@ impl Spans {
         self.0.splice(first..last, [whole]);
     }
 
+    /// Whether there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many bytes.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|span| span.len()).sum()

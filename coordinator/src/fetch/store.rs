@@ -7,7 +7,7 @@
 //! NAME.part, NAME.part.json     a file on its way in (see `part`)
 //! ```
 
-use super::choose::{Candidate, Listed, choose, matching, pick_of, candidates};
+use super::choose::{Candidate, Listed, candidates, choose, matching, pick_of};
 use super::link::Link;
 use super::part::{Opened, Part, part_path, record_path, write_whole};
 use super::parts::PartName;
@@ -99,7 +99,9 @@ impl Store {
                 let all = files.iter().all(|file| self.has(name, file));
                 all.then(|| files.iter().map(|file| self.path_of(name, &file.path)).collect())?
             }
-            Source::Url(link) => links_of(link).ok()?.iter().map(|one| self.path_of_link(one)).collect(),
+            Source::Url(link) => {
+                links_of(link).ok()?.iter().map(|one| self.path_of_link(one)).collect()
+            }
         };
         let is_there = |path: &PathBuf| path.is_file();
         paths.iter().all(is_there).then(|| paths.into_iter().next())?
@@ -274,9 +276,9 @@ fn remove_file(path: &Path) -> Result<u64, FetchError> {
             let size = |path: &Path| fs::metadata(path).map_or(0, |data| data.len());
             let freed = size(path) + size(&part_path(path)) + size(&record_path(path));
             match fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(
-                    FetchError::Failed(format!("cannot remove {}: {error}", path.display())),
-                ),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(FetchError::Failed(format!("cannot remove {}: {error}", path.display())))
+                }
                 _ => {
                     part.discard();
                     Ok(freed)

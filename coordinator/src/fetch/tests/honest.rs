@@ -185,8 +185,7 @@ fn what_is_held_is_listed_and_removed_by_name() {
     let list = store.list().unwrap();
     let names: Vec<(&str, bool)> = list.iter().map(|one| (&*one.name, one.is_complete)).collect();
     let begun = url.replace("m-Q4_0", "other");
-    let expected =
-        [("hf:o/r:Q4_0", true), ("hf:o/r:Q8_0", true), (&*url, true), (&*begun, false)];
+    let expected = [("hf:o/r:Q4_0", true), ("hf:o/r:Q8_0", true), (&*url, true), (&*begun, false)];
     assert_eq!(names, expected);
 
     let remove = |name: &str| store.remove(&Source::parse(name).unwrap());

@@ -5,7 +5,9 @@ mod server;
 mod wrong;
 
 use super::answer::show_hex;
-use super::{FetchError, Fetcher, HUGGING_FACE, Link, Network, Pace, Progress, Proxies, Roots, Source, Store};
+use super::{
+    FetchError, Fetcher, HUGGING_FACE, Link, Network, Pace, Progress, Proxies, Roots, Source, Store,
+};
 use server::{Answer, Seen, Server};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

@@ -114,7 +114,8 @@ impl Server {
     ) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
-        let server = Server { at, seen: Arc::default(), sent: Arc::default(), closed: Arc::default() };
+        let server =
+            Server { at, seen: Arc::default(), sent: Arc::default(), closed: Arc::default() };
         let (seen, sent) = (Arc::clone(&server.seen), Arc::clone(&server.sent));
         let closed = Arc::clone(&server.closed);
         std::thread::spawn(move || {

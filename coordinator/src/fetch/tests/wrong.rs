@@ -37,16 +37,23 @@ fn a_server_that_contradicts_itself_is_refused_before_a_byte_is_kept() {
     let listed = file(60_000);
     let served = bytes.clone();
     let server = Server::start(move |seen| {
-        if seen.path.starts_with("/api/") { tree(&[("m.gguf", &listed)]) } else { Answer::file(seen, &served) }
+        if seen.path.starts_with("/api/") {
+            tree(&[("m.gguf", &listed)])
+        } else {
+            Answer::file(seen, &served)
+        }
     });
     let error = refused(get_hf(folder.path(), &server, "hf:o/r"));
     assert!(error.contains("50000 bytes") && error.contains("60000"), "{error}");
 
     let served = bytes.clone();
     let other = sha256(b"other");
-    let server = Server::start(move |seen| match seen.path.starts_with("/api/") {
-        true => tree(&[("m.gguf", &served)]),
-        false => Answer::file(seen, &served).with("x-linked-etag", &other),
+    let server = Server::start(move |seen| {
+        if seen.path.starts_with("/api/") {
+            tree(&[("m.gguf", &served)])
+        } else {
+            Answer::file(seen, &served).with("x-linked-etag", &other)
+        }
     });
     let error = refused(get_hf(folder.path(), &server, "hf:o/r"));
     assert!(error.contains("two digests"), "{error}");
@@ -66,7 +73,8 @@ fn other_bytes_than_those_asked_for_are_not_taken() {
         let bytes = file(200_000);
         let shifted = seen.range().filter(|(first, _)| *first > 0).map(|(first, end)| {
             let range = format!("bytes {}-{}/200000", first - 1, end - 2);
-            Answer::new(206, &bytes[first as usize - 1..end as usize - 1]).with("content-range", range)
+            Answer::new(206, &bytes[first as usize - 1..end as usize - 1])
+                .with("content-range", range)
         });
         shifted.unwrap_or_else(|| Answer::file(seen, &bytes))
     });
@@ -130,7 +138,11 @@ fn the_token_is_sent_to_the_endpoint_and_to_nobody_else() {
     let other = Server::start(move |seen| Answer::file(seen, &served));
     let to = other.url();
     let server = Server::start(move |seen: &Seen| {
-        if seen.path.starts_with("/api/") { tree(&[("m.gguf", &bytes)]) } else { Answer::redirect(format!("{to}/x")) }
+        if seen.path.starts_with("/api/") {
+            tree(&[("m.gguf", &bytes)])
+        } else {
+            Answer::redirect(format!("{to}/x"))
+        }
     });
     let folder = tempdir().unwrap();
     get_hf(folder.path(), &server, "hf:o/r").unwrap();
@@ -223,7 +235,10 @@ fn a_damaged_record_is_not_believed() {
     let bytes = file(100_000);
     let served = bytes.clone();
     let server = Server::start(move |seen| Answer::file(seen, &served).with("etag", "\"1\""));
-    for record in ["{", r#"{"identity":{"size":100000,"sha256":null,"validator":"\"1\""},"whole":[{"start":0,"end":90000}]}"#] {
+    for record in [
+        "{",
+        r#"{"identity":{"size":100000,"sha256":null,"validator":"\"1\""},"whole":[{"start":0,"end":90000}]}"#,
+    ] {
         let folder = tempdir().unwrap();
         let link = Link::parse(&format!("{}/m.gguf", server.url())).unwrap();
         let target = Store::new(folder.path()).path_of_link(&link);
