@@ -139,7 +139,9 @@ pub fn download(
     if state.course.is_ranged() {
         let noted = part.note(&probed.identity, state.course.whole());
         // What ended it is said, not what follows from that.
-        result.as_ref().map_err(Clone::clone).and(noted)?;
+        if result.is_ok() {
+            noted?;
+        }
     }
     let left = probed.identity.size.saturating_sub(state.course.whole().total());
     match result {

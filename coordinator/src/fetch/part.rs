@@ -145,7 +145,8 @@ impl Part {
         let record = Record { identity: identity.clone(), whole: whole.clone() };
         let text =
             serde_json::to_vec(&record).map_err(|error| FetchError::Failed(error.to_string()))?;
-        write_whole(&record_path(&self.target), &text).map_err(fail)
+        let path = record_path(&self.target);
+        write_whole(&path, &beside(&path, ".new"), &text).map_err(fail)
     }
 
     /// Compares the complete file with its digest and gives it its name. `tell` hears how many bytes were read.
@@ -178,8 +179,10 @@ impl Part {
 
     /// Removes the part: the file is there already.
     pub fn discard(self) {
-        let _ = fs::remove_file(part_path(&self.target));
-        let _ = fs::remove_file(record_path(&self.target));
+        let record = record_path(&self.target);
+        for path in [part_path(&self.target), beside(&record, ".new"), record] {
+            let _ = fs::remove_file(path);
+        }
     }
 
     fn check(&self, identity: &Identity, tell: &mut dyn FnMut(u64)) -> Result<(), Unfit> {
@@ -189,6 +192,9 @@ impl Part {
                 "{size} bytes came and {} were expected",
                 identity.size
             )));
+        }
+        if size < MAGIC.len() as u64 {
+            return Err(Unfit::Wrong("it is no GGUF file but has hardly a byte".to_owned()));
         }
         let mut block = vec![0; BLOCK];
         let (mut digest, mut at) = (Sha256::new(), 0_u64);
@@ -267,16 +273,15 @@ pub fn free(folder: &Path) -> Result<u64, FetchError> {
     Ok(told.f_bavail.saturating_mul(told.f_frsize))
 }
 
-/// Writes a small file so that it is there whole or not at all.
+/// Writes a small file by way of `new`, so that it is there whole or not at all.
 ///
 /// # Errors
 ///
 /// The folder cannot be written.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = beside(path, ".new");
-    fs::write(&new, bytes)?;
-    File::open(&new)?.sync_data()?;
-    fs::rename(&new, path)
+pub fn write_whole(path: &Path, new: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(new, bytes)?;
+    File::open(new)?.sync_data()?;
+    fs::rename(new, path)
 }
 
 fn read_record(path: &Path) -> Option<Record> {

@@ -13,8 +13,10 @@ use super::part::{Opened, Part, part_path, record_path, write_whole};
 use super::parts::PartName;
 use super::source::{HubName, Pick, Source};
 use super::trouble::FetchError;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The list of a repository.
 const LIST: &str = ".files.json";
@@ -23,6 +25,9 @@ const LIST_MAX: u64 = 64 << 20;
 /// Files that are looked at, and folders below one another, at most.
 const WALK_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 64;
+
+/// Numbers the files that become lists.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// A folder of models. It need not exist.
 #[derive(Clone, Debug)]
@@ -76,7 +81,10 @@ impl Store {
         let folder = self.folder_of(name);
         let written = serde_json::to_vec(list).map_err(std::io::Error::from).and_then(|text| {
             fs::create_dir_all(&folder)?;
-            write_whole(&folder.join(LIST), &text)
+            // Others may write the same at the same time.
+            let number = WRITTEN.fetch_add(1, Relaxed);
+            let new = format!("{LIST}.{}.{number}", std::process::id());
+            write_whole(&folder.join(LIST), &folder.join(new), &text)
         });
         written.map_err(|error| {
             FetchError::Failed(format!("cannot write to {}: {error}", folder.display()))
@@ -167,24 +175,26 @@ impl Store {
             return Err(FetchError::Missing(format!("nothing of {source} is there")));
         }
         let paths = files.iter().flat_map(|one| &one.files).map(|file| folder.join(&file.path));
+        let paths: Vec<PathBuf> = paths.collect();
         let mut freed = 0;
-        for path in paths {
-            freed += remove_file(&path)?;
+        for path in &paths {
+            freed += remove_file(path)?;
         }
         if in_folder(&folder)?.is_empty() {
-            let _ = fs::remove_file(folder.join(LIST));
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let is_list = |name: &OsStr| name.as_encoded_bytes().starts_with(LIST.as_bytes());
+            for entry in entries.filter(|entry| is_list(&entry.file_name())) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
-        self.prune(&folder);
+        for folder in paths.iter().filter_map(|path| path.parent()) {
+            self.prune(folder);
+        }
         Ok(freed)
     }
 
-    /// Removes folders that are empty, from the bottom up.
+    /// Removes folders that are empty, from this one up.
     fn prune(&self, folder: &Path) {
-        let below = fs::read_dir(folder).into_iter().flatten().flatten();
-        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            // Those that hold something stay.
-            let _ = fs::remove_dir(entry.path());
-        }
         for folder in folder.ancestors().take_while(|folder| **folder != *self.root) {
             if fs::remove_dir(folder).is_err() {
                 break;
