@@ -40,6 +40,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "metrics",
             "trust",
             "guides",
+            "fetch",
             "chat_formats",
             "models",
             "scheduler",

@@ -4,6 +4,7 @@ mod access;
 mod cache;
 mod commands;
 mod door;
+mod downloads;
 mod members_command;
 mod model;
 mod models;
@@ -20,8 +21,9 @@ pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
 pub use commands::{ConfigArgs, ConfigCommand, StateArgs, TokenArgs, TokenCommand};
 pub use door::DoorArgs;
+pub use downloads::{CacheDirArgs, network};
 pub use members_command::{AllowArgs, BanArgs, RemoveArgs};
-pub use model::ModelArgs;
+pub use model::{GOOD_MODELS, ModelArgs};
 pub use models::RuntimeArgs;
 pub use models_command::{LoadArgs, ModelsArgs, ModelsCommand};
 pub use naming::NamingArgs;
@@ -58,6 +60,8 @@ const EXAMPLES: &str = "\
 Examples:
   woolly-coordinator serve model.gguf
       one machine: a local worker is started, the API is on http://127.0.0.1:8080
+  woolly-coordinator serve hf:Qwen/Qwen3-4B-GGUF:Q4_K_M
+      the same with a model of Hugging Face, which is downloaded once
   woolly-coordinator serve model.gguf --listen 0.0.0.0:7400 --advertise 192.168.1.10 --workers 2
       two other machines: paste the printed `woolly-worker join …` line on each of them
   woolly-coordinator config print --config woolly.toml
@@ -99,7 +103,7 @@ pub enum CliCommand {
     Inspect(InspectArgs),
     /// Say what serve would do with machines that you have or imagine: stages, memory, speed, losses
     Plan(Box<PlanArgs>),
-    /// List, load and unload the models of a running serve
+    /// Download models, list and remove them; list, load and unload those of a running serve
     Models(ModelsArgs),
     /// Show the workers, plans, times and last events of a running serve
     Status(StatusArgs),
@@ -226,6 +230,9 @@ pub struct ServeArgs {
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub weights_from_disk: bool,
 
+    /// Where downloaded models are kept.
+    #[command(flatten)]
+    pub downloads: CacheDirArgs,
     /// How the KV cache is held and shared.
     #[command(flatten)]
     pub cache: CacheArgs,

@@ -15,6 +15,7 @@ pub mod driver;
 pub mod epochs;
 pub mod events;
 pub mod exit;
+pub mod fetch;
 pub mod few;
 pub mod generation;
 pub mod guides;

@@ -3,6 +3,7 @@
 mod accuracy;
 mod answers;
 mod bad_models;
+mod downloads;
 mod equality;
 mod faults;
 mod guided;

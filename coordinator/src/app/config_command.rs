@@ -40,6 +40,7 @@ pub fn docs() -> String {
 /// What is known to be wrong before a model is read.
 fn check(args: &ServeArgs) -> Result<(), Fatal> {
     let found = [
+        args.model.source().err(),
         args.worker_counts().err(),
         args.door.addresses().err(),
         args.door.certificates().err(),

@@ -3,12 +3,13 @@
 use crate::admin::LoadOptions;
 use crate::app::keeper::real;
 use crate::app::lane_maker::{CONTEXTS_OF_SEVERAL, LaneMaker, Opened};
-use crate::config::ServeArgs;
+use crate::config::{GOOD_MODELS, ServeArgs};
 use crate::exit::Fatal;
 use crate::models::shelf::Shelf;
 use crate::models::{Model, Template};
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
 use crate::trust::state::StateDir;
+use anyhow::anyhow;
 use std::path::Path;
 use std::sync::Arc;
 use woolly_engine::plan::KV_CTX_MAX;
@@ -19,6 +20,10 @@ use woolly_engine::plan::KV_CTX_MAX;
 ///
 /// What is wrong with the file, or asked of it in vain.
 pub fn open(path: &Path, args: &ServeArgs) -> Result<Opened, Fatal> {
+    if !path.exists() {
+        let shown = path.display();
+        return Err(Fatal::Model(anyhow!("there is no file {shown}. {GOOD_MODELS}")));
+    }
     let mut model = Model::open(path)?;
     if let Some(path) = &args.model.chat_template_file {
         model.template = Template::of_file(path, &model.tokenizer)?;
@@ -59,9 +64,10 @@ pub fn what_is_served(model: Option<&Opened>, shelf: Option<&Shelf>) -> String {
             "No model is loaded. Those in {} can be: woolly-coordinator models list",
             shelf.root().display()
         ),
-        (None, None) => "No model is named, and none is loaded. To load one, a GGUF file: \
-                         woolly-coordinator models load --path FILE"
-            .to_owned(),
+        (None, None) => format!(
+            "No model is named, and none is loaded. To load one: woolly-coordinator models load --path FILE, \
+             or models load NAME. {GOOD_MODELS}"
+        ),
     }
 }
 

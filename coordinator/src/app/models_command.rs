@@ -1,9 +1,12 @@
-//! `models list | load | unload`: asks a running `serve` on its socket in the state directory.
+//! `models list | pull | rm | load | unload`: downloads, and what a running `serve` is asked on its socket in the
+//! state directory.
 
-use crate::announce::{stderr_line, stdout_line};
+use crate::announce::{Announcer, stderr_line, stdout_line};
 use crate::app::admin_client::ask;
-use crate::config::{ModelsCommand, state_dir};
+use crate::app::get_model::{fatal, fetcher, remote};
+use crate::config::{LogFormat, ModelsCommand, state_dir};
 use crate::exit::Fatal;
+use crate::fetch::Held;
 use crate::trust::state::StateDir;
 use crate::units::show_size;
 use anyhow::{Context, bail};
@@ -21,26 +24,79 @@ pub fn run(command: ModelsCommand) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(async {
-        match command {
-            ModelsCommand::List { state } => {
-                let socket = StateDir::open(state_dir(state.state_dir)?)?.admin_socket();
-                let answer = ask(&socket, Method::GET, "/admin/v1/models", None).await?;
-                stdout_line(table(&answer).trim_end());
-            }
-            ModelsCommand::Load(args) => {
-                let body = args.request()?;
-                let socket = StateDir::open(state_dir(args.state.state_dir)?)?.admin_socket();
-                say(&ask(&socket, Method::POST, "/admin/v1/models/load", Some(body)).await?)?;
-            }
-            ModelsCommand::Unload { name, drain, state } => {
-                let body = json!({ "name": name, "drain_s": drain.as_secs() });
-                let socket = StateDir::open(state_dir(state.state_dir)?)?.admin_socket();
-                say(&ask(&socket, Method::POST, "/admin/v1/models/unload", Some(body)).await?)?;
-            }
+    match command {
+        ModelsCommand::Pull { name, cache } => {
+            let source = remote(&name)?;
+            stdout_line(fetcher(&cache, people())?.get(&source).map_err(fatal)?.display());
         }
-        Ok(())
-    })
+        ModelsCommand::Rm { name, cache } => {
+            let freed = cache.store()?.remove(&remote(&name)?).map_err(fatal)?;
+            stderr_line(format_args!("{name} is removed: {} are free again", show_size(freed)));
+        }
+        ModelsCommand::List { downloaded, cache, state } => {
+            let held = cache.store()?.list().map_err(fatal)?;
+            if downloaded {
+                return Ok(list(&held, None)?);
+            }
+            let socket = StateDir::open(state_dir(state.state_dir)?)?.admin_socket();
+            let asked = ask(&socket, Method::GET, "/admin/v1/models", None);
+            list(&held, Some(runtime.block_on(asked)))?;
+        }
+        ModelsCommand::Load(mut args) => {
+            if let Some(source) = args.download()? {
+                args.path = Some(fetcher(&args.cache, people())?.get(&source).map_err(fatal)?);
+                args.name = None;
+            }
+            let body = args.request()?;
+            let socket = StateDir::open(state_dir(args.state.state_dir)?)?.admin_socket();
+            let asked = ask(&socket, Method::POST, "/admin/v1/models/load", Some(body));
+            say(&runtime.block_on(asked)?)?;
+        }
+        ModelsCommand::Unload { name, drain, state } => {
+            let body = json!({ "name": name, "drain_s": drain.as_secs() });
+            let socket = StateDir::open(state_dir(state.state_dir)?)?.admin_socket();
+            let asked = ask(&socket, Method::POST, "/admin/v1/models/unload", Some(body));
+            say(&runtime.block_on(asked)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn people() -> Announcer {
+    Announcer(LogFormat::Text)
+}
+
+/// Prints what was downloaded and what a server has. No server is an error only where nothing else was asked for
+/// or found.
+fn list(held: &[Held], asked: Option<anyhow::Result<Value>>) -> anyhow::Result<()> {
+    let answer = match asked {
+        Some(Err(error)) if held.is_empty() => return Err(error),
+        Some(Err(error)) => {
+            stderr_line(format_args!("{error:#}"));
+            None
+        }
+        Some(Ok(answer)) => Some(answer),
+        None => None,
+    };
+    if let Some(answer) = answer {
+        stdout_line(table(&answer).trim_end());
+    }
+    if held.is_empty() {
+        return Ok(());
+    }
+    stdout_line(downloads(held).trim_end());
+    Ok(())
+}
+
+/// One line for each model that was downloaded, with a head.
+fn downloads(held: &[Held]) -> String {
+    let width = held.iter().map(|one| one.name.len()).max().unwrap_or(0).max(32);
+    let mut out = format!("{:<width$} {:<10} {}\n", "DOWNLOADED", "STATE", "SIZE");
+    for one in held {
+        let state = if one.is_complete { "complete" } else { "begun" };
+        let _ = writeln!(out, "{:<width$} {state:<10} {}", one.name, show_size(one.size));
+    }
+    out
 }
 
 /// The server's own words; an error unless they are of success.
@@ -105,6 +161,18 @@ mod tests {
         assert_eq!(lines[3], "Worker w: 1 GiB of 4 GiB are free");
         assert!(lines[4].contains("a: 1 MiB of weights, 2 MiB of KV"), "{text}");
         assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn downloads_are_listed_also_where_no_server_answers() {
+        let held = |name: &str, is_complete| Held { name: name.into(), size: 3 << 20, is_complete };
+        let text = downloads(&[held("hf:o/r:Q4_0", true), held("https://host/m.gguf", false)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("hf:o/r:Q4_0 ") && lines[1].contains("complete"), "{text}");
+        assert!(lines[2].contains("begun") && lines[2].ends_with("3 MiB"), "{text}");
+        let away = || Some(Err(anyhow::anyhow!("no server answers")));
+        assert!(list(&[], away()).is_err());
+        assert!(list(&[held("hf:o/r:Q4_0", true)], away()).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `plan`: what `serve` would do with the machines of a file, or with this one.
 
 use crate::announce::{stderr_line, stdout_line};
+use crate::app::get_model::downloaded;
 use crate::app::local_workers::find_program;
 use crate::cluster::PlacementConfig;
 use crate::config::PlanArgs;
@@ -22,7 +23,7 @@ use woolly_engine::plan::{BLOCK_LEN, KV_CTX_MAX};
 pub fn run(args: &PlanArgs) -> Result<(), Fatal> {
     let path = args.file.as_deref().or(args.model.as_deref());
     let path = path.ok_or_else(|| Fatal::usage("a model is missing: name a GGUF file"))?;
-    let model = Model::open(path)?;
+    let model = Model::open(&downloaded(path, &args.downloads)?)?;
     let ctx_size = model.ctx_size(args.ctx_size)?;
     model.check_cut(args.cut.as_deref())?;
     let machines = match &args.workers {

@@ -9,6 +9,7 @@ use crate::announce::{
 };
 use crate::app::door;
 use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
+use crate::app::get_model::local;
 use crate::app::keeper::members::Gate;
 use crate::app::keeper::{Keeper, Models};
 use crate::app::lane_maker::Opened;
@@ -74,7 +75,8 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
-    let model = args.model.path()?.map(|path| open(path, &args)).transpose()?;
+    let path = args.model.source()?.map(|source| local(&source, &args)).transpose()?;
+    let model = path.map(|path| open(&path, &args)).transpose()?;
     if model.is_none() {
         refuse_flags_of_a_model(&args)?;
     }

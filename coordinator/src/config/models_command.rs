@@ -1,7 +1,8 @@
-//! The words of `models`: what a running server is asked about its models.
+//! The words of `models`: what is downloaded, and what a running server is asked about its models.
 
-use super::{StateArgs, parse_cache_type};
+use super::{CacheDirArgs, StateArgs, parse_cache_type};
 use crate::exit::Fatal;
+use crate::fetch::Source;
 use crate::units::{parse_duration, parse_size};
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -24,11 +25,36 @@ pub struct ModelsArgs {
 /// What to do with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// List the models that are loaded, those of --model-dir, and what the workers' memory is taken by
+    /// List the models that were downloaded, those that are loaded, those of --model-dir, and what the workers'
+    /// memory is taken by
     List {
+        /// List what was downloaded, and ask no server
+        #[arg(long)]
+        downloaded: bool,
+        /// Where downloaded models are.
+        #[command(flatten)]
+        cache: CacheDirArgs,
         /// Where the server's state is.
         #[command(flatten)]
         state: StateArgs,
+    },
+    /// Download a model, or go on with it, and print where it is
+    Pull {
+        /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE.gguf or https://HOST/FILE.gguf
+        #[arg(value_name = "MODEL")]
+        name: String,
+        /// Where downloaded models are.
+        #[command(flatten)]
+        cache: CacheDirArgs,
+    },
+    /// Remove a downloaded model: unload it first
+    Rm {
+        /// A name that `models list` shows; hf:OWNER/REPO removes all models of a repository
+        #[arg(value_name = "MODEL")]
+        name: String,
+        /// Where downloaded models are.
+        #[command(flatten)]
+        cache: CacheDirArgs,
     },
     /// Load a model, and wait until it is ready
     Load(LoadArgs),
@@ -48,7 +74,8 @@ pub enum ModelsCommand {
 /// The flags of `models load`; what is not given is as the flags of `serve` say.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// A name of the server's --model-dir, as `models list` shows it
+    /// A name of the server's --model-dir, as `models list` shows it, or one that `models pull` takes: it is
+    /// downloaded first, on this machine
     #[arg(required_unless_present = "path", conflicts_with = "path")]
     pub name: Option<String>,
     /// A GGUF file instead
@@ -72,12 +99,26 @@ pub struct LoadArgs {
     /// Do not wait until it is ready
     #[arg(long)]
     pub no_wait: bool,
+    /// Where downloaded models are.
+    #[command(flatten)]
+    pub cache: CacheDirArgs,
     /// Where the server's state is.
     #[command(flatten)]
     pub state: StateArgs,
 }
 
 impl LoadArgs {
+    /// What is to be downloaded before it can be loaded, if that is what is named.
+    ///
+    /// # Errors
+    ///
+    /// A name that looks like a download's and is none.
+    pub fn download(&self) -> Result<Option<Source>, Fatal> {
+        let path = self.path.as_ref().and_then(|path| path.to_str());
+        let named = self.name.as_deref().or(path).filter(|text| Source::is_remote(text));
+        named.map(Source::parse).transpose().map_err(Fatal::usage)
+    }
+
     /// What the server is asked.
     ///
     /// # Errors
@@ -128,6 +169,7 @@ mod tests {
             alias: Vec::new(),
             workers: None,
             no_wait: true,
+            cache: CacheDirArgs::default(),
             state: StateArgs { state_dir: None },
         };
         let expected = json!({

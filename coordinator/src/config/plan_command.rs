@@ -1,6 +1,6 @@
 //! The flags of `plan`.
 
-use super::{CTX_MAX, ObjectiveArgs, parse_cache_type};
+use super::{CTX_MAX, CacheDirArgs, ObjectiveArgs, parse_cache_type};
 use crate::units::parse_size;
 use clap::Args;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use woolly_engine::plan::KvType;
 /// The flags of `plan`; those that `serve` has, too, mean the same.
 #[derive(Clone, Debug, Args)]
 pub struct PlanArgs {
-    /// The model: a GGUF file, or any part of a split one
+    /// The model: a GGUF file, any part of a split one, or the name of a downloaded model
     #[arg(value_name = "FILE", conflicts_with = "model", required_unless_present = "model")]
     pub file: Option<PathBuf>,
     /// The same as FILE
@@ -39,6 +39,9 @@ pub struct PlanArgs {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub cut: Option<Vec<u32>>,
+    /// Where downloaded models are.
+    #[command(flatten)]
+    pub downloads: CacheDirArgs,
     /// What the layers are cut for.
     #[command(flatten)]
     pub objective: ObjectiveArgs,

@@ -56,7 +56,7 @@ fn every_serve_flag_has_a_key_in_the_file() {
 fn defaults_are_one_machine_on_loopback() {
     let args = serve(&[]).unwrap();
     assert_eq!(args.door.addresses().unwrap()[0].to_string(), "127.0.0.1:8080");
-    assert_eq!(args.model.path().unwrap(), Some(std::path::Path::new("m.gguf")));
+    assert_eq!(args.model.source().unwrap(), Some(crate::fetch::Source::File("m.gguf".into())));
     assert_eq!(args.listen.to_string(), "127.0.0.1:7400");
     assert_eq!(args.idle_timeout, Duration::from_secs(2));
     assert_eq!(args.shutdown_timeout, Duration::from_secs(30));

@@ -34,7 +34,7 @@ const TIPS: &[(&[&str], &str)] = &[
     ),
     (
         &["-hf", "--hf-repo", "-hff", "--hf-file", "-mu", "--model-url"],
-        "Woolly downloads nothing: get a GGUF file first and name it with --model FILE",
+        "--model hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE.gguf or https://… downloads a model",
     ),
     (&["--api-keys"], "--api-key-file FILE holds one key per line"),
     (&["-tb", "--threads-batch"], "--threads sets the compute threads of each local worker"),
@@ -45,10 +45,7 @@ const TIPS: &[(&[&str], &str)] = &[
         "leave it out: GET /metrics and GET /health are always there",
     ),
     (&["run", "start", "server"], "the command is `woolly-coordinator serve -m FILE`"),
-    (
-        &["pull", "download"],
-        "Woolly downloads nothing: get a GGUF file, for instance from Hugging Face",
-    ),
+    (&["pull", "download"], "the command is `woolly-coordinator models pull hf:OWNER/REPO:QUANT`"),
 ];
 
 /// A tip for the first of these words that another server knows.
