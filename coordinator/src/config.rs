@@ -27,7 +27,7 @@ pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
 pub use plan_command::PlanArgs;
 pub use queue::QueueArgs;
-pub use status_command::{StatusArgs, WorkersArgs};
+pub use status_command::{PageArgs, StatusArgs, WorkersArgs};
 pub use tips::tip;
 
 use crate::bench::config::BenchArgs;
@@ -101,6 +101,8 @@ pub enum CliCommand {
     Status(StatusArgs),
     /// List the workers of a running serve, and those that were lost
     Workers(WorkersArgs),
+    /// Print an address of the running server's web page, with a key that works once
+    Page(PageArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
     /// Show or check what serve would be set to: flags, variables and the file

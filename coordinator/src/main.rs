@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Status(args) => status_command::status(args),
         CliCommand::Workers(args) => status_command::workers(args),
+        CliCommand::Page(args) => status_command::page(args),
         CliCommand::Token(args) => token_command::run(args.command),
         CliCommand::Config(args) => config_command::run(args.command, settings.as_ref()),
         CliCommand::Completions { shell } => config_command::completions(shell),
