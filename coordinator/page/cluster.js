@@ -29,6 +29,8 @@ export class Cluster {
     ];
     this.build(where);
     this.timer = null;
+    /** Why the key of the address was not taken; `null` if it was, or there was none. */
+    this.refused = null;
   }
 
   build(where) {
@@ -57,6 +59,7 @@ export class Cluster {
     const use = (event) => {
       event.preventDefault();
       keep("admin", input.value.trim());
+      this.refused = null;
       input.value = "";
       this.ask();
     };
@@ -99,7 +102,7 @@ export class Cluster {
     this.key.hidden = !closed;
     this.all.hidden = closed;
     this.all.classList.toggle("old", !closed);
-    if (closed) this.say(key("admin") || error.status === 403 ? error.message : "");
+    if (closed) this.say(this.refused ?? (key("admin") || error.status === 403 ? error.message : ""));
     else this.connection("The server does not answer. What is shown is old; the page goes on asking.");
     return closed ? ASK_MS * 10 : ASK_MS * 2;
   }

@@ -12,7 +12,7 @@ const connection = (text) => setText(status, text);
 const refused = await exchange();
 const chat = new Chat(parts.chat);
 const cluster = new Cluster(parts.cluster, connection);
-if (refused) cluster.say(refused);
+cluster.refused = refused;
 
 function show() {
   const name = location.hash.startsWith("#cluster") ? "cluster" : "chat";

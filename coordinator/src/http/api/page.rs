@@ -60,7 +60,8 @@ fn answer(name: &str, asked: &HeaderMap) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     };
     let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..16]);
-    let known = asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let known =
+        asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let mut response =
         if known { StatusCode::NOT_MODIFIED.into_response() } else { (*text).into_response() };
     let headers = response.headers_mut();
@@ -106,15 +107,24 @@ mod tests {
     fn the_page_asks_no_other_host_and_has_nothing_inline() {
         for (name, kind, text) in FILES {
             let allowed = ["http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"];
-            let hosts = text.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
+            let hosts = text
+                .split("http")
+                .skip(1)
+                .filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
             for rest in hosts {
-                let url = format!("http{}", rest.split(['"', '\'', ')', '>', ' ']).next().unwrap_or_default());
+                let url = format!(
+                    "http{}",
+                    rest.split(['"', '\'', ')', '>', ' ']).next().unwrap_or_default()
+                );
                 assert!(allowed.contains(&url.as_str()), "{name}: {url}");
             }
             assert!(!text.contains("innerHTML") && !text.contains("insertAdjacentHTML"), "{name}");
             assert!(!text.contains("eval(") && !text.contains("new Function"), "{name}");
             if kind == HTML {
-                assert!(!text.contains("<script>") && !text.contains("<style") && !text.contains(" on"), "{name}");
+                assert!(
+                    !text.contains("<script>") && !text.contains("<style") && !text.contains(" on"),
+                    "{name}"
+                );
             }
         }
     }

@@ -49,7 +49,9 @@ pub async fn page(
 ) -> Result<Json<Value>, ApiError> {
     let closed = |text: &str| ApiError::new(Problem::AdminClosed, text);
     if door == Door::Http {
-        return Err(closed("Addresses with a key are given on the socket of the state directory only."));
+        return Err(closed(
+            "Addresses with a key are given on the socket of the state directory only.",
+        ));
     }
     let offered = admin(&gateway)?.sessions.offer().map_err(|_| no_numbers())?;
     let address = offered.ok_or_else(|| {

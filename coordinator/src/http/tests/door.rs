@@ -105,7 +105,10 @@ async fn a_browser_finds_a_page() {
             let headers = response.headers().clone();
             assert_eq!(headers[header::CONTENT_TYPE], kind);
             let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-            assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+            assert!(
+                policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+                "{policy}"
+            );
             let text = read_text(response).await;
             assert!(!text.contains("tiny"), "{path} is the same for everybody");
             let known = headers[header::ETAG].to_str().unwrap();
