@@ -93,7 +93,7 @@ impl History {
         });
         self.readings.push_back((at_ms, reading));
         trim(&mut self.samples, SAMPLES_MAX);
-        trim(&mut self.readings, WINDOW + 1);
+        trim(&mut self.readings, WINDOW);
     }
 
     /// All of them, the oldest first.
