@@ -31,7 +31,7 @@ pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
 pub use plan_command::PlanArgs;
 pub use queue::QueueArgs;
-pub use status_command::{StatusArgs, WorkersArgs};
+pub use status_command::{PageArgs, StatusArgs, WorkersArgs};
 pub use tips::tip;
 
 use crate::bench::config::BenchArgs;
@@ -115,6 +115,8 @@ pub enum CliCommand {
     Ban(BanArgs),
     /// Lift the ban of a name or a machine
     Allow(AllowArgs),
+    /// Print an address of the running server's web page, with a key that works once
+    Page(PageArgs),
     /// Create, list and revoke join tokens, also while serve runs
     Token(TokenArgs),
     /// Show or check what serve would be set to: flags, variables and the file

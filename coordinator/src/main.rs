@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         CliCommand::Remove(args) => members_command::remove(args),
         CliCommand::Ban(args) => members_command::ban(args),
         CliCommand::Allow(args) => members_command::allow(args),
+        CliCommand::Page(args) => status_command::page(args),
         CliCommand::Token(args) => token_command::run(args.command),
         CliCommand::Config(args) => config_command::run(args.command, settings.as_ref()),
         CliCommand::Completions { shell } => config_command::completions(shell),

@@ -1,12 +1,13 @@
 //! The door of the HTTP API as the process opens it: listeners, the URLs that it prints, SIGHUP.
 
-use crate::announce::dial;
+use crate::announce::{Announcer, dial};
 use crate::config::DoorArgs;
 use crate::exit::Fatal;
 use crate::http::server::certificates::Certificates;
 use crate::http::server::keys::ApiKeys;
+use crate::http::server::sessions::Sessions;
 use crate::shutdown::Reload;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -51,6 +52,28 @@ pub fn urls(addresses: &[SocketAddr], certificates: &Option<Arc<Certificates>>) 
         }
     };
     addresses.iter().map(url).collect()
+}
+
+/// Keys for the page at `/`, where every listener is on loopback: nobody else can read an address with a key in it.
+pub fn sessions(addresses: &[SocketAddr], urls: &[String]) -> Sessions {
+    let is_local = addresses.iter().all(|address| address.ip().is_loopback());
+    Sessions::of(urls.first().filter(|_| is_local).cloned())
+}
+
+/// Prints where the page is.
+///
+/// # Errors
+///
+/// The operating system gives no random numbers.
+pub fn announce_page(sessions: &Sessions, announcer: Announcer) -> Result<(), Fatal> {
+    let offered = sessions.offer().map_err(|error| anyhow!("no random numbers: {error}"))?;
+    if let Some(address) = offered {
+        announcer.say(format_args!(
+            "To chat and to look at the cluster, open this in a browser of this machine (the key in it works once; \
+             `woolly-coordinator page` prints another):\n  {address}"
+        ));
+    }
+    Ok(())
 }
 
 /// What SIGHUP does: with HTTPS it reads the certificate again, without it asks for the end as ever.

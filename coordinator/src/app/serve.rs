@@ -29,6 +29,7 @@ use crate::http::server::certificates::Certificates;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::local_socket::LocalSocket;
 use crate::http::server::places::Limits;
+use crate::http::server::sessions::Sessions;
 use crate::http::{Gateway, GatewayConfig};
 use crate::links::{self, EVENTS_MAX, HEARTBEAT_MS};
 use crate::models::shelf::Shelf;
@@ -148,6 +149,8 @@ impl Server {
         let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
         announcer.say(what_is_served(model.as_ref(), self.shelf.as_ref()));
         let join_address = self.announce_joining(&tokens, listen, announcer)?;
+        let sessions = door::sessions(&addresses, &urls);
+        door::announce_page(&sessions, announcer)?;
 
         let (engine, commands, work) = seam();
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
@@ -197,7 +200,7 @@ impl Server {
         let registry = Arc::clone(&keeper.registry);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| {
-                self.gateway(http, (engine, registry, admin), stopped)
+                self.gateway(http, (engine, registry, admin, sessions), stopped)
             }),
             keeper: Task::spawn("the keeper of models", |stopped| {
                 keeper.run(asked_of_keeper, stopped)
@@ -243,11 +246,12 @@ impl Server {
     fn gateway(
         &self,
         listeners: Vec<TcpListener>,
-        (engine, models, admin): (EngineHandle, Arc<Registry>, AdminHandle),
+        (engine, models, admin, sessions): (EngineHandle, Arc<Registry>, AdminHandle, Sessions),
         mut stopped: Shutdown,
     ) -> impl Future<Output = Result<(), Fatal>> + use<> {
         let (key, on_demand) = (self.admin_key.as_ref(), self.args.runtime.load_on_demand);
         let admin = Admin::new(admin, key.map(Hidden::reveal), on_demand);
+        let admin = admin.with_sessions(Arc::new(sessions));
         let gateway = Gateway::new(self.gateway_config(), engine, models).with_admin(admin);
         let socket = self.admin_socket();
         async move {

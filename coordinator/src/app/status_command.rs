@@ -1,9 +1,9 @@
-//! `status` and `workers`: ask a running `serve` how its cluster stands, and show it.
+//! `status`, `workers` and `page`: ask a running `serve` how its cluster stands, or where its page is, and show it.
 
 use crate::announce::stdout_line;
 use crate::app::admin_client::ask;
 use crate::app::status_text::{status_text, workers_text};
-use crate::config::{StateArgs, StatusArgs, WorkersArgs, state_dir};
+use crate::config::{PageArgs, StateArgs, StatusArgs, WorkersArgs, state_dir};
 use crate::exit::Fatal;
 use crate::snapshot::Snapshot;
 use crate::trust::state::StateDir;
@@ -55,6 +55,20 @@ pub fn workers(args: WorkersArgs) -> Result<(), Fatal> {
         } else {
             stdout_line(workers_text(&read(told)?).trim_end());
         }
+        Ok(())
+    })
+}
+
+/// Prints an address of the page with a key that works once.
+///
+/// # Errors
+///
+/// As [`status`]; a server that does not listen on loopback refuses.
+pub fn page(args: PageArgs) -> Result<(), Fatal> {
+    let socket = socket(args.state)?;
+    run(async {
+        let told = ask(&socket, Method::POST, "/admin/v1/page", None).await?;
+        stdout_line(told["address"].as_str().context("the server named no address")?);
         Ok(())
     })
 }

@@ -36,6 +36,14 @@ pub struct WorkersArgs {
     pub state: StateArgs,
 }
 
+/// The flags of `page`.
+#[derive(Debug, Args)]
+pub struct PageArgs {
+    /// Where the server's state is.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
 fn parse_watch(text: &str) -> Result<Duration, String> {
     within(parse_duration(text)?, WATCH_MIN, WATCH_MAX, "200ms to 1h")
 }

@@ -66,10 +66,21 @@ pub async fn serve(
         let routes = routes::admin_router(Arc::clone(&gateway));
         tokio::spawn(socket.serve(routes, Arc::clone(&gateway)))
     });
+    let history = tokio::spawn(keep_history(Arc::clone(&gateway)));
     server::listener::run(served, &gateway, shutdown).await;
+    history.abort();
     if let Some(local) = local {
         // It ends when the gateway drains; what it panicked with was said.
         let _ = local.await;
     }
     Ok(())
+}
+
+/// Takes a sample for the history now and then.
+async fn keep_history(gateway: Arc<Gateway>) {
+    let mut due = tokio::time::interval(crate::metrics::INTERVAL);
+    loop {
+        due.tick().await;
+        gateway.engine.metrics().sample(crate::events::unix_ms());
+    }
 }

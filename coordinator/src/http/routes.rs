@@ -3,8 +3,8 @@
 //! It knows which function answers which path, and nothing of what an answer holds.
 
 use super::api::{
-    admin, answer, chat, cluster, completions, events, fields, health, infill, members, messages,
-    metrics, models, ollama, page, props, responses, shape, tokenize,
+    admin, answer, chat, cluster, completions, events, fields, health, history, infill, members,
+    messages, metrics, models, ollama, page, props, responses, session, shape, tokenize,
 };
 use super::gateway::Gateway;
 use super::server::admin::Door;
@@ -46,6 +46,9 @@ fn admin_routes() -> Router<Arc<Gateway>> {
         .route("/admin/v1/allow", post(members::allow))
         .route("/admin/v1/tokens", post(members::token))
         .route("/admin/v1/events", get(events::events))
+        .route("/admin/v1/history", get(history::history))
+        .route("/admin/v1/session", post(session::session))
+        .route("/admin/v1/page", post(session::page))
 }
 
 fn routes() -> Router<Arc<Gateway>> {
@@ -86,6 +89,7 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/openapi.json", get(fields::document::openapi))
         .route("/metrics", get(metrics::metrics))
         .route("/", get(page::page))
+        .route("/page/{name}", get(page::file))
         .route("/favicon.ico", get(page::favicon))
         .merge(not_done())
 }

@@ -30,11 +30,14 @@ pub const BOUNDS_US: [u64; 21] = [
     200_000_000,
 ];
 
+/// Buckets: one below each bound, and the last.
+pub const BUCKETS: usize = BOUNDS_US.len() + 1;
+
 /// Counts of times by length. Counting is one addition per time, from any thread.
 #[derive(Debug, Default)]
 pub struct Histogram {
     /// Times of each bucket alone; the last has no bound.
-    counts: [AtomicU64; BOUNDS_US.len() + 1],
+    counts: [AtomicU64; BUCKETS],
     sum_us: AtomicU64,
 }
 
@@ -50,6 +53,11 @@ impl Histogram {
     /// How many times were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// How many times each bucket has alone.
+    pub fn counts(&self) -> [u64; BUCKETS] {
+        std::array::from_fn(|at| self.counts[at].load(Relaxed))
     }
 
     /// Their sum.

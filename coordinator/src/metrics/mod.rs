@@ -5,15 +5,18 @@
 
 mod failovers;
 mod histogram;
+mod history;
 mod meter;
 mod text;
 
 pub use histogram::{BOUNDS_US, Histogram};
+pub use history::{INTERVAL, Sample};
 pub use meter::{Meter, Outcome};
 
 use crate::ids::LaneId;
 use crate::status::Counts;
 use failovers::Failovers;
+use history::{History, Reading};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -40,6 +43,7 @@ pub struct Metrics {
     /// Until a grammar says what may come next.
     masks: Histogram,
     failovers: Failovers,
+    history: Mutex<History>,
 }
 
 /// What the driver tells.
@@ -146,6 +150,25 @@ impl Metrics {
     /// Completion requests that came to this end.
     pub fn requests(&self, outcome: Outcome) -> u64 {
         self.requests[outcome as usize].load(Relaxed)
+    }
+
+    /// Takes a sample of what is counted, for the history; `at_ms` is the time of day.
+    pub fn sample(&self, at_ms: u64) {
+        let Counts { running, waiting, kv_blocks, kv_blocks_free, .. } = self.lock().counts;
+        let reading = Reading {
+            tokens: self.completion_tokens.load(Relaxed),
+            prompt_tokens: self.prompt_tokens.load(Relaxed),
+            first_token: self.first_token.counts(),
+            running,
+            waiting,
+            kv_blocks: (kv_blocks.saturating_sub(kv_blocks_free), kv_blocks),
+        };
+        self.history.lock().expect("no one panics with the lock held").take(at_ms, reading);
+    }
+
+    /// The samples of the last quarter of an hour, the oldest first.
+    pub fn samples(&self) -> Vec<Sample> {
+        self.history.lock().expect("no one panics with the lock held").samples()
     }
 
     fn lock(&self) -> MutexGuard<'_, Driver> {

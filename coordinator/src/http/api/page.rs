@@ -1,77 +1,138 @@
-//! `GET /`: one plain page for a person with a browser, and what a browser asks for beside it.
+//! The web page at `/`: files of the folder `coordinator/page`, served as they are.
+//!
+//! The page is the same for everybody and holds nothing of this server: what it shows it asks for, with the keys that its reader
+//! has. It asks no other host for anything, and its policy forbids it to: no code but these files, nothing inline.
 
-use crate::http::gateway::Gateway;
-use crate::http::server::guard::Authorised;
-use axum::Extension;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
-use std::sync::Arc;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 
-/// Says what this is and how to use it. No script, no picture, nothing from elsewhere. The model's
-/// name is shown to those who may use it.
-pub async fn page(
-    State(gateway): State<Arc<Gateway>>,
-    Extension(Authorised(authorised)): Extension<Authorised>,
-) -> Response {
-    let names: Vec<String> = gateway.models.iter().map(|model| escape(&model.name)).collect();
-    let serves = match (authorised, &names[..]) {
-        (false, _) => {
-            "<p>It asks for an API key: <code>Authorization: Bearer KEY</code>.</p>".to_owned()
-        }
-        (true, []) => {
-            "<p>No model is loaded: <code>woolly-coordinator models load NAME</code> on this \
-                       server's machine loads one.</p>"
-                .to_owned()
-        }
-        (true, names) => format!("<p>It serves <b>{}</b>.</p>", names.join("</b>, <b>")),
+/// What a browser may do for this page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// A file by its name.
+macro_rules! served {
+    ($name:literal, $kind:expr) => {
+        ($name, $kind, include_str!(concat!("../../../page/", $name)))
     };
-    let named = names.into_iter().next().filter(|_| authorised);
-    let model = named.unwrap_or_else(|| "MODEL".to_owned());
-    let key = if gateway.config.keys.is_empty() { "" } else { "-H 'authorization: Bearer KEY' " };
-    let version = env!("CARGO_PKG_VERSION");
-    let text = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Woolly</title>\n\
-         <style>body{{font-family:sans-serif;max-width:44em;margin:3em auto;padding:0 1em}}\
-         pre{{background:#eee;padding:1em;overflow:auto}}</style></head>\n<body>\n\
-         <h1>Woolly is running</h1>\n\
-         <p>This is Woolly {version}: a language model on the CPUs of one or more machines, behind an \
-         OpenAI-compatible API.</p>\n{serves}\n\
-         <p>Any OpenAI client works with this address and <code>/v1</code> behind it. To try it:</p>\n\
-         <pre>curl ADDRESS-OF-THIS-PAGE/v1/chat/completions {key}\\\n  -H 'content-type: application/json' \
-         \\\n  -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello!\"}}]}}'</pre>\n\
-         <p><a href=\"/v1/models\">/v1/models</a> lists the models, <a href=\"/health\">/health</a> says how \
-         it is. README.md and docs/ of the source have the rest; <code>woolly-coordinator serve --help</code> \
-         explains every flag.</p>\n</body>\n</html>\n"
-    );
-    let mut response = Html(text).into_response();
-    let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    let policy = axum::http::HeaderValue::from_static(policy);
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+}
+
+/// Name, media type and content of each file.
+const FILES: [(&str, &str, &str); 15] = [
+    served!("index.html", HTML),
+    served!("style.css", "text/css; charset=utf-8"),
+    served!("icon.svg", "image/svg+xml"),
+    served!("main.js", SCRIPT),
+    served!("dom.js", SCRIPT),
+    served!("units.js", SCRIPT),
+    served!("server.js", SCRIPT),
+    served!("markdown.js", SCRIPT),
+    served!("conversations.js", SCRIPT),
+    served!("answer.js", SCRIPT),
+    served!("chat.js", SCRIPT),
+    served!("plots.js", SCRIPT),
+    served!("cluster.js", SCRIPT),
+    served!("cluster_parts.js", SCRIPT),
+    served!("what_if.js", SCRIPT),
+];
+
+/// The page itself.
+pub async fn page(headers: HeaderMap) -> Response {
+    answer("index.html", &headers)
+}
+
+/// A file that the page names.
+pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    answer(&name, &headers)
+}
+
+/// A browser that asks without having read the page.
+pub async fn favicon(headers: HeaderMap) -> Response {
+    answer("icon.svg", &headers)
+}
+
+fn answer(name: &str, asked: &HeaderMap) -> Response {
+    let Some((_, kind, text)) = FILES.iter().find(|(known, ..)| *known == name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..16]);
+    let known =
+        asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response =
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { (*text).into_response() };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Asked for anew each time, as another version of the server may be behind the same address.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
     response
-}
-
-/// There is no picture: an answer without content keeps browsers from asking again and logs quiet.
-pub async fn favicon() -> StatusCode {
-    StatusCode::NO_CONTENT
-}
-
-fn escape(text: &str) -> String {
-    let entity = |c| match c {
-        '&' => "&amp;".to_owned(),
-        '<' => "&lt;".to_owned(),
-        '>' => "&gt;".to_owned(),
-        '"' => "&quot;".to_owned(),
-        '\'' => "&#39;".to_owned(),
-        c => c.to_string(),
-    };
-    text.chars().map(entity).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn names_cannot_become_markup() {
-        assert_eq!(super::escape("<b>&'\""), "&lt;b&gt;&amp;&#39;&quot;");
+    fn every_file_that_a_file_names_is_served() {
+        let names = |text: &str| -> Vec<String> {
+            let quoted = text.split(['"', '\'']).skip(1).step_by(2);
+            let path = |quoted: &str| {
+                let name = quoted.strip_prefix("/page/").or(quoted.strip_prefix("./"))?;
+                Some(name.to_owned())
+            };
+            quoted.filter_map(path).collect()
+        };
+        let mut named = vec!["index.html".to_owned()];
+        for (_, _, text) in FILES {
+            named.extend(names(text));
+        }
+        for (name, ..) in FILES {
+            assert!(named.iter().any(|known| known == name), "nothing names {name}");
+        }
+        for name in named {
+            assert!(FILES.iter().any(|(known, ..)| *known == name), "there is no {name}");
+        }
+    }
+
+    #[test]
+    fn the_page_asks_no_other_host_and_has_nothing_inline() {
+        for (name, kind, text) in FILES {
+            let allowed = ["http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"];
+            let hosts = text
+                .split("http")
+                .skip(1)
+                .filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
+            for rest in hosts {
+                let url = format!(
+                    "http{}",
+                    rest.split(['"', '\'', ')', '>', ' ']).next().unwrap_or_default()
+                );
+                assert!(allowed.contains(&url.as_str()), "{name}: {url}");
+            }
+            assert!(!text.contains("innerHTML") && !text.contains("insertAdjacentHTML"), "{name}");
+            assert!(!text.contains("eval(") && !text.contains("new Function"), "{name}");
+            if kind == HTML {
+                assert!(
+                    !text.contains("<script>") && !text.contains("<style") && !text.contains(" on"),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_small() {
+        // As it is, without compression.
+        let bytes: usize = FILES.iter().map(|(_, _, text)| text.len()).sum();
+        assert!(bytes < 150_000, "{bytes}");
     }
 }

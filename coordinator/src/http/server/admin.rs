@@ -1,9 +1,12 @@
 //! Who may use the admin API: whoever reaches its socket, and over HTTP whoever has its key.
 //!
+//! The page at `/` has keys of its own where `serve` gave it some (`sessions.rs`).
+//!
 //! A page of another origin may not, whatever key its browser holds: it sends an `Origin` that is not this
 //! server, and is refused.
 
 use super::keys::ApiKeys;
+use super::sessions::Sessions;
 use crate::admin::AdminHandle;
 use crate::generation::KeyId;
 use crate::http::error::{ApiError, Problem};
@@ -13,6 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Who read events at a time.
 const READERS_MAX: usize = 64;
+
+/// Where the page exchanges the key of its address for one of its own.
+const EXCHANGE: &str = "/admin/v1/session";
 
 /// By which door a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +39,21 @@ pub struct Admin {
     /// Its key over HTTP; empty if it does not answer there.
     key: ApiKeys,
     readers: Arc<Semaphore>,
+    /// Keys of the page.
+    pub sessions: Arc<Sessions>,
 }
 
 impl Admin {
     /// An admin API that answers on the socket, and with a `key` over HTTP.
     pub fn new(handle: AdminHandle, key: Option<&str>, on_demand: bool) -> Admin {
         let readers = Arc::new(Semaphore::new(READERS_MAX));
-        Admin { handle, on_demand, key: ApiKeys::new(key), readers }
+        let sessions = Arc::default();
+        Admin { handle, on_demand, key: ApiKeys::new(key), readers, sessions }
+    }
+
+    /// The page at `/` may have keys, too.
+    pub fn with_sessions(self, sessions: Arc<Sessions>) -> Admin {
+        Admin { sessions, ..self }
     }
 
     /// A place for one who reads events; `None` if there are too many.
@@ -70,8 +84,17 @@ pub fn check(
         return Err(ApiError::new(Problem::AdminClosed, text));
     }
     let key = admin.map(|admin| &admin.key).filter(|key| !key.is_empty());
+    let sessions = admin.map(|admin| &admin.sessions).filter(|sessions| sessions.are_open());
+    if sessions.is_some_and(|sessions| path == EXCHANGE || sessions.knows(headers)) {
+        return Ok(Some(KeyId::default()));
+    }
     match (door, key) {
         (Door::Socket, _) => Ok(Some(KeyId::default())),
+        (Door::Http, None) if sessions.is_some() => {
+            let text = "The admin API asks for a key: 'woolly-coordinator page' on the server's machine prints an address \
+                        of this page with one that works once; --admin-key sets one that stays.";
+            Err(ApiError::new(Problem::Key, text))
+        }
         (Door::Http, Some(key)) => key.check(path, headers),
         (Door::Http, None) => {
             let text = "The admin API answers on the socket 'admin.sock' in the server's state directory \

@@ -80,9 +80,21 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
     response
 }
 
-/// Paths that are asked again and again.
-const PROBES: [&str; 8] =
-    ["/livez", "/readyz", "/health", "/v1/health", "/ping", "/metrics", "/", "/favicon.ico"];
+/// Paths that are asked again and again, by probes and by the page.
+const PROBES: [&str; 10] = [
+    "/livez",
+    "/readyz",
+    "/health",
+    "/v1/health",
+    "/ping",
+    "/metrics",
+    "/",
+    "/favicon.ico",
+    "/admin/v1/cluster",
+    "/admin/v1/history",
+];
+/// What the page consists of.
+const PAGE_FILES: &str = "/page/";
 
 fn log_of(
     gateway: &Gateway,
@@ -106,7 +118,7 @@ fn log_of(
         status: 0,
         reason: None,
         complete: false,
-        is_probe: PROBES.contains(&path),
+        is_probe: PROBES.contains(&path) || path.starts_with(PAGE_FILES),
     };
     RequestLog::new(entry, Arc::clone(&gateway.refusals))
 }

@@ -14,6 +14,9 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 const OPEN_PATHS: [&str; 7] =
     ["/health", "/v1/health", "/ping", "/livez", "/readyz", "/", "/favicon.ico"];
 
+/// What the page at `/` consists of, which is the same for everybody.
+const PAGE_FILES: &str = "/page/";
+
 /// Headers that hold a key and nothing else.
 const KEY_HEADERS: [&str; 2] = ["x-api-key", "api-key"];
 
@@ -61,7 +64,7 @@ impl ApiKeys {
             Given::Key(key) => self.find(key),
             _ => None,
         };
-        if found.is_some() || OPEN_PATHS.contains(&path) {
+        if found.is_some() || OPEN_PATHS.contains(&path) || path.starts_with(PAGE_FILES) {
             return Ok(found);
         }
         let text = match given(headers) {
@@ -85,6 +88,11 @@ impl ApiKeys {
         Err(ApiError::new(Problem::Key, text))
     }
 
+    /// Whether this is one of the keys.
+    pub fn has(&self, given: &[u8]) -> bool {
+        self.find(given).is_some()
+    }
+
     /// Looks at every key, whether it was found or not: the time tells nothing about the place.
     fn find(&self, given: &[u8]) -> Option<KeyId> {
         let hash = *blake3::hash(given).as_bytes();
@@ -95,6 +103,14 @@ impl ApiKeys {
             found |= equal;
         }
         bool::from(found).then_some(KeyId(place))
+    }
+}
+
+/// The key that a request comes with, if it is one.
+pub fn bearer_of(headers: &HeaderMap) -> Option<&[u8]> {
+    match given(headers) {
+        Given::Key(key) => Some(key),
+        _ => None,
     }
 }
 

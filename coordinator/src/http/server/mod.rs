@@ -23,5 +23,6 @@ pub mod local_socket;
 pub mod paths;
 pub mod places;
 pub mod request_log;
+pub mod sessions;
 pub mod socket;
 pub mod stall;

@@ -93,15 +93,30 @@ async fn without_a_key_no_names_are_shown() {
 
 #[tokio::test]
 async fn a_browser_finds_a_page() {
-    for (rig, shows) in [(Rig::saying("x"), true), (guarded(), false)] {
-        let response = rig.get("/").await;
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
-        let text = read_text(response).await;
-        assert!(text.contains("Woolly is running") && text.contains("curl"), "{text}");
-        assert_eq!(text.contains("tiny"), shows, "{text}");
-        assert!(!text.contains("src=") && !text.contains("<script"), "{text}");
-        assert_eq!(rig.get("/favicon.ico").await.status(), 204);
+    for rig in [Rig::saying("x"), guarded()] {
+        for (path, kind) in [
+            ("/", "text/html; charset=utf-8"),
+            ("/page/main.js", "text/javascript; charset=utf-8"),
+            ("/page/style.css", "text/css; charset=utf-8"),
+            ("/favicon.ico", "image/svg+xml"),
+        ] {
+            let response = rig.get(path).await;
+            assert_eq!(response.status(), 200, "{path}");
+            let headers = response.headers().clone();
+            assert_eq!(headers[header::CONTENT_TYPE], kind);
+            let policy = headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(
+                policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+                "{policy}"
+            );
+            let text = read_text(response).await;
+            assert!(!text.contains("tiny"), "{path} is the same for everybody");
+            let known = headers[header::ETAG].to_str().unwrap();
+            let request = Request::get(path).header(header::HOST, "localhost");
+            let request = request.header(header::IF_NONE_MATCH, known).body(Body::empty()).unwrap();
+            assert_eq!(rig.send(request).await.status(), 304, "{path}");
+        }
+        assert_eq!(rig.get("/page/none.js").await.status(), 404);
     }
 }
 
