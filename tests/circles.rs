@@ -42,6 +42,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "guides",
             "chat_formats",
             "models",
+            "journal",
             "scheduler",
             "links",
             "cluster",

@@ -4,6 +4,7 @@ mod access;
 mod cache;
 mod commands;
 mod door;
+mod journal;
 mod model;
 mod models;
 mod models_command;
@@ -19,6 +20,7 @@ pub use access::{AccessArgs, CurlKey};
 pub use cache::CacheArgs;
 pub use commands::{ConfigArgs, ConfigCommand, StateArgs, TokenArgs, TokenCommand};
 pub use door::DoorArgs;
+pub use journal::JournalArgs;
 pub use model::ModelArgs;
 pub use models::RuntimeArgs;
 pub use models_command::{LoadArgs, ModelsArgs, ModelsCommand};
@@ -228,6 +230,9 @@ pub struct ServeArgs {
     /// Who may use the API, how much at a time and for how long.
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Whether accepted requests survive a restart.
+    #[command(flatten)]
+    pub journal: JournalArgs,
 
     /// A TOML file with options, `ctx-size = 4096` for --ctx-size 4096; flags and variables beat it
     #[arg(long, env = "WOOLLY_CONFIG", value_name = "FILE", help_heading = "Process")]

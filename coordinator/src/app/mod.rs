@@ -5,6 +5,7 @@ mod admin_client;
 pub mod config_command;
 pub mod door;
 pub mod first_model;
+pub mod journal;
 pub mod keeper;
 pub mod lane_maker;
 pub mod listen;

@@ -5,10 +5,12 @@
 
 mod failovers;
 mod histogram;
+mod journal;
 mod meter;
 mod text;
 
 pub use histogram::{BOUNDS_US, Histogram};
+pub use journal::JournalCounts;
 pub use meter::{Meter, Outcome};
 
 use crate::ids::LaneId;
@@ -40,6 +42,8 @@ pub struct Metrics {
     /// Until a grammar says what may come next.
     masks: Histogram,
     failovers: Failovers,
+    /// Of streams that can be continued.
+    pub journal: JournalCounts,
 }
 
 /// What the driver tells.

@@ -14,6 +14,7 @@
 //! | `infill.rs` | llama-server's way to fill text in |
 //! | `answer.rs` | how any request to generate is answered |
 //! | `admin.rs`, `cluster.rs`, `events.rs` | loading and unloading models, how the cluster stands, and what happens |
+//! | `streams.rs` | streams that go on, and those of the journal that are begun again |
 //! | `on_demand.rs` | requests that wait for their model |
 //! | `tokenize.rs`, `props.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
@@ -37,6 +38,7 @@ pub mod page;
 pub mod props;
 pub mod responses;
 pub mod shape;
+pub mod streams;
 pub mod timings;
 pub mod tokenize;
 pub mod turns;
