@@ -7,6 +7,7 @@ mod equality;
 mod faults;
 mod guided;
 mod joining;
+mod journal;
 mod load;
 mod memory;
 mod model_file;

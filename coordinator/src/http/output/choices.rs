@@ -112,10 +112,13 @@ impl Choices {
         self
     }
 
-    /// How many tokens of a choice's prompt a cache held, once that is known and if the prompt counts.
-    pub fn cached(&self, index: usize) -> Option<u32> {
-        let choice = self.list.get(index).filter(|choice| choice.counts_prompt)?;
-        u32::try_from(choice.usage.cached_tokens?).ok()
+    /// How many tokens of a choice's prompt a cache held, once that is known and if the prompt counts. That is said
+    /// from now on.
+    pub fn settle_cached(&mut self, index: usize) -> Option<u32> {
+        let choice = self.list.get_mut(index).filter(|choice| choice.counts_prompt)?;
+        let tokens = u32::try_from(choice.usage.cached_tokens?).ok()?;
+        choice.cached_before = Some(tokens);
+        Some(tokens)
     }
 
     /// Submits choices as long as there are places for them. May be dropped and called again.

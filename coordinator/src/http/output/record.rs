@@ -78,8 +78,10 @@ impl Recorder {
     }
 
     /// What a cache held is part of the usage: the same must be said if the answer is made again.
-    fn note_cached(&self, index: usize) {
-        if let (Some(tokens), Ok(choice)) = (self.choices.cached(index), u32::try_from(index)) {
+    fn note_cached(&mut self, index: usize) {
+        if let (Some(tokens), Ok(choice)) =
+            (self.choices.settle_cached(index), u32::try_from(index))
+        {
             self.journal.note(self.number, Note::Cached { choice, tokens });
         }
     }
