@@ -5,6 +5,7 @@
 //! same is checked ([`meaning`]): a context, a template or a model that changed ends the stream instead.
 
 use super::answer::{Api, Caller, Parse, key_of, meaning};
+use super::on_demand::Patience;
 use super::{chat, completions, infill, messages, responses};
 use crate::generation::KeyId;
 use crate::http::error::{ApiError, Problem, quote};
@@ -17,7 +18,7 @@ use crate::http::output::encoder::Encoder;
 use crate::http::output::follow;
 use crate::http::output::place::Place;
 use crate::http::output::record::Recorder;
-use crate::http::output::streams::{Found, Streams, ToRestore};
+use crate::http::output::streams::{Found, Streams, ToRestore, gone};
 use crate::http::output::tape::{NoSuchPlace, Tape};
 use crate::http::server::places::ClientHalf;
 use crate::http::server::request_log::{Entry, RequestLog};
@@ -100,10 +101,6 @@ fn unknown(id: &str) -> ApiError {
     ApiError::new(Problem::NotFound, text)
 }
 
-fn gone(why: &str) -> ApiError {
-    ApiError::new(Problem::Gone, format!("The stream cannot be continued. {why}"))
-}
-
 /// The number in the id of an answer, or alone.
 fn number_of(id: &str) -> Option<u128> {
     let (beginning, digits) = id.split_at_checked(id.len().checked_sub(NUMBER_DIGITS)?)?;
@@ -147,6 +144,8 @@ pub fn restore(gateway: &Arc<Gateway>) {
 enum Not {
     /// Its model is not ready, or there is no place for it.
     Yet,
+    /// No model is called so. It may be loaded on demand, as for the request itself.
+    Loaded(String),
     /// It would be another one.
     Ever(String),
 }
@@ -166,7 +165,7 @@ impl From<ApiError> for Not {
 async fn again(gateway: Arc<Gateway>, restored: Restored, tape: Arc<Tape>) {
     let Some(streams) = &gateway.streams else { return };
     let number = restored.entry.number;
-    let restored = Arc::new(restored);
+    let (restored, mut patience) = (Arc::new(restored), Patience::new(&gateway));
     while !tape.abandoned.is_cancelled() && !gateway.draining.is_cancelled() {
         match begin(&gateway, streams, &restored, &tape).await {
             Ok(()) => {
@@ -174,9 +173,14 @@ async fn again(gateway: Arc<Gateway>, restored: Restored, tape: Arc<Tape>) {
                 return;
             }
             Err(Not::Yet) => tokio::time::sleep(AGAIN).await,
+            Err(Not::Loaded(name)) => {
+                let absent = ApiError::model_not_found(&name, "it is waited for");
+                if patience.wait(&gateway, Some(name), absent).await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
             Err(Not::Ever(why)) => {
                 tracing::warn!(stream = %format_args!("{number:032x}"), why, "a stream cannot be continued");
-                tape.stop(gone(&why));
                 return streams.ends(number, why);
             }
         }
@@ -227,11 +231,15 @@ fn the_model(gateway: &Gateway, restored: &Restored) -> Result<Arc<ServedModel>,
         return if is_ready { Ok(model) } else { Err(Not::Yet) };
     }
     let fields = Fields::of_bytes(&restored.entry.body)?;
-    let name = fields.peek("model").and_then(|name| name.as_str());
-    let called = name.map_or_else(|| gateway.models.first(), |name| gateway.models.find(name));
-    match called.is_some_and(|model| known(&model).is_some()) {
-        true => Err(Not::Ever("Its model is another one now.".to_owned())),
-        false => Err(Not::Yet),
+    let name = fields.peek("model").and_then(|name| name.as_str().map(str::to_owned));
+    let named = name.as_deref();
+    let called = named.map_or_else(|| gateway.models.first(), |name| gateway.models.find(name));
+    match (called, name) {
+        (Some(model), _) if known(&model).is_some() => {
+            Err(Not::Ever("Its model is another one now.".to_owned()))
+        }
+        (None, Some(name)) => Err(Not::Loaded(name)),
+        _ => Err(Not::Yet),
     }
 }
 

@@ -4,6 +4,7 @@
 //! from its end, or from the server's start. Then it is [`Gone`](Stream::Gone), and that is all that is known of it.
 
 use super::tape::{Room, Tape};
+use crate::http::error::{ApiError, Problem};
 use crate::journal::{Entry, Gone, Journal, NotKept, Note, Opened, Restored, Standing};
 use crate::metrics::Metrics;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,6 +166,8 @@ impl Streams {
         let owner = match table.streams.get(&number) {
             Some(Stream::Taped(owner, tape)) => {
                 tape.abandoned.cancel();
+                // For a reader that found it just before.
+                tape.stop(gone(&why));
                 Some(*owner)
             }
             Some(Stream::Asleep(restored, _)) => Some(restored.entry.key),
@@ -242,6 +245,11 @@ impl Streams {
     pub fn standing(&self) -> Standing {
         self.journal.standing()
     }
+}
+
+/// 410: why a stream cannot be continued.
+pub fn gone(why: &str) -> ApiError {
+    ApiError::new(Problem::Gone, format!("The stream cannot be continued. {why}"))
 }
 
 impl Table {

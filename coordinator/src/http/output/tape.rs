@@ -341,3 +341,86 @@ impl Drop for Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tape(is_again: bool) -> (Room, Arc<Tape>) {
+        let room = Room::default();
+        (room.clone(), Arc::new(Tape::new(room, is_again)))
+    }
+
+    fn add(tape: &Tape, tokens: std::ops::Range<u64>) {
+        let place = |tokens| Place { tokens, more: 0 };
+        tape.add(tokens.map(|n| (place(n), Bytes::from(format!("{n};")))));
+    }
+
+    fn at(tokens: u64) -> Option<Place> {
+        Some(Place { tokens, more: 0 })
+    }
+
+    fn events(text: &'static str) -> Taken {
+        Taken::Events(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_reader_takes_what_comes_after_its_place_and_waits_for_more() {
+        let (_, tape) = tape(false);
+        add(&tape, 0..3);
+        let mut reader = tape.reader(at(0));
+        assert_eq!(reader.next().await, events("1;2;"));
+        let waits = tokio::time::timeout(Duration::from_millis(20), reader.next());
+        assert!(waits.await.is_err());
+        add(&tape, 3..4);
+        assert_eq!((reader.next().await, reader.last()), (events("3;"), at(3)));
+        assert_eq!(
+            (tape.check(at(3)), tape.check(at(4))),
+            (Ok(()), Err(NoSuchPlace::Beyond(at(3).unwrap())))
+        );
+        tape.end();
+        assert_eq!(reader.next().await, Taken::End);
+        assert!(tape.idle_since().is_none());
+        drop(reader);
+        assert!(tape.idle_since().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_is_ahead_of_a_stream_that_is_made_again_gets_what_is_new() {
+        let (_, tape) = tape(true);
+        let mut reader = tape.reader(at(2));
+        assert_eq!(tape.check(at(2)), Ok(()));
+        add(&tape, 0..2);
+        add(&tape, 2..4);
+        assert_eq!(reader.next().await, events("3;"));
+        let mut ahead = tape.reader(at(9));
+        assert_eq!(reader.next().await, Taken::TakenOver);
+        tape.end();
+        assert_eq!(ahead.next().await, Taken::Beyond);
+    }
+
+    #[tokio::test]
+    async fn without_room_what_was_read_goes_and_nobody_runs_ahead() {
+        let (room, tape) = tape(false);
+        add(&tape, 0..2);
+        let mut reader = tape.reader(None);
+        assert_eq!(reader.next().await, events("0;1;"));
+        room.0.fetch_add(ROOM, Relaxed);
+        let large = Bytes::from(vec![b'x'; AHEAD]);
+        tape.add([(Place { tokens: 2, more: 0 }, large)]);
+        let waits = tokio::time::timeout(Duration::from_millis(20), tape.room());
+        assert!(waits.await.is_err());
+        assert!(matches!(reader.next().await, Taken::Events(_)));
+        tape.room().await;
+        assert_eq!(room.0.load(Relaxed), ROOM, "what was read was given back");
+        assert_eq!(
+            (tape.check(at(1)), tape.check(None)),
+            (Err(NoSuchPlace::Dropped), Err(NoSuchPlace::Dropped))
+        );
+        assert_eq!(tape.check(at(2)), Ok(()));
+        add(&tape, 3..4);
+        drop(reader);
+        drop(tape);
+        assert_eq!(room.0.load(Relaxed), ROOM);
+    }
+}
