@@ -43,6 +43,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "fetch",
             "chat_formats",
             "models",
+            "journal",
             "scheduler",
             "links",
             "cluster",

@@ -5,6 +5,7 @@ mod cache;
 mod commands;
 mod door;
 mod downloads;
+mod journal;
 mod members_command;
 mod model;
 mod models;
@@ -22,6 +23,7 @@ pub use cache::CacheArgs;
 pub use commands::{ConfigArgs, ConfigCommand, StateArgs, TokenArgs, TokenCommand};
 pub use door::DoorArgs;
 pub use downloads::{CacheDirArgs, network};
+pub use journal::JournalArgs;
 pub use members_command::{AllowArgs, BanArgs, RemoveArgs};
 pub use model::{GOOD_MODELS, ModelArgs};
 pub use models::RuntimeArgs;
@@ -247,6 +249,9 @@ pub struct ServeArgs {
     /// Who may use the API, how much at a time and for how long.
     #[command(flatten)]
     pub access: AccessArgs,
+    /// Whether accepted requests survive a restart.
+    #[command(flatten)]
+    pub journal: JournalArgs,
 
     /// A TOML file with options, `ctx-size = 4096` for --ctx-size 4096; flags and variables beat it
     #[arg(long, env = "WOOLLY_CONFIG", value_name = "FILE", help_heading = "Process")]

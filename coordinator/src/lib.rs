@@ -22,6 +22,7 @@ pub mod guides;
 pub mod http;
 pub mod ids;
 pub mod inspect;
+pub mod journal;
 pub mod links;
 pub mod metrics;
 pub mod models;

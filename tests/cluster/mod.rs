@@ -8,6 +8,7 @@ mod equality;
 mod faults;
 mod guided;
 mod joining;
+mod journal;
 mod load;
 mod members;
 mod memory;

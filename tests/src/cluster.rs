@@ -242,6 +242,18 @@ impl Cluster {
         self.workers.clear();
         self.coordinator.interrupt();
         self.coordinator.wait(READY_LIMIT);
+        self.start_again(count);
+    }
+
+    /// The same, and the coordinator is not asked: it is killed (SIGKILL) while its workers run.
+    pub fn restart_killed(&mut self) {
+        self.coordinator.kill();
+        let count = self.workers.len();
+        self.workers.clear();
+        self.start_again(count);
+    }
+
+    fn start_again(&mut self, count: usize) {
         self.coordinator = self.setup.serve(self.http, self.folder.path());
         // join HOST:PORT, without --token TOKEN
         let words: Vec<String> = self.join_words().into_iter().take(2).collect();

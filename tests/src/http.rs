@@ -95,6 +95,11 @@ pub fn get_with_key(server: SocketAddr, path: &str, key: &str) -> io::Result<Ans
     send_with(server, "GET", path, None, &format!("authorization: Bearer {key}\r\n"))
 }
 
+/// `GET path` of a stream after the event with this id.
+pub fn get_after(server: SocketAddr, path: &str, last: &str) -> io::Result<Answer> {
+    send_with(server, "GET", path, None, &format!("last-event-id: {last}\r\n"))
+}
+
 fn read_head(mut stream: BufReader<TcpStream>) -> io::Result<Answer> {
     let status = line(&mut stream)?;
     let code = status.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -138,16 +143,24 @@ impl Answer {
 
     /// The body as a stream of events.
     pub fn events(self) -> Events {
-        Events { lines: BufReader::new(self.body) }
+        Events { lines: BufReader::new(self.body), coming: None, last: None }
     }
 }
 
 /// The `data:` of server-sent events, one by one; ends at the end of the body.
 pub struct Events {
     lines: BufReader<Body>,
+    /// The id of the event that begins.
+    coming: Option<String>,
+    last: Option<String>,
 }
 
 impl Events {
+    /// The id of the last event that came whole.
+    pub fn last_id(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
     /// Closes the connection as a client that goes away does.
     pub fn abandon(self) {
         let stream = self.lines.into_inner().stream.into_inner();
@@ -166,7 +179,13 @@ impl Iterator for Events {
                 Ok(0) => return None,
                 Err(error) => return Some(Err(error)),
                 Ok(_) => {
-                    if let Some(data) = text.strip_prefix("data:") {
+                    if let Some(id) = text.strip_prefix("id:") {
+                        self.coming = Some(id.trim().to_owned());
+                    }
+                    if let Some(data) =
+                        text.strip_prefix("data:").filter(|data| data.ends_with('\n'))
+                    {
+                        self.last = self.coming.take().or(self.last.take());
                         return Some(Ok(data.trim().to_owned()));
                     }
                 }

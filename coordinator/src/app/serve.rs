@@ -10,6 +10,7 @@ use crate::announce::{
 use crate::app::door;
 use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
 use crate::app::get_model::local;
+use crate::app::journal;
 use crate::app::keeper::members::Gate;
 use crate::app::keeper::{Keeper, Models};
 use crate::app::lane_maker::Opened;
@@ -24,6 +25,7 @@ use crate::events::Events;
 use crate::exit::Fatal;
 use crate::generation::{EngineHandle, ModelId, seam};
 use crate::guides::Pool;
+use crate::http::output::streams::Streams;
 use crate::http::server::admin::Admin;
 use crate::http::server::certificates::Certificates;
 use crate::http::server::keys::ApiKeys;
@@ -31,6 +33,7 @@ use crate::http::server::local_socket::LocalSocket;
 use crate::http::server::places::Limits;
 use crate::http::server::sessions::Sessions;
 use crate::http::{Gateway, GatewayConfig};
+use crate::journal::Journal;
 use crate::links::{self, EVENTS_MAX, HEARTBEAT_MS};
 use crate::models::shelf::Shelf;
 use crate::models::slices::SliceServer;
@@ -87,12 +90,14 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let certificates = args.door.certificates()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
+    let journal = journal::open(&args.journal)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(runtime_threads())
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let server = Server { args, counts, program, shelf, admin_key, keys, certificates, state };
+    let server =
+        Server { args, counts, program, shelf, admin_key, keys, certificates, state, journal };
     let result = runtime.block_on(server.serve(model));
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
@@ -130,10 +135,11 @@ struct Server {
     keys: ApiKeys,
     certificates: Option<Arc<Certificates>>,
     state: StateDir,
+    journal: Option<(Journal, journal::Opened)>,
 }
 
 impl Server {
-    async fn serve(self, model: Option<Opened>) -> Result<(), Fatal> {
+    async fn serve(mut self, model: Option<Opened>) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
         watch_signals(ask, self.args.shutdown_timeout, door::reload(&self.certificates))
@@ -153,6 +159,8 @@ impl Server {
         door::announce_page(&sessions, announcer)?;
 
         let (engine, commands, work) = seam();
+        let streams = self.journal.take();
+        let streams = streams.map(|it| journal::streams(it, &self.args.journal, engine.metrics()));
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
         let preamble = Preamble::ours(NUMERICS);
@@ -200,7 +208,7 @@ impl Server {
         let registry = Arc::clone(&keeper.registry);
         let tasks = Tasks {
             http: Task::spawn("the HTTP server", |stopped| {
-                self.gateway(http, (engine, registry, admin, sessions), stopped)
+                self.gateway(http, (engine, registry, admin, sessions), streams, stopped)
             }),
             keeper: Task::spawn("the keeper of models", |stopped| {
                 keeper.run(asked_of_keeper, stopped)
@@ -247,12 +255,17 @@ impl Server {
         &self,
         listeners: Vec<TcpListener>,
         (engine, models, admin, sessions): (EngineHandle, Arc<Registry>, AdminHandle, Sessions),
+        streams: Option<Streams>,
         mut stopped: Shutdown,
     ) -> impl Future<Output = Result<(), Fatal>> + use<> {
         let (key, on_demand) = (self.admin_key.as_ref(), self.args.runtime.load_on_demand);
         let admin = Admin::new(admin, key.map(Hidden::reveal), on_demand);
         let admin = admin.with_sessions(Arc::new(sessions));
         let gateway = Gateway::new(self.gateway_config(), engine, models).with_admin(admin);
+        let gateway = match streams {
+            Some(streams) => gateway.with_streams(streams),
+            None => gateway,
+        };
         let socket = self.admin_socket();
         async move {
             let stopped = async move { stopped.asked().await };

@@ -18,6 +18,7 @@
 //! | `subschemas.rs`, `formats.rs`, `closed.rs`, `digits.rs` | the schemas in a schema; dates that everyone takes; objects and numbers that come to an end |
 //! | `limits.rs` | a least length, lists of tokens, words that must not come |
 //! | `dry.rs` | tokens that would make a repetition longer |
+//! | `library.rs` | which library compiles them |
 
 mod closed;
 pub mod compile;
@@ -29,6 +30,7 @@ pub mod gbnf;
 pub mod grammar;
 pub mod guide;
 mod guided;
+mod library;
 pub mod limits;
 mod mask;
 pub mod next;
@@ -44,6 +46,7 @@ pub use error::GrammarError;
 pub use grammar::Grammar;
 pub use guide::{Guide, Thinking};
 pub use guided::Guided;
+pub use library::LIBRARY;
 pub use limits::Limits;
 pub use next::Next;
 pub use pool::{Answered, Pool};

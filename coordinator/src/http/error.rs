@@ -38,6 +38,8 @@ pub enum Problem {
     AdminClosed,
     /// Something that is there stands in the way.
     Conflict,
+    /// What was there is not any more.
+    Gone,
     /// The body did not come in time.
     Timeout,
     /// The body is longer than the limit.
@@ -94,6 +96,7 @@ impl Problem {
             Problem::Host => (403, "permission_error", Some("host_not_allowed"), None),
             Problem::AdminClosed => (403, "permission_error", Some("admin_closed"), None),
             Problem::Conflict => (409, "invalid_request_error", Some("conflict"), None),
+            Problem::Gone => (410, "invalid_request_error", Some("stream_gone"), None),
             Problem::Timeout => (408, "invalid_request_error", Some("request_timeout"), None),
             Problem::TooLarge => (413, "invalid_request_error", Some("request_too_large"), None),
             Problem::UriTooLong => (414, "invalid_request_error", Some("uri_too_long"), None),

@@ -3,6 +3,7 @@
 
 use super::error::{ApiError, Problem, quote, shutting_down};
 use super::ids::unix_seconds;
+use super::output::streams::Streams;
 use super::server::admin::Admin;
 use super::server::body::BODY_BUDGET_KIB;
 use super::server::certificates::Certificates;
@@ -50,6 +51,8 @@ pub struct Gateway {
     pub(super) config: GatewayConfig,
     pub(super) engine: EngineHandle,
     pub(super) models: Arc<Registry>,
+    /// Streams that can be continued; `None` without a journal.
+    pub(super) streams: Option<Streams>,
     /// Loading and unloading models; `None` if the models are what they are.
     pub(super) admin: Option<Admin>,
     pub(super) refusals: Arc<Refusals>,
@@ -73,6 +76,7 @@ impl Gateway {
             config,
             engine,
             models,
+            streams: None,
             admin: None,
             started: unix_seconds(),
             preparing: Arc::new(Semaphore::new(PREPARING_MAX)),
@@ -81,6 +85,11 @@ impl Gateway {
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
         }
+    }
+
+    /// With streams that can be continued.
+    pub fn with_streams(self, streams: Streams) -> Gateway {
+        Gateway { streams: Some(streams), ..self }
     }
 
     /// With an admin API.

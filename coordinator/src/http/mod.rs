@@ -45,7 +45,7 @@ use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Serves on `listeners`, and the admin API on the `socket`, until `shutdown` is done and running requests have
+/// Serves on `listeners`, and the admin API on the `socket` until `shutdown` is done and running requests have
 /// ended, at the latest [`GatewayConfig::drain`] and a second later.
 ///
 /// # Errors
@@ -67,8 +67,20 @@ pub async fn serve(
         tokio::spawn(socket.serve(routes, Arc::clone(&gateway)))
     });
     let history = tokio::spawn(keep_history(Arc::clone(&gateway)));
+    let looking = gateway.streams.is_some().then(|| {
+        api::streams::restore(&gateway);
+        let (gateway, until) = (Arc::clone(&gateway), gateway.closing.clone());
+        tokio::spawn(async move {
+            if let Some(streams) = &gateway.streams {
+                streams.look_after(until).await;
+            }
+        })
+    });
     server::listener::run(served, &gateway, shutdown).await;
     history.abort();
+    if let Some(looking) = looking {
+        looking.abort();
+    }
     if let Some(local) = local {
         // It ends when the gateway drains; what it panicked with was said.
         let _ = local.await;

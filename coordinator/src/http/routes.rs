@@ -4,7 +4,7 @@
 
 use super::api::{
     admin, answer, chat, cluster, completions, events, fields, health, history, infill, members,
-    messages, metrics, models, ollama, page, props, responses, session, shape, tokenize,
+    messages, metrics, models, ollama, page, props, responses, session, shape, streams, tokenize,
 };
 use super::gateway::Gateway;
 use super::server::admin::Door;
@@ -64,6 +64,7 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/responses/{*id}", any(responses::stored))
         .route("/v1/messages", post(messages::messages))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
+        .route("/v1/streams/{id}", get(streams::stream))
         .route("/infill", post(infill::infill))
         .route("/v1/models", get(models::list))
         .route("/models", get(models::list))
@@ -144,7 +145,13 @@ fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
         (false, true) => AllowOrigin::any(),
         (false, false) => AllowOrigin::list(origins.iter().cloned()),
     };
-    let exposed = [HeaderName::from_static("x-request-id"), answer::SEED, header::RETRY_AFTER];
+    let exposed = [
+        HeaderName::from_static("x-request-id"),
+        answer::SEED,
+        answer::STREAM,
+        answer::JOURNAL,
+        header::RETRY_AFTER,
+    ];
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::HEAD, Method::POST])

@@ -6,11 +6,13 @@
 mod failovers;
 mod histogram;
 mod history;
+mod journal;
 mod meter;
 mod text;
 
 pub use histogram::{BOUNDS_US, Histogram};
 pub use history::{INTERVAL, Sample};
+pub use journal::JournalCounts;
 pub use meter::{Meter, Outcome};
 
 use crate::ids::LaneId;
@@ -44,6 +46,8 @@ pub struct Metrics {
     masks: Histogram,
     failovers: Failovers,
     history: Mutex<History>,
+    /// Of streams that can be continued.
+    pub journal: JournalCounts,
 }
 
 /// What the driver tells.

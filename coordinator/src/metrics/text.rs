@@ -16,6 +16,7 @@ impl Metrics {
         self.render_models(&mut out);
         self.render_requests(&mut out);
         self.render_failovers(&mut out);
+        self.journal.render(&mut out);
         out
     }
 

@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`: a conversation to be continued.
 
-use super::answer::{Caller, answer};
+use super::answer::{Api, Caller, answer};
 use super::logprobs;
 use super::openai::{self, Envelope, Extras, Names, StopReason};
 use crate::http::error::ApiError;
@@ -34,16 +34,16 @@ pub async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, parse).await
+    answer(&gateway, request, Some(Api::Chat), parse).await
 }
 
 /// What a chat request asks for.
-fn parse(
+pub(super) fn parse(
     gateway: &Gateway,
     mut fields: Fields,
     caller: Caller,
 ) -> Result<(Job, ChatEncoder), ApiError> {
-    let mut asked = Conversation::take(&mut fields, Place::Chat, &caller.model)?;
+    let mut asked = Conversation::take(&mut fields, Place::Chat, &caller.model, caller.identity)?;
     let logprobs = fields.bool("logprobs")?.unwrap_or(false);
     let top = openai::take_top_logprobs(&mut fields, "top_logprobs")?;
     if !logprobs && top.is_some_and(|top| top > 0) {
@@ -58,14 +58,15 @@ fn parse(
     asked.stream = stream;
     let tokenizer = Arc::clone(&caller.model.tokenizer);
     let job = asked.job(gateway, caller.model, caller.key)?;
-    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?.reporting(reports);
+    let envelope =
+        Envelope::new(NAMES, &caller.identity, caller.named, usage_mode).reporting(reports);
     let prompt = if reports.token_ids { openai::prompt_ids(&job.choices).pop() } else { None };
     Ok((job, ChatEncoder { envelope, logprobs, prompt, is_begun: false, reports, tokenizer }))
 }
 
 /// Writes the answer to a conversation.
 #[derive(Debug)]
-struct ChatEncoder {
+pub(super) struct ChatEncoder {
     envelope: Envelope,
     /// Whether log-probabilities were asked for.
     logprobs: bool,

@@ -1,11 +1,10 @@
 //! `POST /v1/completions`: one or more texts to be continued.
 
-use super::answer::{Caller, answer};
+use super::answer::{Api, Caller, answer};
 use super::logprobs;
 use super::openai::{self, Envelope, Names, StopReason};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::ids::random;
 use crate::http::input::choices::Reports;
 use crate::http::input::fields::Fields;
 use crate::http::input::fill_in::{self, TEXT_CHARS_MAX};
@@ -39,11 +38,11 @@ pub async fn completions(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, parse).await
+    answer(&gateway, request, Some(Api::Completions), parse).await
 }
 
 /// What a completions request asks for.
-fn parse(
+pub(super) fn parse(
     gateway: &Gateway,
     mut fields: Fields,
     caller: Caller,
@@ -51,7 +50,7 @@ fn parse(
     let vocab = caller.model.tokenizer.vocab_size();
     known::take(&mut fields, &[Place::Body, Place::Completions])?;
     let prompts = prompts::take(&mut fields, vocab)?;
-    let sampling = sampling::take(&mut fields, vocab, random()?)?;
+    let sampling = sampling::take(&mut fields, vocab, caller.identity.seed)?;
     let stopping = stopping::take(&mut fields, vocab)?;
     let options = choices::take(&mut fields, &caller.model.tokenizer)?;
     let each = options.count as usize;
@@ -79,6 +78,7 @@ fn parse(
         score_prompt: echo && top_logprobs.is_some(),
         guided,
         key: caller.key,
+        identity: caller.identity,
     };
     let mut choices = Vec::new();
     for (index, prompt) in (0..).zip(prompts) {
@@ -88,7 +88,8 @@ fn parse(
         };
         choices.extend(wanted.choices(gateway, &caller.model, index, encoded, ctx)?);
     }
-    let envelope = Envelope::new(NAMES, caller.named, usage_mode)?.reporting(reports);
+    let envelope =
+        Envelope::new(NAMES, &caller.identity, caller.named, usage_mode).reporting(reports);
     let (logprobs, tokenizer) = (top_logprobs.is_some(), Arc::clone(&caller.model.tokenizer));
     let prompts = if reports.token_ids { openai::prompt_ids(&choices) } else { Vec::new() };
     let encoder = CompletionsEncoder { envelope, logprobs, prompts, each, reports, tokenizer };
@@ -109,7 +110,7 @@ fn check_count(gateway: &Gateway, prompts: usize, each: usize) -> Result<(), Api
 
 /// Writes completions.
 #[derive(Debug)]
-struct CompletionsEncoder {
+pub(super) struct CompletionsEncoder {
     envelope: Envelope,
     /// Whether log-probabilities were asked for.
     logprobs: bool,

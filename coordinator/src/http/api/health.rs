@@ -4,6 +4,7 @@ use crate::http::error::{ApiError, Problem, shutting_down};
 use crate::http::gateway::Gateway;
 use crate::http::ids::unix_seconds;
 use crate::http::server::guard::Authorised;
+use crate::journal::Standing;
 use crate::models::ServedModel;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -37,6 +38,10 @@ pub async fn health(
     body["version"] = env!("CARGO_PKG_VERSION").into();
     body["timestamp"] = rfc3339(unix_seconds()).into();
     body["detail"] = all.detail.into();
+    if let Some(streams) = &gateway.streams {
+        let Standing { requests, bytes, failing } = streams.standing();
+        body["journal"] = json!({ "requests": requests, "bytes": bytes, "failing": failing });
+    }
     body["models"] = models.iter().map(|model| described(&gateway, model)).collect();
     Json(body)
 }

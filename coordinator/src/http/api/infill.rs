@@ -1,11 +1,10 @@
 //! `POST /infill`: a text between two others, in llama-server's words.
 
-use super::answer::{Caller, answer};
+use super::answer::{Api, Caller, answer};
 use super::openai;
 use super::timings::Timings;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::ids::random;
 use crate::http::input::fields::{Fields, array_of};
 use crate::http::input::fill_in::{self, Around, TEXT_CHARS_MAX};
 use crate::http::input::job::{self, Job, Wanted};
@@ -35,11 +34,11 @@ pub async fn infill(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, parse).await
+    answer(&gateway, request, Some(Api::Infill), parse).await
 }
 
 /// What a request asks for.
-fn parse(
+pub(super) fn parse(
     gateway: &Gateway,
     mut fields: Fields,
     caller: Caller,
@@ -50,7 +49,7 @@ fn parse(
     let prompt = fields.string("prompt", TEXT_CHARS_MAX)?.unwrap_or_default();
     let files = files(&mut fields)?;
     let vocab = caller.model.tokenizer.vocab_size();
-    let sampling = sampling::take(&mut fields, vocab, random()?)?;
+    let sampling = sampling::take(&mut fields, vocab, caller.identity.seed)?;
     let stopping = stopping::take(&mut fields, vocab)?;
     let options = choices::take(&mut fields, &caller.model.tokenizer)?;
     if options.count > 1 || options.reports.prompt_logprobs.is_some() {
@@ -78,6 +77,7 @@ fn parse(
         score_prompt: false,
         guided: None,
         key: caller.key,
+        identity: caller.identity,
     };
     let choices = wanted.choices(gateway, &caller.model, 0, encoded, ctx)?;
     Ok((
@@ -109,7 +109,7 @@ fn files(fields: &mut Fields) -> Result<Vec<(String, String)>, ApiError> {
 
 /// Writes the text that was filled in.
 #[derive(Debug)]
-struct InfillEncoder {
+pub(super) struct InfillEncoder {
     /// The model's name as the client wrote it.
     model: String,
     /// Whether the text's tokens were asked for.

@@ -13,7 +13,9 @@
 //! | `turns.rs`, `shape.rs` | conversations and errors, from and into other words than OpenAI's |
 //! | `infill.rs` | llama-server's way to fill text in |
 //! | `answer.rs` | how any request to generate is answered |
-//! | `admin.rs`, `cluster.rs`, `members.rs`, `events.rs` | loading and unloading models, how the cluster stands, who belongs to it, and what happens |
+//! | `admin.rs`, `cluster.rs`, `history.rs`, `members.rs`, `events.rs` | loading and unloading models, how the cluster stands and stood, who belongs to it, and what happens |
+//! | `session.rs` | keys of the page |
+//! | `streams.rs` | streams that go on, and those of the journal that are begun again |
 //! | `on_demand.rs` | requests that wait for their model |
 //! | `tokenize.rs`, `props.rs`, `models.rs`, `health.rs`, `metrics.rs`, `page.rs` | the small endpoints, and a page for people |
 
@@ -40,6 +42,7 @@ pub mod props;
 pub mod responses;
 pub mod session;
 pub mod shape;
+pub mod streams;
 pub mod timings;
 pub mod tokenize;
 pub mod turns;

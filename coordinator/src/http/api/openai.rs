@@ -3,7 +3,7 @@
 
 use super::timings::Timings;
 use crate::http::error::ApiError;
-use crate::http::ids::{random, unix_seconds};
+use crate::http::ids::Identity;
 use crate::http::input::choices::Reports;
 use crate::http::input::fields::Fields;
 use crate::http::input::sampling::TOP_LOGPROBS_MAX;
@@ -179,14 +179,15 @@ struct CompletionDetails {
 }
 
 impl Envelope {
-    /// The envelope of a new answer to a request for `model`.
-    ///
-    /// # Errors
-    ///
-    /// 500 if the operating system gives no random number for the id.
-    pub fn new(names: Names, model: String, usage_mode: UsageMode) -> Result<Envelope, ApiError> {
-        let id = format!("{}-{:016x}", names.id, random()?);
-        Ok(Envelope { names, id, created: unix_seconds(), model, usage_mode, timings: false })
+    /// The envelope of an answer to a request for `model`.
+    pub fn new(
+        names: Names,
+        identity: &Identity,
+        model: String,
+        usage_mode: UsageMode,
+    ) -> Envelope {
+        let id = identity.named(&format!("{}-", names.id));
+        Envelope { names, id, created: identity.created, model, usage_mode, timings: false }
     }
 
     /// With what else was asked for.

@@ -4,6 +4,7 @@
 use super::answer::{look, read};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::take_model;
@@ -37,7 +38,7 @@ pub async fn apply_template(
 
 fn prompt_of(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
     let (_, model) = take_model(&mut fields, gateway, None)?;
-    let asked = Conversation::take(&mut fields, Place::Chat, &model)?;
+    let asked = Conversation::take(&mut fields, Place::Chat, &model, Identity::new()?)?;
     fields.finish()?;
     Ok(json!({ "prompt": asked.prompt_text(&model)? }))
 }

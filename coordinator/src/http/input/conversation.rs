@@ -18,7 +18,7 @@ use crate::chat_formats::Tools;
 use crate::generation::KeyId;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::ids::random;
+use crate::http::ids::Identity;
 use crate::models::ServedModel;
 use std::sync::Arc;
 use woolly_protocol::sampling::SamplingOptions;
@@ -42,6 +42,8 @@ pub struct Conversation {
     pub top_logprobs: Option<u8>,
     /// What the answer has to be; `None` leaves it to the model.
     pub constraint: Option<Constraint>,
+    /// What else there is of chance and clock.
+    pub identity: Identity,
     /// Stream the answer.
     pub stream: bool,
 }
@@ -58,13 +60,15 @@ impl Conversation {
         fields: &mut Fields,
         place: Place,
         model: &ServedModel,
+        identity: Identity,
     ) -> Result<Conversation, ApiError> {
         known::take(fields, &[Place::Body, place])?;
         let messages = messages::take(fields)?;
-        let template = template_options::take(fields, &messages, model.template.get())?;
+        let mut template = template_options::take(fields, &messages, model.template.get())?;
+        template.unix_seconds = identity.created;
         let tools = tools::take(fields)?;
         let vocab = model.tokenizer.vocab_size();
-        let sampling = sampling::take(fields, vocab, random()?)?;
+        let sampling = sampling::take(fields, vocab, identity.seed)?;
         let stopping = stopping::take(fields, vocab)?;
         let choices = choices::take(fields, &model.tokenizer)?;
         let constraint = constraint::take(fields)?;
@@ -78,6 +82,7 @@ impl Conversation {
             choices,
             top_logprobs,
             constraint,
+            identity,
             stream,
         })
     }
@@ -148,6 +153,7 @@ impl Conversation {
             score_prompt: false,
             guided,
             key,
+            identity: self.identity,
         };
         let choices = wanted.choices(gateway, &model, 0, encoded, ctx)?;
         Ok(Job { model, choices, stream: self.stream, seed })

@@ -12,6 +12,7 @@ use crate::guides::Guided;
 use crate::guides::limits::{Limits, only};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::output::choice::{ChoicePlan, ChoiceReports};
 use crate::http::output::text::CompletionText;
 use crate::http::server::request_log::RequestLog;
@@ -58,6 +59,8 @@ pub struct Wanted {
     pub guided: Option<Guided>,
     /// Who asks.
     pub key: KeyId,
+    /// What names its calls.
+    pub identity: Identity,
 }
 
 impl Wanted {
@@ -113,7 +116,8 @@ impl Wanted {
                 dry: self.choices.dry.clone(),
             };
             let own_stops = Arc::clone(&own_stops);
-            ChoicePlan { request, echo, text, own_stops, is_first, reports }
+            let identity = self.identity;
+            ChoicePlan { request, echo, text, own_stops, is_first, reports, identity }
         };
         Ok((first..first + count).map(choice).collect())
     }

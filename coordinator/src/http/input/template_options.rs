@@ -9,6 +9,7 @@ use super::messages::Messages;
 use super::thinking;
 use crate::chat_formats::{Reasoning, shows_thinking};
 use crate::http::error::{ApiError, quote};
+use crate::http::ids::unix_seconds;
 use serde_json::{Map, Value};
 use woolly_engine::chat_template::ChatTemplate;
 
@@ -28,6 +29,8 @@ pub struct TemplateOptions {
     pub add_generation_prompt: bool,
     /// End where the last message's text ends.
     pub continue_final: bool,
+    /// The time that it is told.
+    pub unix_seconds: u64,
 }
 
 /// Takes the fields for the template.
@@ -54,7 +57,13 @@ pub fn take(
     let continue_final = asked || messages.prefix;
     if !continue_final {
         let add_generation_prompt = begin.unwrap_or(true);
-        return Ok(TemplateOptions { variables, reasoning, add_generation_prompt, continue_final });
+        return Ok(TemplateOptions {
+            variables,
+            reasoning,
+            add_generation_prompt,
+            continue_final,
+            unix_seconds: unix_seconds(),
+        });
     }
     let name = if asked { "continue_final_message" } else { "messages" };
     if begin == Some(true) {
@@ -66,7 +75,13 @@ pub fn take(
         let text = "Only a last message of the role assistant, with some text, can be continued.";
         return Err(ApiError::invalid(name, text));
     }
-    Ok(TemplateOptions { variables, reasoning, add_generation_prompt: false, continue_final })
+    Ok(TemplateOptions {
+        variables,
+        reasoning,
+        add_generation_prompt: false,
+        continue_final,
+        unix_seconds: unix_seconds(),
+    })
 }
 
 /// `chat_template_kwargs`.

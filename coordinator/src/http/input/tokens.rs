@@ -7,7 +7,6 @@ use super::prompts::Prompt;
 use super::template_options::TemplateOptions;
 use crate::chat_formats::{Reading, Tools};
 use crate::http::error::{ApiError, Problem};
-use crate::http::ids::unix_seconds;
 use crate::models::{ServedModel, Template};
 use std::sync::Arc;
 use woolly_engine::chat_template::{ChatTemplateError, NO_TEMPLATE, RenderOptions};
@@ -118,7 +117,7 @@ pub fn rendered(
         add_generation_prompt: options.add_generation_prompt,
         continue_final: options.continue_final,
         variables: Some(&options.variables),
-        unix_seconds: i64::try_from(unix_seconds()).unwrap_or(i64::MAX),
+        unix_seconds: i64::try_from(options.unix_seconds).unwrap_or(i64::MAX),
         ..RenderOptions::default()
     };
     template.prompt(&prepared.messages, &written).map_err(|error| match error {

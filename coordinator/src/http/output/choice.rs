@@ -4,11 +4,14 @@ use super::delta::{Delta, Deltas, End, Logprobs};
 use super::text::{CompletionText, NewText};
 use crate::chat_formats::{Part, Place};
 use crate::few::Few;
-use crate::generation::{Generation, GenerationEvent, GenerationRequest, TokenEvent};
+use crate::generation::{FinishReason, Generation, GenerationEvent, GenerationRequest, TokenEvent};
 use crate::http::error::ApiError;
-use crate::http::ids::call_id;
+use crate::http::ids::Identity;
 use crate::http::usage::Usage;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::time::Instant;
 use woolly_engine::tokenizer::{Detokenizer, Tokenizer};
 
@@ -27,6 +30,8 @@ pub struct ChoicePlan {
     pub is_first: bool,
     /// What is said of it beside its text.
     pub reports: ChoiceReports,
+    /// What names its calls.
+    pub identity: Identity,
 }
 
 /// What is said of a choice beside its text.
@@ -72,8 +77,12 @@ pub(super) struct Choice {
     /// The one of them that came: the engine says next that the completion has ended.
     stopped_by: Option<u32>,
     /// Whether its prompt counts.
-    counts_prompt: bool,
+    pub(super) counts_prompt: bool,
+    /// What a cache held of its prompt when this answer was begun before.
+    pub(super) cached_before: Option<u32>,
     reports: ChoiceReports,
+    identity: Identity,
+    index: u32,
     /// Tokens whose text is still held back; at first that of the prompt, if its tokens are reported.
     held: Logprobs,
     /// Tokens that may be text or not.
@@ -87,7 +96,7 @@ impl Choice {
     /// A choice that nobody has heard of yet.
     pub(super) fn new(plan: ChoicePlan) -> Choice {
         let needs_engine = plan.needs_engine();
-        let ChoicePlan { request, echo, text, own_stops, is_first, reports } = plan;
+        let ChoicePlan { request, echo, text, own_stops, is_first, reports, identity } = plan;
         let mut held = Logprobs::default();
         if reports.echoes_scores {
             held.first = request.prompt.first().copied();
@@ -103,7 +112,10 @@ impl Choice {
             own_stops,
             stopped_by: None,
             counts_prompt: is_first,
+            cached_before: None,
             reports,
+            identity,
+            index: request.sampling.choice,
             request: needs_engine.then_some(request),
             generation: None,
             finished: false,
@@ -124,6 +136,18 @@ impl Choice {
         let first = *self.first_token.get_or_insert(last);
         self.usage.prompt_time = first - arrived;
         self.usage.completion_time = last - first;
+    }
+
+    /// Its next event, `None` if the engine ended without one. Without the engine there is only the end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<GenerationEvent>> {
+        if self.finished {
+            return Poll::Pending;
+        }
+        let Some(generation) = &mut self.generation else {
+            let reason = FinishReason::Length;
+            return Poll::Ready(Some(GenerationEvent::Finished { reason, cached_tokens: 0 }));
+        };
+        pin!(generation.next()).poll(cx)
     }
 
     /// What an event adds to the answer.
@@ -185,7 +209,8 @@ impl Choice {
                 Part::Text(text) => self.add_text(std::mem::take(&mut echo) + &text, deltas),
                 Part::Reasoning(text) => deltas.push(Delta::Reasoning { text }),
                 Part::Call(name) => {
-                    deltas.push(Delta::ToolCall { call: self.calls, id: call_id()?, name });
+                    let id = self.identity.call_id(self.index, self.calls);
+                    deltas.push(Delta::ToolCall { call: self.calls, id, name });
                     self.calls += 1;
                 }
                 Part::Arguments(text) => {
@@ -214,7 +239,7 @@ impl Choice {
     /// others are no hit of the request.
     fn note_cached(&mut self, tokens: u32) {
         if self.counts_prompt {
-            self.usage.cached_tokens = Some(u64::from(tokens));
+            self.usage.cached_tokens = Some(u64::from(self.cached_before.unwrap_or(tokens)));
         }
     }
 
@@ -241,7 +266,8 @@ impl Choice {
     fn token(&mut self, event: TokenEvent, tokenizer: &Tokenizer) -> (Few<Part>, Option<End>) {
         self.usage.completion_tokens += 1;
         // A stop string may end the choice before the engine does.
-        self.usage.cached_tokens.get_or_insert(0);
+        let cached = u64::from(self.cached_before.unwrap_or(0));
+        self.usage.cached_tokens.get_or_insert(cached);
         let new = if self.own_stops.contains(&event.token) {
             self.stopped_by = Some(event.token);
             self.text.stop_token(tokenizer, event.token)

@@ -4,13 +4,13 @@
 
 use super::choice::{Choice, ChoicePlan};
 use super::delta::Deltas;
-use crate::generation::{EngineHandle, FinishReason, GenerationEvent, GenerationRequest, Refusal};
+use crate::generation::{EngineHandle, GenerationEvent, GenerationRequest, Refusal};
 use crate::http::error::{ApiError, engine_gone, expired};
 use crate::http::server::request_log::RequestLog;
 use crate::http::usage::Usage;
 use crate::metrics::{Meter, Outcome};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Choices {
     ask_again: Option<Instant>,
     /// The choice that is asked first, so that none starves.
     asked_first: usize,
+    /// Tokens come in an order that follows from the choices alone.
+    in_order: bool,
     arrived: Instant,
     meter: Meter,
     log: RequestLog,
@@ -74,6 +76,7 @@ impl Choices {
             unsubmitted,
             ask_again,
             asked_first,
+            in_order: false,
             arrived,
             meter,
             log,
@@ -90,6 +93,32 @@ impl Choices {
                 Err(error)
             }
         }
+    }
+
+    /// The same choices, heard in an order that does not depend on who is faster, so that it is the same when they
+    /// are generated again: token by token, choice after choice, of those that run together.
+    pub fn in_order(mut self) -> Choices {
+        self.in_order = true;
+        self
+    }
+
+    /// By choice, how many tokens of its prompt a cache held the first time. What it holds now is not said.
+    pub fn with_cached(mut self, known: &BTreeMap<u32, u32>) -> Choices {
+        for (index, tokens) in known {
+            if let Some(choice) = self.list.get_mut(*index as usize) {
+                choice.cached_before = Some(*tokens);
+            }
+        }
+        self
+    }
+
+    /// How many tokens of a choice's prompt a cache held, once that is known and if the prompt counts. That is said
+    /// from now on.
+    pub fn settle_cached(&mut self, index: usize) -> Option<u32> {
+        let choice = self.list.get_mut(index).filter(|choice| choice.counts_prompt)?;
+        let tokens = u32::try_from(choice.usage.cached_tokens?).ok()?;
+        choice.cached_before = Some(tokens);
+        Some(tokens)
     }
 
     /// Submits choices as long as there are places for them. May be dropped and called again.
@@ -187,22 +216,32 @@ impl Choices {
 
     /// The next event of any choice that was submitted.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<GenerationEvent>)> {
+        if self.in_order {
+            return self.poll_in_order(cx);
+        }
         for step in 0..self.unsubmitted {
             let index = (self.asked_first + step) % self.unsubmitted;
-            let choice = &mut self.list[index];
-            if choice.finished {
-                continue;
-            }
-            let Some(generation) = &mut choice.generation else {
-                let reason = FinishReason::Length;
-                let event = GenerationEvent::Finished { reason, cached_tokens: 0 };
-                return Poll::Ready((index, Some(event)));
-            };
-            if let Poll::Ready(event) = pin!(generation.next()).poll(cx) {
+            if let Poll::Ready(event) = self.list[index].poll(cx) {
                 return Poll::Ready((index, event));
             }
         }
         Poll::Pending
+    }
+
+    /// The next event of the choice that has the fewest tokens, of those that may run together: others wait for it.
+    fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<(usize, Option<GenerationEvent>)> {
+        let Some(first) = self.list.iter().position(|choice| !choice.finished) else {
+            return Poll::Pending;
+        };
+        let end = (first / TOGETHER_MAX + 1) * TOGETHER_MAX;
+        let together = first..end.min(self.list.len());
+        let unfinished = together.filter(|index| !self.list[*index].finished);
+        let next = unfinished.min_by_key(|index| self.list[*index].usage.completion_tokens);
+        let index = next.unwrap_or(first);
+        if index >= self.unsubmitted {
+            return Poll::Pending;
+        }
+        self.list[index].poll(cx).map(|event| (index, event))
     }
 
     /// The answer ends here, and not because the client went away.

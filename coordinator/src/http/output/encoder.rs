@@ -8,6 +8,7 @@
 use super::delta::{Delta, WholeChoice};
 use super::framing::Framing;
 use super::sse::Events;
+use super::tape::Interruption;
 use crate::http::error::ApiError;
 use crate::http::usage::Usage;
 
@@ -30,6 +31,11 @@ pub trait Encoder: Send + 'static {
 
     /// Writes the end of a stream that an error cuts short; its status was sent already.
     fn error(&mut self, error: &ApiError, events: &mut Events);
+
+    /// What writes, in the words of this API, why a stream stops that is not over and can be continued.
+    fn interruption(&self) -> Interruption {
+        |error, events| events.message(&error.body())
+    }
 
     /// A whole answer, as JSON text; `choices[i]` is choice `i`, complete.
     fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String;

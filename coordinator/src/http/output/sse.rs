@@ -11,9 +11,16 @@ const EVENT_BYTES: usize = 384;
 #[derive(Debug, Default)]
 pub struct Events {
     bytes: Vec<u8>,
+    /// Where each message ends, if they are wanted apart.
+    ends: Option<Vec<usize>>,
 }
 
 impl Events {
+    /// Messages that are sent together and kept apart.
+    pub fn apart() -> Events {
+        Events { ends: Some(Vec::new()), ..Events::default() }
+    }
+
     /// Adds an event without a name. JSON has no line ends of its own, so whatever a model writes stays
     /// inside.
     pub fn message(&mut self, message: &impl Serialize) {
@@ -21,6 +28,7 @@ impl Events {
         self.bytes.extend_from_slice(b"data: ");
         self.json(message);
         self.bytes.extend_from_slice(b"\n\n");
+        self.ended();
     }
 
     /// Adds an event with a name, and with a number to come back with.
@@ -37,11 +45,28 @@ impl Events {
         self.bytes.reserve(EVENT_BYTES);
         self.json(message);
         self.bytes.push(b'\n');
+        self.ended();
     }
 
     /// Adds the event that OpenAI's clients take for the end of a stream.
     pub fn done(&mut self) {
         self.bytes.extend_from_slice(b"data: [DONE]\n\n");
+        self.ended();
+    }
+
+    fn ended(&mut self) {
+        let end = self.bytes.len();
+        if let Some(ends) = &mut self.ends {
+            ends.push(end);
+        }
+    }
+
+    /// The messages one by one; all as one if they were not kept apart.
+    pub fn messages(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let whole = [self.bytes.len()];
+        let ends = self.ends.clone().unwrap_or_else(|| whole.into());
+        let mut from = 0;
+        ends.into_iter().map(move |end| &self.bytes[std::mem::replace(&mut from, end)..end])
     }
 
     fn json(&mut self, message: &impl Serialize) {

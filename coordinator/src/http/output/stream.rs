@@ -106,7 +106,7 @@ impl<E: Encoder> Stream<E> {
 
 /// Returns when it is time for a ping: every while, and after the client has closed its half ever
 /// less often, from soon on, until it is as seldom.
-async fn silence(client: Option<&ClientHalf>, last_sent: Instant, silent: Duration) {
+pub(super) async fn silence(client: Option<&ClientHalf>, last_sent: Instant, silent: Duration) {
     let usual = tokio::time::sleep_until(last_sent + KEEP_ALIVE);
     let Some(client) = client else { return usual.await };
     let closed = async {

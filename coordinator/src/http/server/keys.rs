@@ -45,6 +45,20 @@ impl ApiKeys {
         ApiKeys { hashes }
     }
 
+    /// What stands for a key where the key itself must not: its hash. Without keys all are one.
+    pub fn hash(&self, key: KeyId) -> [u8; 32] {
+        self.hashes.get(key.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// The key of which a function of its hash is this.
+    pub fn with(&self, wanted: &[u8; 32], of: impl Fn(&[u8; 32]) -> [u8; 32]) -> Option<KeyId> {
+        if self.is_empty() {
+            return (of(&<[u8; 32]>::default()) == *wanted).then(KeyId::default);
+        }
+        let found = (0..).zip(&self.hashes).find(|(_, hash)| of(hash) == *wanted);
+        found.map(|(index, _)| KeyId(index))
+    }
+
     /// Whether none is configured: everyone may use the server.
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()

@@ -148,7 +148,8 @@ async fn the_openapi_document_names_paths_that_are_there() {
     let paths = document["paths"].as_object().unwrap();
     let generating = ENDPOINTS.iter().filter(|endpoint| endpoint.inside.is_empty()).count();
     assert_eq!(paths.len(), generating + PLAIN.len());
-    for (path, operations) in paths {
+    // Whether a stream is there is not the path's to say.
+    for (path, operations) in paths.iter().filter(|(path, _)| !path.contains('{')) {
         for method in operations.as_object().unwrap().keys() {
             let request = Request::builder().method(method.to_uppercase().as_str()).uri(path);
             let request = request.header("content-type", "application/json");

@@ -3,6 +3,7 @@
 use super::support::*;
 use crate::generation::{FinishReason, GenerationEvent};
 use crate::http::api::messages::encoder::MessageEncoder;
+use crate::http::ids::Identity;
 use crate::http::output::delta::{Delta, End, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -193,7 +194,7 @@ fn blocks_follow_each_other_and_are_the_same_whole() {
         Delta::ToolCall { call: 1, id: "c2".into(), name: "g".into() },
         Delta::End { end: End::ToolCalls },
     ];
-    let mut encoder = MessageEncoder::new("tiny".into(), false).unwrap();
+    let mut encoder = MessageEncoder::new(&Identity::new().unwrap(), "tiny".into(), false);
     let (mut written, mut whole) = (Events::default(), WholeChoice::default());
     for delta in &deltas {
         encoder.delta(0, delta, Usage::default(), &mut written);

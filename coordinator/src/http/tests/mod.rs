@@ -20,6 +20,7 @@ mod ollama;
 mod reports;
 mod responses;
 mod streaming;
+mod streams;
 pub(crate) mod support;
 mod thinking;
 mod third_api;

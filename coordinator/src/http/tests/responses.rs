@@ -4,6 +4,7 @@ use super::support::*;
 use crate::generation::{Failure, FinishReason, GenerationEvent};
 use crate::http::api::responses::encoder::ResponseEncoder;
 use crate::http::api::responses::output::Shown;
+use crate::http::ids::Identity;
 use crate::http::output::delta::{Delta, End, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
@@ -240,7 +241,8 @@ async fn nothing_is_stored() {
 
 /// What a stream of these deltas says, and the whole of it.
 fn written(deltas: &[Delta], shown: Shown) -> (Vec<Value>, Value) {
-    let new = || ResponseEncoder::new("tiny".into(), Map::new(), shown, None).unwrap();
+    let new =
+        || ResponseEncoder::new(Identity::new().unwrap(), "tiny".into(), Map::new(), shown, None);
     let (mut encoder, mut stream, mut whole) = (new(), Events::default(), WholeChoice::default());
     for delta in deltas {
         encoder.delta(0, delta, Usage::default(), &mut stream);

@@ -1,9 +1,10 @@
 //! A fake engine at the other end of the seam, a tiny vocabulary, and ways to send a request.
 
 use crate::generation::{
-    Command, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId, Refusal,
-    TokenEvent, seam,
+    Command, EngineHandle, FinishReason, GenerationEvent, GenerationId, GenerationRequest, LaneId,
+    Refusal, TokenEvent, seam,
 };
+use crate::http::output::streams::Streams;
 use crate::http::server::admin::Admin;
 use crate::http::server::keys::ApiKeys;
 use crate::http::server::places::Limits;
@@ -177,6 +178,27 @@ impl Rig {
         script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
         admin: Option<Admin>,
     ) -> Rig {
+        Rig::journalled(served, configure, script, admin, |_| None)
+    }
+
+    /// The tiny model, with a template of its own if there is one.
+    pub fn tiny(template: Option<&str>) -> ServedModel {
+        let mut pairs = metadata_pairs();
+        if let Some(template) = template {
+            pairs.retain(|(key, _)| key != "tokenizer.chat_template");
+            pairs.push(("tokenizer.chat_template".to_owned(), Kv::String(template.to_owned())));
+        }
+        served_of(&Metadata::from_pairs(pairs), 0, tiny_names())
+    }
+
+    /// A gateway whose streams can be continued.
+    pub fn journalled(
+        served: ServedModel,
+        configure: impl FnOnce(&mut GatewayConfig),
+        script: impl Fn(&GenerationRequest) -> Script + Send + 'static,
+        admin: Option<Admin>,
+        streams: impl FnOnce(&EngineHandle) -> Option<Streams>,
+    ) -> Rig {
         let (engine, commands, _work) = seam();
         let status = engine.statuses().add(ModelId(0));
         status.send_replace(ready_status());
@@ -195,7 +217,12 @@ impl Rig {
         configure(&mut config);
         let bound: std::net::IpAddr = "127.0.0.1".parse().unwrap();
         let models = Arc::new(Registry::new(vec![Arc::new(served)], false));
+        let streams = streams(&engine);
         let gateway = Gateway::new(config, engine, models);
+        let gateway = match streams {
+            Some(streams) => gateway.with_streams(streams),
+            None => gateway,
+        };
         let gateway = match admin {
             Some(admin) => gateway.with_admin(admin),
             None => gateway,

@@ -72,6 +72,7 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
         score_prompt: false,
         guided: None,
         key: caller.key,
+        identity: caller.identity,
     };
     let choices = wanted.choices(gateway, &caller.model, 0, prompt, ctx)?;
     Ok((Job { model: caller.model, choices, stream, seed: 5 }, Parrot))
@@ -79,7 +80,7 @@ fn parse(gateway: &Gateway, mut fields: Fields, caller: Caller) -> Result<(Job, 
 
 fn router(rig: &Rig) -> Router {
     let say = async |State(gateway): State<Arc<Gateway>>, request: Request| {
-        answer(&gateway, request, parse).await
+        answer(&gateway, request, None, parse).await
     };
     let routes = Router::new().route("/say", on_post(say));
     guarded(routes, rig.gateway.clone(), "127.0.0.1".parse().unwrap())

@@ -13,6 +13,11 @@ pub const PLAIN: &[(&str, &str, &str)] = &[
         "post",
         "The tokens of a prompt, as /v1/responses would make it.",
     ),
+    (
+        "/v1/streams/{id}",
+        "get",
+        "With --journal: a stream goes on after the event that Last-Event-ID names.",
+    ),
     ("/tokenize", "post", "The tokens of a text or of a conversation."),
     ("/detokenize", "post", "The text of tokens."),
     ("/apply-template", "post", "The prompt that a chat request would be, as text."),

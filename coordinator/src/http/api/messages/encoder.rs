@@ -5,11 +5,12 @@
 
 use super::error;
 use crate::http::error::ApiError;
-use crate::http::ids::random;
+use crate::http::ids::Identity;
 use crate::http::output::delta::{Delta, End, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::framing::Framing;
 use crate::http::output::sse::Events;
+use crate::http::output::tape::Interruption;
 use crate::http::usage::Usage;
 use serde_json::{Value, json};
 
@@ -39,13 +40,9 @@ enum Block {
 
 impl MessageEncoder {
     /// A message of a model, as the client named it.
-    ///
-    /// # Errors
-    ///
-    /// 500 if the operating system gives no random number for the id.
-    pub fn new(model: String, hides_thinking: bool) -> Result<MessageEncoder, ApiError> {
-        let id = format!("msg_{:016x}", random()?);
-        Ok(MessageEncoder { id, model, hides_thinking, index: 0, open: None, end: None })
+    pub fn new(identity: &Identity, model: String, hides_thinking: bool) -> MessageEncoder {
+        let id = identity.named("msg_");
+        MessageEncoder { id, model, hides_thinking, index: 0, open: None, end: None }
     }
 
     /// The message with these blocks.
@@ -139,6 +136,10 @@ impl Encoder for MessageEncoder {
 
     fn error(&mut self, error: &ApiError, events: &mut Events) {
         events.named(None, "error", &error::body(error, None));
+    }
+
+    fn interruption(&self) -> Interruption {
+        |error, events| events.named(None, "error", &error::body(error, None))
     }
 
     fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String {

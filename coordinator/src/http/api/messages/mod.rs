@@ -8,13 +8,14 @@
 
 pub mod encoder;
 pub mod error;
-mod request;
+pub(super) mod request;
 mod tools;
 mod turns;
 
-use super::answer::{answer, look, read};
+use super::answer::{Api, answer, look, read};
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::take_model;
 use axum::Json;
@@ -33,7 +34,7 @@ pub async fn messages(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, request::parse).await
+    answer(&gateway, request, Some(Api::Messages), request::parse).await
 }
 
 /// Tokens of the prompt that a conversation would be, without answering it.
@@ -51,8 +52,10 @@ pub async fn count_tokens(
 
 fn count(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
     let (_, model) = take_model(&mut fields, gateway, None)?;
+    let identity = Identity::new()?;
     let mut count = || {
-        let tokens = request::conversation(&mut fields, &model)?.asked.prompt_tokens(&model)?;
+        let tokens =
+            request::conversation(&mut fields, &model, identity)?.asked.prompt_tokens(&model)?;
         Ok(json!({ "input_tokens": tokens }))
     };
     let counted = count().map_err(|error: ApiError| error.renamed(request::NAMES))?;

@@ -5,6 +5,7 @@ use super::{tools, turns};
 use crate::http::api::answer::Caller;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::{Fields, expected};
 use crate::http::input::job::Job;
@@ -52,10 +53,11 @@ pub fn parse(
             }
             Some(_) => {}
         }
-        let Request { mut asked, hides_thinking } = conversation(&mut fields, &caller.model)?;
+        let Request { mut asked, hides_thinking } =
+            conversation(&mut fields, &caller.model, caller.identity)?;
         asked.stream = fields.bool("stream")?.unwrap_or(false);
         fields.finish()?;
-        let encoder = MessageEncoder::new(caller.named, hides_thinking)?;
+        let encoder = MessageEncoder::new(&caller.identity, caller.named, hides_thinking);
         Ok((asked.job(gateway, caller.model, caller.key)?, encoder))
     };
     parse().map_err(|error: ApiError| error.renamed(NAMES))
@@ -66,7 +68,11 @@ pub fn parse(
 /// # Errors
 ///
 /// 400 naming the field.
-pub fn conversation(fields: &mut Fields, model: &ServedModel) -> Result<Request, ApiError> {
+pub fn conversation(
+    fields: &mut Fields,
+    model: &ServedModel,
+    identity: Identity,
+) -> Result<Request, ApiError> {
     let said = turns::take(fields)?;
     fields.put("messages", said)?;
     if let Some(stops) = fields.take("stop_sequences") {
@@ -78,7 +84,7 @@ pub fn conversation(fields: &mut Fields, model: &ServedModel) -> Result<Request,
     tools::translate(fields)?;
     let hides_thinking = take_thinking(fields)?;
     take_output_config(fields, model)?;
-    let asked = Conversation::take(fields, Place::Anthropic, model)?;
+    let asked = Conversation::take(fields, Place::Anthropic, model, identity)?;
     Ok(Request { asked, hides_thinking })
 }
 

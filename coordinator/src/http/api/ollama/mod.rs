@@ -6,6 +6,8 @@
 //! | `encoder.rs` | deltas → lines of a stream, or one whole answer |
 //! | `models.rs` | the models, and what cannot be done to them |
 //! | `error.rs` | errors in this API's words |
+//!
+//! Its lines have no ids, so its streams cannot be continued.
 
 pub mod encoder;
 pub mod error;
@@ -31,7 +33,7 @@ pub async fn chat(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, request::chat).await
+    answer(&gateway, request, None, request::chat).await
 }
 
 /// Answers a prompt, or continues a text (`raw`).
@@ -43,5 +45,5 @@ pub async fn generate(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, request::generate).await
+    answer(&gateway, request, None, request::generate).await
 }

@@ -9,7 +9,6 @@ use crate::http::api::answer::Caller;
 use crate::http::api::openai;
 use crate::http::error::ApiError;
 use crate::http::gateway::Gateway;
-use crate::http::ids::random;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::{self, Job, Wanted};
@@ -89,7 +88,7 @@ fn conversation(
     fields.put("messages", said)?;
     options::translate(&mut fields, ctx)?;
     let Answered { stream, top_logprobs } = take_answered(&mut fields)?;
-    let mut asked = Conversation::take(&mut fields, Place::Ollama, &caller.model)?;
+    let mut asked = Conversation::take(&mut fields, Place::Ollama, &caller.model, caller.identity)?;
     fields.finish()?;
     (asked.stream, asked.top_logprobs) = (stream, top_logprobs);
     let tokenizer = top_logprobs.map(|_| Arc::clone(&caller.model.tokenizer));
@@ -125,7 +124,7 @@ fn text(
     let Answered { stream, top_logprobs } = take_answered(&mut fields)?;
     known::take(&mut fields, &[Place::Body, Place::Completions, Place::Ollama])?;
     let vocab = caller.model.tokenizer.vocab_size();
-    let sampling = sampling::take(&mut fields, vocab, random()?)?;
+    let sampling = sampling::take(&mut fields, vocab, caller.identity.seed)?;
     let stopping = stopping::take(&mut fields, vocab)?;
     let choices = choices::take(&mut fields, &caller.model.tokenizer)?;
     let constraint = constraint::take(&mut fields)?;
@@ -142,6 +141,7 @@ fn text(
         score_prompt: false,
         guided,
         key: caller.key,
+        identity: caller.identity,
     };
     let encoded = tokens::of_prompt(&caller.model, Prompt::Text(prompt), false, ctx)?;
     let choices = wanted.choices(gateway, &caller.model, 0, encoded, ctx)?;

@@ -6,10 +6,11 @@
 use super::output::{Item, Shown, State};
 use crate::http::api::logprobs;
 use crate::http::error::ApiError;
-use crate::http::ids::{random, unix_seconds};
+use crate::http::ids::{Identity, unix_seconds};
 use crate::http::output::delta::{Delta, End, Logprobs, WholeChoice};
 use crate::http::output::encoder::Encoder;
 use crate::http::output::sse::Events;
+use crate::http::output::tape::Interruption;
 use crate::http::usage::Usage;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -18,9 +19,7 @@ use woolly_engine::tokenizer::Tokenizer;
 /// Writes one response.
 #[derive(Debug)]
 pub struct ResponseEncoder {
-    number: u64,
-    /// Unix seconds.
-    created: u64,
+    identity: Identity,
     /// The model's name as the client wrote it.
     model: String,
     /// What the answer says again of its request.
@@ -47,19 +46,15 @@ enum Status<'a> {
 
 impl ResponseEncoder {
     /// A response of a model, as the client named it.
-    ///
-    /// # Errors
-    ///
-    /// 500 if the operating system gives no random number for the ids.
     pub fn new(
+        identity: Identity,
         model: String,
         repeated: Map<String, Value>,
         shown: Shown,
         tokenizer: Option<Arc<Tokenizer>>,
-    ) -> Result<ResponseEncoder, ApiError> {
-        Ok(ResponseEncoder {
-            number: random()?,
-            created: unix_seconds(),
+    ) -> ResponseEncoder {
+        ResponseEncoder {
+            identity,
             model,
             repeated,
             shown,
@@ -69,7 +64,7 @@ impl ResponseEncoder {
             done: Vec::new(),
             open: None,
             end: None,
-        })
+        }
     }
 
     /// The response with these items.
@@ -87,9 +82,9 @@ impl ResponseEncoder {
         };
         let completed = matches!(status, Status::Ended(_)).then(unix_seconds);
         let mut response = json!({
-            "id": format!("resp_{:016x}", self.number),
+            "id": self.identity.named("resp_"),
             "object": "response",
-            "created_at": self.created,
+            "created_at": self.identity.created,
             "completed_at": completed,
             "status": word,
             "error": error,
@@ -117,7 +112,8 @@ impl ResponseEncoder {
     fn part_event(&mut self, name: &'static str, more: Value, events: &mut Events) {
         let Some(item) = &self.open else { return };
         let index = self.done.len();
-        let mut place = json!({ "item_id": item.id(self.number, index), "output_index": index });
+        let mut place =
+            json!({ "item_id": item.id(self.identity.number, index), "output_index": index });
         match item {
             Item::Reasoning { shown: Shown::Summary, .. } => place["summary_index"] = 0.into(),
             Item::Call { .. } => {}
@@ -143,7 +139,7 @@ impl ResponseEncoder {
     fn open(&mut self, item: Item, events: &mut Events) {
         self.close(State::Completed, events);
         let index = self.done.len();
-        let written = item.written(&item.id(self.number, index), State::InProgress);
+        let written = item.written(&item.id(self.identity.number, index), State::InProgress);
         let part = item.part();
         let name = Names::of(&item).part_added;
         self.open = Some(item);
@@ -169,7 +165,7 @@ impl ResponseEncoder {
         }
         let Some(item) = self.open.take() else { return };
         let index = self.done.len();
-        let written = item.written(&item.id(self.number, index), state);
+        let written = item.written(&item.id(self.identity.number, index), state);
         let done = json!({ "output_index": index, "item": written });
         self.event("response.output_item.done", done, events);
         self.done.push(written);
@@ -289,6 +285,14 @@ impl Encoder for ResponseEncoder {
         self.event("response.failed", json!({ "response": response }), events);
     }
 
+    fn interruption(&self) -> Interruption {
+        |error, events| {
+            let (code, message) = (error.code(), error.message());
+            let event = json!({ "type": "error", "code": code, "message": message, "param": null });
+            events.named(None, "error", &event);
+        }
+    }
+
     fn whole(&self, choices: &[WholeChoice], usage: Usage) -> String {
         let choice = choices.first().cloned().unwrap_or_default();
         let logprobs = self.entries(&choice.logprobs);
@@ -307,7 +311,7 @@ impl Encoder for ResponseEncoder {
         let last = items.len().saturating_sub(1);
         let written = |(index, item): (usize, &Item)| {
             let state = if index == last { state(choice.end.as_ref()) } else { State::Completed };
-            item.written(&item.id(self.number, index), state)
+            item.written(&item.id(self.identity.number, index), state)
         };
         let output: Vec<Value> = items.iter().enumerate().map(written).collect();
         self.response(&output, Status::Ended(choice.end.as_ref()), Some(usage)).to_string()

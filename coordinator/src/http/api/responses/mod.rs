@@ -10,12 +10,13 @@
 pub mod encoder;
 mod items;
 pub mod output;
-mod request;
+pub(super) mod request;
 mod tools;
 
-use super::answer::{answer, look, read};
+use super::answer::{Api, answer, look, read};
 use crate::http::error::{ApiError, Problem, quote};
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::input::fields::Fields;
 use crate::http::input::job::take_model;
 use crate::http::server::body;
@@ -35,7 +36,7 @@ pub async fn responses(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    answer(&gateway, request, request::parse).await
+    answer(&gateway, request, Some(Api::Responses), request::parse).await
 }
 
 /// Tokens of the prompt that a conversation would be, without answering it.
@@ -53,7 +54,8 @@ pub async fn input_tokens(
 
 fn count(gateway: &Gateway, mut fields: Fields) -> Result<Value, ApiError> {
     let (_, model) = take_model(&mut fields, gateway, None)?;
-    let tokens = request::conversation(fields, &model)?.asked.prompt_tokens(&model)?;
+    let tokens =
+        request::conversation(fields, &model, Identity::new()?)?.asked.prompt_tokens(&model)?;
     Ok(json!({ "object": "response.input_tokens", "input_tokens": tokens }))
 }
 

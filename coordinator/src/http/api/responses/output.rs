@@ -71,8 +71,8 @@ impl Item {
     }
 
     /// Its id as item `index` of the response with this number.
-    pub fn id(&self, response: u64, index: usize) -> String {
-        format!("{}_{response:016x}{index:04x}", self.prefix())
+    pub fn id(&self, response: u128, index: usize) -> String {
+        format!("{}_{response:032x}{index:04x}", self.prefix())
     }
 
     /// The one part that a message or a thought has; `None` for calls.

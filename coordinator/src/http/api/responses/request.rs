@@ -8,6 +8,7 @@ use crate::http::api::answer::Caller;
 use crate::http::api::openai;
 use crate::http::error::{ApiError, quote};
 use crate::http::gateway::Gateway;
+use crate::http::ids::Identity;
 use crate::http::input::conversation::Conversation;
 use crate::http::input::fields::{Fields, array_of, expected, string_of};
 use crate::http::input::job::Job;
@@ -77,11 +78,11 @@ pub fn parse(
     caller: Caller,
 ) -> Result<(Job, ResponseEncoder), ApiError> {
     let mut repeated = repeated(&fields);
-    let Request { asked, shown } = conversation(fields, &caller.model)?;
+    let Request { asked, shown } = conversation(fields, &caller.model, caller.identity)?;
     repeated.insert("temperature".into(), asked.sampling.temperature.into());
     repeated.insert("top_p".into(), asked.sampling.top_p.into());
     let tokenizer = asked.top_logprobs.map(|_| Arc::clone(&caller.model.tokenizer));
-    let encoder = ResponseEncoder::new(caller.named, repeated, shown, tokenizer)?;
+    let encoder = ResponseEncoder::new(caller.identity, caller.named, repeated, shown, tokenizer);
     let job = asked.job(gateway, caller.model, caller.key);
     Ok((job.map_err(|error| error.renamed(NAMES))?, encoder))
 }
@@ -91,7 +92,11 @@ pub fn parse(
 /// # Errors
 ///
 /// 400 naming the field.
-pub fn conversation(mut fields: Fields, model: &ServedModel) -> Result<Request, ApiError> {
+pub fn conversation(
+    mut fields: Fields,
+    model: &ServedModel,
+    identity: Identity,
+) -> Result<Request, ApiError> {
     let take = || {
         let said = items::take(&mut fields)?;
         fields.put("messages", said)?;
@@ -104,7 +109,7 @@ pub fn conversation(mut fields: Fields, model: &ServedModel) -> Result<Request, 
         take_truncation(&mut fields)?;
         let top = openai::take_top_logprobs(&mut fields, "top_logprobs")?;
         let logprobs = take_include(&mut fields)? || top.is_some_and(|top| top > 0);
-        let mut asked = Conversation::take(&mut fields, Place::Responses, model)?;
+        let mut asked = Conversation::take(&mut fields, Place::Responses, model, identity)?;
         (asked.stream, _) = openai::take_stream(&mut fields)?;
         asked.top_logprobs = logprobs.then_some(top.unwrap_or(0));
         fields.finish()?;
