@@ -47,6 +47,7 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "scheduler",
             "links",
             "cluster",
+            "admin",
             "http",
             "driver",
             "bench",
