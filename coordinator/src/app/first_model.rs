@@ -1,6 +1,7 @@
 //! What the flags of `serve` say of models: the one that is served from the start, if any, and how all are.
 
 use crate::admin::LoadOptions;
+use crate::app::get_model::local;
 use crate::app::keeper::real;
 use crate::app::lane_maker::{CONTEXTS_OF_SEVERAL, LaneMaker, Opened};
 use crate::config::{GOOD_MODELS, ServeArgs};
@@ -14,12 +15,24 @@ use std::path::Path;
 use std::sync::Arc;
 use woolly_engine::plan::KV_CTX_MAX;
 
+/// The model that the command line names, if it names one: downloaded if need be, and opened. Blocks.
+///
+/// # Errors
+///
+/// It cannot be had or used; flags of a model without one.
+pub fn named(args: &ServeArgs) -> Result<Option<Opened>, Fatal> {
+    match args.model.source()? {
+        Some(source) => open(&local(&source, args)?, args).map(Some),
+        None => refuse_flags_of_a_model(args).map(|()| None),
+    }
+}
+
 /// The model of the command line, as the flags want it. Blocks.
 ///
 /// # Errors
 ///
 /// What is wrong with the file, or asked of it in vain.
-pub fn open(path: &Path, args: &ServeArgs) -> Result<Opened, Fatal> {
+fn open(path: &Path, args: &ServeArgs) -> Result<Opened, Fatal> {
     if !path.exists() {
         let shown = path.display();
         return Err(Fatal::Model(anyhow!("there is no file {shown}. {GOOD_MODELS}")));
@@ -46,7 +59,7 @@ pub fn open(path: &Path, args: &ServeArgs) -> Result<Opened, Fatal> {
 /// # Errors
 ///
 /// One of them is given.
-pub fn refuse_flags_of_a_model(args: &ServeArgs) -> Result<(), Fatal> {
+fn refuse_flags_of_a_model(args: &ServeArgs) -> Result<(), Fatal> {
     let given = [("--cut", args.cut.is_some()), ("--alias", !args.naming.alias.is_empty())];
     match given.iter().find(|(_, given)| *given) {
         None => Ok(()),

@@ -8,8 +8,7 @@ use crate::announce::{
     Announcer, host_port, join_line, loopback_hint, outward_address, stdout_line,
 };
 use crate::app::door;
-use crate::app::first_model::{lane_maker, open, refuse_flags_of_a_model, what_is_served};
-use crate::app::get_model::local;
+use crate::app::first_model::{lane_maker, named, what_is_served};
 use crate::app::journal;
 use crate::app::keeper::members::Gate;
 use crate::app::keeper::{Keeper, Models};
@@ -79,11 +78,7 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
-    let path = args.model.source()?.map(|source| local(&source, &args)).transpose()?;
-    let model = path.map(|path| open(&path, &args)).transpose()?;
-    if model.is_none() {
-        refuse_flags_of_a_model(&args)?;
-    }
+    let model = named(&args)?;
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let keys = args.access.keys()?;
