@@ -201,7 +201,7 @@ fn what_no_disk_holds_is_said_before_the_start() {
     let Err(FetchError::NoRoom { needed, free, .. }) = &result else { panic!("{result:?}") };
     assert!(*needed == 1 << 60 && *free > 0 && free < needed);
     assert!(refused(result).contains("--cache-dir"));
-    assert_eq!(server.sent(), 1);
+    assert!(server.sent() <= 1, "more than the question what it is was answered");
 }
 
 #[test]
