@@ -6,6 +6,7 @@ pub mod config_command;
 pub mod door;
 pub mod first_model;
 pub mod get_model;
+pub mod joining;
 pub mod journal;
 pub mod keeper;
 pub mod lane_maker;

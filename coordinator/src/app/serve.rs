@@ -4,11 +4,10 @@
 //! then the parts end in the order of [`Tasks`].
 
 use crate::admin::AdminHandle;
-use crate::announce::{
-    Announcer, host_port, join_line, loopback_hint, outward_address, stdout_line,
-};
+use crate::announce::Announcer;
 use crate::app::door;
 use crate::app::first_model::{lane_maker, named, what_is_served};
+use crate::app::joining;
 use crate::app::journal;
 use crate::app::keeper::members::Gate;
 use crate::app::keeper::{Keeper, Models};
@@ -43,9 +42,9 @@ use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::trust::exclusions::Exclusions;
 use crate::trust::join_server::JoinServer;
 use crate::trust::renewals::{OwnCertificate, Renewals};
-use crate::trust::state::{StateDir, write_private};
+use crate::trust::state::StateDir;
 use crate::trust::tokens::Tokens;
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -59,12 +58,9 @@ use woolly_protocol::endpoint::bind;
 use woolly_protocol::hidden::Hidden;
 use woolly_protocol::machine::{host_id, machine_id};
 use woolly_protocol::preamble::Preamble;
-use woolly_protocol::token_store::TokenStoreError;
 
 /// Threads of the runtime at most: it moves bytes and decides; workers compute.
 const RUNTIME_THREADS_MAX: usize = 2;
-/// The lifetime of the token in the printed join line.
-const JOIN_TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long answers may take to reach their clients once the generations have ended.
 const GATEWAY_DRAIN: Duration = Duration::from_secs(2);
 /// Between two heartbeats.
@@ -133,24 +129,28 @@ struct Server {
     journal: Option<(Journal, journal::Opened)>,
 }
 
+/// What is open before anything runs.
+struct Open {
+    http: Vec<TcpListener>,
+    urls: Vec<String>,
+    sessions: Sessions,
+    renewals: Renewals,
+    endpoint: quinn::Endpoint,
+    own: OwnCertificate,
+    listen: SocketAddr,
+    tokens: Tokens,
+}
+
 impl Server {
     async fn serve(mut self, model: Option<Opened>) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
         watch_signals(ask, self.args.shutdown_timeout, door::reload(&self.certificates))
             .context("cannot watch for signals")?;
-        let (http, addresses) = door::bind(&self.args.door, &self.keys).await?;
-        let urls = door::urls(&addresses, &self.certificates);
-        let ca = ClusterCa::open(&self.state.pki(), SystemTime::now())
-            .context("cannot open the cluster's certificate authority")?;
-        let (ca, clock) = (Arc::new(ca), Clock::default());
-        let exclusions = Arc::new(Exclusions::open(self.state.members())?);
-        let (endpoint, own) = self.bind_quic(&ca, &clock)?;
-        let listen = endpoint.local_addr().context("the QUIC listener has no address")?;
-        let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
+        let Open { http, urls, sessions, renewals, endpoint, own, listen, tokens } =
+            self.open().await?;
         announcer.say(what_is_served(model.as_ref(), self.shelf.as_ref()));
-        let join_address = self.announce_joining(&tokens, listen, announcer)?;
-        let sessions = door::sessions(&addresses, &urls);
+        let join_address = joining::announce(&self.args, &self.state, &tokens, listen, announcer)?;
         door::announce_page(&sessions, announcer)?;
 
         let (engine, commands, work) = seam();
@@ -159,8 +159,8 @@ impl Server {
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
         let preamble = Preamble::ours(NUMERICS);
-        let patience = self.args.shutdown_timeout;
-        let ending = Ending { asked: asked.clone(), patience, expire, work: work.subscribe() };
+        let (patience, watched) = (self.args.shutdown_timeout, work.subscribe());
+        let ending = Ending { asked: asked.clone(), patience, expire, work: watched };
         let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
             guides,
@@ -171,18 +171,15 @@ impl Server {
             epochs: EpochCounter::new(self.state.epochs()),
         };
         let ((news, models), (lanes, asked_of_lanes)) = (mpsc::channel(1), mpsc::channel(1));
-        let slices = Arc::new(SliceServer::new());
-        let to_driver = (lanes, news);
-        let gate = Gate {
-            exclusions: Arc::clone(&exclusions),
-            tokens: tokens.clone(),
-            join_address,
-            own_host: host_id(),
-        };
-        let keeper =
-            self.keeper(&engine, &slices, to_driver, &urls, (outputs.events.clone(), gate));
+        let (slices, to_driver) = (Arc::new(SliceServer::new()), (lanes, news));
+        let keeper = self.keeper(
+            &engine,
+            &slices,
+            to_driver,
+            &urls,
+            (outputs.events.clone(), gate(&renewals, &tokens, join_address)),
+        );
         let (admin, asked_of_keeper) = AdminHandle::new(keeper.events.clone());
-        let renewals = Renewals { ca, exclusions, clock };
         let driver = Driver::new(self.driver_config(&renewals, &outputs.epochs)?, outputs);
         let (ca, excluded) = (Arc::clone(&renewals.ca), Arc::clone(&renewals.exclusions));
         let listener = Arc::new(Listener {
@@ -205,19 +202,32 @@ impl Server {
             http: Task::spawn("the HTTP server", |stopped| {
                 self.gateway(http, (engine, registry, admin, sessions), streams, stopped)
             }),
-            keeper: Task::spawn("the keeper of models", |stopped| {
-                keeper.run(asked_of_keeper, stopped)
+            keeper: Task::spawn("the keeper of models", |stop| keeper.run(asked_of_keeper, stop)),
+            local: Task::spawn("the keeper of local workers", |stop| {
+                run_local(self.program.clone(), local, tokens, stop)
             }),
-            local: Task::spawn("the keeper of local workers", |stopped| {
-                run_local(self.program.clone(), local, tokens, stopped)
-            }),
-            listener: Task::spawn("the listener for workers", |stopped| async {
-                listener.run(own, stopped).await;
-                Ok(())
+            listener: Task::spawn("the listener for workers", |stop| {
+                listen_for(listener, own, stop)
             }),
             driver,
         };
         tasks.run(ending).await
+    }
+
+    /// Opens all that strangers can dial, and what says whom to let in.
+    async fn open(&self) -> Result<Open, Fatal> {
+        let (http, addresses) = door::bind(&self.args.door, &self.keys).await?;
+        let urls = door::urls(&addresses, &self.certificates);
+        let sessions = door::sessions(&addresses, &urls);
+        let ca = ClusterCa::open(&self.state.pki(), SystemTime::now())
+            .context("cannot open the cluster's certificate authority")?;
+        let (ca, clock) = (Arc::new(ca), Clock::default());
+        let exclusions = Arc::new(Exclusions::open(self.state.members())?);
+        let (endpoint, own) = self.bind_quic(&ca, &clock)?;
+        let listen = endpoint.local_addr().context("the QUIC listener has no address")?;
+        let tokens = Tokens::open(&self.state, &ca).context("cannot open the join tokens")?;
+        let renewals = Renewals { ca, exclusions, clock };
+        Ok(Open { http, urls, sessions, renewals, endpoint, own, listen, tokens })
     }
 
     /// Who keeps the models; none yet.
@@ -301,50 +311,6 @@ impl Server {
         Ok((bound.endpoint, own))
     }
 
-    /// Makes a token and prints the line that joins a worker, alone on stdout; what workers dial.
-    fn announce_joining(
-        &self,
-        tokens: &Tokens,
-        listen: SocketAddr,
-        announcer: Announcer,
-    ) -> Result<String, Fatal> {
-        let address = self.join_address(listen)?;
-        let path = self.state.join_address();
-        write_private(&path, format!("{address}\n").as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        announcer.say("To add a worker, run this where it is to compute (the token is a secret):");
-        match tokens.create(JOIN_TOKEN_TTL, None) {
-            Ok(token) => stdout_line(join_line(&address, &token.to_string())),
-            // Those that are there can be used: no reason not to serve.
-            Err(error @ TokenStoreError::Full) => tracing::warn!("no join line: {error}"),
-            Err(error) => return Err(Fatal::from(anyhow!(error).context("no join token"))),
-        }
-        let guessed = listen.ip().is_unspecified() && self.args.advertise.is_none();
-        if guessed {
-            announcer.say(format_args!(
-                "Workers dial {address}, which this machine calls its own; --advertise names \
-                 another address"
-            ));
-        } else if let Some(hint) = loopback_hint(listen) {
-            announcer.say(hint);
-        }
-        Ok(address)
-    }
-
-    /// `HOST:PORT` that workers dial.
-    fn join_address(&self, listen: SocketAddr) -> Result<String, Fatal> {
-        if let Some(advertise) = &self.args.advertise {
-            return Ok(host_port(&advertise.host, advertise.port.unwrap_or(listen.port())));
-        }
-        let mut ip = listen.ip();
-        if ip.is_unspecified() {
-            ip = outward_address(listen).context(
-                "cannot find out this machine's address: say what workers dial with --advertise",
-            )?;
-        }
-        Ok(host_port(&ip.to_string(), listen.port()))
-    }
-
     fn driver_config(
         &self,
         renewals: &Renewals,
@@ -426,6 +392,26 @@ impl Server {
             state_dirs: (1..=self.counts.local).map(|n| self.state.local_worker(n)).collect(),
             announcer,
         }
+    }
+}
+
+/// Accepts workers until the end.
+async fn listen_for(
+    listener: Arc<Listener>,
+    own: OwnCertificate,
+    stopped: Shutdown,
+) -> Result<(), Fatal> {
+    listener.run(own, stopped).await;
+    Ok(())
+}
+
+/// Who says whom the cluster lets in.
+fn gate(renewals: &Renewals, tokens: &Tokens, join_address: String) -> Gate {
+    Gate {
+        exclusions: Arc::clone(&renewals.exclusions),
+        tokens: tokens.clone(),
+        join_address,
+        own_host: host_id(),
     }
 }
 

@@ -68,7 +68,7 @@ fn network_from(read: impl Fn(&str) -> Option<String>) -> Result<Network, Fatal>
     let endpoint = one("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.to_owned());
     let wrong = |why: &str| Fatal::usage(format!("HF_ENDPOINT: {why}"));
     let endpoint = Link::parse(&endpoint).map_err(|error| wrong(&error))?;
-    if endpoint.path().trim_end_matches('/') != "" {
+    if !endpoint.path().trim_end_matches('/').is_empty() {
         return Err(wrong("expected a server alone, such as https://huggingface.co"));
     }
     Ok(Network {

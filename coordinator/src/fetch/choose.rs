@@ -197,8 +197,8 @@ fn last_quant(name: &str) -> Option<String> {
     let starts = name
         .char_indices()
         .filter(|(at, _)| *at == 0 || !name.as_bytes()[at - 1].is_ascii_alphanumeric());
-    let found = starts.filter_map(|(at, _)| Some((at, quant_at(&name[at..])?)));
-    let (at, quant) = found.last()?;
+    let mut found = starts.filter_map(|(at, _)| Some((at, quant_at(&name[at..])?)));
+    let (at, quant) = found.next_back()?;
     let dynamic = name[..at].ends_with("UD-");
     Some(if dynamic { format!("UD-{quant}") } else { quant.to_owned() })
 }

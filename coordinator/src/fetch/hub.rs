@@ -29,6 +29,9 @@ struct Lfs {
     size: u64,
 }
 
+/// A request, which may be made again.
+pub type Try<'a> = &'a mut dyn FnMut() -> Result<(), Trouble>;
+
 /// The GGUF files of a repository. `patiently` tries a request again where that may help.
 ///
 /// # Errors
@@ -37,7 +40,7 @@ struct Lfs {
 pub fn list(
     client: &Client,
     name: &HubName,
-    patiently: &mut dyn FnMut(&mut dyn FnMut() -> Result<(), Trouble>) -> Result<(), FetchError>,
+    patiently: &mut dyn FnMut(Try<'_>) -> Result<(), FetchError>,
 ) -> Result<Vec<Listed>, FetchError> {
     let endpoint = client.endpoint();
     let first = endpoint.join(&name.path_of_list()).map_err(FetchError::Usage)?;
