@@ -16,7 +16,7 @@ pub const GOOD_MODELS: &str = "A model is a GGUF file or is downloaded by its na
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// The model: a GGUF file, any part of a split one (NAME-00001-of-0000N.gguf), or what is downloaded once:
-    /// hf:OWNER/REPO[:QUANT], hf:OWNER/REPO/FILE.gguf, `https://HOST/FILE.gguf`
+    /// hf:OWNER/REPO, hf:OWNER/REPO:QUANT, hf:OWNER/REPO/FILE.gguf, `https://HOST/FILE.gguf`
     #[arg(value_name = "MODEL", conflicts_with = "model")]
     pub file: Option<PathBuf>,
     /// The same as MODEL

@@ -1,7 +1,7 @@
 //! All streams that can be continued: those that are made or were just complete, and those of the journal.
 //!
 //! A stream is here from its request until nobody has read it for the patience: counted from when its last reader went,
-//! from its end, or from the server's start. Then it is [`Gone`](Stream::Gone), and that is all that is known of it.
+//! from its end, or from the server's start. Then it is gone, and that is all that is known of it.
 
 use super::tape::{Room, Tape};
 use crate::http::error::{ApiError, Problem};

@@ -4,7 +4,7 @@
 //! that it keeps in its tab and sends as `Authorization: Bearer KEY`. Never a cookie: those are sent by pages of others, too. All of them
 //! end with the process. Only hashes are kept.
 //!
-//! Bounded: [`OFFERED_MAX`] one-use keys and [`HELD_MAX`] keys of tabs; the oldest go first.
+//! Bounded: 8 one-use keys and 64 keys of tabs; the oldest go first.
 
 use super::keys::{ApiKeys, bearer_of};
 use axum::http::HeaderMap;
