@@ -6,7 +6,6 @@ import { Plot } from "./plots.js";
 import { Refused, json, keep, key } from "./server.js";
 import { pipeline, workers } from "./cluster_parts.js";
 import { clock, duration, short } from "./units.js";
-import { whatIf } from "./what_if.js";
 
 const ASK_MS = 1000;
 const HISTORY_MS = 5000;
@@ -41,17 +40,14 @@ export class Cluster {
     this.workers = el("div");
     this.events = el("ol", { className: "events" });
     this.join = el("div", { className: "join" });
-    this.question = el("div", { className: "what-if" });
     const part = (title, ...inner) => el("section", {}, el("h2", {}, title), inner);
     this.all = el("div", { className: "parts", hidden: true },
       this.summary,
       part("Pipeline", this.models),
       part(`The last ${MINUTES} minutes`, el("div", { className: "plots" }, this.plots.map(({ element }) => element))),
       part("Workers", this.workers, el("div", { className: "actions" }, button("Add a worker …", () => this.token())), this.join),
-      part("What if …", this.question),
       part("Events", this.events));
     where.append(this.notice, this.key, this.all);
-    this.asked = whatIf(this.question);
   }
 
   keyForm() {
@@ -121,9 +117,8 @@ export class Cluster {
     const said = `Woolly ${told.version} · up ${duration(told.up_ms)} · ${here} worker${here === 1 ? "" : "s"}`;
     setText(this.summary, said);
     morph(this.models, told.models.length ? told.models.map((model) => pipeline(model, told)) : [el("p", { className: "empty" }, "No model is loaded.")]);
-    morph(this.workers, [workers(told, { drain: (worker) => this.drain(worker), remove: (worker) => this.remove(worker) })]);
+    morph(this.workers, [workers(told, { remove: (worker) => this.remove(worker) })]);
     this.showEvents(told.events);
-    this.asked.show(told);
   }
 
   showEvents(events) {
@@ -132,11 +127,6 @@ export class Cluster {
     this.newest = newest;
     const entry = ({ at_ms: at, kind, ...fields }) => el("li", { className: kind }, el("time", {}, clock(at)), el("b", {}, kind.replaceAll("_", " ")), el("span", {}, words(fields)));
     this.events.replaceChildren(...events.toReversed().map(entry));
-  }
-
-  async drain(worker) {
-    const detail = `The layers of ${worker.worker} go to the other workers while requests run on. It stays connected without a stage.`;
-    if (await confirmed(`Drain ${worker.worker}?`, detail, "Drain")) await this.order("/admin/v1/drain", { worker: worker.worker_id });
   }
 
   async remove(worker) {

@@ -68,16 +68,15 @@ function bar(percent, text, className) {
 }
 
 /** The workers as a table, with what may be done with each. */
-export function workers(told, { drain, remove }) {
+export function workers(told, { remove }) {
   if (!told.workers.length) return el("p", { className: "empty" }, "No worker has joined.");
   const head = ["Worker", "State", "Machine", "Threads", "Memory", "Reads", "Round trip", "Version", ""];
-  const rows = told.workers.map((worker) => row(worker, { drain, remove }));
+  const rows = told.workers.map((worker) => row(worker, { remove }));
   return el("div", { className: "wide", tabIndex: 0 }, el("table", { className: "workers" }, el("thead", {}, el("tr", {}, head.map((text) => el("th", {}, text)))), el("tbody", {}, rows)));
 }
 
-function row(worker, { drain, remove }) {
+function row(worker, { remove }) {
   const { memory, heard } = worker;
-  const isHere = worker.state !== "lost";
   const state = worker.backoff_ms ? `${worker.state.replaceAll("_", " ")}, ${duration(worker.backoff_ms)} more` : worker.state.replaceAll("_", " ");
   return el("tr", { className: worker.state },
     el("th", { scope: "row", title: worker.worker_id }, worker.worker),
@@ -88,5 +87,5 @@ function row(worker, { drain, remove }) {
     el("td", {}, `${short(worker.read_bytes_per_s / 1e9)} GB/s`),
     el("td", {}, heard?.rtt_us ? micros(heard.rtt_us) : "–"),
     el("td", {}, worker.version),
-    el("td", { className: "actions" }, isHere && worker.state !== "leaving" && button("Drain", () => drain(worker), { className: "quiet", "aria-label": `Drain ${worker.worker}` }), button("Remove", () => remove(worker), { className: "quiet", "aria-label": `Remove ${worker.worker}` })));
+    el("td", { className: "actions" }, button("Remove", () => remove(worker), { className: "quiet", "aria-label": `Remove ${worker.worker}` })));
 }

@@ -174,23 +174,6 @@ await step("plots are drawn", async () => {
   await page.screenshot({ path: `${pictures}/cluster.png`, fullPage: true });
 });
 
-await step("the planner answers what if", async () => {
-  if ((await page.locator("#what-if-without option").count()) < 2) throw new Error("there is nobody to leave out");
-  await page.selectOption("#what-if-without", { index: 1 });
-  await page.getByRole("button", { name: "Ask the planner" }).click();
-  await page.waitForFunction(() => document.querySelector(".what-if [role=status]").textContent.length > 10);
-  const text = await page.locator(".what-if [role=status]").innerText();
-  check(/tokens\/s|no plan|missing/i.test(text), text);
-});
-
-await step("a worker is drained by a button, after a question", async () => {
-  const first = page.locator("table.workers tbody tr.serving").first();
-  const name = await first.locator("th").innerText();
-  await first.getByRole("button", { name: /Drain/ }).click();
-  await page.locator("dialog[open]").getByRole("button", { name: "Drain" }).click();
-  await page.waitForFunction((gone) => [...document.querySelectorAll(".pipeline:not(.next) .stage b")].every((stage) => !stage.textContent.endsWith(gone)), name, { timeout: 60_000 });
-});
-
 await step("small screens and the dark scheme", async () => {
   await page.click("#to-chat");
   await page.screenshot({ path: `${pictures}/chat.png` });

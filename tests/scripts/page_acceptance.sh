@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The page at `/` in a real browser (Debian's chromium, driven by playwright-core): a chat streams, a worker is killed and the page shows the
-# failover while the answer goes on, a worker is drained by a button. Pictures are left in target/browser. Installs chromium where it is
+# failover while the answer goes on. Pictures are left in target/browser. Installs chromium where it is
 # missing and may be installed, and playwright-core into target/browser.
 #
 #   tests/scripts/page_acceptance.sh [--keep-pictures]     copies the pictures of the documentation to docs/pictures, too

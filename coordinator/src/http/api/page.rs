@@ -22,7 +22,7 @@ macro_rules! served {
 }
 
 /// Name, media type and content of each file.
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 14] = [
     served!("index.html", HTML),
     served!("style.css", "text/css; charset=utf-8"),
     served!("icon.svg", "image/svg+xml"),
@@ -37,7 +37,6 @@ const FILES: [(&str, &str, &str); 15] = [
     served!("plots.js", SCRIPT),
     served!("cluster.js", SCRIPT),
     served!("cluster_parts.js", SCRIPT),
-    served!("what_if.js", SCRIPT),
 ];
 
 /// The page itself.

@@ -125,7 +125,7 @@ impl Streams {
         // A client that goes away before it is answered leaves nothing behind.
         let waits = Waits { journal: &self.journal, number: Some(number) };
         let kept = self.journal.accept(entry).await;
-        waits.is_answered();
+        waits.answered();
         let counts = &self.metrics.journal;
         let counted = if kept.is_ok() { &counts.journalled } else { &counts.unjournalled };
         counted.fetch_add(1, Relaxed);
@@ -271,7 +271,7 @@ struct Waits<'a> {
 }
 
 impl Waits<'_> {
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.number = None;
     }
 }
