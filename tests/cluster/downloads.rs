@@ -122,7 +122,7 @@ fn a_download_that_is_killed_goes_on_where_it_was() {
         let variables = [("HF_ENDPOINT", &*hub.url)];
         Process::start_with("pull", "woolly-coordinator", &words, &variables, folder.path())
     };
-    let target = folder.path().join(".cache/woolly/models/hf/woolly/tiny").join(FILE);
+    let target = folder.path().join("home/.cache/woolly/models/hf/woolly/tiny").join(FILE);
     let mut first = start();
     first.wait_for("a note of what came", READY_LIMIT, |_| {
         target.with_file_name(format!("{FILE}.part.json")).is_file().then_some(())

@@ -265,7 +265,7 @@ fn words_of_other_servers_get_a_tip() {
         (&["serve", &model, "-ngl", "99"], "computes on CPUs"),
         (&["serve", &model, "--parallel", "4"], "--running-max"),
         (&["serve", &model, "--chat-template", "chatml"], "--chat-template-file"),
-        (&["serve", "-hf", "org/model"], "downloads nothing"),
+        (&["serve", "-hf", "org/model"], "downloads a model"),
         (&["serve", &model, "--served-model-name", "x"], "--alias"),
         (&["run", "llama3"], "serve -m FILE"),
     ];
@@ -282,7 +282,7 @@ fn who_has_no_model_is_told_where_models_come_from() {
     for words in [&["serve", "llama3:8b"][..], &["serve", "-m", "smollm2"]] {
         let (code, _, stderr) = run(words);
         assert_eq!(code, Some(2), "{words:?}: {stderr}");
-        assert!(stderr.contains("GGUF") && stderr.contains("Hugging Face"), "{words:?}: {stderr}");
+        assert!(stderr.contains("GGUF") && stderr.contains("hf:Qwen/"), "{words:?}: {stderr}");
     }
 }
 
