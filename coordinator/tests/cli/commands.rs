@@ -101,7 +101,11 @@ fn the_cluster_is_asked_of_a_server_that_runs() {
     }
     let mut serving = Serving::start(&dir.path().join("state"), &["--listen", "127.0.0.1:0"]);
     serving.line();
-    serving.wait_for_log("--advertise");
+    // It is there a moment after the line that joins workers.
+    let (socket, begun) = (dir.path().join("state/admin.sock"), Instant::now());
+    while !socket.exists() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let ask = |words: &[&str]| {
         let (code, stdout, stderr) = run(&[words, &["--state-dir", &state]].concat());
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{words:?}: {stderr}");
