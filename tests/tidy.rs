@@ -24,7 +24,10 @@ const NOT_IN_PATHS: [(&str, &str); 5] =
     [("/wo", "rk/"), ("/fa", "rm/"), ("/ro", "ot/"), ("/User", "s/"), ("/tmp/", "bash_jobs")];
 
 /// Extensions of the project's text files.
-const TEXT: [&str; 10] = ["rs", "md", "toml", "sh", "py", "yml", "yaml", "json", "service", ""];
+const TEXT: [&str; 14] = [
+    "rs", "md", "toml", "sh", "py", "js", "mjs", "css", "html", "yml", "yaml", "json", "service",
+    "",
+];
 
 fn excepted(path: &str, rule: &str) -> bool {
     EXCEPTIONS.iter().any(|(file, excepted, _)| *file == path && *excepted == rule)
