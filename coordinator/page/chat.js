@@ -36,7 +36,7 @@ export class Chat {
   build(where) {
     this.list = el("ul", { className: "conversations" });
     this.log = el("div", { className: "messages", role: "log", "aria-label": "Messages", tabIndex: 0 });
-    this.model = el("select", { id: "model" });
+    this.model = el("select", { id: "model", onfocus: () => this.refreshModels() });
     this.system = el("textarea", { id: "system", rows: 3, oninput: () => this.keepSettings() });
     this.fields = PARAMETERS.map(([name, label, min, max, step]) => this.field(name, label, { min, max, step }));
     this.thinking = el("select", { id: "thinking", onchange: () => this.keepSettings() }, el("option", { value: "" }, "as the model does"), el("option", { value: "on" }, "on"), el("option", { value: "off" }, "off"));
@@ -89,6 +89,7 @@ export class Chat {
       this.say(error.status === 401 && !key("api") ? "" : error.message);
     }
     const chosen = this.model.value;
+    if ([...this.model.options].map((option) => option.value).join("\n") === this.models.join("\n")) return;
     this.model.replaceChildren(...this.models.map((name) => el("option", { value: name }, name)));
     if (this.models.includes(chosen)) this.model.value = chosen;
   }

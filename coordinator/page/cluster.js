@@ -40,12 +40,14 @@ export class Cluster {
     this.workers = el("div");
     this.events = el("ol", { className: "events" });
     this.join = el("div", { className: "join" });
+    /** What the last order was refused with: it stays, whatever the cluster does meanwhile. */
+    this.refusal = el("p", { className: "notice", role: "alert", hidden: true });
     const part = (title, ...inner) => el("section", {}, el("h2", {}, title), inner);
     this.all = el("div", { className: "parts", hidden: true },
       this.summary,
       part("Pipeline", this.models),
       part(`The last ${MINUTES} minutes`, el("div", { className: "plots" }, this.plots.map(({ element }) => element))),
-      part("Workers", this.workers, el("div", { className: "actions" }, button("Add a worker …", () => this.token())), this.join),
+      part("Workers", this.workers, this.refusal, el("div", { className: "actions" }, button("Add a worker …", () => this.token())), this.join),
       part("Events", this.events));
     where.append(this.notice, this.key, this.all);
   }
@@ -135,20 +137,22 @@ export class Cluster {
   }
 
   async order(path, body) {
+    let refused = "";
     try {
       await json(path, { kind: "admin", body });
       this.ask();
     } catch (error) {
-      this.say(error.message);
+      refused = error.message;
     }
+    setText(this.refusal, refused);
+    this.refusal.hidden = !refused;
   }
 
   async token() {
     try {
-      const { join, token } = await json("/admin/v1/tokens", { kind: "admin", body: {} });
-      const text = join ?? token;
-      const copy = button("Copy", () => navigator.clipboard?.writeText(text).then(() => setText(copy, "Copied")));
-      this.join.replaceChildren(el("p", {}, "On the machine that is to join:"), el("pre", { tabIndex: 0 }, el("code", {}, text)), copy);
+      const { join } = await json("/admin/v1/tokens", { kind: "admin", body: {} });
+      const copy = button("Copy", () => navigator.clipboard?.writeText(join).then(() => setText(copy, "Copied")));
+      this.join.replaceChildren(el("p", {}, "On the machine that is to join:"), el("pre", { tabIndex: 0 }, el("code", {}, join)), copy);
     } catch (error) {
       this.join.replaceChildren(el("p", { className: "notice" }, error.message));
     }

@@ -30,8 +30,8 @@ addEventListener("hashchange", show);
 document.addEventListener("visibilitychange", show);
 show();
 
-/** The chat learns that the server is back, or gone, or has other models. */
+/** A chat without a model looks whether there is one now: the server is back, or has loaded it. */
 setInterval(() => {
-  if (!document.hidden && !parts.chat.hidden && !chat.running) chat.refreshModels();
+  if (!document.hidden && !parts.chat.hidden && !chat.models.length) chat.refreshModels();
 }, 10_000);
 

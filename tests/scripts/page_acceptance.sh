@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The page at `/` in a real browser (Debian's chromium, driven by playwright-core): a chat streams, a worker is killed and the page shows the
-# failover while the answer goes on. Pictures are left in target/browser. Installs chromium where it is
-# missing and may be installed, and playwright-core into target/browser.
+# failover while the answer goes on. Pictures are left in target/browser. Needs Node.js with npm; installs chromium where it is missing
+# and may be installed, and playwright-core into target/browser. WOOLLY_WITHOUT_BROWSER=1 leaves it out.
 #
 #   tests/scripts/page_acceptance.sh [--keep-pictures]     copies the pictures of the documentation to docs/pictures, too
 set -euo pipefail
@@ -13,6 +13,10 @@ if [ "${WOOLLY_WITHOUT_BROWSER:-}" = 1 ]; then echo "left out, as WOOLLY_WITHOUT
 source tests/scripts/serving.sh
 build_programs debug
 
+if ! command -v npm >/dev/null; then
+  echo "page_acceptance.sh: npm is missing (Debian: apt-get install nodejs npm); WOOLLY_WITHOUT_BROWSER=1 leaves this check out" >&2
+  exit 1
+fi
 browser=$target/browser
 mkdir -p "$browser"
 if ! command -v chromium >/dev/null; then

@@ -3,6 +3,7 @@
 //! The page is the same for everybody and holds nothing of this server: what it shows it asks for, with the keys that its reader
 //! has. It asks no other host for anything, and its policy forbids it to: no code but these files, nothing inline.
 
+use crate::http::error::{ApiError, Problem, quote};
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -56,7 +57,8 @@ pub async fn favicon(headers: HeaderMap) -> Response {
 
 fn answer(name: &str, asked: &HeaderMap) -> Response {
     let Some((_, kind, text)) = FILES.iter().find(|(known, ..)| *known == name) else {
-        return StatusCode::NOT_FOUND.into_response();
+        let text = format!("The page has no file '{}'.", quote(name));
+        return ApiError::new(Problem::NotFound, text).into_response();
     };
     let tag = format!("\"{}\"", &blake3::hash(text.as_bytes()).to_hex()[..16]);
     let known =
