@@ -185,6 +185,10 @@ pub struct ServeArgs {
     #[arg(long, env = "WOOLLY_ADVERTISE", value_name = "HOST", value_parser = parse_advertise)]
     #[arg(help_heading = "Network")]
     pub advertise: Option<Advertise>,
+    /// A file whose first line is a join secret: 32 random characters or more, that workers join with whose
+    /// --join-secret-file says the same. For systems that start all at once; join tokens are there beside it
+    #[arg(long, env = "WOOLLY_JOIN_SECRET_FILE", value_name = "FILE", help_heading = "Network")]
+    pub join_secret_file: Option<PathBuf>,
     /// A worker that is silent for this long is lost: 1s to 10m
     #[arg(long, env = "WOOLLY_IDLE_TIMEOUT", value_name = "TIME", default_value = "2s")]
     #[arg(value_parser = parse_idle_timeout, help_heading = "Network")]

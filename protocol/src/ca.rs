@@ -3,16 +3,17 @@
 
 use crate::certificate::{
     CA_CN, CLOCK_SLACK_DAYS, COORDINATOR_CN, COORDINATOR_NAME, ClusterId, DAY_SECONDS, KeyPin,
-    LEAF_DAYS, Role, cluster_hex, key_pin, pin_of, subject, worker_name,
+    LEAF_DAYS, PROOF_OID, Role, cluster_hex, key_pin, pin_of, proof_value, subject, worker_name,
 };
 use crate::files;
 use crate::identity::{Identity, IdentityError, check_time, read_key};
 use crate::ids::WorkerId;
 use crate::join::JoinAccepted;
+use crate::join_secret::JoinSecret;
 use crate::limits::CERTIFICATE_MAX;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
@@ -115,8 +116,25 @@ impl ClusterCa {
     ///
     /// Only if the cryptography library fails.
     pub fn issue_coordinator(&self, now: SystemTime) -> Result<Identity, IdentityError> {
+        self.issue_coordinator_with(None, now)
+    }
+
+    /// The same, with the proof of a join secret in it.
+    ///
+    /// # Errors
+    ///
+    /// As [`issue_coordinator`](Self::issue_coordinator).
+    pub fn issue_coordinator_with(
+        &self,
+        secret: Option<&JoinSecret>,
+        now: SystemTime,
+    ) -> Result<Identity, IdentityError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let params = self.leaf(COORDINATOR_CN, COORDINATOR_NAME, now)?;
+        let mut params = self.leaf(COORDINATOR_CN, COORDINATOR_NAME, now)?;
+        params.custom_extensions.extend(secret.map(|secret| {
+            let value = proof_value(&secret.proof(&self.pin()));
+            CustomExtension::from_oid_content(&PROOF_OID, value)
+        }));
         let certificate = params.signed_by(&key, &self.issuer)?;
         Identity::new(certificate.der().clone(), self.certificate.clone(), &key, now)
     }

@@ -6,6 +6,8 @@
 //! | coordinator | cluster id in hex | `coordinator` | `coordinator.woolly.internal` |
 //! | worker | cluster id in hex | worker id in hex | `<worker id>.worker.woolly.internal` |
 //!
+//! A coordinator's may have one extension of ours, the proof of a [join secret](crate::join_secret).
+//!
 //! Certificates name no address: peers are dialled by address and checked by role.
 //!
 //! Those of coordinator and workers are valid for [`LEAF_DAYS`] and are renewed from half of their life on.
@@ -16,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use std::time::SystemTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::Oid;
 use x509_parser::x509::X509Name;
 
 /// Names a cluster: drawn at random when its CA is made.
@@ -34,6 +37,24 @@ pub(crate) const DAY_SECONDS: u32 = 24 * 3600;
 pub const COORDINATOR_NAME: &str = "coordinator.woolly.internal";
 pub(crate) const COORDINATOR_CN: &str = "coordinator";
 pub(crate) const CA_CN: &str = "Woolly cluster CA";
+
+/// The extension with the proof of a join secret: a number of our own below 2.25, where everyone may draw one.
+pub(crate) const PROOF_OID: [u64; 3] = [2, 25, 3_473_352_068_668_424_854];
+/// How the extension's value begins: an OCTET STRING of 32 bytes.
+const PROOF_HEAD: [u8; 2] = [4, 32];
+
+/// The value of the extension.
+pub(crate) fn proof_value(proof: &[u8; 32]) -> Vec<u8> {
+    [&PROOF_HEAD[..], proof].concat()
+}
+
+/// The proof of a join secret in a certificate, if it has one.
+pub(crate) fn proof(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let oid = Oid::from(&PROOF_OID).ok()?;
+    let certificate = parse(certificate).ok()?;
+    let extension = certificate.get_extension_unique(&oid).ok()??;
+    extension.value.strip_prefix(&PROOF_HEAD)?.try_into().ok()
+}
 
 /// The server name of a worker.
 pub fn worker_name(worker: WorkerId) -> String {

@@ -1,11 +1,11 @@
 //! QUIC endpoints: sockets and transport settings.
 
-use crate::certificate::{COORDINATOR_NAME, KeyPin, worker_name};
+use crate::certificate::{COORDINATOR_NAME, worker_name};
 use crate::identity::Identity;
 use crate::ids::WorkerId;
 use crate::limits::LIVE_PLANS_MAX;
 use crate::peer::{HANDSHAKE_TIME, explain};
-use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_RENEW, ALPN_SLICES, ClientAuth};
+use crate::tls::{self, ALPN, ALPN_JOIN, ALPN_RENEW, ALPN_SLICES, ClientAuth, Trust};
 use crate::windows::{LINK_WINDOW, SLICES_WINDOW, UNKNOWN_WINDOW, WINDOW_MAX};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -170,16 +170,16 @@ pub fn renewal_client(
     Ok(client_config(tls, without_streams(transport(idle_timeout, UNKNOWN_WINDOW))))
 }
 
-/// How to dial the coordinator with nothing but a token's pin, ALPN `woolly-join`.
+/// How to dial the coordinator with nothing but a token's pin or a join secret, ALPN `woolly-join`.
 ///
 /// # Errors
 ///
 /// Only if the cryptography library fails.
 pub fn join_client(
-    pin: KeyPin,
+    trust: Trust,
     idle_timeout: Duration,
 ) -> Result<quinn::ClientConfig, rustls::Error> {
-    let tls = tls::join_client(pin)?;
+    let tls = tls::join_client(trust)?;
     Ok(client_config(tls, without_streams(transport(idle_timeout, UNKNOWN_WINDOW))))
 }
 

@@ -7,15 +7,19 @@ use crate::frame_io::{read_frame, write_frame};
 use crate::identity::{Identity, IdentityError, SigningRequest};
 use crate::ids::WorkerId;
 use crate::join::{JoinAccepted, JoinRequest};
+use crate::join_secret::JoinSecret;
 use crate::machine::host_id;
 use crate::preamble::{Preamble, answer_greeting, greet, refuse};
 use crate::refusal::{Refusal, RefusalCode};
+use crate::tls::Trust;
 use crate::token::JoinToken;
 use crate::token_store::TokenStore;
 use quinn::{Connection, Endpoint, VarInt};
+use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 
 /// Time that joining may take, from the first byte to the last.
@@ -47,6 +51,15 @@ pub enum JoinError {
     Timeout,
 }
 
+/// What a worker without a certificate has to show.
+#[derive(Clone, Debug)]
+pub enum Ticket {
+    /// A token that the coordinator made.
+    Token(JoinToken),
+    /// What both were given.
+    Secret(JoinSecret),
+}
+
 /// A worker that has just been given a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined {
@@ -70,9 +83,46 @@ pub async fn join(
     name: &str,
     ours: &Preamble,
 ) -> Result<Identity, JoinError> {
-    let config = join_client(token.pin, IDLE_TIMEOUT)?;
+    let config = join_client(Trust::Pin(token.pin), IDLE_TIMEOUT)?;
     let connection = dial_coordinator(endpoint, config, coordinator).await?;
-    let asked = timeout(JOIN_TIME, ask(&connection, token, name, ours)).await;
+    ask_in_time(&connection, token, name, ours).await
+}
+
+/// Worker: the same with a join secret; whose coordinator does not prove that it knows it is told nothing.
+///
+/// # Errors
+///
+/// As [`join`].
+pub async fn join_with_secret(
+    endpoint: &Endpoint,
+    coordinator: SocketAddr,
+    secret: &JoinSecret,
+    name: &str,
+    ours: &Preamble,
+) -> Result<Identity, JoinError> {
+    let trust = Trust::Secret(secret.clone());
+    let config = join_client(trust.clone(), IDLE_TIMEOUT)?;
+    let connection = dial_coordinator(endpoint, config, coordinator).await?;
+    let chain = connection.peer_identity().and_then(|it| it.downcast::<Chain>().ok());
+    // The handshake has found it before.
+    let pin = chain.as_deref().and_then(|chain| {
+        let (own, others) = chain.split_first()?;
+        Some(trust.ca(own, others)?.0)
+    });
+    let pin = pin.ok_or(rustls::Error::NoCertificatesPresented)?;
+    ask_in_time(&connection, &secret.token(pin), name, ours).await
+}
+
+/// The certificates that a peer has shown, its own first.
+type Chain = Vec<CertificateDer<'static>>;
+
+async fn ask_in_time(
+    connection: &Connection,
+    token: &JoinToken,
+    name: &str,
+    ours: &Preamble,
+) -> Result<Identity, JoinError> {
+    let asked = timeout(JOIN_TIME, ask(connection, token, name, ours)).await;
     connection.close(VarInt::from_u32(0), b"");
     asked.unwrap_or(Err(JoinError::Timeout))
 }
@@ -162,6 +212,8 @@ pub struct Admission {
     pub ca: Arc<ClusterCa>,
     /// What they must know one of.
     pub tokens: TokenStore,
+    /// The token of the join secret, if there is one: good for any number of workers as long as it is here.
+    pub shared: Option<JoinToken>,
     /// Who may not, whatever they know.
     pub screen: Arc<Screen>,
 }
@@ -169,7 +221,7 @@ pub struct Admission {
 impl Admission {
     /// Whoever knows a token may join.
     pub fn of_all(ca: Arc<ClusterCa>, tokens: TokenStore) -> Admission {
-        Admission { ca, tokens, screen: Arc::new(|_| Ok(())) }
+        Admission { ca, tokens, shared: None, screen: Arc::new(|_| Ok(())) }
     }
 
     /// Checks the request, uses the token once and signs. Blocks for as long as small files take.
@@ -185,16 +237,24 @@ impl Admission {
         // Before the token, so that a request that is refused does not use it up.
         read_request(&request.signing_request).map_err(|e| Refusal::malformed(&e.to_string()))?;
         (self.screen)(request)?;
-        let redeemed = self.tokens.redeem(&request.token_id, &request.token_secret, now);
-        redeemed.map_err(|error| {
-            tracing::error!(%error, "cannot use the join tokens");
-            internal()
-        })??;
+        if !self.shared.as_ref().is_some_and(|token| is_of(token, request)) {
+            let redeemed = self.tokens.redeem(&request.token_id, &request.token_secret, now);
+            redeemed.map_err(|error| {
+                tracing::error!(%error, "cannot use the join tokens");
+                internal()
+            })??;
+        }
         self.ca.sign(&request.signing_request, now).map_err(|error| {
             tracing::error!(%error, "cannot sign a worker's certificate");
             internal()
         })
     }
+}
+
+/// Whether the request shows this token.
+fn is_of(token: &JoinToken, request: &JoinRequest) -> bool {
+    let same_secret = token.secret().as_bytes().ct_eq(request.token_secret.as_bytes());
+    request.token_id == token.id.to_string() && bool::from(same_secret)
 }
 
 fn internal() -> Refusal {

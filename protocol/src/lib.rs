@@ -29,7 +29,7 @@
 //! | `control`, `forward`, `sampling`, `fault`, `join`, `slices`, `ids` | the messages and what they may say |
 //! | `kind`, `limits`, `frame`, `frame_io`, `check` | how a message becomes bytes and back, and every limit |
 //! | `preamble`, `refusal` | the first bytes of a connection, and how a peer is turned away |
-//! | `clock`, `certificate`, `ca`, `identity`, `token`, `token_store`, `joining`, `renewing` | who belongs to the cluster, and how one comes to and stays so |
+//! | `clock`, `certificate`, `ca`, `identity`, `token`, `token_store`, `join_secret`, `joining`, `renewing` | who belongs to the cluster, and how one comes to and stays so |
 //! | `crypto`, `tls`, `windows`, `endpoint`, `peer` | QUIC connections between those who do |
 //! | `gone` | whether the process at the other end of one is gone |
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
@@ -57,6 +57,7 @@ pub mod hidden;
 pub mod identity;
 pub mod ids;
 pub mod join;
+pub mod join_secret;
 pub mod joining;
 pub mod kind;
 pub mod limits;

@@ -2,7 +2,7 @@
 //!
 //! | connection | the dialling side shows | and checks |
 //! | --- | --- | --- |
-//! | `woolly-join` | nothing | the pin of the CA's key, the chain, the coordinator's name |
+//! | `woolly-join` | nothing | the pin of the CA's key or the proof of a join secret, the chain, the coordinator's name |
 //! | `woolly`, `woolly-slices` | its certificate | the CA, the cluster, the name of the peer |
 //! | `woolly-renew` | its certificate, which may have expired | the same |
 //!
@@ -11,9 +11,10 @@
 //! certificate is valid, in words that both sides can read: one that has expired may come for its renewal, and
 //! for nothing else. A worker's endpoint insists on a certificate that is valid now. There is no session resumption and no 0-RTT, so nothing can be replayed.
 
-use crate::certificate::{ClusterId, KeyPin, Validity, key_pin, subject, validity};
+use crate::certificate::{ClusterId, KeyPin, Validity, key_pin, proof, subject, validity};
 use crate::crypto::provider;
 use crate::identity::Identity;
+use crate::join_secret::JoinSecret;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -27,6 +28,7 @@ use rustls::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use subtle::ConstantTimeEq;
 
 /// The control stream, forwards, samplings: mutual TLS.
 pub const ALPN: &[u8] = b"woolly";
@@ -36,6 +38,35 @@ pub const ALPN_JOIN: &[u8] = b"woolly-join";
 pub const ALPN_SLICES: &[u8] = b"woolly-slices";
 /// The renewal of a certificate that may have expired: mutual TLS.
 pub const ALPN_RENEW: &[u8] = b"woolly-renew";
+
+/// By what a worker without a certificate knows the CA of its cluster.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The pin that stands in a token.
+    Pin(KeyPin),
+    /// A proof that who made the coordinator's certificate knows this secret, for that CA.
+    Secret(JoinSecret),
+}
+
+impl Trust {
+    /// The pin of the one CA among `others` that is trusted, and its certificate. Says nothing about whether it
+    /// has signed `own`.
+    pub(crate) fn ca<'a, 'b>(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &'a [CertificateDer<'b>],
+    ) -> Option<(KeyPin, &'a CertificateDer<'b>)> {
+        let shown = proof(own);
+        let is_trusted = |pin: &KeyPin| match self {
+            Trust::Pin(wanted) => pin == wanted,
+            Trust::Secret(secret) => {
+                shown.is_some_and(|shown| secret.proof(pin)[..].ct_eq(&shown[..]).into())
+            }
+        };
+        let pinned = |ca: &'a CertificateDer<'b>| Some((key_pin(ca).ok()?, ca));
+        others.iter().filter_map(pinned).find(|(pin, _)| is_trusted(pin))
+    }
+}
 
 /// Whether a dialling peer must show a certificate.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,12 +117,12 @@ pub(crate) fn client(identity: &Identity, alpn: &[u8]) -> Result<ClientConfig, E
     Ok(finish_client(config, alpn))
 }
 
-/// The dialling side that knows nothing but a token's pin.
-pub(crate) fn join_client(pin: KeyPin) -> Result<ClientConfig, Error> {
+/// The dialling side that knows nothing but a token's pin, or a join secret.
+pub(crate) fn join_client(trust: Trust) -> Result<ClientConfig, Error> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinVerifier { pin, provider: provider() }))
+        .with_custom_certificate_verifier(Arc::new(JoinVerifier { trust, provider: provider() }))
         .with_no_client_auth();
     Ok(finish_client(config, ALPN_JOIN))
 }
@@ -231,15 +262,15 @@ impl ServerCertVerifier for ClusterServerVerifier {
     }
 }
 
-/// Takes the one CA of the presented chain whose key has the pin, and then runs the usual chain and
+/// Takes the one CA of the presented chain that is trusted, and then runs the usual chain and
 /// name check with that CA as the only root.
 #[derive(Debug)]
-struct PinVerifier {
-    pin: KeyPin,
+struct JoinVerifier {
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for PinVerifier {
+impl ServerCertVerifier for JoinVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -248,9 +279,9 @@ impl ServerCertVerifier for PinVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let ca = intermediates
-            .iter()
-            .find(|certificate| key_pin(certificate).is_ok_and(|pin| pin == self.pin))
+        let (_, ca) = self
+            .trust
+            .ca(end_entity, intermediates)
             .ok_or(CertificateError::ApplicationVerificationFailure)?;
         let roots = Arc::new(roots(ca)?);
         WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone())

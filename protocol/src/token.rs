@@ -87,6 +87,15 @@ impl JoinToken {
         Self { pin, id: TokenId(id), secret }
     }
 
+    /// The token that follows from what `derive` was given.
+    pub(crate) fn derived(pin: KeyPin, derive: &blake3::Hasher) -> Self {
+        let (mut id, mut secret) = ([0; ID_LEN], [0; SECRET_LEN]);
+        let mut bytes = derive.finalize_xof();
+        bytes.fill(&mut id);
+        bytes.fill(&mut secret);
+        Self { pin, id: TokenId(id), secret }
+    }
+
     /// The secret as it stands in `JoinRequest`.
     pub fn secret(&self) -> String {
         to_base32(&self.secret)

@@ -1,7 +1,9 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
+mod credentials;
 mod measure;
 
+pub use credentials::{CredentialArgs, TokenSource};
 pub use measure::MeasureArgs;
 
 use crate::bench::config::BenchArgs;
@@ -15,12 +17,10 @@ use crate::weights::verify::Verify;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use woolly_protocol::check::{is_name, name_from};
-use woolly_protocol::hidden::Hidden;
 
 /// The port that a coordinator listens on for workers unless told otherwise.
 const COORDINATOR_PORT: u16 = 7400;
@@ -30,6 +30,8 @@ pub const TOKEN_BYTES_MAX: u64 = 4096;
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// The longest idle time-out; as the coordinator's.
 pub const IDLE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// The longest wait for others to take the layers of a worker that leaves.
+const LEAVE_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// Computes one stage of a model for a Woolly cluster.
 #[derive(Debug, Parser)]
@@ -96,14 +98,9 @@ pub struct JoinArgs {
     /// A TOML file with options, `kv-memory = "4GiB"` for --kv-memory 4GiB; flags and variables beat it
     #[arg(long, value_name = "FILE", env = "WOOLLY_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The join token that the coordinator printed; `-` reads it as one line from stdin. Not needed
-    /// when the state directory holds a certificate of this cluster. Others can see a token on the
-    /// command line: prefer the variable or --token-file on shared machines
-    #[arg(long, value_name = "TOKEN", env = "WOOLLY_TOKEN", hide_env_values = true)]
-    pub token: Option<Hidden>,
-    /// A file whose first line is the join token
-    #[arg(long, value_name = "FILE", env = "WOOLLY_TOKEN_FILE", conflicts_with = "token")]
-    pub token_file: Option<PathBuf>,
+    /// What it shows to be let in.
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
     /// Address (UDP) on which the worker of the previous stage reaches this one; port 0 takes a
     /// free one
     #[arg(long, value_name = "ADDR", env = "WOOLLY_LISTEN", default_value = "127.0.0.1:0")]
@@ -162,13 +159,18 @@ pub struct JoinArgs {
     #[arg(long, value_name = "TIME", env = "WOOLLY_IDLE_TIMEOUT", default_value = "2s",
           value_parser = parse_idle_timeout)]
     pub idle_timeout: Duration,
+    /// How long a worker that is told to end (SIGTERM, Ctrl-C) keeps its layers until others have them: 0s to 1h. A
+    /// second signal ends it at once
+    #[arg(long, value_name = "TIME", env = "WOOLLY_LEAVE_TIMEOUT", default_value = "25s",
+          value_parser = parse_leave_timeout)]
+    pub leave_timeout: Duration,
     /// If the coordinator was never reached, give up (exit status 3) after N more attempts
     /// [default: try for ever]
     #[arg(long, value_name = "N", env = "WOOLLY_RETRY")]
     pub retry: Option<u32>,
     /// Run as the child of a coordinator: the token is the first line of stdin (may be empty), and
     /// the worker ends when stdin ends
-    #[arg(long, hide = true, alias = "token-stdin", conflicts_with_all = ["token_file"])]
+    #[arg(long, hide = true, alias = "token-stdin", conflicts_with_all = ["token_file", "join_secret_file"])]
     pub child: bool,
 }
 
@@ -193,30 +195,6 @@ pub enum SlicesAction {
     Verify,
     /// Remove what no running worker uses: slices, unfinished downloads, manifests
     Prune,
-}
-
-/// Where the join token comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub enum TokenSource {
-    /// No token: the state directory must hold a certificate.
-    None,
-    /// The token itself.
-    Given(String),
-    /// The first line of this file.
-    File(PathBuf),
-    /// The first line of stdin.
-    Stdin,
-}
-
-impl fmt::Debug for TokenSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TokenSource::None => f.write_str("None"),
-            TokenSource::Given(_) => f.write_str("Given(…)"),
-            TokenSource::File(path) => write!(f, "File({})", path.display()),
-            TokenSource::Stdin => f.write_str("Stdin"),
-        }
-    }
 }
 
 /// Everything that `join` needs, checked.
@@ -258,6 +236,8 @@ pub struct Config {
     pub name: String,
     /// Silence after which a link between workers is broken.
     pub idle_timeout: Duration,
+    /// `--leave-timeout`.
+    pub leave_timeout: Duration,
     /// Further attempts before giving up on a coordinator that was never reached.
     pub retry: Option<u32>,
     /// Started by a coordinator: ends with stdin.
@@ -313,7 +293,7 @@ impl JoinArgs {
         let state_dir = folders.state_dir(self.state_dir.as_deref());
         let slices_dir = folders.slices_dir(self.state_dir.as_deref());
         let model_dir = self.model_dir.as_deref().map(model_dir).transpose();
-        let token = self.token_source();
+        let token = self.credentials.source(self.child);
         let (host, port) =
             coordinator.unwrap_or_else(|e| (note("HOST:PORT", e), Default::default()).1);
         let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -356,22 +336,10 @@ impl JoinArgs {
             verify: self.verify,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
             idle_timeout: self.idle_timeout,
+            leave_timeout: self.leave_timeout,
             retry: self.retry,
             child: self.child,
         })
-    }
-
-    fn token_source(&self) -> TokenSource {
-        // A child is handed its own token; one in the environment was meant for somebody else.
-        let token = self.token.as_ref().map(|token| token.reveal().trim());
-        if self.child || token == Some("-") {
-            return TokenSource::Stdin;
-        }
-        match (token, &self.token_file) {
-            (Some(token), _) if !token.is_empty() => TokenSource::Given(token.to_owned()),
-            (_, Some(file)) => TokenSource::File(file.clone()),
-            _ => TokenSource::None,
-        }
     }
 }
 
@@ -421,6 +389,11 @@ fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
     } else {
         Err("expected a time from 1s to 600s".to_owned())
     }
+}
+
+fn parse_leave_timeout(text: &str) -> Result<Duration, String> {
+    let time = parse_duration(text)?;
+    if time <= LEAVE_TIMEOUT_MAX { Ok(time) } else { Err("expected at most 1h".to_owned()) }
 }
 
 fn parse_name(text: &str) -> Result<String, String> {

@@ -40,7 +40,6 @@ use crate::models::{NUMERICS, Registry};
 use crate::open_files;
 use crate::shutdown::{Shutdown, shutdown, watch_signals};
 use crate::trust::exclusions::Exclusions;
-use crate::trust::join_server::JoinServer;
 use crate::trust::renewals::{OwnCertificate, Renewals};
 use crate::trust::state::StateDir;
 use crate::trust::tokens::Tokens;
@@ -56,6 +55,7 @@ use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::clock::Clock;
 use woolly_protocol::endpoint::bind;
 use woolly_protocol::hidden::Hidden;
+use woolly_protocol::join_secret::JoinSecret;
 use woolly_protocol::machine::{host_id, machine_id};
 use woolly_protocol::preamble::Preamble;
 
@@ -77,7 +77,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let model = named(&args)?;
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
-    let keys = args.access.keys()?;
+    let (keys, secret) = (args.access.keys()?, joining::secret(&args)?);
     let certificates = args.door.certificates()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     let _lock = state.lock()?;
@@ -87,8 +87,18 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let server =
-        Server { args, counts, program, shelf, admin_key, keys, certificates, state, journal };
+    let server = Server {
+        args,
+        counts,
+        program,
+        shelf,
+        admin_key,
+        keys,
+        secret,
+        certificates,
+        state,
+        journal,
+    };
     let result = runtime.block_on(server.serve(model));
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
@@ -124,6 +134,7 @@ struct Server {
     shelf: Option<Shelf>,
     admin_key: Option<Hidden>,
     keys: ApiKeys,
+    secret: Option<JoinSecret>,
     certificates: Option<Arc<Certificates>>,
     state: StateDir,
     journal: Option<(Journal, journal::Opened)>,
@@ -181,10 +192,10 @@ impl Server {
         );
         let (admin, asked_of_keeper) = AdminHandle::new(keeper.events.clone());
         let driver = Driver::new(self.driver_config(&renewals, &outputs.epochs)?, outputs);
-        let (ca, excluded) = (Arc::clone(&renewals.ca), Arc::clone(&renewals.exclusions));
+        let join = joining::server(&tokens, &renewals, preamble, self.secret.as_ref());
         let listener = Arc::new(Listener {
             endpoint,
-            join: Arc::new(JoinServer::new(&tokens, ca, excluded, preamble)),
+            join,
             links: links::Shared { events, preamble, renewals },
             slices,
         });
@@ -299,7 +310,8 @@ impl Server {
         ca: &Arc<ClusterCa>,
         clock: &Clock,
     ) -> Result<(quinn::Endpoint, OwnCertificate), Fatal> {
-        let made = OwnCertificate::new(Arc::clone(ca), clock.clone(), self.args.idle_timeout);
+        let (clock, secret) = (clock.clone(), self.secret.clone());
+        let made = OwnCertificate::new(Arc::clone(ca), clock, secret, self.args.idle_timeout);
         let (own, config) = made.context("cannot make the coordinator's certificate")?;
         let address = self.args.listen;
         let bound = bind(address, Some(config)).with_context(|| {

@@ -10,6 +10,7 @@ use woolly_protocol::endpoint::coordinator_server;
 use woolly_protocol::identity::IdentityError;
 use woolly_protocol::ids::WorkerId;
 use woolly_protocol::join::{JoinAccepted, RenewalRequest};
+use woolly_protocol::join_secret::JoinSecret;
 use woolly_protocol::refusal::{Refusal, RefusalCode};
 
 /// Signs what workers ask for, if they may be here.
@@ -56,6 +57,8 @@ impl Renewals {
 pub struct OwnCertificate {
     ca: Arc<ClusterCa>,
     clock: Clock,
+    /// What it proves to know.
+    secret: Option<JoinSecret>,
     idle_timeout: Duration,
     validity: Validity,
 }
@@ -69,10 +72,11 @@ impl OwnCertificate {
     pub fn new(
         ca: Arc<ClusterCa>,
         clock: Clock,
+        secret: Option<JoinSecret>,
         idle_timeout: Duration,
     ) -> anyhow::Result<(OwnCertificate, quinn::ServerConfig)> {
-        let (validity, server) = make(&ca, &clock, idle_timeout)?;
-        Ok((OwnCertificate { ca, clock, idle_timeout, validity }, server))
+        let (validity, server) = make(&ca, &clock, secret.as_ref(), idle_timeout)?;
+        Ok((OwnCertificate { ca, clock, secret, idle_timeout, validity }, server))
     }
 
     /// The next one, if it is time for it.
@@ -86,7 +90,8 @@ impl OwnCertificate {
         if !self.validity.is_renewal_due(now) && !self.validity.is_to_come(now) {
             return Ok(None);
         }
-        let (validity, server) = make(&self.ca, &self.clock, self.idle_timeout)?;
+        let secret = self.secret.as_ref();
+        let (validity, server) = make(&self.ca, &self.clock, secret, self.idle_timeout)?;
         self.validity = validity;
         Ok(Some(server))
     }
@@ -95,9 +100,10 @@ impl OwnCertificate {
 fn make(
     ca: &ClusterCa,
     clock: &Clock,
+    secret: Option<&JoinSecret>,
     idle_timeout: Duration,
 ) -> anyhow::Result<(Validity, quinn::ServerConfig)> {
-    let identity = ca.issue_coordinator(clock.now())?.on(clock.clone());
+    let identity = ca.issue_coordinator_with(secret, clock.now())?.on(clock.clone());
     Ok((identity.validity(), coordinator_server(&identity, idle_timeout)?))
 }
 
@@ -118,7 +124,7 @@ mod tests {
     fn the_coordinators_own_certificate_is_renewed_from_half_of_its_life_on() {
         let clock = Clock::default();
         let (ca, _dir) = ca(&clock);
-        let (mut own, _) = OwnCertificate::new(ca, clock.clone(), IDLE_TIMEOUT).unwrap();
+        let (mut own, _) = OwnCertificate::new(ca, clock.clone(), None, IDLE_TIMEOUT).unwrap();
         let mut renewed_on = Vec::new();
         for day in 0..365 {
             clock.set_ahead_ms(day * DAY_MS);

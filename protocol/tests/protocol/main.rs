@@ -5,6 +5,7 @@
 mod checks;
 mod gone;
 mod greeting;
+mod join_secret;
 mod links;
 mod pins;
 mod quic;

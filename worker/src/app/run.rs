@@ -32,11 +32,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
+use woolly_protocol::joining::Ticket;
 use woolly_protocol::machine::{host_id, machine_id};
-use woolly_protocol::token::JoinToken;
 
-/// Time that leaving politely may take; a conversation that drains takes less.
-const LEAVE_TIME: Duration = Duration::from_secs(28);
+/// By how much leaving politely may take longer than `--leave-timeout` says, which conversations keep to.
+const LEAVE_MORE: Duration = Duration::from_secs(3);
 /// Time that closing the connection may take.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// The file in the state directory that a running worker holds a lock on.
@@ -60,7 +60,8 @@ pub fn network_runtime() -> std::io::Result<Runtime> {
 pub async fn run(config: Config) -> Result<(), Failure> {
     let (teller, mut shutdown) = Shutdown::new();
     shutdown::listen_for_signals(teller.clone()).map_err(error)?;
-    let token = read_token(&config, teller).await?;
+    let ticket = read_ticket(&config, teller).await?;
+    let leave_timeout = config.leave_timeout;
     let _lock = lock_state(&config.state_dir)?;
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
     check_memory(&config)?;
@@ -74,10 +75,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         let ended = || error("the compute thread has ended");
         let measured = compute.measure().await.ok_or_else(ended)?;
         let mut attempts = Attempts::new(&config);
-        let identity = match credentials(&config, &token)? {
+        let identity = match credentials(&config, ticket)? {
             Credentials::Certificate(identity) => *identity,
-            Credentials::Token(token) => tokio::select! {
-                obtained = obtain(&token, &config, &mut attempts) => obtained?,
+            Credentials::Ticket(ticket) => tokio::select! {
+                obtained = obtain(&ticket, &config, &mut attempts) => obtained?,
                 _ = told.ordered() => return Ok(()),
             },
         };
@@ -110,15 +111,15 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::select! {
         done = work => done,
         () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
-        () = told_while_idle(&mut shutdown) => Ok(()),
+        () = told_while_idle(&mut shutdown, leave_timeout) => Ok(()),
     }
 }
 
 /// A conversation leaves by itself when it is told to; this ends the process if it takes too long.
-async fn told_while_idle(shutdown: &mut Shutdown) {
+async fn told_while_idle(shutdown: &mut Shutdown, leave_timeout: Duration) {
     if let Order::Drain(_) = shutdown.ordered().await {
         tokio::select! {
-            () = tokio::time::sleep(LEAVE_TIME) => {}
+            () = tokio::time::sleep(leave_timeout + LEAVE_MORE) => {}
             () = shutdown.stopped() => {}
         }
     }
@@ -140,23 +141,26 @@ fn check_memory(config: &Config) -> Result<(), Failure> {
     }
 }
 
-async fn read_token(config: &Config, teller: Teller) -> Result<String, Failure> {
+async fn read_ticket(config: &Config, teller: Teller) -> Result<Option<Ticket>, Failure> {
     let mut line = None;
     if config.child || config.token == TokenSource::Stdin {
         let read = shutdown::line_from_stdin(config.child, teller).await;
         line = Some(read.map_err(|why| error(format!("cannot read the token from stdin: {why}")))?);
     }
-    join::token_text(config, line.as_deref()).map_err(error)
+    join::ticket(config, line.as_deref()).map_err(without_credentials)
 }
 
-fn credentials(config: &Config, token: &str) -> Result<Credentials, Failure> {
-    join::credentials(&config.state_dir, token, SystemTime::now()).map_err(|why| {
-        let code = match why {
-            CredentialsError::Nothing(_) | CredentialsError::Token(_) => EXIT_REFUSED,
-            CredentialsError::Identity(_) => EXIT_ERROR,
-        };
-        Failure::new(code, why.to_string())
-    })
+fn credentials(config: &Config, ticket: Option<Ticket>) -> Result<Credentials, Failure> {
+    let found = join::credentials(&config.state_dir, ticket, SystemTime::now());
+    found.map_err(without_credentials)
+}
+
+fn without_credentials(why: CredentialsError) -> Failure {
+    let code = match why {
+        CredentialsError::Nothing(_) | CredentialsError::Ticket(_) => EXIT_REFUSED,
+        CredentialsError::Unreadable(_) | CredentialsError::Identity(_) => EXIT_ERROR,
+    };
+    Failure::new(code, why.to_string())
 }
 
 /// Makes the state directory (mode 0700) and holds its lock: two workers with one certificate would
@@ -195,9 +199,9 @@ fn listen(
     Ok(bound.endpoint)
 }
 
-/// Exchanges the token for a certificate, for as long as the coordinator cannot be reached.
+/// Exchanges the token or the secret for a certificate, for as long as the coordinator cannot be reached.
 async fn obtain(
-    token: &JoinToken,
+    ticket: &Ticket,
     config: &Config,
     attempts: &mut Attempts,
 ) -> Result<Identity, Failure> {
@@ -206,7 +210,7 @@ async fn obtain(
         match resolve(&config.host, config.port).await {
             Ok(addresses) => {
                 for address in addresses {
-                    match join::exchange(token, address, config).await {
+                    match join::exchange(ticket, address, config).await {
                         Ok(identity) => return Ok(identity),
                         Err(why) => failure = Some(why),
                     }

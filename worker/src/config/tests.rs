@@ -92,6 +92,23 @@ fn a_token_is_never_shown() {
 }
 
 #[test]
+fn a_join_secret_stands_in_a_file_and_beside_no_token() {
+    let config = parse(&["h:1", "--join-secret-file", "/run/secret"]).unwrap();
+    assert_eq!(config.token, TokenSource::Secret("/run/secret".into()));
+    for other in ["--token", "--token-file"] {
+        assert!(parse(&["h:1", "--join-secret-file", "/run/secret", other, "x"]).is_err());
+    }
+}
+
+#[test]
+fn a_worker_leaves_within_half_a_minute_unless_it_is_given_more() {
+    assert_eq!(parse(&["h:1"]).unwrap().leave_timeout, Duration::from_secs(25));
+    let given = parse(&["h:1", "--leave-timeout", "10m"]).unwrap().leave_timeout;
+    assert_eq!(given, Duration::from_secs(600));
+    assert!(parse(&["h:1", "--leave-timeout", "2h"]).is_err());
+}
+
+#[test]
 fn a_child_takes_its_token_from_stdin_only() {
     assert_eq!(parse(&["h:1", "--child"]).unwrap().token, TokenSource::Stdin);
     assert_eq!(parse(&["h:1", "--child", "--token", "x"]).unwrap().token, TokenSource::Stdin);

@@ -34,9 +34,6 @@ use woolly_protocol::rate::FrameRate;
 
 /// Time in which the coordinator must have answered the hello.
 const WELCOME_TIME: Duration = Duration::from_secs(10);
-/// Time that the coordinator has to have others take over this worker's stages when it leaves: what
-/// supervisors give a process at its end, less a little.
-const DRAIN_TIME: Duration = Duration::from_secs(25);
 /// Time for the last words on the control stream.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
@@ -232,7 +229,7 @@ impl Session<'_> {
                 order = shutdown.ordered(), if leaving.is_none() => {
                     let Order::Drain(reason) = order else { return None };
                     self.coordinator.outbox.send(&Drain { reason: reason.to_owned() }).await;
-                    leaving = Some(Box::pin(tokio::time::sleep(DRAIN_TIME)));
+                    leaving = Some(Box::pin(tokio::time::sleep(self.context.config.leave_timeout)));
                 }
                 () = stop.stopped() => return None,
                 () = wait(&mut leaving) => return None,

@@ -41,7 +41,8 @@ impl Bed {
         let ca = Arc::new(ClusterCa::open(&state.pki(), clock.now()).unwrap());
         let tokens = Tokens::open(&state, &ca).unwrap();
         let exclusions = Arc::new(Exclusions::open(state.members()).unwrap());
-        let make = || OwnCertificate::new(Arc::clone(&ca), clock.clone(), IDLE_TIMEOUT).unwrap();
+        let make =
+            || OwnCertificate::new(Arc::clone(&ca), clock.clone(), None, IDLE_TIMEOUT).unwrap();
         let ((own, server), (of_test, _)) = (make(), make());
         let endpoint = bind("127.0.0.1:0".parse().unwrap(), Some(server)).unwrap().endpoint;
         let (address, preamble) = (endpoint.local_addr().unwrap(), Preamble::ours(NUMERICS));

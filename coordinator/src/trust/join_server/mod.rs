@@ -13,6 +13,7 @@ use turns::Turns;
 use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::frame::FrameError;
 use woolly_protocol::join::JoinRequest;
+use woolly_protocol::join_secret::JoinSecret;
 use woolly_protocol::joining::{Admission, JoinError, answer_join};
 use woolly_protocol::log_limit::LogLimit;
 use woolly_protocol::preamble::Preamble;
@@ -40,8 +41,14 @@ impl JoinServer {
             exclusions.refusal_of(&request.name, request.host).map_or(Ok(()), Err)
         };
         let tokens = tokens.store().clone();
-        let admission = Admission { ca, tokens, screen: Arc::new(screen) };
+        let admission = Admission { ca, tokens, shared: None, screen: Arc::new(screen) };
         JoinServer { admission, preamble, attempts, turns, refused: LogLimit::new() }
+    }
+
+    /// Lets those in, too, who know the join secret.
+    pub fn with_secret(mut self, secret: Option<&JoinSecret>) -> JoinServer {
+        self.admission.shared = secret.map(|secret| secret.token(self.admission.ca.pin()));
+        self
     }
 
     /// What a request is answered with.
