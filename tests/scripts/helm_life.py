@@ -37,7 +37,7 @@ class Pod:
         self.volumes = {claim["metadata"]["name"]: node.folder(f"claims/{claim['metadata']['name']}-{name}") for claim in claims}
         for volume in self.spec.get("volumes", []):
             self.volumes[volume["name"]] = node.volume(name, volume)
-        self.process = None
+        self.process = self.pause = None
 
     def environment(self):
         fields = {"status.podIP": lambda: self.address, "metadata.name": lambda: self.name}
@@ -64,9 +64,9 @@ class Pod:
         self.variables = self.environment()
         args = [self.expand(arg) for arg in self.container["command"] + self.container["args"]]
         log = open(self.node.scratch / f"{self.name}.log", "ab")
-        script = "\n".join(["set -e", *steps, 'exec chroot --userspec="$0" --groups="$0" "$1" "${@:2}"'])
+        script = "\n".join(["set -e", *steps, 'exec chroot --userspec="$0:$0" --groups="$0" "$1" "${@:2}"'])
         command = ["nsenter", f"--net=/proc/{self.pause.pid}/ns/net", "unshare", "--mount", "--propagation", "private", "bash", "-c", script]
-        command += [f"{USER}:{USER}", str(root), "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in self.variables.items()), *args]
+        command += [str(USER), str(root), "/usr/bin/env", "-i", *(f"{k}={v}" for k, v in self.variables.items()), *args]
         self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def root(self):
@@ -108,8 +108,8 @@ class Pod:
             if passed == passes and said.startswith(word):
                 print(f"  {self.name}: {kind} {'passes' if passes else 'fails'}: {said}", flush=True)
                 return
-            if time.monotonic() > end:
-                raise SystemExit(f"{self.name}: {kind} {'passes' if passed else 'fails'} after {PATIENCE} s: {said}")
+            if time.monotonic() > end or said == "ended":
+                raise SystemExit(f"{self.name}: {kind} {'passes' if passed else 'fails'} for {PATIENCE} s, or for good: {said}")
             time.sleep(0.1)
 
     def terminate(self):
@@ -143,9 +143,9 @@ class Node:
         self.hosts.write_text("127.0.0.1 localhost\n")
         self.secrets = {t["metadata"]["name"]: {k: base64.b64decode(v) for k, v in t["data"].items()} for t in self.things if t["kind"] == "Secret"}
         run("ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "br", "type", "bridge")
-        run("ip", "addr", "add", f"{NET}.254/24", "dev", "br")
-        run("ip", "link", "set", "br", "up")
+        run("ip", "link", "add", "pods", "type", "bridge")
+        run("ip", "addr", "add", f"{NET}.254/24", "dev", "pods")
+        run("ip", "link", "set", "pods", "up")
 
     def address(self):
         self.count += 1
@@ -154,7 +154,7 @@ class Node:
     def plug(self, pid, address):
         here = f"veth{self.count}"
         run("ip", "link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
-        run("ip", "link", "set", here, "master", "br", "up")
+        run("ip", "link", "set", here, "master", "pods", "up")
         inside = ["nsenter", f"--net=/proc/{pid}/ns/net", "ip"]
         run(*inside, "addr", "add", f"{address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
