@@ -8,6 +8,8 @@ source tests/scripts/helm_tools.sh
 get_helm_tools
 
 "$helm" version --short
+program=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+grep -q "^appVersion: \"$program\"$" "$chart/Chart.yaml" || fail "the programs are of version $program, and appVersion in Chart.yaml is another"
 rm -rf "$tools/rendered"
 mkdir -p "$tools/rendered"
 for values in "$chart"/ci/*-values.yaml; do
