@@ -15,6 +15,7 @@ mod naming;
 mod objective;
 mod pace;
 mod plan_command;
+mod probe_command;
 mod queue;
 mod status_command;
 mod tips;
@@ -34,6 +35,7 @@ pub use naming::NamingArgs;
 pub use objective::ObjectiveArgs;
 pub use pace::PaceArgs;
 pub use plan_command::PlanArgs;
+pub use probe_command::{ProbeArgs, ProbeKind};
 pub use queue::QueueArgs;
 pub use status_command::{PageArgs, StatusArgs, WorkersArgs};
 pub use tips::tip;
@@ -114,6 +116,8 @@ pub enum CliCommand {
     Status(StatusArgs),
     /// List the workers of a running serve, and those that were lost
     Workers(WorkersArgs),
+    /// Say whether serve lives, or is ready for requests: exit code 0 or 1, and one line
+    Probe(ProbeArgs),
     /// Take a worker's certificate back: its connection is closed, and it cannot come back with it
     Remove(RemoveArgs),
     /// Keep a worker's name and machine out, also under a new token and after a reboot

@@ -5,8 +5,8 @@ use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 use woolly_coordinator::announce::stderr_line;
 use woolly_coordinator::app::{
-    config_command, log, members_command, models_command, plan_command, serve, status_command,
-    token_command,
+    config_command, log, members_command, models_command, plan_command, probe_command, serve,
+    status_command, token_command,
 };
 use woolly_coordinator::bench;
 use woolly_coordinator::config::{CONFIGURED, Cli, CliCommand, LogFormat, variable};
@@ -31,6 +31,11 @@ fn main() -> ExitCode {
         CliCommand::Plan(args) => plan_command::run(&args),
         CliCommand::Models(args) => models_command::run(args.command),
         CliCommand::Status(args) => status_command::status(args),
+        CliCommand::Probe(args) => match probe_command::run(args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(fatal) => Err(fatal),
+        },
         CliCommand::Workers(args) => status_command::workers(args),
         CliCommand::Remove(args) => members_command::remove(args),
         CliCommand::Ban(args) => members_command::ban(args),

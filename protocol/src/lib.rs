@@ -35,6 +35,7 @@
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `failpoint` | faults that tests plant in debug builds |
 //! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
+//! | `private_socket` | a Unix socket for its owner alone |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -66,6 +67,7 @@ pub mod machine;
 pub mod peer;
 pub mod places;
 pub mod preamble;
+pub mod private_socket;
 pub mod rate;
 pub mod refusal;
 pub mod renewing;

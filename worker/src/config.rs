@@ -2,9 +2,11 @@
 
 mod credentials;
 mod measure;
+mod probe;
 
 pub use credentials::{CredentialArgs, TokenSource};
 pub use measure::MeasureArgs;
+pub use probe::{ProbeArgs, ProbeKind};
 
 use crate::bench::config::BenchArgs;
 pub use crate::folders::Folders;
@@ -51,6 +53,8 @@ pub enum Command {
     Bench(Box<BenchArgs>),
     /// Measure this machine as join does, as lines for the file of `woolly-coordinator plan --workers`
     Measure(MeasureArgs),
+    /// Say whether the worker that runs here lives, or is ready to work: exit status 0 or 1, and one line
+    Probe(ProbeArgs),
     /// Show, check or clean the slices of models that are kept on this machine
     Slices(SlicesArgs),
     /// Show or check what join would be set to: flags, variables and the file

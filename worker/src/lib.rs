@@ -14,5 +14,6 @@ pub mod machine;
 pub mod peers;
 pub mod shutdown;
 pub mod stage;
+pub mod standing;
 pub mod units;
 pub mod weights;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use woolly_engine::weights::end_on_lost_pages;
 use woolly_worker::app::exit::{EXIT_ERROR, EXIT_LOST_PAGES, EXIT_USAGE, LOST_PAGES};
-use woolly_worker::app::{command_line, config_command, log, measure_command, run, slices_command};
+use woolly_worker::app::{
+    command_line, config_command, log, measure_command, probe_command, run, slices_command,
+};
 use woolly_worker::bench;
 use woolly_worker::config::{Command, Config, Folders};
 use woolly_worker::machine::system;
@@ -52,11 +54,19 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(mistake) => complain(&mistake, EXIT_USAGE),
         },
-        Command::Slices(args) => match slices_command::run(&args, &folders) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(EXIT_ERROR),
-            Err(error) => complain(&error, EXIT_ERROR),
-        },
+        Command::Slices(args) => whether(slices_command::run(&args, &folders)),
+        Command::Probe(args) => {
+            whether(probe_command::run(&args, &folders, &mut std::io::stdout()))
+        }
+    }
+}
+
+/// The exit status of a command that answers yes or no.
+fn whether(answer: Result<bool, String>) -> ExitCode {
+    match answer {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_ERROR),
+        Err(error) => complain(&error, EXIT_ERROR),
     }
 }
 

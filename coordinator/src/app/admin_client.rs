@@ -29,6 +29,25 @@ pub async fn ask(
             socket.display()
         )
     })?;
+    let (status, bytes) = exchange(stream, method, path, body).await?;
+    let answer: Value = serde_json::from_slice(&bytes).context("the answer is not JSON")?;
+    if status.is_success() || status == StatusCode::ACCEPTED {
+        return Ok(answer);
+    }
+    Err(anyhow!("{}", answer["error"]["message"].as_str().unwrap_or("the server refused")))
+}
+
+/// Asks on a connection, which ends with the answer: its status and its bytes.
+///
+/// # Errors
+///
+/// The connection broke, or the answer is too long.
+pub async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<(StatusCode, Vec<u8>)> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("cannot speak with the server")?;
@@ -43,11 +62,7 @@ pub async fn ask(
     let response = sender.send_request(request).await.context("the server did not answer")?;
     let status = response.status();
     let bytes = whole(Body::new(response.into_body()).into_data_stream()).await?;
-    let answer: Value = serde_json::from_slice(&bytes).context("the answer is not JSON")?;
-    if status.is_success() || status == StatusCode::ACCEPTED {
-        return Ok(answer);
-    }
-    Err(anyhow!("{}", answer["error"]["message"].as_str().unwrap_or("the server refused")))
+    Ok((status, bytes))
 }
 
 async fn whole(mut body: BodyDataStream) -> anyhow::Result<Vec<u8>> {

@@ -16,6 +16,7 @@ pub mod log;
 pub mod members_command;
 pub mod models_command;
 pub mod plan_command;
+pub mod probe_command;
 pub mod serve;
 pub mod status_command;
 mod status_text;

@@ -74,13 +74,14 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
-    let model = named(&args)?;
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let (keys, secret) = (args.access.keys()?, joining::secret(&args)?);
     let certificates = args.door.certificates()?;
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
+    // Before the model is fetched and read, which may take an hour: so that probes can tell that somebody is at work.
     let _lock = state.lock()?;
+    let model = named(&args)?;
     let journal = journal::open(&args.journal)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(runtime_threads())

@@ -3,14 +3,15 @@
 use crate::announce::{join_line, stderr_line, stdout_line};
 use crate::config::{StateArgs, TokenCommand, state_dir};
 use crate::exit::Fatal;
-use crate::trust::state::{StateDir, read_bounded};
+use crate::trust::state::{StateDir, read_bounded, write_private};
 use crate::trust::tokens::Tokens;
 use crate::units::show_duration;
 use anyhow::{Context, anyhow};
 use std::fmt::Write;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use woolly_protocol::ca::ClusterCa;
-use woolly_protocol::token::TokenId;
+use woolly_protocol::token::{JoinToken, TokenId};
 use woolly_protocol::token_store::{StoredToken, TokenState};
 
 /// Where workers dial until a `serve` has said otherwise.
@@ -23,7 +24,12 @@ const DEFAULT_JOIN_ADDRESS: &str = "127.0.0.1:7400";
 /// A wrong id is a usage error; everything else is about the files of the state directory.
 pub fn run(command: TokenCommand) -> Result<(), Fatal> {
     match command {
-        TokenCommand::Create { ttl, uses, quiet, state } => create(ttl, uses, quiet, state),
+        TokenCommand::Create { ttl, uses, quiet: _, file: Some(file), state } => {
+            create_in_file(ttl, uses, &file, state)
+        }
+        TokenCommand::Create { ttl, uses, quiet, file: None, state } => {
+            create(ttl, uses, quiet, state)
+        }
         TokenCommand::List { state } => {
             let (_, tokens) = open(state)?;
             let tokens = tokens.list().context("cannot list the join tokens")?;
@@ -59,6 +65,41 @@ fn create(ttl: Duration, uses: Option<u32>, quiet: bool, state: StateArgs) -> Re
         ));
     }
     Ok(())
+}
+
+/// For those who cannot paste: workers that are started together with their coordinator, as in a compose file.
+fn create_in_file(
+    ttl: Duration,
+    uses: Option<u32>,
+    file: &Path,
+    state: StateArgs,
+) -> Result<(), Fatal> {
+    let (_, tokens) = open(state)?;
+    let shown = file.display();
+    if let Some(kept) = good_token_in(file, &tokens)? {
+        stderr_line(format_args!("{shown} holds token {kept}, which is still good: it stays."));
+        return Ok(());
+    }
+    let token = tokens.create(ttl, uses).context("cannot make a join token")?;
+    write_private(file, format!("{token}\n").as_bytes())
+        .with_context(|| format!("cannot write {shown}"))?;
+    let id = token.id;
+    stderr_line(format_args!("Token {id} is in {shown}; `token revoke {id}` ends it."));
+    Ok(())
+}
+
+/// The token in a file, if workers can join this cluster with it.
+fn good_token_in(file: &Path, tokens: &Tokens) -> anyhow::Result<Option<TokenId>> {
+    let bytes = read_bounded(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+    let token: Option<JoinToken> = text.and_then(|text| text.parse().ok());
+    let Some(token) = token.filter(|token| token.pin == tokens.pin()) else { return Ok(None) };
+    let known = tokens.list().context("cannot list the join tokens")?;
+    let now = SystemTime::now();
+    let is_good = |stored: &StoredToken| {
+        stored.id == token.id && matches!(stored.state(now), TokenState::Usable)
+    };
+    Ok(known.iter().any(is_good).then_some(token.id))
 }
 
 /// What the last `serve` told workers to dial.
@@ -108,6 +149,7 @@ fn table(tokens: &[StoredToken], now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_table_tells_the_states_apart() {
@@ -128,5 +170,30 @@ mod tests {
         );
         let later = table(&tokens.list().unwrap(), now + Duration::from_secs(3601));
         assert!(later.contains("expired") && !later.contains("usable"), "{later}");
+    }
+
+    #[test]
+    fn a_token_in_a_file_stays_as_long_as_it_is_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        let args = || StateArgs { state_dir: Some(root.clone()) };
+        let file = dir.path().join("join-token");
+        let make = || {
+            create_in_file(Duration::from_secs(3600), None, &file, args()).unwrap();
+            std::fs::read_to_string(&file).unwrap()
+        };
+        let first = make();
+        assert_eq!(make(), first);
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let id = first.trim().parse::<JoinToken>().unwrap().id;
+        revoke(&id.to_string(), args()).unwrap();
+        let second = make();
+        assert_ne!(second, first);
+        // One of a cluster that is no more.
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_ne!(make(), second);
+        std::fs::write(&file, "no token").unwrap();
+        assert!(make().starts_with("wly1."));
     }
 }

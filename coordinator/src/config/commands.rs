@@ -52,6 +52,10 @@ pub enum TokenCommand {
         /// Print the token alone, without `woolly-worker join HOST:PORT --token`
         #[arg(short, long)]
         quiet: bool,
+        /// Write the token to FILE, readable for its owner alone, and print nothing on stdout; if FILE holds a
+        /// token of this cluster that is still good, it stays
+        #[arg(long, value_name = "FILE", conflicts_with = "quiet")]
+        file: Option<PathBuf>,
         /// Where the tokens are kept.
         #[command(flatten)]
         state: StateArgs,

@@ -28,11 +28,18 @@ pub fn router(gateway: Arc<Gateway>, bound: IpAddr) -> Router {
     guarded(routes().merge(admin_routes()), gateway, bound)
 }
 
-/// The admin API alone, for the socket in the state directory.
+/// The admin API and what probes ask, for the socket in the state directory.
 pub fn admin_router(gateway: Arc<Gateway>) -> Router {
     let hosts = Hosts::all();
     let checks = Guard { gateway: Arc::clone(&gateway), hosts, door: Door::Socket };
-    within(admin_routes(), gateway, checks)
+    within(admin_routes().merge(probe_routes()), gateway, checks)
+}
+
+fn probe_routes() -> Router<Arc<Gateway>> {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
 }
 
 fn admin_routes() -> Router<Arc<Gateway>> {
@@ -81,11 +88,9 @@ fn routes() -> Router<Arc<Gateway>> {
         .route("/apply-template", post(props::apply_template))
         .route("/tokenizer_info", get(props::tokenizer_info))
         .route("/props", get(props::props))
-        .route("/health", get(health::health))
+        .merge(probe_routes())
         .route("/v1/health", get(health::health))
         .route("/ping", get(health::livez))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
         .route("/openapi.json", get(fields::document::openapi))
         .route("/metrics", get(metrics::metrics))

@@ -5,9 +5,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bytes of a state file at most; more is damage.
 const STATE_FILE_MAX: u64 = 16 << 20;
+
+/// How long a lock that is held is tried for: a probe that looks whether it is holds it for a moment.
+const LOCK_TRIES: u32 = 10;
+/// Between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Files with last plans of models that were loaded while the server ran.
 const LAST_PLANS: u8 = 64;
@@ -36,6 +42,18 @@ impl StateDir {
         make_private_dir(&root)
             .with_context(|| format!("cannot make the state directory {}", root.display()))?;
         Ok(StateDir { root })
+    }
+
+    /// The folder as it is, if it is there at all: for who only looks.
+    pub fn at(root: PathBuf) -> StateDir {
+        StateDir { root }
+    }
+
+    /// Whether a coordinator runs with this folder.
+    pub fn is_taken(&self) -> bool {
+        let Ok(file) = File::open(self.root.join("lock")) else { return false };
+        // Shared, so that two who look do not see each other.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// Where the cluster CA and the coordinator's own key are.
@@ -93,7 +111,7 @@ impl StateDir {
     pub fn lock(&self) -> anyhow::Result<StateLock> {
         let path = self.root.join("lock");
         let mut file = open_lock(&path)?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -118,6 +136,16 @@ impl StateDir {
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(StateLock { _file: file })
     }
+}
+
+fn try_lock(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    file.try_lock()
 }
 
 fn open_lock(path: &Path) -> anyhow::Result<File> {

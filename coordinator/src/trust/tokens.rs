@@ -35,6 +35,11 @@ impl Tokens {
         self.store.create(self.pin, options, SystemTime::now())
     }
 
+    /// The pin that this cluster's tokens carry.
+    pub fn pin(&self) -> KeyPin {
+        self.pin
+    }
+
     /// What checks tokens of those who join.
     pub fn store(&self) -> &TokenStore {
         &self.store

@@ -6,6 +6,8 @@ pub mod exit;
 pub mod join;
 pub mod log;
 pub mod measure_command;
+pub mod probe;
+pub mod probe_command;
 pub mod retry;
 pub mod run;
 pub mod slices_command;

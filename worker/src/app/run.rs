@@ -2,6 +2,7 @@
 
 use crate::app::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
 use crate::app::join::{self, Credentials, CredentialsError};
+use crate::app::probe;
 use crate::app::retry::Attempts;
 use crate::config::{Config, TokenSource};
 use crate::coordinator::context::Context;
@@ -18,6 +19,7 @@ use crate::stage::compute::Compute;
 use crate::stage::load::Measured;
 use crate::stage::resident::Residents;
 use crate::stage::timings::Timings;
+use crate::standing::Standing;
 use crate::units::show_size;
 use crate::weights::slice_store::SliceStore;
 use crate::weights::source::Places;
@@ -63,6 +65,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let ticket = read_ticket(&config, teller).await?;
     let leave_timeout = config.leave_timeout;
     let _lock = lock_state(&config.state_dir)?;
+    // It goes before the lock does: the socket of whoever holds that next is not ours to remove.
+    let socket = probe::listen(&config.state_dir);
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
     check_memory(&config)?;
     let counters = Arc::new(Counters::default());
@@ -71,6 +75,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
     tracing::info!("computing with {} threads, {}", config.threads, config.simd.name());
     let mut told = shutdown.clone();
+    let standing = Arc::new(Standing::default());
+    let probes =
+        probe::answer(socket, Arc::clone(&standing), Arc::clone(&counters), shutdown.clone());
     let work = async {
         let ended = || error("the compute thread has ended");
         let measured = compute.measure().await.ok_or_else(ended)?;
@@ -78,7 +85,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         let identity = match credentials(&config, ticket)? {
             Credentials::Certificate(identity) => *identity,
             Credentials::Ticket(ticket) => tokio::select! {
-                obtained = obtain(&ticket, &config, &mut attempts) => obtained?,
+                obtained = obtain(&ticket, &config, &mut attempts, &standing) => obtained?,
                 _ = told.ordered() => return Ok(()),
             },
         };
@@ -88,6 +95,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             machine: machine_id(),
             host: host_id(),
             counters: Arc::clone(&counters),
+            standing,
             timings: Timings::default(),
             compute: compute.clone(),
             loader,
@@ -112,6 +120,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         done = work => done,
         () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
         () = told_while_idle(&mut shutdown, leave_timeout) => Ok(()),
+        () = probes => Err(error("the answers to probes have ended")),
     }
 }
 
@@ -204,6 +213,7 @@ async fn obtain(
     ticket: &Ticket,
     config: &Config,
     attempts: &mut Attempts,
+    standing: &Standing,
 ) -> Result<Identity, Failure> {
     loop {
         let mut failure = None;
@@ -219,6 +229,7 @@ async fn obtain(
             Err(why) => failure = Some(why),
         }
         let failure = failure.expect("every way here leaves a failure");
+        standing.parted(&failure);
         attempts.failed(&failure, false).await?;
     }
 }
@@ -249,6 +260,7 @@ async fn serve(
             }
             Err(why) => (why, false),
         };
+        context.standing.parted(&why);
         tokio::select! {
             failed = attempts.failed(&why, was_welcome) => failed?,
             _ = shutdown.ordered() => return Ok(()),

@@ -44,6 +44,7 @@ impl Drop for Plan {
     fn drop(&mut self) {
         self.task.abort();
         self.context.arrivals.end(self.epoch);
+        self.context.standing.over(self.epoch);
         self.context.compute.forget_later();
     }
 }
@@ -54,9 +55,11 @@ impl Plan {
         let epoch = assign.links.epoch;
         let sender = assign.links.previous.map_or(Peer::Coordinator, Peer::Worker);
         context.arrivals.begin(epoch, sender);
+        context.standing.assigned(&assign.stage, &assign.links);
         let shared = Arc::clone(&context);
         let task = tokio::spawn(async move {
             let (Ok(fault) | Err(fault)) = serve(&assign, &shared, &coordinator).await;
+            shared.standing.over(epoch);
             match fault.code {
                 // The other end may have left in good order; the coordinator knows.
                 FaultCode::LinkFailed => tracing::warn!("plan {epoch}: {}", fault.text),
@@ -117,6 +120,7 @@ async fn serve(
         show_size(fetched_bytes)
     );
     failpoint::hit("worker.loaded");
+    context.standing.loaded(epoch);
     coordinator.outbox.send(&ready).await;
     let (samplings, outbox) = (Samplings::new(links.in_flight_max), &coordinator.outbox);
     let queue = seat.forwards(links.in_flight_max);

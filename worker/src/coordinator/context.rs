@@ -11,6 +11,7 @@ use crate::stage::compute::Compute;
 use crate::stage::load::Loader;
 use crate::stage::resident::Residents;
 use crate::stage::timings::Timings;
+use crate::standing::Standing;
 use crate::weights::source::Places;
 use quinn::{Connection, Endpoint};
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub struct Context {
     pub host: [u8; 16],
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// How this worker stands.
+    pub standing: Arc<Standing>,
     /// How long forwards take.
     pub timings: Timings,
     /// The compute thread.

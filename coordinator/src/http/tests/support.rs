@@ -236,6 +236,12 @@ impl Rig {
         Rig::new(move |_| Script::Play(say(text)))
     }
 
+    /// As if its model had been unloaded.
+    pub fn unload(&self) {
+        self.gateway.models.remove(ModelId(0));
+        self.gateway.engine.statuses().remove(ModelId(0));
+    }
+
     /// Sends a request; one that names no host asks for this machine.
     pub async fn send(&self, mut request: Request<Body>) -> Response {
         name_host(&mut request);
