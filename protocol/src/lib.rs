@@ -35,6 +35,7 @@
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `failpoint` | faults that tests plant in debug builds |
 //! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
+//! | `notify` | what a service manager is told: ready, stopping, alive |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -62,6 +63,7 @@ pub mod kind;
 pub mod limits;
 pub mod log_limit;
 pub mod machine;
+pub mod notify;
 pub mod peer;
 pub mod places;
 pub mod preamble;

@@ -17,6 +17,7 @@ pub mod members_command;
 pub mod models_command;
 pub mod plan_command;
 pub mod serve;
+mod service;
 pub mod status_command;
 mod status_text;
 pub mod tasks;

@@ -3,7 +3,7 @@
 use crate::app::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
 use crate::app::join::{self, Credentials, CredentialsError};
 use crate::app::retry::Attempts;
-use crate::config::{Config, TokenSource};
+use crate::config::{Config, TokenSource, variable};
 use crate::coordinator::context::Context;
 use crate::coordinator::renewal;
 use crate::coordinator::session::{Ended, converse};
@@ -33,6 +33,7 @@ use tokio::sync::Mutex;
 use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::machine::{host_id, machine_id};
+use woolly_protocol::notify::Notifier;
 use woolly_protocol::token::JoinToken;
 
 /// Time that leaving politely may take; a conversation that drains takes less.
@@ -60,6 +61,8 @@ pub fn network_runtime() -> std::io::Result<Runtime> {
 pub async fn run(config: Config) -> Result<(), Failure> {
     let (teller, mut shutdown) = Shutdown::new();
     shutdown::listen_for_signals(teller.clone()).map_err(error)?;
+    let notifier = Notifier::new(variable);
+    tokio::spawn(notifier.clone().beats());
     let token = read_token(&config, teller).await?;
     let _lock = lock_state(&config.state_dir)?;
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
@@ -73,8 +76,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let work = async {
         let ended = || error("the compute thread has ended");
         let measured = compute.measure().await.ok_or_else(ended)?;
-        let mut attempts = Attempts::new(&config);
-        let identity = match credentials(&config, &token)? {
+        let mut attempts = Attempts::new(&config, notifier.clone());
+        let credentials = credentials(&config, &token)?;
+        // A worker may be started before its coordinator: to look for it is what it is for.
+        notifier.ready();
+        notifier.status(&format!("looking for the coordinator at {}:{}", config.host, config.port));
+        let identity = match credentials {
             Credentials::Certificate(identity) => *identity,
             Credentials::Token(token) => tokio::select! {
                 obtained = obtain(&token, &config, &mut attempts) => obtained?,
@@ -103,20 +110,26 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 verify: config.verify.verify,
                 store: store.verifying(config.verify, &counters),
             },
+            notifier: notifier.clone(),
             config: config.clone(),
         });
         serve(&context, measured, &mut attempts, &mut told).await
     };
-    tokio::select! {
+    let ended = tokio::select! {
         done = work => done,
         () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
-        () = told_while_idle(&mut shutdown) => Ok(()),
-    }
+        () = told_while_idle(&mut shutdown, &notifier) => Ok(()),
+    };
+    notifier.stopping(STOP_TIME);
+    ended
 }
 
 /// A conversation leaves by itself when it is told to; this ends the process if it takes too long.
-async fn told_while_idle(shutdown: &mut Shutdown) {
-    if let Order::Drain(_) = shutdown.ordered().await {
+async fn told_while_idle(shutdown: &mut Shutdown, notifier: &Notifier) {
+    let order = shutdown.ordered().await;
+    notifier.stopping(LEAVE_TIME + STOP_TIME);
+    notifier.status("leaving the cluster");
+    if let Order::Drain(_) = order {
         tokio::select! {
             () = tokio::time::sleep(LEAVE_TIME) => {}
             () = shutdown.stopped() => {}

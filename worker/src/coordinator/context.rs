@@ -16,6 +16,7 @@ use quinn::{Connection, Endpoint};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use woolly_protocol::notify::Notifier;
 
 /// What every plan of this process works with.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Context {
     pub dialer: Arc<Dialer>,
     /// Where weights may be.
     pub places: Places,
+    /// Tells the service manager how this worker stands.
+    pub notifier: Notifier,
 }
 
 /// The coordinator of the present conversation.

@@ -84,6 +84,7 @@ pub async fn converse(
         return lost(DialFailure::Untrusted(why), false);
     }
     tracing::info!("joined the cluster of {address} as {}", context.config.name);
+    context.notifier.status(&format!("in the cluster of {address} as {}", context.config.name));
     let (outbox, queued) = Outbox::new();
     let mut writer = tokio::spawn(write_all(send, queued));
     let coordinator =
