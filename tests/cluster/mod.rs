@@ -15,6 +15,7 @@ mod memory;
 mod model_file;
 mod models_at_run_time;
 mod operating;
+mod service;
 mod sharing;
 mod start;
 mod strangers;
