@@ -233,14 +233,14 @@ archive() {
 }
 
 tarball() {
-  local target=$1 name=woolly-$2-$1 root=$work/tar/$1
-  stage "$target" "$root/root"
-  mkdir -p "$root/$name"
-  mv "$root"/root/usr/* "$root/$name/"
-  install -d "$root/$name/etc/woolly"
-  install -m 644 deploy/debian/*.env "$root/$name/etc/woolly/"
-  archive "$root" "$name" "$out/$name.tar.gz"
-  rm -rf "$root"
+  local target=$1 name=woolly-$2-$1 folder=$work/tar/$1
+  stage "$target" "$folder/staged"
+  rm -rf "${folder:?}/$name"
+  mv "$folder/staged/usr" "$folder/$name"
+  install -d "$folder/$name/etc/woolly"
+  install -m 644 deploy/debian/*.env "$folder/$name/etc/woolly/"
+  archive "$folder" "$name" "$out/$name.tar.gz"
+  rm -rf "$folder"
 }
 
 bill() {

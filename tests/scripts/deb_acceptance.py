@@ -13,7 +13,7 @@ from deb_service import Service
 
 ROOT = sys.argv[1]
 TOKEN = f"{ROOT}/etc/woolly/join-token"
-KEPT = f"{ROOT}/root/kept.json"
+KEPT = f"{ROOT}/srv/kept.json"
 
 
 def digests():
@@ -83,7 +83,7 @@ def main():
         serve()
     else:
         left = subprocess.run(
-            ["find", ROOT, "-xdev", "-ipath", "*woolly*", "-not", "-path", f"{ROOT}/root/*", "-not", "-path", f"{ROOT}/run/*"],
+            ["find", ROOT, "-xdev", "-ipath", "*woolly*", "-not", "-path", f"{ROOT}/srv/*", "-not", "-path", f"{ROOT}/run/*"],
             check=True, stdout=subprocess.PIPE, text=True,
         ).stdout.split()
         for file in ["passwd", "shadow", "group", "gshadow"]:

@@ -65,8 +65,8 @@ chroot "$root" getent hosts localhost >/dev/null && [ -e "$root/tmp/loaded" ] ||
 rm "$root/tmp/loaded"
 
 step "installation"
-cp "$deb" "$root/root/first.deb"
-chroot "$root" dpkg --install /root/first.deb >/dev/null
+cp "$deb" "$root/srv/first.deb"
+chroot "$root" dpkg --install /srv/first.deb >/dev/null
 for program in woolly-coordinator woolly-worker; do
   chroot "$root" "$program" --version
   [ -s "$root/usr/share/man/man1/$program.1.gz" ] || fail "no manual page of $program"
@@ -80,8 +80,8 @@ python3 "$top/tests/scripts/deb_acceptance.py" "$root" first
 step "an upgrade"
 dpkg-deb --raw-extract "$deb" "$work/next"
 sed -i 's/^Version: .*/&+next/' "$work/next/DEBIAN/control"
-dpkg-deb --root-owner-group -Zgzip -z1 --build "$work/next" "$root/root/next.deb" >/dev/null
-chroot "$root" dpkg --install --force-confold /root/next.deb >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 --build "$work/next" "$root/srv/next.deb" >/dev/null
+chroot "$root" dpkg --install --force-confold /srv/next.deb >/dev/null
 chroot "$root" dpkg-query --show woolly | grep -q '+next$' || fail "the next version is not installed"
 python3 "$top/tests/scripts/deb_acceptance.py" "$root" again
 
