@@ -16,7 +16,7 @@
 # bytes (tests/scripts/reproducible.sh). The time stamp of all files is that of the last commit, or SOURCE_DATE_EPOCH if it is set.
 #
 # Needs Linux on x86-64, Rust, Python 3.11, and the static library of glibc (Debian: libc6-dev); dpkg-deb for packages. For 64-bit Arm the
-# compilers that tests/scripts/aarch64.sh installs. The image is made where deploy/Dockerfile and buildah are.
+# compilers that tests/scripts/aarch64.sh installs. The image is made where docker or buildah is.
 set -euo pipefail
 # Files in packages and archives can be read by everyone, whoever makes them.
 umask 022
@@ -106,8 +106,8 @@ build() {
   say "building for $target with $("$rustc" --version)"
   (
     unset_settings
+    # Of C and assembler only debug information has paths, which is stripped; check_program sees to it.
     RUSTC=$rustc CARGO_ENCODED_RUSTFLAGS=$(rustc_flags "$target") CARGO_TARGET_DIR=$work \
-      CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}/registry/src=/cargo -ffile-prefix-map=$work=/build" \
       cargo build --locked --profile dist --target "$target" -p woolly-coordinator -p woolly-worker
   )
 }
@@ -254,15 +254,14 @@ bill() {
     --rustc "$("$(rustc_of "$target")" --version | cut -d' ' -f2)" >"$out/woolly-$version-$target.cdx.json"
 }
 
-# The container image, of the programs that are there.
+# The container image, for `docker load`.
 image() {
-  local version=$1 target=x86_64-unknown-linux-gnu
-  if ! [ -f deploy/Dockerfile ] || ! command -v buildah >/dev/null; then
-    say "no image: deploy/Dockerfile or buildah is missing"
+  local target=$1 version=$2
+  if ! [ -x deploy/image.sh ] || ! { command -v buildah || docker info; } >/dev/null 2>&1; then
+    say "no image for $target: deploy/image.sh, or docker and buildah, are missing"
     return 0
   fi
-  buildah build --quiet --timestamp "$SOURCE_DATE_EPOCH" --file deploy/Dockerfile --tag "woolly:$version" . >/dev/null
-  buildah push --quiet "woolly:$version" "oci-archive:$out/woolly-$version-$target.oci.tar:woolly:$version"
+  deploy/image.sh --target "$target" --tag "woolly:$version" --save "$out/woolly-$version-$target.docker.tar" >&2
 }
 
 # The chart, as `helm package` would make it, less the time of the build.
@@ -292,8 +291,8 @@ all() {
     deb "$target"
     tarball "$target" "$version"
     bill "$target" "$version"
+    image "$target" "$version"
   done
-  image "$version"
   chart "$version"
   (cd "$out" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%f\n' | sort | xargs sha256sum >SHA256SUMS)
   cat "$out/SHA256SUMS"
