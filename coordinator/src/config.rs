@@ -50,9 +50,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use woolly_protocol::limits::{CTX_MAX, STAGES_MAX};
+use woolly_protocol::notify;
 
 /// Compute threads of one local worker at most.
 const THREADS_MAX: i64 = 1024;
@@ -397,7 +398,14 @@ pub fn variables_to_hide() -> Vec<OsString> {
     let ours = |name: &OsString| {
         name.to_str().is_some_and(|name| name.starts_with("WOOLLY_") && !FOR_BOTH.contains(&name))
     };
-    std::env::vars_os().map(|(name, _)| name).filter(ours).collect()
+    // The service manager speaks to this process alone.
+    let of_manager = notify::VARIABLES.map(OsString::from);
+    std::env::vars_os().map(|(name, _)| name).filter(ours).chain(of_manager).collect()
+}
+
+/// Whether a file is a credential of the service manager. It alone says who can read it, by lists that the file's mode does not show.
+fn is_credential(path: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder))
 }
 
 fn parse_idle_timeout(text: &str) -> Result<Duration, String> {

@@ -304,6 +304,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn packages_ask_the_system_for_the_buffers_that_sockets_ask_for() {
+        let settings = include_str!("../../deploy/systemd/60-woolly.conf");
+        for name in ["net.core.rmem_max", "net.core.wmem_max"] {
+            let line = format!("{name} = {SOCKET_BUFFER}");
+            assert!(settings.lines().any(|found| found == line), "{line}");
+        }
+    }
+
+    #[test]
     fn small_buffers_are_told_with_the_remedy() {
         assert_eq!(buffer_warning(usize::MAX), None);
         let warning = buffer_warning(212_992).unwrap();

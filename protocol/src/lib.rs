@@ -36,6 +36,7 @@
 //! | `failpoint` | faults that tests plant in debug builds |
 //! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
 //! | `private_socket` | a Unix socket for its owner alone |
+//! | `notify` | what a service manager is told: ready, stopping, alive |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -64,6 +65,7 @@ pub mod kind;
 pub mod limits;
 pub mod log_limit;
 pub mod machine;
+pub mod notify;
 pub mod peer;
 pub mod places;
 pub mod preamble;

@@ -16,6 +16,7 @@ mod model_file;
 mod models_at_run_time;
 mod operating;
 mod probes;
+mod service;
 mod sharing;
 mod start;
 mod strangers;

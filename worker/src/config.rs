@@ -265,6 +265,11 @@ pub fn variable(name: &OsStr) -> Option<OsString> {
     std::env::var_os(name)
 }
 
+/// Whether a file is a credential of the service manager. It alone says who can read it, by lists that the file's mode does not show.
+pub fn is_credential(path: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|folder| path.starts_with(folder))
+}
+
 /// Whether `NO_COLOR` asks for plain text.
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

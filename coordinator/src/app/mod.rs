@@ -18,6 +18,7 @@ pub mod models_command;
 pub mod plan_command;
 pub mod probe_command;
 pub mod serve;
+mod service;
 pub mod status_command;
 mod status_text;
 pub mod tasks;

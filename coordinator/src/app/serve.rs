@@ -14,9 +14,10 @@ use crate::app::keeper::{Keeper, Models};
 use crate::app::lane_maker::Opened;
 use crate::app::listen::Listener;
 use crate::app::local_workers::{self, LocalWorkers};
+use crate::app::service;
 use crate::app::tasks::{Ending, Task, Tasks};
 use crate::cluster::{ClusterConfig, Timeouts};
-use crate::config::{ServeArgs, WorkerCounts, state_dir};
+use crate::config::{ServeArgs, WorkerCounts, state_dir, variable};
 use crate::driver::{Driver, DriverConfig, Inputs, LaneCommand, Outputs};
 use crate::epochs::EpochCounter;
 use crate::events::Events;
@@ -57,6 +58,7 @@ use woolly_protocol::endpoint::bind;
 use woolly_protocol::hidden::Hidden;
 use woolly_protocol::join_secret::JoinSecret;
 use woolly_protocol::machine::{host_id, machine_id};
+use woolly_protocol::notify::Notifier;
 use woolly_protocol::preamble::Preamble;
 
 /// Threads of the runtime at most: it moves bytes and decides; workers compute.
@@ -74,6 +76,7 @@ const HEARTBEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
 pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     crate::app::log::start(args.log_format);
     let counts = args.worker_counts()?;
+    let notifier = Notifier::new(variable);
     let (shelf, admin_key) = (args.runtime.shelf()?, args.runtime.admin_key()?);
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let (keys, secret) = (args.access.keys()?, joining::secret(&args)?);
@@ -81,6 +84,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
     // Before the model is fetched and read, which may take an hour: so that probes can tell that somebody is at work.
     let _lock = state.lock()?;
+    notifier.status("getting the model");
     let model = named(&args)?;
     let journal = journal::open(&args.journal)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,7 +104,7 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
         state,
         journal,
     };
-    let result = runtime.block_on(server.serve(model));
+    let result = runtime.block_on(server.serve(model, notifier));
     // Reading a large file for its fingerprint cannot be interrupted: do not wait for it.
     runtime.shutdown_background();
     result
@@ -154,7 +158,7 @@ struct Open {
 }
 
 impl Server {
-    async fn serve(mut self, model: Option<Opened>) -> Result<(), Fatal> {
+    async fn serve(mut self, model: Option<Opened>, notifier: Notifier) -> Result<(), Fatal> {
         let announcer = Announcer(self.args.log_format);
         let (ask, asked) = shutdown();
         watch_signals(ask, self.args.shutdown_timeout, door::reload(&self.certificates))
@@ -166,13 +170,14 @@ impl Server {
         door::announce_page(&sessions, announcer)?;
 
         let (engine, commands, work) = seam();
+        let patience = self.args.shutdown_timeout;
+        tokio::spawn(service::tell(notifier, engine.clone(), asked.clone(), patience));
         let streams = self.journal.take();
         let streams = streams.map(|it| journal::streams(it, &self.args.journal, engine.metrics()));
         let (events, link_events) = mpsc::channel(EVENTS_MAX);
         let (expire, expired) = shutdown();
         let preamble = Preamble::ours(NUMERICS);
-        let (patience, watched) = (self.args.shutdown_timeout, work.subscribe());
-        let ending = Ending { asked: asked.clone(), patience, expire, work: watched };
+        let ending = Ending { asked: asked.clone(), patience, expire, work: work.subscribe() };
         let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
             guides,

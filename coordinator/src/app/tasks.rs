@@ -17,6 +17,10 @@ const CHILDREN_TIME: Duration = Duration::from_secs(10);
 /// How long the gateway may take to end once its generations have.
 const HTTP_TIME: Duration = Duration::from_secs(5);
 
+/// How long everything may take to end once no generation runs.
+pub const ALL_TIME: Duration =
+    Duration::from_secs(HTTP_TIME.as_secs() + CHILDREN_TIME.as_secs() + 3 * END_TIME.as_secs());
+
 /// A task that runs until it is asked to end; ending before is a failure.
 #[derive(Debug)]
 pub struct Task {

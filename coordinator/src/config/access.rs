@@ -1,6 +1,6 @@
 //! Flags about who may use the API, how much at a time and for how long.
 
-use super::within;
+use super::{is_credential, within};
 use crate::exit::Fatal;
 use crate::http::server::keys::ApiKeys;
 use crate::units::parse_duration;
@@ -93,7 +93,7 @@ impl AccessArgs {
             if metadata.len() > KEY_FILE_MAX {
                 return Err(Fatal::usage(format!("{shown} is too long for a file of API keys")));
             }
-            if is_open_to_others(&metadata) {
+            if is_open_to_others(&metadata) && !is_credential(path) {
                 tracing::warn!(
                     "{shown} holds API keys and others on this machine may read it: chmod 600 it"
                 );

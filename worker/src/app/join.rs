@@ -1,7 +1,7 @@
 //! How a worker comes by its certificate: from its state directory, or for a join token or a join secret.
 
 use crate::blocking::blocking;
-use crate::config::{Config, TOKEN_BYTES_MAX, TokenSource};
+use crate::config::{Config, TOKEN_BYTES_MAX, TokenSource, is_credential};
 use crate::convert::preamble;
 use crate::peers::dial::{DialFailure, dialling_endpoint};
 use std::fs::File;
@@ -90,7 +90,7 @@ fn secret_of(path: &Path) -> Result<Ticket, CredentialsError> {
 fn first_line(path: &Path) -> std::io::Result<String> {
     let mut line = String::new();
     let file = File::open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+    if file.metadata()?.permissions().mode() & 0o077 != 0 && !is_credential(path) {
         let path = path.display();
         tracing::warn!("others can read the token in {path}; chmod 600 it");
     }

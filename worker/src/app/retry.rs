@@ -4,6 +4,7 @@ use crate::app::exit::{EXIT_REFUSED, EXIT_UNREACHABLE, Failure};
 use crate::config::Config;
 use crate::peers::dial::DialFailure;
 use std::time::Duration;
+use woolly_protocol::notify::Notifier;
 use woolly_protocol::refusal::RefusalCode;
 
 /// The first pause between two attempts to reach the coordinator; doubled up to the longest.
@@ -23,11 +24,12 @@ pub struct Attempts {
     failed: u32,
     said: String,
     pause: Duration,
+    notifier: Notifier,
 }
 
 impl Attempts {
     /// None so far.
-    pub fn new(config: &Config) -> Attempts {
+    pub fn new(config: &Config, notifier: Notifier) -> Attempts {
         Attempts {
             coordinator: format!("{}:{}", config.host, config.port),
             retry: config.retry,
@@ -35,6 +37,7 @@ impl Attempts {
             failed: 0,
             said: String::new(),
             pause: PAUSE_FIRST,
+            notifier,
         }
     }
 
@@ -73,6 +76,8 @@ impl Attempts {
         if text != self.said || self.failed.is_multiple_of(QUIET_ATTEMPTS) {
             let what = if was_welcome { "lost" } else { "cannot reach" };
             tracing::warn!("{what} the coordinator at {}: {text}; trying again", self.coordinator);
+            self.notifier
+                .status(&format!("{what} the coordinator at {}: {text}", self.coordinator));
             self.said = text;
         }
         self.failed += 1;
@@ -118,6 +123,7 @@ mod tests {
             failed: 0,
             said: String::new(),
             pause: PAUSE_FIRST,
+            notifier: Notifier::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::app::exit::{EXIT_ERROR, EXIT_REFUSED, EXIT_USAGE, Failure, error};
 use crate::app::join::{self, Credentials, CredentialsError};
 use crate::app::probe;
 use crate::app::retry::Attempts;
-use crate::config::{Config, TokenSource};
+use crate::config::{Config, TokenSource, variable};
 use crate::coordinator::context::Context;
 use crate::coordinator::renewal;
 use crate::coordinator::session::{Ended, converse};
@@ -36,6 +36,7 @@ use woolly_protocol::endpoint::{bind, worker_server};
 use woolly_protocol::identity::Identity;
 use woolly_protocol::joining::Ticket;
 use woolly_protocol::machine::{host_id, machine_id};
+use woolly_protocol::notify::Notifier;
 
 /// By how much leaving politely may take longer than `--leave-timeout` says, which conversations keep to.
 const LEAVE_MORE: Duration = Duration::from_secs(3);
@@ -62,6 +63,8 @@ pub fn network_runtime() -> std::io::Result<Runtime> {
 pub async fn run(config: Config) -> Result<(), Failure> {
     let (teller, mut shutdown) = Shutdown::new();
     shutdown::listen_for_signals(teller.clone()).map_err(error)?;
+    let notifier = Notifier::new(variable);
+    tokio::spawn(notifier.clone().beats());
     let ticket = read_ticket(&config, teller).await?;
     let leave_timeout = config.leave_timeout;
     let _lock = lock_state(&config.state_dir)?;
@@ -81,8 +84,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let work = async {
         let ended = || error("the compute thread has ended");
         let measured = compute.measure().await.ok_or_else(ended)?;
-        let mut attempts = Attempts::new(&config);
-        let identity = match credentials(&config, ticket)? {
+        let mut attempts = Attempts::new(&config, notifier.clone());
+        let credentials = credentials(&config, ticket)?;
+        // A worker may be started before its coordinator: to look for it is what it is for.
+        notifier.ready();
+        notifier.status(&format!("looking for the coordinator at {}:{}", config.host, config.port));
+        let identity = match credentials {
             Credentials::Certificate(identity) => *identity,
             Credentials::Ticket(ticket) => tokio::select! {
                 obtained = obtain(&ticket, &config, &mut attempts, &standing) => obtained?,
@@ -112,21 +119,27 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 verify: config.verify.verify,
                 store: store.verifying(config.verify, &counters),
             },
+            notifier: notifier.clone(),
             config: config.clone(),
         });
         serve(&context, measured, &mut attempts, &mut told).await
     };
-    tokio::select! {
+    let ended = tokio::select! {
         done = work => done,
         () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
-        () = told_while_idle(&mut shutdown, leave_timeout) => Ok(()),
+        () = told_while_idle(&mut shutdown, leave_timeout, &notifier) => Ok(()),
         () = probes => Err(error("the answers to probes have ended")),
-    }
+    };
+    notifier.stopping(STOP_TIME);
+    ended
 }
 
 /// A conversation leaves by itself when it is told to; this ends the process if it takes too long.
-async fn told_while_idle(shutdown: &mut Shutdown, leave_timeout: Duration) {
-    if let Order::Drain(_) = shutdown.ordered().await {
+async fn told_while_idle(shutdown: &mut Shutdown, leave_timeout: Duration, notifier: &Notifier) {
+    let order = shutdown.ordered().await;
+    notifier.stopping(leave_timeout + LEAVE_MORE + STOP_TIME);
+    notifier.status("leaving the cluster");
+    if let Order::Drain(_) = order {
         tokio::select! {
             () = tokio::time::sleep(leave_timeout + LEAVE_MORE) => {}
             () = shutdown.stopped() => {}

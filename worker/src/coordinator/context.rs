@@ -17,6 +17,7 @@ use quinn::{Connection, Endpoint};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
+use woolly_protocol::notify::Notifier;
 
 /// What every plan of this process works with.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Context {
     pub dialer: Arc<Dialer>,
     /// Where weights may be.
     pub places: Places,
+    /// Tells the service manager how this worker stands.
+    pub notifier: Notifier,
 }
 
 /// The coordinator of the present conversation.

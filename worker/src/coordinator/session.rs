@@ -82,6 +82,7 @@ pub async fn converse(
     }
     tracing::info!("joined the cluster of {address} as {}", context.config.name);
     context.standing.joined();
+    context.notifier.status(&format!("in the cluster of {address} as {}", context.config.name));
     let (outbox, queued) = Outbox::new();
     let mut writer = tokio::spawn(write_all(send, queued));
     let coordinator =
