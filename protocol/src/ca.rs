@@ -3,7 +3,7 @@
 
 use crate::certificate::{
     CA_CN, CLOCK_SLACK_DAYS, COORDINATOR_CN, COORDINATOR_NAME, ClusterId, DAY_SECONDS, KeyPin,
-    LEAF_DAYS, Role, cluster_hex, key_pin, pin_of, subject, worker_name,
+    LEAF_DAYS, Role, Validity, cluster_hex, key_pin, pin_of, subject, validity, worker_name,
 };
 use crate::files;
 use crate::identity::{Identity, IdentityError, check_time, read_key};
@@ -107,6 +107,11 @@ impl ClusterCa {
     /// What join tokens pin: BLAKE3 of the CA's SubjectPublicKeyInfo.
     pub fn pin(&self) -> KeyPin {
         key_pin(&self.certificate).expect("the CA's certificate was read before")
+    }
+
+    /// When its own certificate is valid.
+    pub fn validity(&self) -> Validity {
+        validity(&self.certificate).expect("the CA's certificate was read before")
     }
 
     /// A certificate for the coordinator, with a new key that lives in memory only.
