@@ -7,12 +7,20 @@
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
 use woolly_coordinator::ids::LaneId;
 use woolly_coordinator::metrics::{Metrics, render_snapshot};
+use woolly_protocol::ca::ClusterCa;
 use woolly_protocol::control::{ForwardTiming, Heartbeat};
-use woolly_protocol::ids::MicrobatchId;
+use woolly_protocol::identity::SigningRequest;
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
 use woolly_tests::source::workspace_root;
+use woolly_worker::metrics::text as worker;
+use woolly_worker::peers::dial::Dialer;
+use woolly_worker::peers::traffic::{PeerTraffic, Travelled};
+use woolly_worker::stage::held::HeldStage;
 
 /// Labels that Prometheus gives every series of a target.
 const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
@@ -93,6 +101,47 @@ fn of_the_coordinator() -> Exposed {
     });
     render_snapshot(&mut text, &serde_json::from_value(snapshot).unwrap());
     exposed(&text)
+}
+
+/// All that a worker exposes, with a series of everything.
+fn of_a_worker() -> Exposed {
+    let told = worker::Exposed::default();
+    let (clock, dir) = (SystemTime::now(), tempfile::tempdir().unwrap());
+    let identity = {
+        let ca = ClusterCa::open(dir.path(), clock).unwrap();
+        let request = SigningRequest::new().unwrap();
+        let (_, accepted) = ca.sign(request.der(), clock).unwrap();
+        request.complete(&accepted, &ca.pin(), clock).unwrap()
+    };
+    told.dialer.set(Arc::new(Dialer::new(identity, Duration::from_secs(1)))).unwrap();
+    let places = (Arc::new(Semaphore::new(1)), 1);
+    let (layers, weights_bytes, kv_bytes, kv_blocks) = ((0, 1), 1, 1, 1);
+    let stage = HeldStage { stage: 0, layers, weights_bytes, kv_bytes, kv_blocks, places };
+    let _holding = told.held.begin(PlanEpoch(1), stage);
+    let mut text = told.render();
+    let peer = PeerTraffic {
+        peer: "coordinator".to_owned(),
+        travelled: Travelled::default(),
+        connections: 1,
+        round_trip: Some(Duration::from_millis(1)),
+    };
+    // Of connections that are there: in `render` there are none.
+    worker::render_peers(&mut text, &[peer]);
+    exposed(&text)
+}
+
+/// All that is exposed by anybody.
+fn of_all() -> Exposed {
+    let (mut all, of_a_worker) = (of_the_coordinator(), of_a_worker());
+    for (name, metric) in of_a_worker {
+        if let Some(known) = all.get(&name) {
+            let shared = ["woolly_build_info", "woolly_certificate_expires_timestamp_seconds"];
+            assert!(shared.contains(&name.as_str()), "{name} is exposed by both");
+            assert_eq!((&known.kind, &known.labels), (&metric.kind, &metric.labels), "{name}");
+        }
+        all.insert(name, metric);
+    }
+    all
 }
 
 /// An expression of PromQL: the series that it names with the labels of their selectors, and the labels that it
@@ -185,7 +234,7 @@ fn read(path: &str) -> String {
 
 /// All that is exposed, and what the rules record of it.
 fn all_metrics(rules: &[Rule]) -> Exposed {
-    let mut metrics = of_the_coordinator();
+    let mut metrics = of_all();
     for rule in rules.iter().filter(|rule| rule.kind == "record") {
         let named = expression(&rule.fields["expr"]).series;
         let of_one = |(name, _): &(String, _)| metrics.get(&base(name, &metrics)?);
@@ -348,7 +397,7 @@ fn the_rules_name_metrics_and_labels_that_exist_and_say_what_to_do() {
 
 #[test]
 fn the_documentation_has_every_metric_with_its_labels() {
-    let mut metrics = of_the_coordinator();
+    let mut metrics = of_all();
     let mut wrong = Vec::new();
     let (mut columns, mut documented) = (Vec::new(), 0);
     for line in read("docs/metrics.md").lines().filter(|line| line.starts_with('|')) {

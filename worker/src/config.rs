@@ -1,8 +1,10 @@
 //! Flags and environment variables, and what they mean once they are resolved and checked.
 
 mod measure;
+mod metrics;
 
 pub use measure::MeasureArgs;
+use metrics::MetricsArgs;
 
 use crate::bench::config::BenchArgs;
 pub use crate::folders::Folders;
@@ -154,6 +156,9 @@ pub struct JoinArgs {
     /// When slices are compared again.
     #[command(flatten)]
     pub verify: Verify,
+    /// Where figures are told.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
     #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
     pub name: Option<String>,
@@ -254,6 +259,8 @@ pub struct Config {
     pub pages: Pages,
     /// `--verify` and `--verify-interval`.
     pub verify: Verify,
+    /// `--metrics`.
+    pub metrics: Option<SocketAddr>,
     /// Name in logs and plans.
     pub name: String,
     /// Silence after which a link between workers is broken.
@@ -354,6 +361,7 @@ impl JoinArgs {
             weights_from_disk: self.weights_from_disk,
             pages: self.pages,
             verify: self.verify,
+            metrics: self.metrics.metrics,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
             idle_timeout: self.idle_timeout,
             retry: self.retry,

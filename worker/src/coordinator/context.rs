@@ -7,7 +7,9 @@ use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::Dialer;
 use crate::peers::outbox::Outbox;
 use crate::peers::removed::RemovedWorkers;
+use crate::peers::traffic::Traffic;
 use crate::stage::compute::Compute;
+use crate::stage::held::Held;
 use crate::stage::load::Loader;
 use crate::stage::resident::Residents;
 use crate::stage::timings::Timings;
@@ -28,6 +30,10 @@ pub struct Context {
     pub host: [u8; 16],
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What travels.
+    pub traffic: Arc<Traffic>,
+    /// What plans are served with.
+    pub held: Arc<Held>,
     /// How long forwards take.
     pub timings: Timings,
     /// The compute thread.

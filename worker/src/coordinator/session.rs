@@ -83,6 +83,8 @@ pub async fn converse(
         let why = "the coordinator names another cluster than its certificate".to_owned();
         return lost(DialFailure::Untrusted(why), false);
     }
+    let _counted = context.traffic.count("coordinator".to_owned(), &connection);
+    context.counters.connected.store(1, Relaxed);
     tracing::info!("joined the cluster of {address} as {}", context.config.name);
     let (outbox, queued) = Outbox::new();
     let mut writer = tokio::spawn(write_all(send, queued));
@@ -108,6 +110,7 @@ pub async fn converse(
         }
         () = gone(&connection) => lost(DialFailure::Unreachable(GONE.to_owned()), true),
     };
+    context.counters.connected.store(0, Relaxed);
     session.end_all().await;
     drop((session, outbox));
     if matches!(ended, Ended::Shutdown) {
