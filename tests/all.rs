@@ -9,3 +9,4 @@ mod golden;
 mod relay;
 mod source;
 mod tidy;
+mod watching;

@@ -33,7 +33,20 @@ const FOLDERS: [(&str, &[&str]); 5] = [
             "invariance",
         ],
     ),
-    ("worker", &["machine", "weights", "stage", "bench", "config", "peers", "coordinator", "app"]),
+    (
+        "worker",
+        &[
+            "machine",
+            "weights",
+            "stage",
+            "bench",
+            "config",
+            "peers",
+            "coordinator",
+            "metrics",
+            "app",
+        ],
+    ),
     (
         "coordinator",
         &[

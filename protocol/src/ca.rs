@@ -3,7 +3,8 @@
 
 use crate::certificate::{
     CA_CN, CLOCK_SLACK_DAYS, COORDINATOR_CN, COORDINATOR_NAME, ClusterId, DAY_SECONDS, KeyPin,
-    LEAF_DAYS, PROOF_OID, Role, cluster_hex, key_pin, pin_of, proof_value, subject, worker_name,
+    LEAF_DAYS, PROOF_OID, Role, Validity, cluster_hex, key_pin, pin_of, proof_value, subject,
+    validity, worker_name,
 };
 use crate::files;
 use crate::identity::{Identity, IdentityError, check_time, read_key};
@@ -108,6 +109,11 @@ impl ClusterCa {
     /// What join tokens pin: BLAKE3 of the CA's SubjectPublicKeyInfo.
     pub fn pin(&self) -> KeyPin {
         key_pin(&self.certificate).expect("the CA's certificate was read before")
+    }
+
+    /// When its own certificate is valid.
+    pub fn validity(&self) -> Validity {
+        validity(&self.certificate).expect("the CA's certificate was read before")
     }
 
     /// A certificate for the coordinator, with a new key that lives in memory only.

@@ -149,7 +149,12 @@ fn receive(
                 bind((Ipv4Addr::LOCALHOST, 0).into(), Some(server)).expect("a socket").endpoint;
             address.send(endpoint.local_addr().expect("it is bound")).expect("main waits");
             let arrivals = Arc::new(Arrivals::default());
-            tokio::spawn(accept_peers(endpoint, Arc::clone(&arrivals), Arc::default()));
+            tokio::spawn(accept_peers(
+                endpoint,
+                Arc::clone(&arrivals),
+                Arc::default(),
+                Arc::default(),
+            ));
             let stream = arrivals.take(EPOCH, StreamPurpose::Forwards, Peer::Worker(from)).await;
             set_window(&stream.connection, forward_window(ROWS_MAX, HIDDEN as u32, IN_FLIGHT));
             let (outbox, _queue) = Outbox::new();

@@ -2,10 +2,12 @@
 
 mod credentials;
 mod measure;
+mod metrics;
 mod probe;
 
 pub use credentials::{CredentialArgs, TokenSource};
 pub use measure::MeasureArgs;
+use metrics::MetricsArgs;
 pub use probe::{ProbeArgs, ProbeKind};
 
 use crate::bench::config::BenchArgs;
@@ -155,6 +157,9 @@ pub struct JoinArgs {
     /// When slices are compared again.
     #[command(flatten)]
     pub verify: Verify,
+    /// Where figures are told.
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
     /// Name in logs and plans, letters, digits, `.`, `_` and `-`, at most 64 [default: host name]
     #[arg(long, value_name = "NAME", env = "WOOLLY_NAME", value_parser = parse_name)]
     pub name: Option<String>,
@@ -236,6 +241,8 @@ pub struct Config {
     pub pages: Pages,
     /// `--verify` and `--verify-interval`.
     pub verify: Verify,
+    /// `--metrics`.
+    pub metrics: Option<SocketAddr>,
     /// Name in logs and plans.
     pub name: String,
     /// Silence after which a link between workers is broken.
@@ -343,6 +350,7 @@ impl JoinArgs {
             weights_from_disk: self.weights_from_disk,
             pages: self.pages,
             verify: self.verify,
+            metrics: self.metrics.metrics,
             name: self.name.unwrap_or_else(|| name_from(host_name)),
             idle_timeout: self.idle_timeout,
             leave_timeout: self.leave_timeout,

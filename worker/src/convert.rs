@@ -111,6 +111,11 @@ impl Work {
         chunks.map(chunk).collect()
     }
 
+    /// Its rows.
+    pub fn rows(&self) -> u64 {
+        self.forward.chunks.iter().map(|chunk| u64::from(chunk.token_count)).sum()
+    }
+
     /// Token ids or hidden states.
     pub fn payload(&self) -> &[u8] {
         self.frame.payload()

@@ -1,6 +1,8 @@
-//! What the worker counts: the heartbeat reports it, and nothing decides by it here.
+//! What the worker counts: the heartbeat and `--metrics` report it, and nothing decides by it here.
 
+use crate::stage::timings::Times;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Counters shared by the compute thread, the links and the session. None orders memory.
 #[derive(Debug, Default)]
@@ -18,6 +20,18 @@ pub struct Counters {
     pub microbatch: AtomicU64,
     /// Forwards computed.
     pub forwards: AtomicU64,
+    /// Rows of them.
+    pub rows: AtomicU64,
+    /// Microseconds inside forwards.
+    pub compute_us: AtomicU64,
+    /// CPU time of the compute thread in them.
+    pub cpu_us: AtomicU64,
+    /// Microseconds that the compute thread had waited for them.
+    pub wait_us: AtomicU64,
+    /// 1 while the coordinator has welcomed this worker.
+    pub connected: AtomicU64,
+    /// Plans that ended with a fault of this worker.
+    pub failed: AtomicU64,
     /// Mappings of slices made.
     pub mappings: AtomicU64,
     /// Bytes of weights read in.
@@ -36,6 +50,16 @@ impl Counters {
     /// More to do than was known at the start of the load.
     pub fn extend_load(&self, bytes: u64) {
         self.load_total.fetch_add(bytes, Relaxed);
+    }
+
+    /// A forward was computed.
+    pub fn computed(&self, rows: u64, times: &Times) {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.forwards.fetch_add(1, Relaxed);
+        self.rows.fetch_add(rows, Relaxed);
+        self.compute_us.fetch_add(us(times.compute), Relaxed);
+        self.cpu_us.fetch_add(us(times.cpu), Relaxed);
+        self.wait_us.fetch_add(us(times.wait), Relaxed);
     }
 
     /// The load is over, well or not.

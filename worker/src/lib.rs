@@ -11,6 +11,7 @@ pub mod coordinator;
 pub mod counters;
 pub mod folders;
 pub mod machine;
+pub mod metrics;
 pub mod peers;
 pub mod shutdown;
 pub mod stage;

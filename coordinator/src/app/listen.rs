@@ -1,6 +1,7 @@
 //! The coordinator's QUIC endpoint: who dials is told apart by ALPN and certificate.
 
 use crate::links::{self, LinkId};
+use crate::metrics::Metrics;
 use crate::models::slices::SliceServer;
 use crate::shutdown::Shutdown;
 use crate::trust::join_server::JoinServer;
@@ -37,6 +38,8 @@ pub struct Listener {
     pub links: links::Shared,
     /// ALPN `woolly-slices`.
     pub slices: Arc<SliceServer>,
+    /// Where it is told until when certificates are valid.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Listener {
@@ -47,6 +50,8 @@ impl Listener {
         let mut connections = JoinSet::new();
         let mut next_link = LinkId(1);
         let mut looks = interval(OWN_LOOK);
+        self.metrics.certificate("ca", self.renewals().ca.validity().until);
+        self.metrics.certificate("coordinator", own.validity().until);
         loop {
             let incoming = tokio::select! {
                 () = stop.asked() => break,
@@ -149,6 +154,7 @@ impl Listener {
             Ok(None) => {}
             Ok(Some(server)) => {
                 self.endpoint.set_server_config(Some(server));
+                self.metrics.certificate("coordinator", own.validity().until);
                 tracing::info!("the coordinator's own certificate is renewed");
             }
             Err(error) => tracing::error!("cannot renew the coordinator's certificate: {error:#}"),

@@ -204,6 +204,7 @@ impl Server {
             join,
             links: links::Shared { events, preamble, renewals },
             slices,
+            metrics: Arc::clone(engine.metrics()),
         });
         let local = self.local_workers(listen, model.as_ref(), announcer);
         let driver = Task::spawn("the driver", |stopped| {

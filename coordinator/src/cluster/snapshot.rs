@@ -48,6 +48,11 @@ impl Cluster {
         all
     }
 
+    /// Whether a worker has said that it leaves.
+    pub fn is_leaving(&self, id: WorkerId) -> bool {
+        self.members.iter().any(|(here, worker)| here == id && worker.leaving.is_some())
+    }
+
     /// The plans of a lane; none of one whose model is not known yet.
     pub fn placed(&self, now: Duration, lane: LaneId) -> Placed {
         let Some(placement) = self.placements.get(&lane) else { return Placed::default() };

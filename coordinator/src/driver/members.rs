@@ -4,6 +4,7 @@ use super::pipeline::{Broken, Pipeline};
 use crate::cluster::{Action, Cluster, ClusterConfig};
 use crate::events::Happening;
 use crate::links::{HEARTBEAT_MS, Link, LinkEvent, News, SendError};
+use crate::metrics::Departure;
 use crate::snapshot::WorkerSnapshot;
 use crate::trust::exclusions::{Exclusions, Known};
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub struct Members {
     pub(super) cluster: Cluster,
     /// Who came and went, to be told.
     news: Vec<Happening>,
+    /// How workers went, to be counted.
+    departures: Vec<Departure>,
     exclusions: Arc<Exclusions>,
     clock: Clock,
 }
@@ -62,8 +65,9 @@ impl Members {
         exclusions: Arc<Exclusions>,
         clock: Clock,
     ) -> Members {
-        let (links, news) = (BTreeMap::new(), Vec::new());
-        Members { id, links, cluster: Cluster::new(config), news, exclusions, clock }
+        let (links, news, departures) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let cluster = Cluster::new(config);
+        Members { id, links, cluster, news, departures, exclusions, clock }
     }
 
     /// Takes in what a link tells. What is for a lane is given back.
@@ -181,7 +185,7 @@ impl Members {
             };
             if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
                 link.close(&refusal);
-                self.note_lost(worker, name, why);
+                self.note_lost((worker, name), why, Departure::Removed);
             }
             self.cluster.handle_lost(now, worker, why);
         }
@@ -220,7 +224,9 @@ impl Members {
     pub fn lose(&mut self, now: Duration, worker: WorkerId, why: &str) {
         if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, why));
-            self.note_lost(worker, name, why);
+            let leaves = self.cluster.is_leaving(worker);
+            let how = if leaves { Departure::Left } else { Departure::Lost };
+            self.note_lost((worker, name), why, how);
         }
         self.cluster.handle_lost(now, worker, why);
     }
@@ -229,13 +235,19 @@ impl Members {
     pub fn evict(&mut self, worker: WorkerId, text: &str) {
         if let Some(Member { link, name, .. }) = self.links.remove(&worker) {
             link.close(&Refusal::new(RefusalCode::Internal, text));
-            self.note_lost(worker, name, text);
+            self.note_lost((worker, name), text, Departure::Lost);
         }
     }
 
-    fn note_lost(&mut self, id: WorkerId, worker: String, why: &str) {
+    fn note_lost(&mut self, (id, worker): (WorkerId, String), why: &str, how: Departure) {
+        self.departures.push(how);
         let (worker_id, reason) = (id.hex(), why.to_owned());
         self.news.push(Happening::WorkerLost { worker, worker_id, reason });
+    }
+
+    /// How workers went since this was last asked.
+    pub fn take_departures(&mut self) -> impl Iterator<Item = Departure> + use<> {
+        std::mem::take(&mut self.departures).into_iter()
     }
 
     /// Who came and went since this was last asked.

@@ -11,6 +11,8 @@ impl Driver {
     /// Who came and went. At the end that is no news.
     pub(super) fn tell_news(&mut self) {
         let is_news = self.phase != Phase::Ending;
+        let departures = self.members.take_departures().filter(|_| is_news);
+        departures.for_each(|how| self.outputs.metrics.gone(how));
         self.members.take_news().filter(|_| is_news).for_each(|it| self.outputs.events.say(it));
     }
 

@@ -86,6 +86,11 @@ pub fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
     line(out, format_args!("# HELP {name} {help}.\n# TYPE {name} {kind}"));
 }
 
+/// A label's value: backslashes, quotes and line ends are escaped.
+pub fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// Seconds with as many digits as a microsecond needs.
 pub fn seconds(time: Duration) -> String {
     let text = format!("{}.{:06}", time.as_secs(), time.subsec_micros());

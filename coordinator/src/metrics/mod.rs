@@ -3,6 +3,7 @@
 //! The driver counts what stages report and the scheduler holds, the gateway what clients see. All of
 //! it is bounded: one series per stage index, whoever computes it.
 
+mod cluster;
 mod failovers;
 mod histogram;
 mod history;
@@ -10,6 +11,7 @@ mod journal;
 mod meter;
 mod text;
 
+pub use cluster::{Departure, render_snapshot};
 pub use histogram::{BOUNDS_US, Histogram};
 pub use history::{INTERVAL, Sample};
 pub use journal::JournalCounts;
@@ -45,6 +47,10 @@ pub struct Metrics {
     /// Until a grammar says what may come next.
     masks: Histogram,
     failovers: Failovers,
+    /// Workers that went, in the order of [`Departure::ALL`].
+    departures: [AtomicU64; Departure::ALL.len()],
+    /// Until when certificates are valid, in seconds since 1970.
+    certificates: Mutex<BTreeMap<&'static str, i64>>,
     history: Mutex<History>,
     /// Of streams that can be continued.
     pub journal: JournalCounts,

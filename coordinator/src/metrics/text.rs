@@ -1,6 +1,6 @@
 //! The text of all metrics, in the exposition format of Prometheus, version 0.0.4.
 
-use super::histogram::{Histogram, describe, line, seconds};
+use super::histogram::{Histogram, describe, escaped, line, seconds};
 use super::{Metrics, Outcome, Stage, Worker};
 use crate::status::Counts;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +10,7 @@ impl Metrics {
     /// Everything at this moment. `docs/metrics.md` says what each line means.
     pub fn render(&self) -> String {
         let mut out = String::new();
+        self.render_cluster(&mut out);
         self.render_stages(&mut out);
         self.render_workers(&mut out);
         self.render_scheduler(&mut out);
@@ -44,13 +45,18 @@ impl Metrics {
         ];
         let driver = self.lock();
         describe(out, "woolly_stage_info", "gauge", "The stages of the plan that is served");
-        for (stage, (worker, layers)) in driver.present.values().flatten().enumerate() {
+        let present = driver.present.iter().flat_map(|(lane, stages)| {
+            let model = driver.lanes.get(lane).map_or("", |(model, _)| model);
+            stages.iter().map(move |stage| (model, stage))
+        });
+        for (stage, (model, (worker, layers))) in present.enumerate() {
             let (worker, first, end) = (escaped(worker), layers.start, layers.end);
+            let model = escaped(model);
             line(
                 out,
                 format_args!(
-                    "woolly_stage_info{{stage=\"{stage}\",worker=\"{worker}\",layer_first=\"{first}\",\
-                     layer_end=\"{end}\"}} 1"
+                    "woolly_stage_info{{stage=\"{stage}\",worker=\"{worker}\",model=\"{model}\",\
+                     layer_first=\"{first}\",layer_end=\"{end}\"}} 1"
                 ),
             );
         }
@@ -188,11 +194,6 @@ fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
     line(out, format_args!("{name} {value}"));
 }
 
-/// A label's value: backslashes, quotes and line ends are escaped.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +218,7 @@ mod tests {
     fn every_line_has_a_type_and_no_series_stands_twice() {
         let metrics = Metrics::default();
         metrics.forward(1, &timing(500));
+        metrics.loaded(LaneId(0), "m");
         metrics.plan(LaneId(0), vec![("a\"b\\c".to_owned(), 0..3), ("d".to_owned(), 3..5)]);
         let text = metrics.render();
         let (mut typed, mut seen) = (HashSet::new(), HashSet::new());
@@ -234,8 +236,7 @@ mod tests {
                 assert!(typed.contains(name) || typed.contains(base.unwrap_or_default()), "{line}");
             }
         }
-        let info =
-            r#"woolly_stage_info{stage="0",worker="a\"b\\c",layer_first="0",layer_end="3"} 1"#;
+        let info = r#"woolly_stage_info{stage="0",worker="a\"b\\c",model="m",layer_first="0",layer_end="3"} 1"#;
         assert!(text.contains(info), "{text}");
         assert!(seen.contains("woolly_requests_total{outcome=\"abandoned\"}"), "{text}");
     }

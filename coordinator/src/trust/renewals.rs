@@ -79,6 +79,11 @@ impl OwnCertificate {
         Ok((OwnCertificate { ca, clock, secret, idle_timeout, validity }, server))
     }
 
+    /// When the one that is shown is valid.
+    pub fn validity(&self) -> Validity {
+        self.validity
+    }
+
     /// The next one, if it is time for it.
     ///
     /// # Errors

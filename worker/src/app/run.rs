@@ -10,10 +10,13 @@ use crate::coordinator::renewal;
 use crate::coordinator::session::{Ended, converse};
 use crate::counters::Counters;
 use crate::machine::system;
+use crate::metrics::server;
+use crate::metrics::text::{Exposed, Own};
 use crate::peers::accept::accept_peers;
 use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::{DialFailure, Dialer, Greeted, resolve};
 use crate::peers::removed::RemovedWorkers;
+use crate::peers::traffic::Traffic;
 use crate::shutdown::{self, Order, Shutdown, Teller};
 use crate::stage::compute::Compute;
 use crate::stage::load::Measured;
@@ -30,6 +33,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Mutex;
 use woolly_protocol::endpoint::{bind, worker_server};
@@ -72,7 +76,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let socket = probe::listen(&config.state_dir);
     let store = SliceStore::open(&config.slices_dir).map_err(error)?;
     check_memory(&config)?;
-    let counters = Arc::new(Counters::default());
+    let exposed = expose(&config).await?;
+    let counters = Arc::clone(&exposed.counters);
     let (compute, loader) =
         Compute::start(config.threads, config.simd, config.pages, Arc::clone(&counters))
             .map_err(|why| error(format!("cannot start the compute thread: {why}")))?;
@@ -97,12 +102,17 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             },
         };
         let (arrivals, removed) = (Arc::default(), Arc::default());
-        let endpoint = listen(&identity, &config, &arrivals, &removed)?;
+        let endpoint = listen(&identity, &config, (&arrivals, &removed, &exposed.traffic))?;
+        let dialer = Arc::new(Dialer::new(identity, config.idle_timeout));
+        // It is the only one.
+        let _ = exposed.dialer.set(Arc::clone(&dialer));
         let context = Arc::new(Context {
             machine: machine_id(),
             host: host_id(),
             counters: Arc::clone(&counters),
             standing,
+            traffic: Arc::clone(&exposed.traffic),
+            held: Arc::clone(&exposed.held),
             timings: Timings::default(),
             compute: compute.clone(),
             loader,
@@ -110,15 +120,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             arrivals,
             removed,
             endpoint,
-            dialer: Arc::new(Dialer::new(identity, config.idle_timeout)),
-            places: Places {
-                model_dir: config.model_dir.clone(),
-                no_local_files: config.no_local_files,
-                memory_dir: config.state_dir.clone(),
-                boot: machine_id(),
-                verify: config.verify.verify,
-                store: store.verifying(config.verify, &counters),
-            },
+            dialer,
+            places: places(&config, store, &counters),
             notifier: notifier.clone(),
             config: config.clone(),
         });
@@ -132,6 +135,38 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     };
     notifier.stopping(STOP_TIME);
     ended
+}
+
+/// What is told at `--metrics`, and the address opened if there is one.
+async fn expose(config: &Config) -> Result<Arc<Exposed>, Failure> {
+    let own = Own {
+        name: config.name.clone(),
+        isa: config.simd.name().to_owned(),
+        threads: config.threads,
+        memory: config.allowance(),
+    };
+    let exposed = Arc::new(Exposed { own, ..Exposed::default() });
+    if let Some(address) = config.metrics {
+        let fail = |why: std::io::Error| {
+            error(format!("cannot listen on {address} for metrics: {why}; change --metrics"))
+        };
+        let listener = TcpListener::bind(address).await.map_err(fail)?;
+        let bound = listener.local_addr().map_err(fail)?;
+        tracing::info!("metrics on http://{bound}/metrics");
+        tokio::spawn(server::serve(listener, Arc::clone(&exposed)));
+    }
+    Ok(exposed)
+}
+
+fn places(config: &Config, store: SliceStore, counters: &Arc<Counters>) -> Places {
+    Places {
+        model_dir: config.model_dir.clone(),
+        no_local_files: config.no_local_files,
+        memory_dir: config.state_dir.clone(),
+        boot: machine_id(),
+        verify: config.verify.verify,
+        store: store.verifying(config.verify, counters),
+    }
 }
 
 /// A conversation leaves by itself when it is told to; this ends the process if it takes too long.
@@ -206,8 +241,7 @@ fn lock_state(dir: &Path) -> Result<File, Failure> {
 fn listen(
     identity: &Identity,
     config: &Config,
-    arrivals: &Arc<Arrivals>,
-    removed: &Arc<RemovedWorkers>,
+    (arrivals, removed, traffic): (&Arc<Arrivals>, &Arc<RemovedWorkers>, &Arc<Traffic>),
 ) -> Result<Endpoint, Failure> {
     let address = config.listen;
     let server = worker_server(identity, config.idle_timeout).map_err(error)?;
@@ -216,8 +250,9 @@ fn listen(
     if let Some(warning) = bound.warning {
         tracing::warn!("{warning}");
     }
-    let (arrivals, removed) = (Arc::clone(arrivals), Arc::clone(removed));
-    tokio::spawn(accept_peers(bound.endpoint.clone(), arrivals, removed));
+    let (arrivals, removed, traffic) =
+        (Arc::clone(arrivals), Arc::clone(removed), Arc::clone(traffic));
+    tokio::spawn(accept_peers(bound.endpoint.clone(), arrivals, removed, traffic));
     Ok(bound.endpoint)
 }
 

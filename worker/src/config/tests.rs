@@ -132,3 +132,12 @@ fn every_join_flag_has_a_variable_and_a_key() {
         assert!(known || key == "config", "{:?}", file.mistakes);
     }
 }
+
+#[test]
+fn metrics_are_off_unless_an_address_is_given_that_is_one() {
+    assert_eq!(parse(&["h:1"]).unwrap().metrics, None);
+    let given = parse(&["h:1", "--metrics", "0.0.0.0:9464"]).unwrap().metrics;
+    assert_eq!(given, Some("0.0.0.0:9464".parse().unwrap()));
+    let wrong = parse(&["h:1", "--metrics", "9464"]).unwrap_err();
+    assert!(wrong.contains("--metrics") && wrong.contains("expected ADDRESS:PORT"), "{wrong}");
+}

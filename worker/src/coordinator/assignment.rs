@@ -11,10 +11,12 @@ use crate::peers::outbox::{fault, link_fault};
 use crate::peers::results::{open_stream, send_results};
 use crate::peers::samplings::Samplings;
 use crate::stage::compute::ForwardQueue;
+use crate::stage::held::HeldStage;
 use crate::stage::load::StageFacts;
 use crate::units::show_size;
 use quinn::SendStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +24,7 @@ use tokio::time::timeout_at;
 use woolly_protocol::control::{Assign, Neighbour, PlanLinks, Ready, StreamPurpose};
 use woolly_protocol::failpoint;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
+use woolly_protocol::forward::CacheLimits;
 use woolly_protocol::ids::PlanEpoch;
 use woolly_protocol::windows::{forward_window, set_window};
 
@@ -65,6 +68,7 @@ impl Plan {
                 FaultCode::LinkFailed => tracing::warn!("plan {epoch}: {}", fault.text),
                 _ => tracing::error!("plan {epoch}: {}", fault.text),
             }
+            shared.counters.failed.fetch_add(1, Relaxed);
             coordinator.outbox.fault(fault).await;
         });
         Plan { epoch, context, task }
@@ -104,7 +108,11 @@ async fn serve(
     let failed = |text: String| fault(FaultCode::LoadFailed, epoch, context.named(&text));
     stage_config(spec).map_err(failed)?;
     // Before anything is fetched, so that a link that cannot be is known.
-    let (send, _next) = open_out(assign, context, coordinator).await?;
+    let (send, next) = open_out(assign, context, coordinator).await?;
+    let _counted = next
+        .as_ref()
+        .zip(links.next.as_ref())
+        .map(|(greeted, next)| context.traffic.count(next.worker.hex(), &greeted.connection));
     let seat = context.compute.seat(epoch).await;
     let (results, results_queue) = mpsc::channel(links.in_flight_max as usize);
     let (facts, fetched_bytes) = stage_for(assign, context, coordinator, &seat, results).await?;
@@ -124,11 +132,29 @@ async fn serve(
     coordinator.outbox.send(&ready).await;
     let (samplings, outbox) = (Samplings::new(links.in_flight_max), &coordinator.outbox);
     let queue = seat.forwards(links.in_flight_max);
+    let _held = context.held.begin(epoch, held(assign, facts, &queue));
     Ok(tokio::select! {
         fault = forwards(assign, context, coordinator, &samplings, &queue) => fault,
         fault = collect_samplings(links, context, coordinator, &samplings) => fault,
         fault = send_results(send, results_queue, links, &context.timings, outbox) => fault,
     })
+}
+
+/// What is told of the stage while it serves.
+fn held(assign: &Assign, facts: StageFacts, queue: &ForwardQueue) -> HeldStage {
+    let Assign { stage: spec, links, .. } = assign;
+    let blocks = spec.caches.iter().map(|cache| match cache {
+        CacheLimits::Blocks(limits) => u64::from(limits.count),
+        CacheLimits::Slots(_) => 0,
+    });
+    HeldStage {
+        stage: links.stage,
+        layers: (spec.layer_first, spec.layer_end),
+        weights_bytes: facts.mapped_bytes,
+        kv_bytes: facts.kv_bytes,
+        kv_blocks: blocks.sum(),
+        places: (queue.places(), links.in_flight_max as usize),
+    }
 }
 
 /// The coordinator's arithmetic and the file must agree about what this stage is.

@@ -7,7 +7,9 @@ use crate::peers::arrivals::Arrivals;
 use crate::peers::dial::Dialer;
 use crate::peers::outbox::Outbox;
 use crate::peers::removed::RemovedWorkers;
+use crate::peers::traffic::Traffic;
 use crate::stage::compute::Compute;
+use crate::stage::held::Held;
 use crate::stage::load::Loader;
 use crate::stage::resident::Residents;
 use crate::stage::timings::Timings;
@@ -32,6 +34,10 @@ pub struct Context {
     pub counters: Arc<Counters>,
     /// How this worker stands.
     pub standing: Arc<Standing>,
+    /// What travels.
+    pub traffic: Arc<Traffic>,
+    /// What plans are served with.
+    pub held: Arc<Held>,
     /// How long forwards take.
     pub timings: Timings,
     /// The compute thread.

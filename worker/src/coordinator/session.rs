@@ -80,6 +80,8 @@ pub async fn converse(
         let why = "the coordinator names another cluster than its certificate".to_owned();
         return lost(DialFailure::Untrusted(why), false);
     }
+    let _counted = context.traffic.count("coordinator".to_owned(), &connection);
+    context.counters.connected.store(1, Relaxed);
     tracing::info!("joined the cluster of {address} as {}", context.config.name);
     context.standing.joined();
     context.notifier.status(&format!("in the cluster of {address} as {}", context.config.name));
@@ -107,6 +109,7 @@ pub async fn converse(
         }
         () = gone(&connection) => lost(DialFailure::Unreachable(GONE.to_owned()), true),
     };
+    context.counters.connected.store(0, Relaxed);
     session.end_all().await;
     drop((session, outbox));
     if matches!(ended, Ended::Shutdown) {

@@ -4,6 +4,7 @@
 use super::arrivals::{Arrival, Arrivals, NotKept, Opened, PEERS_MAX, Peer};
 use super::outbox::{Outbox, wrong_epoch};
 use super::removed::RemovedWorkers;
+use super::traffic::Traffic;
 use crate::convert::preamble;
 use quinn::{Connection, Endpoint};
 use std::pin::pin;
@@ -38,6 +39,7 @@ pub async fn accept_peers(
     endpoint: Endpoint,
     arrivals: Arc<Arrivals>,
     removed: Arc<RemovedWorkers>,
+    traffic: Arc<Traffic>,
 ) {
     let half_open = Places::of_handshakes();
     let peers = Places::new(PEERS_MAX, PER_PEER_MAX);
@@ -47,12 +49,13 @@ pub async fn accept_peers(
         let Some((incoming, place)) = screen(incoming, &half_open) else { continue };
         let (arrivals, peers, removed) =
             (Arc::clone(&arrivals), peers.clone(), Arc::clone(&removed));
+        let traffic = Arc::clone(&traffic);
         tasks.spawn(async move {
             let accepted = accept(incoming, SystemTime::now()).await;
             drop(place);
             match accepted {
                 Ok((connection, peer)) => {
-                    serve_peer(connection, peer, (&peers, &removed), &arrivals).await;
+                    serve_peer(connection, peer, (&peers, &removed, &traffic), &arrivals).await;
                 }
                 Err(error) => tracing::debug!("a connection from another worker: {error}"),
             }
@@ -63,7 +66,7 @@ pub async fn accept_peers(
 async fn serve_peer(
     connection: Connection,
     peer: Dialled,
-    (peers, removed): (&Places<WorkerId>, &RemovedWorkers),
+    (peers, removed, traffic): (&Places<WorkerId>, &RemovedWorkers, &Arc<Traffic>),
     arrivals: &Arrivals,
 ) {
     let Dialled::Worker(worker) = peer else {
@@ -93,6 +96,7 @@ async fn serve_peer(
             return;
         }
     };
+    let _counted = traffic.count(worker.hex(), &connection);
     let from = Peer::Worker(worker);
     let mut receiving = pin!(receive_streams(&connection, from, arrivals, None));
     let ended = tokio::select! {

@@ -9,3 +9,4 @@ pub mod outbox;
 pub mod removed;
 pub mod results;
 pub mod samplings;
+pub mod traffic;

@@ -226,6 +226,11 @@ impl ForwardQueue {
         ForwardQueue { queue, places: Arc::new(Semaphore::new(places)) }
     }
 
+    /// The places of forwards in flight.
+    pub fn places(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.places)
+    }
+
     /// Queues the forward that is made for its place.
     ///
     /// # Errors
@@ -280,7 +285,7 @@ fn compute(
         compute: started.elapsed(),
         wait: started - idle_since,
     };
-    counters.forwards.fetch_add(1, Relaxed);
+    counters.computed(work.rows(), &times);
     counters.microbatch.store(0, Relaxed);
     let at = Instant::now();
     // There is room for all that have a place; nobody waits for it if its plan has ended meanwhile.

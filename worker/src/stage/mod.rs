@@ -3,6 +3,7 @@
 
 pub mod compute;
 pub mod execute;
+pub mod held;
 pub mod load;
 pub mod on_disk;
 pub mod progress;

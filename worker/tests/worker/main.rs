@@ -5,6 +5,7 @@
 mod cli;
 mod compute;
 mod members;
+mod metrics;
 mod plans;
 mod resident;
 mod session;

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use woolly_protocol::ca::ClusterCa;
-use woolly_protocol::clock::Clock;
+use woolly_protocol::clock::{Clock, unix_seconds};
 use woolly_protocol::endpoint::{IDLE_TIMEOUT, bind, dial_coordinator, link_client, slices_client};
 use woolly_protocol::frame::FrameError;
 use woolly_protocol::identity::{Identity, SigningRequest};
@@ -53,6 +53,7 @@ impl Bed {
             join: Arc::new(JoinServer::new(&tokens, ca, exclusions, preamble)),
             links: links::Shared { events, preamble, renewals: renewals.clone() },
             slices: Arc::new(SliceServer::new()),
+            metrics: Arc::default(),
         });
         let (stop, stopped) = shutdown();
         tokio::spawn(Arc::clone(&listener).run(own, stopped));
@@ -146,4 +147,24 @@ async fn a_worker_that_expired_six_weeks_ago_is_back_without_a_token_unless_it_w
     for slices in [false, true] {
         bed.knock(&renewed, slices).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn it_is_told_until_when_certificates_are_valid_also_after_a_renewal() {
+    let bed = Bed::start();
+    let until = |name: &str| {
+        let of = format!("woolly_certificate_expires_timestamp_seconds{{certificate=\"{name}\"}} ");
+        let text = bed.listener.metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(&of)?.parse::<i64>().ok());
+        value.unwrap_or_default()
+    };
+    while until("coordinator") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let (first, now) = (until("coordinator"), unix_seconds(bed.renewals.clock.now()));
+    assert!((89 * 86_400..=91 * 86_400).contains(&(first - now)), "{}", first - now);
+    assert!(until("ca") > now + 10 * 365 * 86_400);
+    bed.renewals.clock.set_ahead_ms(50 * 86_400_000);
+    bed.renew_own();
+    assert!(until("coordinator") >= first + 49 * 86_400, "{}", until("coordinator") - first);
 }

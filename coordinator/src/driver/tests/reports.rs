@@ -3,6 +3,7 @@
 use super::*;
 use crate::events::Event;
 use crate::snapshot::{Snapshot, WorkerState};
+use woolly_protocol::control::Drain;
 
 #[tokio::test]
 async fn what_a_stage_reports_of_the_present_plan_is_counted() {
@@ -95,4 +96,25 @@ async fn a_loss_is_told_in_the_order_in_which_things_follow_from_it() {
     // The prompt and the first token.
     assert_eq!(failover["tokens"], 4);
     assert!(failover["first_token_ms"].as_u64() >= failover["search_ms"].as_u64(), "{failover}");
+}
+
+#[tokio::test]
+async fn workers_that_said_that_they_leave_are_not_counted_as_lost() {
+    let (rig, mut players) = Rig::ready(2).await;
+    let drain = EncodedFrame::new(&Drain { reason: "an update".to_owned() }).unwrap();
+    write_frame(&mut players[1].send, drain).await.unwrap();
+    let gone =
+        |how: &str, count: u32| format!("woolly_workers_gone_total{{how=\"{how}\"}} {count}\n");
+    let leaves = |snapshot: &Snapshot| {
+        snapshot.workers.iter().any(|worker| worker.state == WorkerState::Leaving)
+    };
+    while !leaves(&rig.snapshot().await) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    players.pop().unwrap().connection.close(0u32.into(), b"");
+    let text = || rig.engine.metrics().render();
+    rig.wait_for("one has left", |_| text().contains(&gone("left", 1))).await;
+    players.pop().unwrap().connection.close(0u32.into(), b"");
+    rig.wait_for("one is lost", |_| text().contains(&gone("lost", 1))).await;
+    assert!(text().contains(&gone("left", 1)), "{}", text());
 }

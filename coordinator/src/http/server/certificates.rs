@@ -88,6 +88,8 @@ struct Pair {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
+    /// In seconds since 1970.
+    until: i64,
     /// `names` and until when, for the log.
     shown_as: String,
     /// What its owner should look at.
@@ -143,6 +145,11 @@ impl Certificates {
     /// What makes TLS of connections.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// Until when the certificate that is shown is valid, in seconds since 1970.
+    pub fn until(&self) -> i64 {
+        self.shown.get().until
     }
 
     /// How a client on this machine can name the server so that the certificate is good for it: by the
@@ -204,7 +211,8 @@ impl Pair {
             ));
         }
         let shown_as = format!("for {named}, valid until {}", validity.not_after);
-        Ok(Pair { key: Arc::new(pair), names, addresses, shown_as, warnings })
+        let until = validity.not_after.timestamp();
+        Ok(Pair { key: Arc::new(pair), names, addresses, until, shown_as, warnings })
     }
 
     fn log(&self, path: &Path) {

@@ -1,7 +1,11 @@
 //! `/metrics`: what became of requests, and their tokens in time.
 
 use super::support::*;
+use crate::admin::{AdminHandle, Ask};
+use crate::events::Events;
 use crate::generation::{Failure, GenerationEvent, Refusal};
+use crate::http::server::admin::Admin;
+use crate::snapshot::{ModelSnapshot, Snapshot};
 use axum::http::header;
 use serde_json::json;
 use std::time::Duration;
@@ -75,4 +79,30 @@ async fn refusals_failures_and_clients_that_leave_are_told_apart() {
     let waiting = rig.post("/v1/completions", completion(json!({"max_tokens": 4})));
     assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
     assert_eq!(outcomes(&rig).await, ["0", "2", "1", "2"]);
+}
+
+#[tokio::test]
+async fn the_cluster_is_told_with_what_is_counted_if_it_is_known_in_time() {
+    let (handle, mut asked) = AdminHandle::new(Events::default());
+    let rig = Rig::administered(
+        |_| {},
+        |_| Script::Play(say("abc")),
+        Some(Admin::new(handle, None, false)),
+    );
+    let answers = async {
+        let Some(Ask::Cluster(reply)) = asked.recv().await else { panic!("asked for the cluster") };
+        let model = ModelSnapshot {
+            model: "tiny".to_owned(),
+            state: "ready".to_owned(),
+            ..ModelSnapshot::default()
+        };
+        reply.send(Snapshot { models: vec![model], ..Snapshot::default() }).unwrap();
+    };
+    let series = ["woolly_model_state{model=\"tiny\",state=\"ready\"}", "woolly_failovers_total"];
+    let (found, ()) = tokio::join!(values(&rig, series), answers);
+    assert_eq!(found, ["1", "0"]);
+    // Nobody answers: what is counted is told all the same.
+    let text = read_text(rig.get("/metrics").await).await;
+    assert!(text.contains("woolly_failovers_total 0\n"), "{text}");
+    assert!(!text.contains("woolly_workers{"), "{text}");
 }
