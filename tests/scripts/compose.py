@@ -23,7 +23,7 @@ import yaml
 
 PODMAN = shlex.split(os.environ.get("PODMAN", "podman"))
 FLAGS = shlex.split(os.environ.get("PODMAN_RUN_FLAGS", ""))
-START_SECONDS_MAX = 180
+START_SECONDS_MAX = 90
 KNOWN = {"image", "user", "read_only", "cap_drop", "security_opt", "restart", "stop_grace_period", "command", "network_mode",
          "healthcheck", "volumes", "depends_on", "ports", "hostname", "environment", "profiles"}
 

@@ -28,7 +28,7 @@ use crate::weights::slice_store::SliceStore;
 use crate::weights::source::Places;
 use quinn::{Connection, Endpoint};
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -336,7 +336,7 @@ fn advertised(context: &Context, coordinator: &Connection) -> Result<SocketAddr,
         address.set_port(bound.port());
     }
     if address.ip().is_unspecified() {
-        let Some(own) = coordinator.local_ip().filter(|ip| !ip.is_unspecified()) else {
+        let Some(own) = own_address(coordinator) else {
             return Err(Failure::new(
                 EXIT_USAGE,
                 "cannot tell by which address others reach this machine: set --advertise",
@@ -354,6 +354,25 @@ fn advertised(context: &Context, coordinator: &Connection) -> Result<SocketAddr,
     Ok(address)
 }
 
+/// From which address this machine reaches the coordinator. Not every system says it of a connection, those in containers
+/// for one; then the way to the coordinator does.
+fn own_address(coordinator: &Connection) -> Option<IpAddr> {
+    let told = coordinator.local_ip().filter(|ip| !ip.is_unspecified());
+    told.or_else(|| on_the_way_to(coordinator.remote_address()).ok())
+}
+
+/// The address with which packets to `far` leave; none is sent.
+fn on_the_way_to(far: SocketAddr) -> std::io::Result<IpAddr> {
+    let ip = far.ip().to_canonical();
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((ip, far.port()))?;
+    Ok(socket.local_addr()?.ip())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,5 +384,13 @@ mod tests {
         assert!(lock_state(dir.path()).unwrap_err().text.contains("--state-dir"));
         drop(held);
         assert!(lock_state(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn the_way_to_this_machine_leaves_with_its_own_address() {
+        for far in ["127.0.0.1:9", "[::ffff:127.0.0.1]:9"] {
+            let own = on_the_way_to(far.parse().unwrap()).unwrap();
+            assert_eq!(own, IpAddr::from(Ipv4Addr::LOCALHOST), "{far}");
+        }
     }
 }
