@@ -170,13 +170,11 @@ impl Server {
         door::announce_page(&sessions, announcer)?;
 
         let (engine, commands, work) = seam();
-        let patience = self.args.shutdown_timeout;
+        let (preamble, patience) = (Preamble::ours(NUMERICS), self.args.shutdown_timeout);
         tokio::spawn(service::tell(notifier, engine.clone(), asked.clone(), patience));
         let streams = self.journal.take();
         let streams = streams.map(|it| journal::streams(it, &self.args.journal, engine.metrics()));
-        let (events, link_events) = mpsc::channel(EVENTS_MAX);
-        let (expire, expired) = shutdown();
-        let preamble = Preamble::ours(NUMERICS);
+        let ((events, link_events), (expire, expired)) = (mpsc::channel(EVENTS_MAX), shutdown());
         let ending = Ending { asked: asked.clone(), patience, expire, work: work.subscribe() };
         let (guides, answered) = Pool::new(Arc::clone(engine.metrics()));
         let outputs = Outputs {
