@@ -35,6 +35,7 @@
 //! | `hidden`, `places`, `rate`, `log_limit` | what is not printed, and how much strangers and peers may take |
 //! | `failpoint` | faults that tests plant in debug builds |
 //! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
+//! | `trace` | which request a sequence is computed for |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -74,6 +75,7 @@ pub mod slices;
 pub mod tls;
 pub mod token;
 pub mod token_store;
+pub mod trace;
 pub mod units;
 pub mod windows;
 
