@@ -9,6 +9,7 @@ pub use crate::ids::{GenerationId, KeyId, LaneId, ModelId};
 use crate::guides::{Dry, Guided, Limits};
 use crate::metrics::Metrics;
 use crate::status::{Status, Work};
+use crate::trace::Trace;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -147,6 +148,8 @@ pub enum Command {
         request: Box<GenerationRequest>,
         /// Holds all events of the generation: never full.
         events: mpsc::Sender<GenerationEvent>,
+        /// The trace that it belongs to.
+        trace: Option<Trace>,
         /// Whether it was accepted, and under which number.
         reply: oneshot::Sender<Result<GenerationId, Refusal>>,
     },
@@ -164,6 +167,8 @@ pub struct EngineHandle {
     work: watch::Receiver<Work>,
     statuses: Statuses,
     metrics: Arc<Metrics>,
+    /// What is submitted belongs to it.
+    trace: Option<Trace>,
 }
 
 /// How each model that is loaded stands. Clones are of the same.
@@ -187,7 +192,7 @@ pub fn seam() -> (EngineHandle, mpsc::Receiver<Command>, watch::Sender<Work>) {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (sender, work) = watch::channel(Work::default());
     let (statuses, metrics) = (Statuses::default(), Arc::new(Metrics::default()));
-    (EngineHandle { commands, work, statuses, metrics }, receiver, sender)
+    (EngineHandle { commands, work, statuses, metrics, trace: None }, receiver, sender)
 }
 
 impl Statuses {
@@ -210,6 +215,11 @@ impl Statuses {
 }
 
 impl EngineHandle {
+    /// The same, whose generations belong to this trace.
+    pub fn traced(&self, trace: Option<Trace>) -> EngineHandle {
+        EngineHandle { trace, ..self.clone() }
+    }
+
     /// Starts a generation.
     ///
     /// # Errors
@@ -220,7 +230,8 @@ impl EngineHandle {
         let capacity = request.max_tokens as usize + 3;
         let (sender, events) = mpsc::channel(capacity);
         let (reply, answer) = oneshot::channel();
-        let command = Command::Submit { request: Box::new(request), events: sender, reply };
+        let (request, trace) = (Box::new(request), self.trace);
+        let command = Command::Submit { request, events: sender, trace, reply };
         self.commands.send(command).await.map_err(|_| Refusal::ShuttingDown)?;
         let id = answer.await.map_err(|_| Refusal::ShuttingDown)??;
         Ok(Generation { id, commands: self.commands.clone(), events })

@@ -36,5 +36,6 @@ pub mod status;
 mod test_report;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 pub mod trust;
 pub mod units;

@@ -239,6 +239,8 @@ pub struct ForwardTiming {
     pub cpu_us: u32,
     /// How long the compute thread had waited for its input.
     pub wait_us: u32,
+    /// How long its input had waited for the compute thread.
+    pub queue_us: u32,
     /// From handing its result to the sender until all of it was written to the stream.
     pub wire_us: u32,
 }

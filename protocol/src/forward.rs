@@ -8,6 +8,7 @@ use crate::limits::{
     BLOCK_LEN, CACHE_GROUPS_MAX, CHUNKS_PER_MICROBATCH_MAX, CTX_MAX, HIDDEN_MAX, KV_BLOCKS_MAX,
     ROWS_PER_MICROBATCH_MAX, STATE_SLOTS_MAX,
 };
+use crate::trace::SequenceTrace;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Consecutive tokens of one or more sequences, to be computed together.
@@ -22,6 +23,8 @@ pub struct Forward {
     pub epoch: PlanEpoch,
     /// Unique while in flight; `Sampled` repeats it.
     pub microbatch: MicrobatchId,
+    /// For whom chunks are computed: of those whose sequence the plan's stages have not seen before.
+    pub traces: Vec<SequenceTrace>,
     /// From 1 to `CHUNKS_PER_MICROBATCH_MAX`, no sequence twice.
     pub chunks: Vec<Chunk>,
     /// What the chunks' sequences hold in each cache group of the plan, in its order.
@@ -183,6 +186,7 @@ impl Forward {
         check.count("chunks", self.chunks.len(), 1..=CHUNKS_PER_MICROBATCH_MAX)?;
         self.chunks.iter().try_for_each(|chunk| chunk.check(check, limits))?;
         check.range("rows", self.rows(), 1..=limits.rows_max as usize)?;
+        self.check_traces(check)?;
         let mut sequences = [SequenceId(0); CHUNKS_PER_MICROBATCH_MAX];
         let sequences = &mut sequences[..self.chunks.len()];
         for (sequence, chunk) in sequences.iter_mut().zip(&self.chunks) {
@@ -192,6 +196,21 @@ impl Forward {
         let twice = sequences.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].0);
         let found = twice.unwrap_or_default();
         check.that(twice.is_none(), "chunks.sequence", "every sequence once", found)
+    }
+}
+
+impl Forward {
+    /// Each names a chunk that those before it do not name.
+    fn check_traces(&self, check: Check) -> Result<(), MessageError> {
+        check.count("traces", self.traces.len(), 0..=self.chunks.len())?;
+        let mut next = 0;
+        for trace in &self.traces {
+            check.range("traces.chunk", trace.chunk as usize, next..=self.chunks.len() - 1)?;
+            next = trace.chunk as usize + 1;
+            let is_named = trace.trace != [0; 16] && trace.span != [0; 8];
+            check.that(is_named, "traces.trace", "ids that are not all zeros", 0)?;
+        }
+        Ok(())
     }
 }
 

@@ -37,6 +37,7 @@
 //! | `settings/` | options of the programs: flags, variables, a TOML file; completions and manual pages |
 //! | `private_socket` | a Unix socket for its owner alone |
 //! | `notify` | what a service manager is told: ready, stopping, alive |
+//! | `trace` | which request a sequence is computed for |
 //! | `machine`, `units` | which processes share a machine; sizes and durations as people write them |
 
 #![forbid(unsafe_code)]
@@ -79,6 +80,7 @@ pub mod slices;
 pub mod tls;
 pub mod token;
 pub mod token_store;
+pub mod trace;
 pub mod units;
 pub mod windows;
 

@@ -43,7 +43,7 @@ pub const CAPACITY_MAX: u64 = 1 << 50;
 pub const LAYERS_MAX: u32 = 65_536;
 /// Milliseconds between two heartbeats.
 pub const HEARTBEAT_MS_MAX: u32 = 60_000;
-/// Timings that one heartbeat carries; 24 bytes each.
+/// Timings that one heartbeat carries; 32 bytes each.
 pub const HEARTBEAT_TIMINGS_MAX: usize = 256;
 /// Bytes of a certificate or a signing request; ours have about 500.
 pub const CERTIFICATE_MAX: usize = 4096;

@@ -224,7 +224,8 @@ fn forward(microbatch: u64, rows: u32, place: OwnedSemaphorePermit) -> Work {
     tables.push(0, &(0..rows.div_ceil(32)).map(BlockId).collect::<Vec<_>>());
     let caches = vec![CacheTables::Blocks(tables)];
     let microbatch = MicrobatchId(microbatch);
-    let forward = Forward { epoch: EPOCH, microbatch, chunks: vec![chunk], caches };
+    let forward =
+        Forward { epoch: EPOCH, microbatch, traces: Vec::new(), chunks: vec![chunk], caches };
     let bytes = encode(&forward, &[]).expect("it fits a frame");
     let (frame, _) = Frame::decode(&bytes, &[Kind::Forward]).expect("it was just encoded");
     Work::new(forward, frame, None, place)

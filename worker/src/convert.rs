@@ -15,7 +15,7 @@ use woolly_protocol::control::{KvType as WireKvType, ModelPart, ModelSource, Sta
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::forward::{BlockLimits, CacheLimits, CacheTables, Chunk, Forward};
 use woolly_protocol::frame::{EncodedFrame, Frame};
-use woolly_protocol::ids::{MicrobatchId, PlanEpoch};
+use woolly_protocol::ids::{MicrobatchId, PlanEpoch, SequenceId};
 use woolly_protocol::limits::{BLOCK_LEN, CHUNKS_PER_MICROBATCH_MAX};
 use woolly_protocol::preamble::Preamble;
 use woolly_protocol::sampling::{
@@ -23,6 +23,7 @@ use woolly_protocol::sampling::{
     TokenMask as WireMask,
 };
 use woolly_protocol::slices::SliceKey;
+use woolly_protocol::trace::SequenceTrace;
 
 // Payloads are little-endian on the wire and used in place.
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -38,6 +39,8 @@ pub struct Work {
     frame: Frame,
     /// What to do with its rows at the last stage; `None` if none is sampled or scored.
     sampling: Option<Sampling>,
+    /// When it was ready to be computed.
+    came: Instant,
     /// One of the places of its plan's forwards in flight, until its result is on its way.
     _place: OwnedSemaphorePermit,
 }
@@ -64,7 +67,7 @@ impl Work {
         sampling: Option<Sampling>,
         place: OwnedSemaphorePermit,
     ) -> Work {
-        Work { forward, frame, sampling, _place: place }
+        Work { forward, frame, sampling, came: Instant::now(), _place: place }
     }
 
     /// The plan that it belongs to.
@@ -109,6 +112,20 @@ impl Work {
             tables,
         };
         chunks.map(chunk).collect()
+    }
+
+    /// When it was ready to be computed.
+    pub fn came(&self) -> Instant {
+        self.came
+    }
+
+    /// The requests of its sequences that no forward of the plan had before, with the sequences.
+    pub fn traces(&self) -> impl Iterator<Item = (SequenceTrace, SequenceId)> {
+        let Forward { traces, chunks, .. } = &self.forward;
+        traces.iter().filter_map(|trace| {
+            let chunk = chunks.get(usize::try_from(trace.chunk).ok()?)?;
+            Some((*trace, chunk.sequence))
+        })
     }
 
     /// Its rows.

@@ -6,6 +6,7 @@
 use super::generations::{Generations, Told};
 use super::pipeline::{Broken, Pipeline};
 use super::recent::Recent;
+use super::traces::Traces;
 use crate::cluster::{PlacementConfig, StageInfo};
 use crate::generation::{Failure, GenerationEvent, GenerationRequest, KeyId, LaneId, Refusal};
 use crate::guides::{Guide, Next};
@@ -60,6 +61,8 @@ pub struct Lane {
     pipeline: Option<Pipeline>,
     /// What its stages did lately.
     recent: Recent,
+    /// The requests whose way is told.
+    pub(super) traces: Traces,
     /// What takes over from it as soon as nothing is on its way.
     next: Option<(PlanLimits, Vec<StageInfo>)>,
     generations: Generations,
@@ -78,6 +81,7 @@ impl Lane {
             config,
             pipeline: None,
             recent: Recent::default(),
+            traces: Traces::default(),
             next: None,
             generations: Generations::default(),
             leaves: None,
@@ -173,6 +177,7 @@ impl Lane {
     pub fn cancel(&mut self, now: Duration, id: SequenceId) -> Option<KeyId> {
         let key = self.generations.remove(id)?;
         self.scheduler.handle_cancel(now, id);
+        self.traces.ended(now, id);
         Some(key)
     }
 
@@ -281,6 +286,7 @@ impl Lane {
         let Some(stage) = self.pipeline.as_ref().and_then(|p| p.stage_of(worker)) else { return };
         for timing in timings {
             metrics.forward(first_stage + stage, timing);
+            self.traces.timing((epoch, stage, worker), timing);
             self.recent.add(now, stage, timing);
             let time = |us: u32| Duration::from_micros(us.into());
             let timing = StageTiming {
@@ -290,6 +296,7 @@ impl Lane {
             };
             self.scheduler.handle_timing(now, epoch, stage, &timing);
         }
+        self.traces.flush(now, &self.config.model.name, metrics);
     }
 
     /// Sends the microbatches that are due and tells generations what happened. Whether there was
@@ -304,17 +311,22 @@ impl Lane {
             busy = true;
             match self.generations.tell(id, event) {
                 Told::Heard => {}
-                Told::Ended(key) => ended(key),
+                Told::Ended(key) => {
+                    ended(key);
+                    self.traces.ended(now, id);
+                }
                 Told::Gone(key) => {
                     ended(key);
+                    self.traces.ended(now, id);
                     self.scheduler.handle_cancel(now, id);
                 }
             }
         }
-        while let Some(step) = self.scheduler.poll_step(now) {
+        while let Some(mut step) = self.scheduler.poll_step(now) {
             busy = true;
             // Without a pipeline the scheduler is about to hear that the plan has ended.
             let Some(pipeline) = &self.pipeline else { continue };
+            self.traces.stamp(now, &mut step.forward);
             if let Err(broken) = pipeline.send(&step) {
                 self.pipeline = None;
                 return Err(broken);

@@ -21,6 +21,7 @@ mod snapshot;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod wiring;
 
 pub use lane::{LaneConfig, Unloaded};

@@ -93,7 +93,14 @@ mod tests {
 
     fn timing(compute_us: u32) -> ForwardTiming {
         let microbatch = MicrobatchId(1);
-        ForwardTiming { microbatch, compute_us, cpu_us: compute_us / 2, wait_us: 300, wire_us: 4 }
+        ForwardTiming {
+            microbatch,
+            compute_us,
+            cpu_us: compute_us / 2,
+            wait_us: 300,
+            queue_us: 2,
+            wire_us: 4,
+        }
     }
 
     fn ms(milliseconds: u64) -> Duration {

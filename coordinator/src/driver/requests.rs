@@ -2,19 +2,31 @@
 
 use super::{Driver, Phase};
 use crate::generation::{Command, GenerationEvent, GenerationId, GenerationRequest, Refusal};
+use crate::trace::Trace;
 use tokio::sync::mpsc;
 
 impl Driver {
     pub(super) fn command(&mut self, command: Command) {
         match command {
-            Command::Submit { request, events, reply } => {
+            Command::Submit { request, events, trace, reply } => {
                 let accepted = self.submit(*request, events);
+                if let (Ok(id), Some(trace)) = (&accepted, trace) {
+                    self.follow(*id, trace);
+                }
                 if let Err(Ok(id)) = reply.send(accepted) {
                     // The client went away before it could be told.
                     self.cancel(id);
                 }
             }
             Command::Cancel { id } => self.cancel(id),
+        }
+    }
+
+    /// What becomes of it is told in the log.
+    fn follow(&mut self, id: GenerationId, trace: Trace) {
+        let now = self.now();
+        if let Some(lane) = self.lanes.get_mut(&id.lane) {
+            lane.traces.begin(now, id.sequence, trace);
         }
     }
 

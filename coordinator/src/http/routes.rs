@@ -54,6 +54,7 @@ fn admin_routes() -> Router<Arc<Gateway>> {
         .route("/admin/v1/tokens", post(members::token))
         .route("/admin/v1/events", get(events::events))
         .route("/admin/v1/history", get(history::history))
+        .route("/admin/v1/requests", get(history::requests))
         .route("/admin/v1/session", post(session::session))
         .route("/admin/v1/page", post(session::page))
 }

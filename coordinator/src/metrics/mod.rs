@@ -10,12 +10,14 @@ mod history;
 mod journal;
 mod meter;
 mod text;
+mod ways;
 
 pub use cluster::{Departure, render_snapshot};
 pub use histogram::{BOUNDS_US, Histogram};
 pub use history::{INTERVAL, Sample};
 pub use journal::JournalCounts;
 pub use meter::{Meter, Outcome};
+pub use ways::{Way, WayStage};
 
 use crate::ids::LaneId;
 use crate::status::Counts;
@@ -52,6 +54,8 @@ pub struct Metrics {
     /// Until when certificates are valid, in seconds since 1970.
     certificates: Mutex<BTreeMap<&'static str, i64>>,
     history: Mutex<History>,
+    /// Of requests that ended.
+    ways: ways::Ways,
     /// Of streams that can be continued.
     pub journal: JournalCounts,
 }

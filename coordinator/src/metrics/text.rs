@@ -210,6 +210,7 @@ mod tests {
             compute_us: us,
             cpu_us: us / 2,
             wait_us: 10 * us,
+            queue_us: us / 10,
             wire_us: us / 5,
         }
     }

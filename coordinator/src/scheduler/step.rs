@@ -320,7 +320,9 @@ impl StepBuilder {
         let sampling =
             (!rows.is_empty()).then_some(Sampling { epoch, microbatch, params, masks, rows });
         let caches = self.tables.drain(..).map(CacheTables::Blocks).collect();
-        let forward = Forward { epoch, microbatch, chunks: take(&mut self.chunks), caches };
+        // Who is behind the sequences the driver knows.
+        let (chunks, traces) = (take(&mut self.chunks), Vec::new());
+        let forward = Forward { epoch, microbatch, traces, chunks, caches };
         Some((Step { forward, tokens: take(&mut self.tokens), sampling }, in_flight))
     }
 }

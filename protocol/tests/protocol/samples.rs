@@ -17,6 +17,7 @@ use woolly_protocol::sampling::{
 use woolly_protocol::slices::{
     SliceChunk, SliceChunkRequest, SliceKey, SliceManifest, SliceManifestRequest,
 };
+use woolly_protocol::trace::SequenceTrace;
 
 pub const EPOCH: PlanEpoch = PlanEpoch(7);
 pub const MICROBATCH: MicrobatchId = MicrobatchId(41);
@@ -99,8 +100,14 @@ pub fn ready() -> Ready {
 }
 
 pub fn heartbeat() -> Heartbeat {
-    let timing =
-        ForwardTiming { microbatch: MICROBATCH, compute_us: 5, cpu_us: 6, wait_us: 7, wire_us: 8 };
+    let timing = ForwardTiming {
+        microbatch: MICROBATCH,
+        compute_us: 5,
+        cpu_us: 6,
+        wait_us: 7,
+        queue_us: 13,
+        wire_us: 8,
+    };
     Heartbeat {
         number: 9,
         echo: 10,
@@ -140,6 +147,7 @@ pub fn forward() -> Forward {
     Forward {
         epoch: EPOCH,
         microbatch: MICROBATCH,
+        traces: vec![SequenceTrace { chunk: 0, trace: [0x51; 16], span: [0x52; 8] }],
         chunks: vec![
             Chunk { sequence: SequenceId(100), position: 31, token_count: 2, sample_rows: 1 },
             Chunk { sequence: SequenceId(101), position: 0, token_count: 1, sample_rows: 0 },

@@ -1,16 +1,17 @@
 //! What a plan sends on: hidden states to the next stage, or what was sampled to the coordinator.
 
 use super::outbox::{Outbox, fault, link_fault};
-use crate::convert::Finished;
+use crate::convert::{Finished, Work};
 use crate::stage::timings::Timings;
 use quinn::{Connection, SendStream};
 use tokio::sync::mpsc;
-use woolly_protocol::control::{PlanLinks, StreamOpen, StreamPurpose};
+use woolly_protocol::control::{ForwardTiming, PlanLinks, StreamOpen, StreamPurpose};
 use woolly_protocol::failpoint;
 use woolly_protocol::fault::{FaultCode, FaultMessage};
 use woolly_protocol::frame::{EncodedFrame, FrameError};
 use woolly_protocol::frame_io::write_frame;
 use woolly_protocol::ids::PlanEpoch;
+use woolly_protocol::trace::{hex, stage_span};
 
 /// Opens a stream of this plan on a connection.
 ///
@@ -57,7 +58,30 @@ pub async fn send_results(
             let about = links.next.as_ref().map(|next| next.worker);
             return link_fault(about, links.epoch, text);
         }
-        timings.push(links.epoch, times.timing(work.microbatch(), at.elapsed()));
+        let timing = times.timing(work.microbatch(), at.elapsed());
+        tell_traces(&work, links, &timing);
+        timings.push(links.epoch, timing);
     }
     fault(FaultCode::ComputeFailed, links.epoch, "the compute thread has ended".to_owned())
+}
+
+/// Tells the log which requests a plan's stage has seen for the first time, and how long it had the forward that brought them. The coordinator's line
+/// about a request names the same spans.
+fn tell_traces(work: &Work, links: &PlanLinks, timing: &ForwardTiming) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let ForwardTiming { queue_us, compute_us, wire_us, .. } = timing;
+    let (epoch, stage) = (links.epoch, links.stage);
+    for (of, sequence) in work.traces() {
+        let span = stage_span((of.trace, of.span), epoch, stage as usize);
+        let (trace, span, parent) = (hex(&of.trace), hex(&span), hex(&of.span));
+        tracing::debug!(
+            %trace, %span, %parent,
+            "plan {epoch} stage {stage} begins with sequence {sequence}: forward {} of {} rows, queue {queue_us} us, compute \
+             {compute_us} us, wire {wire_us} us",
+            work.microbatch(),
+            work.rows(),
+        );
+    }
 }

@@ -284,6 +284,7 @@ fn compute(
         cpu: system::thread_cpu_time().saturating_sub(cpu_before),
         compute: started.elapsed(),
         wait: started - idle_since,
+        queue: started.saturating_duration_since(work.came()),
     };
     counters.computed(work.rows(), &times);
     counters.microbatch.store(0, Relaxed);

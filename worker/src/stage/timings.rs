@@ -28,6 +28,8 @@ pub struct Times {
     pub cpu: Duration,
     /// How long the compute thread had waited for it.
     pub wait: Duration,
+    /// How long it had waited for the compute thread.
+    pub queue: Duration,
 }
 
 impl Times {
@@ -38,6 +40,7 @@ impl Times {
             compute_us: micros(self.compute),
             cpu_us: micros(self.cpu),
             wait_us: micros(self.wait),
+            queue_us: micros(self.queue),
             wire_us: micros(wire),
         }
     }
@@ -88,7 +91,7 @@ mod tests {
 
     fn timing(microbatch: u64) -> ForwardTiming {
         let ms = Duration::from_millis;
-        let times = Times { compute: ms(5), cpu: ms(4), wait: ms(3) };
+        let times = Times { compute: ms(5), cpu: ms(4), wait: ms(3), queue: ms(1) };
         times.timing(MicrobatchId(microbatch), ms(2))
     }
 
@@ -99,6 +102,7 @@ mod tests {
             compute_us: 5_000,
             cpu_us: 4_000,
             wait_us: 3_000,
+            queue_us: 1_000,
             wire_us: 2_000,
         };
         assert_eq!(timing(7), expected);

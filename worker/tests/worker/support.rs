@@ -322,7 +322,7 @@ pub fn prompt(epoch: u32, microbatch: u64, tokens: &[u32]) -> (Forward, Vec<u8>)
     let caches = vec![CacheTables::Blocks(tables)];
     let (epoch, microbatch) = (PlanEpoch(epoch), MicrobatchId(microbatch));
     let payload = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-    (Forward { epoch, microbatch, chunks: vec![chunk], caches }, payload)
+    (Forward { epoch, microbatch, traces: Vec::new(), chunks: vec![chunk], caches }, payload)
 }
 
 /// Scores token 3 in the prompt's last row, with five others.

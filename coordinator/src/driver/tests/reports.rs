@@ -3,7 +3,9 @@
 use super::*;
 use crate::events::Event;
 use crate::snapshot::{Snapshot, WorkerState};
+use crate::trace::Trace;
 use woolly_protocol::control::Drain;
+use woolly_protocol::trace::SequenceTrace;
 
 #[tokio::test]
 async fn what_a_stage_reports_of_the_present_plan_is_counted() {
@@ -117,4 +119,29 @@ async fn workers_that_said_that_they_leave_are_not_counted_as_lost() {
     players.pop().unwrap().connection.close(0u32.into(), b"");
     rig.wait_for("one is lost", |_| text().contains(&gone("lost", 1))).await;
     assert!(text().contains(&gone("left", 1)), "{}", text());
+}
+
+#[tokio::test]
+async fn stages_are_told_whose_sequence_begins_and_only_then() {
+    let (rig, mut players) = Rig::ready(1).await;
+    let only = &mut players[0];
+    let mut forwards = only.stream(StreamPurpose::Forwards).await;
+    let mut samplings = only.stream(StreamPurpose::Samplings).await;
+    let mut answers = only.answers().await;
+    let trace = Trace::begin(None).unwrap();
+    let mut generation = rig.engine.traced(Some(trace)).submit(request(2)).await.unwrap();
+    let mut told = Vec::new();
+    for token in [7, 8] {
+        let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
+        read(&mut samplings, Kind::Sampling).await;
+        told.push(forward.traces.clone());
+        write_frame(&mut answers, answer(&forward, token)).await.unwrap();
+        assert!(matches!(event(&mut generation).await, GenerationEvent::Token(_)));
+    }
+    let Trace { trace, span, .. } = trace;
+    assert_eq!(told, [vec![SequenceTrace { chunk: 0, trace, span }], vec![]]);
+    // One that nobody traces says nothing.
+    let _generation = rig.engine.submit(request(1)).await.unwrap();
+    let forward = read(&mut forwards, Kind::Forward).await.message::<Forward>().unwrap();
+    assert_eq!(forward.traces, []);
 }

@@ -23,8 +23,9 @@ use crate::http::server::request_log::RequestLog;
 use crate::journal::{Entry, NotKept};
 use crate::metrics::{Meter, Outcome};
 use crate::models::ServedModel;
+use crate::trace::Trace;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,7 @@ pub async fn answer<E: Encoder>(
     let client = request.extensions().get::<ClientHalf>().cloned();
     let log = request.extensions().get::<RequestLog>().cloned().ok_or_else(unguarded)?;
     let (identity, key) = (Identity::new()?, key_of(&request));
+    let engine = gateway.engine.traced(Trace::begin(traceparent(request.headers())));
     let parsed = parsed(gateway, request, identity, parse, &log).await;
     let (job, mut encoder, body) = parsed.inspect_err(|_| meter.ended(Outcome::Refused))?;
     let resumable = api.zip(gateway.streams.as_ref()).filter(|_| job.stream);
@@ -116,8 +118,8 @@ pub async fn answer<E: Encoder>(
     });
     drop(body);
     let Job { model, choices, stream, seed } = job;
-    let (engine, tokenizer) = (&gateway.engine, Arc::clone(&model.tokenizer));
-    let mut choices = Choices::start(choices, engine, tokenizer, meter, log.clone()).await?;
+    let tokenizer = Arc::clone(&model.tokenizer);
+    let mut choices = Choices::start(choices, &engine, tokenizer, meter, log.clone()).await?;
     if stream {
         let closing = gateway.closing.clone();
         let streaming = Streaming { encoder, choices, closing, client, log };
@@ -138,6 +140,12 @@ pub async fn answer<E: Encoder>(
     let text = encoder.whole(&whole, choices.usage());
     let json = HeaderValue::from_static("application/json");
     Ok(with_seed(([(header::CONTENT_TYPE, json)], text).into_response(), seed))
+}
+
+/// What a request says of the trace that it belongs to; of two such headers neither counts.
+fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all("traceparent").iter();
+    all.next().filter(|_| all.next().is_none())?.to_str().ok()
 }
 
 /// A streamed answer that is about to begin.

@@ -82,7 +82,7 @@ pub async fn guard(State(guard): State<Guard>, mut request: Request, next: Next)
 }
 
 /// Paths that are asked again and again, by probes and by the page.
-const PROBES: [&str; 10] = [
+const PROBES: [&str; 11] = [
     "/livez",
     "/readyz",
     "/health",
@@ -93,6 +93,7 @@ const PROBES: [&str; 10] = [
     "/favicon.ico",
     "/admin/v1/cluster",
     "/admin/v1/history",
+    "/admin/v1/requests",
 ];
 /// What the page consists of.
 const PAGE_FILES: &str = "/page/";

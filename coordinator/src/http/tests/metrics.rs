@@ -4,11 +4,15 @@ use super::support::*;
 use crate::admin::{AdminHandle, Ask};
 use crate::events::Events;
 use crate::generation::{Failure, GenerationEvent, Refusal};
+use crate::http::routes::admin_router;
 use crate::http::server::admin::Admin;
+use crate::metrics::{Way, WayStage};
 use crate::snapshot::{ModelSnapshot, Snapshot};
-use axum::http::header;
+use axum::body::Body;
+use axum::http::{Request, header};
 use serde_json::json;
 use std::time::Duration;
+use tower::ServiceExt;
 
 /// The values of these series in `/metrics`.
 async fn values<const N: usize>(rig: &Rig, series: [&str; N]) -> [String; N] {
@@ -105,4 +109,44 @@ async fn the_cluster_is_told_with_what_is_counted_if_it_is_known_in_time() {
     let text = read_text(rig.get("/metrics").await).await;
     assert!(text.contains("woolly_failovers_total 0\n"), "{text}");
     assert!(!text.contains("woolly_workers{"), "{text}");
+}
+
+#[tokio::test]
+async fn the_ways_of_the_last_requests_are_told_to_administrators() {
+    let (handle, _asked) = AdminHandle::new(Events::default());
+    let rig = Rig::administered(
+        |_| {},
+        |_| Script::Play(say("abc")),
+        Some(Admin::new(handle, None, false)),
+    );
+    let stage = WayStage {
+        plan: 2,
+        stage: 0,
+        worker_id: "ab".to_owned(),
+        span: "cd".to_owned(),
+        forwards: 3,
+        queue_us: 4,
+        compute_us: 5,
+        wire_us: 6,
+    };
+    rig.gateway.engine.metrics().way(Way {
+        at_ms: 1,
+        model: "tiny".to_owned(),
+        trace: "01".to_owned(),
+        span: "02".to_owned(),
+        parent: None,
+        took_ms: 7,
+        waited_ms: 1,
+        stages: vec![stage],
+    });
+    let socket = admin_router(std::sync::Arc::clone(&rig.gateway));
+    let request = Request::get("/admin/v1/requests").header(header::HOST, "localhost");
+    let answer = socket.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let stage = json!({"plan": 2, "stage": 0, "worker_id": "ab", "span": "cd", "forwards": 3, "queue_us": 4,
+                       "compute_us": 5, "wire_us": 6});
+    let way = json!({"at_ms": 1, "model": "tiny", "trace": "01", "span": "02", "took_ms": 7, "waited_ms": 1,
+                     "stages": [stage]});
+    assert_eq!(read_json(answer).await, json!({"requests": [way]}));
+    let closed = rig.get("/admin/v1/requests").await;
+    assert_eq!(closed.status(), 403, "there is no admin key");
 }

@@ -26,4 +26,5 @@ mod thinking;
 mod third_api;
 mod tls;
 mod tools;
+mod traces;
 mod whole;

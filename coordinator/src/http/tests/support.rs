@@ -12,6 +12,7 @@ use crate::http::{Gateway, GatewayConfig, router};
 use crate::ids::ModelId;
 use crate::models::{ModelFacts, Registry, ServedModel, Template};
 use crate::status::{StageStatus, Status};
+use crate::trace::Trace;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
@@ -108,6 +109,8 @@ pub enum Script {
 #[derive(Default)]
 pub struct Seen {
     pub requests: Vec<GenerationRequest>,
+    /// Of each of them.
+    pub traces: Vec<Option<Trace>>,
     pub cancelled: Vec<u64>,
     pub held: Vec<mpsc::Sender<GenerationEvent>>,
 }
@@ -321,7 +324,10 @@ async fn play(
     let mut id = 0;
     while let Some(command) = commands.recv().await {
         let (request, events, reply) = match command {
-            Command::Submit { request, events, reply } => (*request, events, reply),
+            Command::Submit { request, events, trace, reply } => {
+                seen.lock().unwrap().traces.push(trace);
+                (*request, events, reply)
+            }
             Command::Cancel { id } => {
                 seen.lock().unwrap().cancelled.push(id.sequence.0);
                 continue;
