@@ -3,6 +3,7 @@
 
     tests/scripts/links.py             all Markdown files of the repository
     tests/scripts/links.py FILE…       some of them
+    tests/scripts/links.py --linked    prints the pages of the site and the files that they link to, a line each
     tests/scripts/links.py --site DIR  the pages of a built site (site.sh): links and anchors of its HTML
     tests/scripts/links.py --itself    plants links that are dead and links that are not, and looks whether it can tell them apart
 
@@ -114,6 +115,22 @@ class Repository:
         return None if urllib.parse.unquote(anchor) in self.anchors[name] else f"{name} has no heading #{anchor}"
 
 
+def linked(top):
+    """All pages that the site's summary leads to, and the files that they link to."""
+    repository, found, open_pages = Repository(top), set(), ["docs/SUMMARY.md"]
+    while open_pages:
+        page = open_pages.pop()
+        found.add(page)
+        for _, link in links_of(repository.text(page)):
+            path = urllib.parse.unquote(link.partition("#")[0])
+            name = os.path.normpath(os.path.join(os.path.dirname(page), path))
+            if path and name in repository.files and name not in found:
+                found.add(name)
+                if name.endswith(".md"):
+                    open_pages.append(name)
+    return sorted(found)
+
+
 def check_pages(top, pages=()):
     """Counts of pages, links and links to other hosts, and the dead ones in words."""
     repository = Repository(top)
@@ -212,14 +229,16 @@ def check_itself():
 
 def main():
     arguments = sys.argv[1:]
+    top = pathlib.Path(__file__).resolve().parent.parent.parent
     if arguments == ["--itself"]:
         return check_itself()
+    if arguments == ["--linked"]:
+        return print("\n".join(linked(top)))
     if arguments[:1] == ["--site"] and len(arguments) == 2:
         pages, links, elsewhere, dead = check_site(pathlib.Path(arguments[1]))
     elif arguments and arguments[0].startswith("-"):
         sys.exit(__doc__)
     else:
-        top = pathlib.Path(__file__).resolve().parent.parent.parent
         pages, links, elsewhere, dead = check_pages(top, [os.path.relpath(name, top) for name in arguments])
     print("\n".join(dead + [f"links.py: {pages} pages, {links} links, of which {elsewhere} to other hosts are not asked for; {len(dead)} dead"]))
     sys.exit(1 if dead or not pages else 0)
