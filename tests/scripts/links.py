@@ -240,7 +240,7 @@ def main():
         sys.exit(__doc__)
     else:
         pages, links, elsewhere, dead = check_pages(top, [os.path.relpath(name, top) for name in arguments])
-    print("\n".join(dead + [f"links.py: {pages} pages, {links} links, of which {elsewhere} to other hosts are not asked for; {len(dead)} dead"]))
+    print(*dead, f"links.py: {pages} pages, {links} links, of which {elsewhere} to other hosts are not asked for; {len(dead)} dead", sep="\n")
     sys.exit(1 if dead or not pages else 0)
 
 

@@ -38,7 +38,7 @@ mkdir -p "$site/src"
 # In the site everything lies where it lies in the repository, so that the same links are right.
 tests/scripts/links.py --linked | grep -vx docs/SUMMARY.md | xargs -d '\n' cp --parents -t "$site/src"
 sed -e 's|](\([^./()]*\.md\))|](docs/\1)|' -e 's|](\.\./|](|' docs/SUMMARY.md >"$site/src/SUMMARY.md"
-cp docs/book.toml "$site/"
+cp docs/book.toml docs/site.css "$site/"
 mdbook build "$site"
 tests/scripts/links.py --site "$site/html"
 echo "site.sh: all passed; the site is in $site/html"
