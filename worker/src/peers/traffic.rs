@@ -1,6 +1,6 @@
 //! How much travels on this worker's connections, and how fast they answer: by peer, for `--metrics`.
 //!
-//! Sums go on when a connection ends and another one to the same peer begins. Bounded: [`PEERS_MAX`] peers; one too many takes the
+//! Sums go on when a connection ends and another one to the same peer begins. Bounded: `PEERS_MAX` peers; one too many takes the
 //! place of one without a connection.
 
 use quinn::Connection;
