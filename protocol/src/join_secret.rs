@@ -9,7 +9,8 @@
 //! * a *token* of that CA, with which the worker joins as with any other one. It stands in no file.
 //!
 //! Whoever dials the coordinator sees the proof and can try guesses against it: the text must be random. It is no
-//! password; 32 characters are the least.
+//! password; 32 characters are the least, and each guess costs `ROUNDS` hashes. Whoever has the secret can join, and
+//! can pose as the coordinator to workers that have not joined yet.
 
 use crate::certificate::KeyPin;
 use crate::token::{JoinToken, TOKEN_PREFIX};
@@ -25,6 +26,8 @@ use std::str::FromStr;
 pub const SECRET_CHARACTERS: RangeInclusive<usize> = 32..=512;
 /// Different characters of a secret at least: tells a random text from one that is only long.
 const DIFFERENT_MIN: usize = 8;
+/// Hashes from the text to the key, one after the other: about a tenth of a second, once at the start of a program.
+const ROUNDS: u32 = 1 << 20;
 /// Bytes of a file that are read at most.
 const FILE_BYTES_MAX: u64 = 4096;
 
@@ -89,7 +92,9 @@ impl FromStr for JoinSecret {
         if different.len() < DIFFERENT_MIN {
             return Err(JoinSecretError::Guessable);
         }
-        Ok(Self { key: blake3::derive_key("woolly join secret 1", text.as_bytes()) })
+        let first = blake3::derive_key("woolly join secret 1", text.as_bytes());
+        let key = (0..ROUNDS).fold(first, |key, _| *blake3::hash(&key).as_bytes());
+        Ok(Self { key })
     }
 }
 

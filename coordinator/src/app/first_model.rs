@@ -4,23 +4,40 @@ use crate::admin::LoadOptions;
 use crate::app::get_model::local;
 use crate::app::keeper::real;
 use crate::app::lane_maker::{CONTEXTS_OF_SEVERAL, LaneMaker, Opened};
-use crate::config::{GOOD_MODELS, ServeArgs};
+use crate::config::{GOOD_MODELS, ServeArgs, state_dir};
 use crate::exit::Fatal;
+use crate::fetch::Source;
 use crate::models::shelf::Shelf;
 use crate::models::{Model, Template};
 use crate::scheduler::{ROWS_PER_STEP, SchedulerConfig};
-use crate::trust::state::StateDir;
+use crate::trust::state::{StateDir, StateLock};
 use anyhow::anyhow;
 use std::path::Path;
 use std::sync::Arc;
 use woolly_engine::plan::KV_CTX_MAX;
+
+/// The model that the command line names, and the state directory with its lock. A file of this machine is opened first, so
+/// that a wrong one leaves no directory behind. A download may take an hour, and comes after the lock: so that probes can
+/// tell that somebody is at work. Blocks.
+///
+/// # Errors
+///
+/// Those of both.
+pub fn with_state(args: &ServeArgs) -> Result<(Option<Opened>, StateDir, StateLock), Fatal> {
+    let is_here = matches!(args.model.source()?, None | Some(Source::File(_)));
+    let here = is_here.then(|| named(args)).transpose()?;
+    let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
+    let lock = state.lock()?;
+    let model = here.map_or_else(|| named(args), Ok)?;
+    Ok((model, state, lock))
+}
 
 /// The model that the command line names, if it names one: downloaded if need be, and opened. Blocks.
 ///
 /// # Errors
 ///
 /// It cannot be had or used; flags of a model without one.
-pub fn named(args: &ServeArgs) -> Result<Option<Opened>, Fatal> {
+fn named(args: &ServeArgs) -> Result<Option<Opened>, Fatal> {
     match args.model.source()? {
         Some(source) => open(&local(&source, args)?, args).map(Some),
         None => refuse_flags_of_a_model(args).map(|()| None),

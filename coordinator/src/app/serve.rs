@@ -6,7 +6,7 @@
 use crate::admin::AdminHandle;
 use crate::announce::Announcer;
 use crate::app::door;
-use crate::app::first_model::{lane_maker, named, what_is_served};
+use crate::app::first_model::{lane_maker, what_is_served, with_state};
 use crate::app::joining;
 use crate::app::journal;
 use crate::app::keeper::members::Gate;
@@ -17,7 +17,7 @@ use crate::app::local_workers::{self, LocalWorkers};
 use crate::app::service;
 use crate::app::tasks::{Ending, Task, Tasks};
 use crate::cluster::{ClusterConfig, Timeouts};
-use crate::config::{ServeArgs, WorkerCounts, state_dir, variable};
+use crate::config::{ServeArgs, WorkerCounts, variable};
 use crate::driver::{Driver, DriverConfig, Inputs, LaneCommand, Outputs};
 use crate::epochs::EpochCounter;
 use crate::events::Events;
@@ -81,11 +81,8 @@ pub fn run(args: ServeArgs) -> Result<(), Fatal> {
     let program = (counts.local > 0).then(local_workers::find_program).transpose()?;
     let (keys, secret) = (args.access.keys()?, joining::secret(&args)?);
     let certificates = args.door.certificates()?;
-    let state = StateDir::open(state_dir(args.state_dir.clone())?)?;
-    // Before the model is fetched and read, which may take an hour: so that probes can tell that somebody is at work.
-    let _lock = state.lock()?;
     notifier.status("getting the model");
-    let model = named(&args)?;
+    let (model, state, _lock) = with_state(&args)?;
     let journal = journal::open(&args.journal)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(runtime_threads())

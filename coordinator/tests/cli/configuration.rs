@@ -37,7 +37,7 @@ fn config_print_says_what_is_set_and_by_whom() {
     assert_eq!(line("workers")[2..], ["2", "#", "--workers"]);
     assert_eq!(line("#listen")[2..], ["\"127.0.0.1:7400\"", "#", "default"]);
     assert!(
-        !stdout.contains("secret")
+        !stdout.contains("sk-secret")
             && stdout.contains("#api-key = (hidden)")
             && stderr.contains("chmod 600"),
         "{stdout}{stderr}"

@@ -59,7 +59,7 @@ impl Attempts {
                     EXIT_REFUSED,
                     format!(
                         "{text}; if the cluster is another one now, give a join token of it with \
-                         --token"
+                         --token, or remove the state directory where --join-secret-file is used"
                     ),
                 ));
             }
