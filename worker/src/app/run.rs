@@ -128,9 +128,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         serve(&context, measured, &mut attempts, &mut told).await
     };
     let ended = tokio::select! {
+        // In this order: a service manager hears how long the end may take before the work ends.
+        biased;
+        () = told_while_idle(&mut shutdown, leave_timeout, &notifier) => Ok(()),
         done = work => done,
         () = compute.ended() => Err(error("the compute thread has failed; see the lines above")),
-        () = told_while_idle(&mut shutdown, leave_timeout, &notifier) => Ok(()),
         () = probes => Err(error("the answers to probes have ended")),
     };
     notifier.stopping(STOP_TIME);
