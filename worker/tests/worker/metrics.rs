@@ -97,7 +97,8 @@ fn an_address_that_is_taken_is_said_at_the_start() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, text) = tokio::runtime::Runtime::new().unwrap().block_on(async {
         let coordinator = Coordinator::start();
-        let process = coordinator.worker("w1", &["--metrics", &address, "--token", "none"]);
+        let token = coordinator.token();
+        let process = coordinator.worker("w1", &["--metrics", &address, "--token", &token]);
         tokio::task::spawn_blocking(|| process.end()).await.unwrap()
     });
     assert_eq!(code, Some(1), "{text}");
