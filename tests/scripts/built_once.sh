@@ -12,9 +12,10 @@ trap 'rm -rf "$to"' EXIT
 $demo --message-format json >"$to/demo" 2>/dev/null
 cargo build --release --message-format json >"$to/all" 2>/dev/null
 
-# Names of files hold a hash of all that a crate was compiled with: those of one build that are left from another day would hide it from `fresh`.
+# Names of files hold a hash of all that a crate was compiled with; those of libraries that were asked for lie beside the programs and have
+# none. Files of another day would hide it from `fresh`.
 python3 - "$to/demo" "$to/all" <<'PY'
-import json, sys
+import json, re, sys
 
 def made(path):
     found = {}
@@ -22,13 +23,14 @@ def made(path):
         if message["reason"] == "compiler-artifact":
             target = message["target"]
             key = (message["package_id"], target["name"], *target["kind"])
-            found.setdefault(key, set()).update(message["filenames"])
+            hashes = re.findall(r"-([0-9a-f]{16})[./]", " ".join(message["filenames"]) + "/")
+            found.setdefault(key, set()).update(hashes)
     return found
 
 demo, everything = made(sys.argv[1]), made(sys.argv[2])
-if len(demo) < 100:
+if sum(map(bool, demo.values())) < 100:
     sys.exit(f"built_once.sh: the demo's build tells of {len(demo)} crates only: is this what it says?")
-twice = sorted({key[0] for key, files in demo.items() if not files <= everything.get(key, set())})
+twice = sorted({key[0] for key, hashes in demo.items() if not hashes <= everything.get(key, set())})
 for package in twice:
     print(f"built_once.sh: compiled twice: {package}", file=sys.stderr)
 if twice:
