@@ -24,9 +24,9 @@ const NOT_IN_PATHS: [(&str, &str); 5] =
     [("/wo", "rk/"), ("/fa", "rm/"), ("/ro", "ot/"), ("/User", "s/"), ("/tmp/", "bash_jobs")];
 
 /// Extensions of the project's text files.
-const TEXT: [&str; 17] = [
+const TEXT: [&str; 18] = [
     "rs", "md", "toml", "sh", "py", "js", "mjs", "css", "html", "yml", "yaml", "json", "service",
-    "c", "conf", "env", "",
+    "c", "conf", "env", "tpl", "",
 ];
 
 fn excepted(path: &str, rule: &str) -> bool {

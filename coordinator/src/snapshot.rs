@@ -288,3 +288,29 @@ pub struct MeanSnapshot {
     /// Until its result was handed to the connection.
     pub wire_us: u64,
 }
+
+#[cfg(test)]
+impl WorkerSnapshot {
+    /// One of which nothing else is known.
+    pub(crate) fn named(name: &str, worker_id: String, state: WorkerState) -> Self {
+        Self {
+            worker: name.to_owned(),
+            worker_id,
+            machine: String::new(),
+            address: String::new(),
+            state,
+            reason: None,
+            backoff_ms: None,
+            version: String::new(),
+            isa: String::new(),
+            local: false,
+            threads: 1,
+            read_bytes_per_s: 1,
+            macs_per_s: 1,
+            memory: None,
+            heard: None,
+            lost_ms_ago: None,
+            clock_ahead_ms: None,
+        }
+    }
+}

@@ -131,25 +131,7 @@ mod tests {
     use crate::snapshot::{HeardSnapshot, MemorySnapshot, ModelSnapshot};
 
     fn worker(name: &str, state: WorkerState) -> WorkerSnapshot {
-        WorkerSnapshot {
-            worker: name.to_owned(),
-            worker_id: name.to_owned(),
-            machine: String::new(),
-            address: String::new(),
-            state,
-            reason: None,
-            backoff_ms: None,
-            version: String::new(),
-            isa: String::new(),
-            local: false,
-            threads: 1,
-            read_bytes_per_s: 1,
-            macs_per_s: 1,
-            memory: None,
-            heard: None,
-            lost_ms_ago: None,
-            clock_ahead_ms: None,
-        }
+        WorkerSnapshot::named(name, name.to_owned(), state)
     }
 
     #[test]

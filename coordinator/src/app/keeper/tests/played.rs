@@ -15,25 +15,7 @@ use woolly_protocol::ids::WorkerId;
 pub const OWN: [u8; 16] = [9; 16];
 
 fn worker(id: u64, name: &str, state: WorkerState, local: bool) -> WorkerSnapshot {
-    WorkerSnapshot {
-        worker: name.to_owned(),
-        worker_id: WorkerId(id).hex(),
-        machine: String::new(),
-        address: String::new(),
-        state,
-        reason: None,
-        backoff_ms: None,
-        version: String::new(),
-        isa: String::new(),
-        local,
-        threads: 1,
-        read_bytes_per_s: 1,
-        macs_per_s: 1,
-        memory: None,
-        heard: None,
-        lost_ms_ago: None,
-        clock_ahead_ms: None,
-    }
+    WorkerSnapshot { local, ..WorkerSnapshot::named(name, WorkerId(id).hex(), state) }
 }
 
 /// One of the server's own, two that are here under one name, and one that is lost.
